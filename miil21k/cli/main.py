@@ -1,0 +1,86 @@
+"""The two commands: `miil21k <verb>` and `miil21k-predict`. Parsing and exit codes only.
+
+A verb is a module of this room with three names: `HELP` (one line), `configure(parser)` and `run(args) -> int`.
+Only the module of the verb that was asked for is imported, and it imports heavy libraries inside `run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Protocol
+
+from miil21k import __version__
+from miil21k.errors import Miil21kError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    class Verb(Protocol):
+        """What a module of this room offers."""
+
+        HELP: str
+        configure: Callable[[argparse.ArgumentParser], None]
+        run: Callable[[argparse.Namespace], int]
+
+
+__all__ = ["main", "predict_main"]
+
+VERBS = {
+    "predict": "name what is in images, as a path through the tree",
+    "models": "list the models of the zoo",
+    "info": "show everything that is known about one model",
+    "tree": "show, search, export or build label spaces",
+}
+
+
+def _verb(name: str) -> Verb:
+    module: Verb = importlib.import_module(f"miil21k.cli.{name}")
+    return module
+
+
+def _overview() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="miil21k", description="ImageNet-21K-P models that answer with label paths.")
+    parser.add_argument("--version", action="version", version=f"miil21k {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, line in VERBS.items():
+        verbs.add_parser(name, help=line, add_help=False)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `miil21k VERB ...`; returns the exit code (0 all good, 1 some work failed, 2 usage, 130 interrupted)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] not in VERBS:
+        _overview().parse_args(words[:1])  # prints help, version or the usage error, and exits
+    return _run(words[0], words[1:], prog=f"miil21k {words[0]}")
+
+
+def predict_main(argv: Sequence[str] | None = None) -> int:
+    """Run `miil21k-predict ...`, the same as `miil21k predict ...`."""
+    return _run("predict", list(sys.argv[1:] if argv is None else argv), prog="miil21k-predict")
+
+
+def _run(name: str, words: list[str], prog: str) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")  # names and paths outside cp1252 (Windows)
+    verb = _verb(name)
+    parser = argparse.ArgumentParser(prog=prog, description=verb.HELP)
+    parser.add_argument("--version", action="version", version=f"miil21k {__version__}")
+    verb.configure(parser)
+    args = parser.parse_args(words)
+    try:
+        return verb.run(args)
+    except Miil21kError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) went away: not our failure, and nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

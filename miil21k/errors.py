@@ -1,0 +1,107 @@
+"""Every error that miil21k raises on purpose.
+
+A message says what was asked, what was found and what to do, in one sentence or two.
+
+```
+Miil21kError
+├── UsageError            the request makes no sense as it stands (CLI exit code 2)
+│   ├── UnknownModel      no such model name
+│   ├── UnknownClass      no such wnid or class name
+│   └── LabelSpaceMismatch  a head, a checkpoint or a data set of another label space
+├── TreeError             a hierarchy is not a forest, or a label-space file is damaged
+├── LogitsError           logits that cannot be decoded: wrong shape, NaN or infinite
+├── ImageError            an input that is not a readable image
+├── ManifestError         weights_manifest.json breaks its schema
+├── DownloadError         no source gave the checkpoint
+├── ChecksumMismatch      the bytes are not the ones that were published or pinned
+├── CheckpointError       a checkpoint file is damaged or unsafe to load
+│   └── CheckpointMismatch  its tensors do not fit the model
+└── MissingExtra          an optional dependency is not installed
+```
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "CheckpointMismatch",
+    "ChecksumMismatch",
+    "DownloadError",
+    "ImageError",
+    "LabelSpaceMismatch",
+    "LogitsError",
+    "ManifestError",
+    "Miil21kError",
+    "MissingExtra",
+    "TreeError",
+    "UnknownClass",
+    "UnknownModel",
+    "UsageError",
+]
+
+
+class Miil21kError(Exception):
+    """Base of every error in this package; `exit_code` is what the command line returns for it."""
+
+    exit_code = 1
+
+
+class UsageError(Miil21kError, ValueError):
+    """The request makes no sense as it stands."""
+
+    exit_code = 2
+
+
+class UnknownModel(UsageError):
+    """No weight or architecture has the name that was asked for."""
+
+
+class UnknownClass(UsageError):
+    """A wnid or a class name is not part of the label space."""
+
+
+class LabelSpaceMismatch(UsageError):
+    """Two things that belong to different label spaces were brought together."""
+
+
+class TreeError(Miil21kError, ValueError):
+    """A hierarchy is not a forest, or the file that holds it is damaged."""
+
+
+class LogitsError(Miil21kError, ValueError):
+    """Logits cannot be decoded: wrong shape, NaN or infinite."""
+
+
+class ImageError(Miil21kError):
+    """An input is not an image that can be read."""
+
+
+class ManifestError(Miil21kError, ValueError):
+    """The weights manifest breaks its schema."""
+
+
+class DownloadError(Miil21kError):
+    """No source of a checkpoint could be reached or gave the right file."""
+
+
+class ChecksumMismatch(Miil21kError):
+    """A file is not the one that was published or pinned."""
+
+
+class CheckpointError(Miil21kError):
+    """A checkpoint file is damaged, or unsafe to load."""
+
+
+class CheckpointMismatch(CheckpointError):
+    """The tensors of a checkpoint do not fit the model."""
+
+
+class MissingExtra(Miil21kError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package '{package}', which is not installed: pip install 'miil21k[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra

