@@ -1,0 +1,203 @@
+"""The one reader of weights_manifest.json: names in, frozen `Weights` out. Imports neither torch nor NumPy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from miil21k.errors import ManifestError, UnknownModel
+from miil21k.zoo.schema import Candidate, Manifest, Metric, Paper, Preprocess, Source, Weights
+from miil21k.zoo.strict_json import StrictJsonError, read_dataclass
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "Candidate",
+    "Manifest",
+    "Metric",
+    "Paper",
+    "Preprocess",
+    "Source",
+    "Weights",
+    "find_weights",
+    "list_models",
+    "load_manifest",
+    "manifest_path",
+    "parse_manifest",
+    "select_weights",
+]
+
+SCHEMA_VERSION = 1
+_FILE = "weights_manifest.json"
+_HUB_PREFIXES = ("hf_hub:", "hf-hub:", "timm/")
+
+
+def manifest_path() -> Path:
+    """Return the manifest's path: inside the package (a wheel), else beside it (a clone, torch.hub)."""
+    package = Path(__file__).parent.parent
+    inside = package / _FILE
+    return inside if inside.exists() else package.parent / _FILE
+
+
+@cache
+def load_manifest() -> Manifest:
+    """Return the manifest that belongs to this installation, read once per process.
+
+    Raises ManifestError when the file is missing or breaks its schema.
+    """
+    path = manifest_path()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ManifestError(f"Cannot read {path}: {error.strerror}. Reinstall miil21k.") from None
+    return parse_manifest(text)
+
+
+def parse_manifest(text: str) -> Manifest:
+    """Return the manifest written in `text` (JSON).
+
+    Raises ManifestError, naming row and key, for what is no JSON, an unknown or missing key, a wrong type,
+    another schema version, a name that two rows share, or a default preprocessing that is not listed.
+    """
+    try:
+        raw = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ManifestError(f"{_FILE} is no JSON: {error}.") from None
+    manifest = _read(raw)
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise ManifestError(
+            f"{_FILE} has schema version {manifest.schema_version}; this miil21k reads {SCHEMA_VERSION}."
+        )
+    for weights in manifest.models:
+        _check(weights)
+    _names(manifest)
+    return manifest
+
+
+def _read(raw: object) -> Manifest:
+    row = ""
+    try:
+        if not isinstance(raw, dict) or not isinstance(raw.get("models"), list):
+            return read_dataclass(Manifest, raw)  # which says what is wrong
+        models = []
+        for i, entry in enumerate(raw["models"]):
+            name = entry.get("name") if isinstance(entry, dict) else None
+            row = f", row '{name}'" if isinstance(name, str) else f", row {i}"
+            models.append(read_dataclass(Weights, entry))
+        row = ""
+        return replace(read_dataclass(Manifest, {**raw, "models": []}), models=tuple(models))
+    except StrictJsonError as error:
+        key = f", key '{error.path}'" if error.path else ""
+        raise ManifestError(f"{_FILE}{row}{key}: {error.found}.") from None
+
+
+def _check(weights: Weights) -> None:
+    row = f"row '{weights.name}'"
+    if weights.preprocess_default not in weights.preprocessings:
+        raise ManifestError(f"{row}, key 'preprocess_default': no preprocessing '{weights.preprocess_default}'.")
+    if not weights.sources:
+        raise ManifestError(f"{row}, key 'sources': at least one source is needed.")
+    for i, source in enumerate((*weights.sources, *weights.unverified_copies)):
+        address = {"hub": source.repo, "url": source.url, "package": source.package}[source.kind]
+        if address is None:
+            key = {"hub": "repo"}.get(source.kind, source.kind)
+            raise ManifestError(f"{row}, key 'sources[{i}]': a source of kind '{source.kind}' needs the key '{key}'.")
+    if (weights.label_space is None) != (weights.num_classes is None) and not weights.candidates:
+        raise ManifestError(f"{row}, key 'label_space': a class count and a label space are known together or not.")
+
+
+def _names(manifest: Manifest) -> Mapping[str, Weights]:
+    """Map every spelling to its row; raises ManifestError for one that two rows claim."""
+    owner: dict[str, Weights] = {}
+    for weights in manifest.models:
+        for name in (weights.name, *weights.aliases, weights.name.replace(".", "_")):
+            other = owner.setdefault(name, weights)
+            if other is not weights:
+                raise ManifestError(f"row '{weights.name}', key 'aliases': '{name}' already names '{other.name}'.")
+    return owner
+
+
+@cache
+def _index() -> Mapping[str, Weights]:
+    return _names(load_manifest())
+
+
+def find_weights(name: str) -> Weights:
+    """Return the row that `name` stands for: its canonical name, an alias, or `name` with '.' written as '_'.
+
+    The prefixes of Hub names (`hf_hub:timm/`, `hf-hub:timm/`, `timm/`) are accepted and ignored, because the
+    canonical names are those of the Hub repositories. Raises UnknownModel with near matches; a bare
+    architecture is refused too, with the names of its trained weights, since it names no weight.
+    """
+    index = _index()
+    bare = name.strip()
+    for prefix in _HUB_PREFIXES:
+        bare = bare.removeprefix(prefix)
+    if bare in index:
+        return index[bare]
+    trained = [w.name for w in load_manifest().models if w.arch == bare]
+    if trained:
+        raise UnknownModel(f"'{name}' is an architecture, not a trained weight. Name one of: {', '.join(trained)}.")
+    near = _near(bare, index)
+    hint = f" Near: {', '.join(repr(n) for n in near)}." if near else ""
+    raise UnknownModel(f"No weight '{name}'.{hint} List all: miil21k models.")
+
+
+def _near(name: str, index: Mapping[str, Weights]) -> list[str]:
+    import difflib
+
+    lowered = {spelling.lower(): weights.name for spelling, weights in index.items()}
+    close = difflib.get_close_matches(name.lower(), lowered, n=8, cutoff=0.6)
+    return list(dict.fromkeys(lowered[c] for c in close))[:3]
+
+
+def select_weights(
+    pattern: str = "*",
+    *,
+    family: str | None = None,
+    label_space: str | None = None,
+    head: str | None = None,
+    licence: str | None = None,
+    availability: str | None = None,
+    max_params: int | None = None,
+    min_metric: Mapping[str, float] | None = None,
+) -> tuple[Weights, ...]:
+    """Return the rows that pass every filter, in manifest order.
+
+    pattern: a shell glob over canonical names and aliases; without wildcard it must equal one.
+    licence: a glob over the licence, ignoring case, spaces and hyphens (`cc-by-nc*`).
+    max_params: rows whose count is known and not larger. min_metric: `{"top1": 82}` keeps rows whose first
+    published metric of that name reaches the value.
+    """
+    wanted = {"family": family, "label_space": label_space, "head": head, "availability": availability}
+    return tuple(
+        w
+        for w in load_manifest().models
+        if any(fnmatchcase(n, pattern) for n in (w.name, *w.aliases))
+        and all(value is None or getattr(w, key) == value for key, value in wanted.items())
+        and (licence is None or fnmatchcase(_plain_licence(w.licence), _plain_licence(licence)))
+        and (max_params is None or (w.params is not None and w.params <= max_params))
+        and all(_reaches(w, name, value) for name, value in (min_metric or {}).items())
+    )
+
+
+def _plain_licence(text: str) -> str:
+    return text.lower().replace(" ", "").replace("-", "")
+
+
+def _reaches(weights: Weights, name: str, value: float) -> bool:
+    metric = weights.metric(name)
+    return metric is not None and metric.value >= value
+
+
+def list_models(
+    pattern: str = "*", *, family: str | None = None, label_space: str | None = None, licence: str | None = None
+) -> list[str]:
+    """Return the canonical names of the trained weights that match; the filters are those of `select_weights`."""
+    rows = select_weights(pattern, family=family, label_space=label_space, licence=licence)
+    return [weights.name for weights in rows]
