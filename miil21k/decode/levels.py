@@ -1,0 +1,135 @@
+"""The published MIIL rule: one softmax and one answer per level, each level for itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from miil21k.decode.logits import check_allowed, check_logits, inverse_temperature
+from miil21k.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from miil21k.hierarchy.tree import Tree
+
+__all__ = ["Deepest", "LevelOrder", "Levels", "decode_levels", "level_order"]
+
+Deepest = Literal["published", "keep"]
+BLOCK_VALUES = 1 << 18  # logits per block of rows: 1 MiB of float32 stays in the cache between passes
+
+
+class Levels(NamedTuple):
+    """The answer of every level; column l is depth l of the tree.
+
+    nodes: int32 [B, L], the most probable class of the level; -1 where the level is not decoded.
+    probs: float32 [B, L], its probability in [0, 1]; 0 where nodes is -1.
+    kept: bool [B, L], probs > threshold. Kept labels may lie on different branches.
+    """
+
+    nodes: NDArray[np.int32]
+    probs: NDArray[np.float32]
+    kept: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class LevelOrder:
+    """The classes of the decoded levels in one row, level after level.
+
+    classes: int64 [K], class indices, ascending within a level. depths: the depth of each of the J levels.
+    starts: int64 [J], where each level begins in `classes`. segment: int64 [K], the level (0..J-1) of each.
+    A head whose rows are stored as `weight[order.classes]` gives logits that need no gather.
+    """
+
+    classes: NDArray[np.int64]
+    depths: tuple[int, ...]
+    starts: NDArray[np.int64]
+    segment: NDArray[np.int64]
+
+    @property
+    def slices(self) -> tuple[slice, ...]:
+        """The columns of each level."""
+        ends = [*self.starts[1:].tolist(), self.classes.size]
+        return tuple(slice(a, b) for a, b in zip(self.starts.tolist(), ends, strict=True))
+
+
+@lru_cache(maxsize=32)
+def level_order(tree: Tree, deepest: Deepest = "published") -> LevelOrder:
+    """Return the level order of `tree`: every level with more than one class.
+
+    deepest: "published" leaves out the deepest level whatever its size, as the MIIL code does; "keep"
+    decodes it like any other. Nodes that are no classes have no logit and stand in no level.
+    """
+    if deepest not in ("published", "keep"):
+        raise UsageError(f"deepest must be 'published' or 'keep', not '{deepest}'.")
+    found = [(level.depth, level.nodes[level.nodes < tree.num_classes]) for level in tree.levels]
+    if deepest == "published":
+        found = found[: tree.max_depth]
+    found = [(depth, classes) for depth, classes in found if classes.size > 1]
+    sizes = [classes.size for _, classes in found]
+    classes = np.concatenate([c for _, c in found] or [np.empty(0, np.int32)]).astype(np.int64)
+    starts = np.cumsum([0, *sizes], dtype=np.int64)[: len(sizes)]
+    return LevelOrder(classes, tuple(d for d, _ in found), starts, np.repeat(np.arange(len(sizes)), sizes))
+
+
+def decode_levels(
+    tree: Tree,
+    logits: ArrayLike,
+    threshold: float = 0.5,
+    *,
+    allowed: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    deepest: Deepest = "published",
+    in_level_order: bool = False,
+) -> Levels:
+    """Return, per level, the arg-max of a softmax over that level's classes, kept when p > threshold.
+
+    logits: [B, C] finite; with `in_level_order`, [B, K] with columns `level_order(tree, deepest).classes`.
+    allowed: bool [C]; other classes leave their level's softmax, so probabilities are over what remains.
+    temperature: one number or one per depth [L]. Ties go to the lowest class index.
+    Raises LogitsError (shape, NaN, infinite) and UsageError (mask, temperature, deepest).
+    Source: MIIL `visualize_detector.py` and `semantics.py`, whose deepest level is never decoded.
+    """
+    order = level_order(tree, deepest)
+    checked = check_logits(logits, order.classes.size if in_level_order else tree.num_classes)
+    mask = check_allowed(tree, allowed)
+    masked = None if mask is None else np.flatnonzero(~mask[order.classes])
+    scale = inverse_temperature(temperature, tree.max_depth + 1)[list(order.depths)]
+
+    batch, num_levels = checked.shape[0], tree.max_depth + 1
+    nodes = np.full((batch, num_levels), -1, np.int32)
+    probs = np.zeros((batch, num_levels), np.float32)
+    depths = np.asarray(order.depths, np.int64)
+    rows = max(1, BLOCK_VALUES // max(1, order.classes.size))
+    for start in range(0, batch if depths.size else 0, rows):
+        part = checked[start : start + rows]
+        block = part.copy() if in_level_order else part.take(order.classes, axis=1)
+        if masked is not None:
+            block[:, masked] = -np.inf
+        nodes[start : start + rows, depths], probs[start : start + rows, depths] = _decode_block(order, block, scale)
+    return Levels(nodes, probs, probs > threshold)
+
+
+def _decode_block(
+    order: LevelOrder, block: NDArray[np.float32], scale: NDArray[np.float32]
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Return the best class and its probability per level; overwrites `block`, float32 [R, K] in level order."""
+    nodes = np.full((len(block), len(order.depths)), -1, np.int32)
+    # A level whose classes are all masked has the maximum -inf: a finite stand-in keeps -inf - max from NaN.
+    top = np.maximum(np.maximum.reduceat(block, order.starts, axis=1), np.finfo(np.float32).min)
+    with np.errstate(over="ignore"):
+        for level, columns in enumerate(order.slices):
+            block[:, columns] -= top[:, level, None]
+    row, at = np.divmod(np.flatnonzero(block == 0), block.shape[1])
+    segment = row * nodes.shape[1] + order.segment[at]
+    first = np.diff(segment, prepend=-1) > 0
+    nodes.ravel()[segment[first]] = order.classes[at[first]]
+    if (scale != 1).any():
+        block *= scale[order.segment]
+    np.exp(block, out=block)
+    total = np.add.reduceat(block, order.starts, axis=1)
+    # The best class has exp(0) = 1 in the sum, so its softmax is 1 / sum.
+    return nodes, np.where(nodes >= 0, 1 / np.maximum(total, 1), 0).astype(np.float32)

@@ -1,0 +1,80 @@
+"""What a head's logits are: the three kinds of head, the check before decoding, temperatures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from miil21k.errors import LogitsError, UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from miil21k.hierarchy.tree import Tree
+
+__all__ = ["HEAD_KINDS", "HeadKind", "check_allowed", "check_logits", "inverse_temperature"]
+
+HeadKind = Literal["level_softmax", "leaf_softmax", "sigmoid"]
+HEAD_KINDS: tuple[HeadKind, ...] = ("level_softmax", "leaf_softmax", "sigmoid")
+
+
+def check_logits(logits: ArrayLike, num_classes: int) -> NDArray[np.float32]:
+    """Return `logits` as float32 [B, num_classes], unchanged when they already are that.
+
+    logits: [B, num_classes] of any float or integer dtype, B may be 0. Raises LogitsError for another
+    shape or dtype, and for NaN, +inf or -inf, naming the first row that holds one. -inf is no way to
+    mask a class: masks are an argument, so that they can be recorded.
+    """
+    given = np.asarray(logits)
+    if given.ndim != 2 or given.shape[1] != num_classes:
+        hint = "; add a batch axis with logits[None]" if given.shape == (num_classes,) else ""
+        raise LogitsError(f"Logits must have the shape [batch, {num_classes}], not {list(given.shape)}{hint}.")
+    if given.dtype.kind not in "fiu":
+        raise LogitsError(f"Logits must be real numbers, not {given.dtype}.")
+    with np.errstate(over="ignore", invalid="ignore"):
+        checked = given.astype(np.float32, copy=False)
+        # A sum is finite only if every term is; the exact search runs only when a sum is not (it may overflow).
+        suspects = np.flatnonzero(~np.isfinite(checked.sum(axis=1)))
+    for row in suspects:
+        bad = np.flatnonzero(~np.isfinite(checked[row]))
+        if bad.size:
+            value = float(given[row, bad[0]])
+            raise LogitsError(
+                f"Row {row} of the logits holds {value} at class {bad[0]} (the first of {bad.size} such "
+                "values in that row); float32 needs finite logits. Mask classes with `allowed` instead."
+            )
+    return checked
+
+
+def check_allowed(tree: Tree, allowed: ArrayLike | None) -> NDArray[np.bool_] | None:
+    """Return `allowed` as bool [C], or None when it allows every class.
+
+    Raises UsageError for another shape or dtype, or when no class is left.
+    """
+    if allowed is None:
+        return None
+    mask = np.asarray(allowed)
+    if mask.shape != (tree.num_classes,) or mask.dtype != np.bool_:
+        raise UsageError(
+            f"A class mask must be a bool array of shape [{tree.num_classes}], not {mask.dtype} {list(mask.shape)}."
+        )
+    if not mask.any():
+        raise UsageError("The class mask allows no class at all; at least one must remain.")
+    return None if mask.all() else mask
+
+
+def inverse_temperature(temperature: ArrayLike | None, num_levels: int) -> NDArray[np.float32]:
+    """Return float32 [num_levels], the factor 1 / T by which the logits of each level are multiplied.
+
+    temperature: None (1 everywhere), one number, or one number per level. Raises UsageError unless
+    every temperature is finite and positive.
+    """
+    given = np.asarray(1.0 if temperature is None else temperature, dtype=np.float64)
+    if given.shape not in ((), (num_levels,)):
+        raise UsageError(f"Give one temperature, or one per level ({num_levels}), not an array of {list(given.shape)}.")
+    with np.errstate(all="ignore"):
+        factor = (1.0 / given).astype(np.float32)
+    if not (np.isfinite(factor) & (factor > 0)).all():
+        raise UsageError(f"Temperatures must be finite and greater than 0, not {given}.")
+    return np.broadcast_to(factor, (num_levels,))

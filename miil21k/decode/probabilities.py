@@ -1,0 +1,193 @@
+"""From logits to the probability of every node and of every class, for the three kinds of head."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from miil21k.decode import families
+from miil21k.decode.logits import HEAD_KINDS, check_allowed, check_logits, inverse_temperature
+from miil21k.decode.restriction import viable
+from miil21k.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from miil21k.decode.families import Block, FamilyOrder
+    from miil21k.decode.logits import HeadKind
+    from miil21k.hierarchy.tree import Tree
+
+__all__ = ["DEFAULT_RULE", "Probabilities", "Rule", "class_probabilities", "node_probabilities", "probabilities"]
+
+Rule = Literal["coherent", "min", "sibling", "product"]
+DEFAULT_RULE: Rule = "coherent"
+BLOCK_VALUES = 1 << 18  # node values per block of rows: 1 MiB of float32 stays in the cache between passes
+
+
+class Probabilities(NamedTuple):
+    """What a batch of logits says about the tree.
+
+    nodes: float32 [B, N], P(the answer is this node or lies below it); parent >= child, in [0, 1].
+    classes: float32 [B, C], P(the answer is exactly this class); exactly 0 for a class not allowed.
+    """
+
+    nodes: NDArray[np.float32]
+    classes: NDArray[np.float32]
+
+
+def probabilities(
+    tree: Tree,
+    logits: ArrayLike,
+    head: HeadKind,
+    *,
+    allowed: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    rule: Rule = DEFAULT_RULE,
+) -> Probabilities:
+    """Return P(node) of every node and P(exactly this class) of every class.
+
+    logits: [B, C] finite, any real dtype; computed in float32. B may be 0.
+    allowed: bool [C], the classes that may be the answer. All probabilities are renormalised over them;
+    a node with no allowed class at or below it gets exactly 0, while an ancestor of an allowed class
+    stays a step of the path even if it may not be the answer itself.
+    temperature: logits are divided by it; one number, or one per depth [L] (not for leaf_softmax).
+    rule: how the levels of a level_softmax head become one tree; ignored by the other heads.
+
+    - leaf_softmax: P(class) is a softmax over all classes, P(node) the sum over its subtree.
+    - sigmoid: P(class) is the sigmoid of its logit, P(node) the maximum over its subtree.
+    - level_softmax: q is one softmax per depth. `coherent`: P(v) = P(parent) q(v) / max(q(parent), sum of
+      q over v and its siblings). `min`: P(v) = min(P(parent), q(v)). `sibling`: P(v) = P(parent) times a
+      softmax over v and its siblings. `product`: P(v) = P(parent) q(v). Roots: P = q. P(class) is P(node)
+      less its children's sum, at least 0 ("exclusive", Valmadre 2022).
+
+    Raises LogitsError (shape, NaN, infinite) and UsageError (head, mask, temperature, rule, or a
+    level_softmax head on a tree whose inner nodes are not all classes and so have no logit).
+    """
+    reader = _Reader(tree, head, rule, check_allowed(tree, allowed), temperature)
+    checked = check_logits(logits, tree.num_classes)
+    nodes = np.empty((len(checked), tree.num_nodes), np.float32)
+    classes = np.empty(checked.shape, np.float32)
+    for rows in reader.row_blocks(len(checked)):
+        block, own = reader.read(checked[rows], own=True)
+        np.take(block, reader.order.column, axis=1, out=nodes[rows], mode="clip")
+        np.take(own, reader.order.column[: tree.num_classes], axis=1, out=classes[rows], mode="clip")
+    if reader.allowed is not None:
+        classes[:, ~reader.allowed] = 0
+    return Probabilities(nodes, classes)
+
+
+def node_probabilities(
+    tree: Tree,
+    logits: ArrayLike,
+    head: HeadKind,
+    *,
+    allowed: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    rule: Rule = DEFAULT_RULE,
+) -> NDArray[np.float32]:
+    """Return float32 [B, N], P(node); arguments and errors of `probabilities`, whose first part this is."""
+    reader = _Reader(tree, head, rule, check_allowed(tree, allowed), temperature)
+    checked = check_logits(logits, tree.num_classes)
+    nodes = np.empty((len(checked), tree.num_nodes), np.float32)
+    for rows in reader.row_blocks(len(checked)):
+        block, _ = reader.read(checked[rows], own=False)
+        np.take(block, reader.order.column, axis=1, out=nodes[rows], mode="clip")
+    return nodes
+
+
+def class_probabilities(
+    tree: Tree,
+    logits: ArrayLike,
+    head: HeadKind,
+    *,
+    allowed: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    rule: Rule = DEFAULT_RULE,
+) -> NDArray[np.float32]:
+    """Return float32 [B, C], P(exactly this class); the second part of `probabilities`."""
+    return probabilities(tree, logits, head, allowed=allowed, temperature=temperature, rule=rule).classes
+
+
+class _Reader:
+    """Reads blocks of logits of one head on one tree; columns are in family order."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        head: HeadKind,
+        rule: Rule,
+        allowed: NDArray[np.bool_] | None,
+        temperature: ArrayLike | None,
+    ) -> None:
+        _check(tree, head, rule, temperature)
+        self.head, self.rule, self.allowed = head, rule, allowed
+        self.order: FamilyOrder = families.family_order(tree)
+        self.scale = inverse_temperature(temperature, tree.max_depth + 1)
+        self.source = np.where(self.order.nodes < tree.num_classes, self.order.nodes, 0)
+        heard = np.zeros(tree.num_nodes, bool)
+        heard[: tree.num_classes] = True if allowed is None else allowed
+        if (
+            head == "level_softmax" and allowed is not None
+        ):  # the logit of an inner class speaks for everything below it
+            heard = viable(tree, allowed)
+        self.silent = np.flatnonzero(~heard[self.order.nodes])
+
+    def row_blocks(self, batch: int) -> list[slice]:
+        """Return the slices of rows that fit the cache."""
+        rows = max(1, BLOCK_VALUES // self.order.nodes.size)
+        return [slice(start, min(start + rows, batch)) for start in range(0, batch, rows)]
+
+    def read(self, logits: NDArray[np.float32], own: bool) -> tuple[Block, Block]:
+        """Return P(node) and, if `own`, P(exactly this node), both [R, N]; the first one twice otherwise."""
+        block = logits.take(self.source, axis=1)
+        if self.silent.size:
+            block[:, self.silent] = -np.inf
+        if self.head == "level_softmax":
+            self._apply_rule(block)
+            return block, families.exclusive(block, self.order) if own else block
+        if self.head == "leaf_softmax":
+            families.softmax(block, self.scale[0])
+        else:
+            self._sigmoid(block)
+        exact = block.copy() if own else block
+        if self.head == "leaf_softmax":
+            families.sum_up(block, self.order)
+            np.minimum(block, 1, out=block)
+        else:
+            families.max_up(block, self.order)
+        return block, exact
+
+    def _apply_rule(self, block: Block) -> None:
+        if self.rule == "sibling":
+            families.softmax_siblings(block, self.order, self.scale)
+        else:
+            families.softmax_levels(block, self.order, self.scale)
+        if self.rule == "coherent":
+            families.divide_by_family(block, self.order)
+        if self.rule == "min":
+            families.minimum_down(block, self.order)
+        else:
+            families.multiply_down(block, self.order)
+
+    def _sigmoid(self, block: Block) -> None:
+        with np.errstate(over="ignore"):
+            for generation, factor in zip(self.order.generations, self.scale, strict=True):
+                block[:, generation.columns] *= -factor
+            np.exp(block, out=block)
+        block += 1
+        np.reciprocal(block, out=block)
+
+
+def _check(tree: Tree, head: HeadKind, rule: Rule, temperature: ArrayLike | None) -> None:
+    if head not in HEAD_KINDS:
+        raise UsageError(f"No head kind '{head}'; the kinds are {', '.join(HEAD_KINDS)}.")
+    if rule not in get_args(Rule):
+        raise UsageError(f"No rule '{rule}'; the rules are {', '.join(get_args(Rule))}.")
+    if head == "leaf_softmax" and np.ndim(temperature if temperature is not None else 1.0):
+        raise UsageError("A leaf_softmax head has one softmax and takes one temperature, not one per level.")
+    if head == "level_softmax" and tree.num_nodes > tree.num_classes:
+        raise UsageError(
+            f"A level_softmax head needs a logit for every node, but {tree.num_nodes - tree.num_classes} nodes "
+            f"of this tree are no classes (the first is '{tree.wnids[tree.num_classes]}'); decode it as leaf_softmax."
+        )

@@ -1,0 +1,73 @@
+"""Which classes may be the answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from miil21k.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from miil21k.hierarchy.tree import Tree
+
+__all__ = ["restrict", "viable"]
+
+
+def restrict(
+    tree: Tree,
+    *,
+    under: Sequence[str] | str | None = None,
+    classes: Sequence[str] | None = None,
+    exclude: Sequence[str] | None = None,
+    removed: ArrayLike | None = None,
+) -> NDArray[np.bool_]:
+    """Return bool [C], the classes that may be the answer; every condition given must hold.
+
+    under: one wnid or several; the class is one of them or below one. classes: the class is listed.
+    exclude: the class is neither listed nor below a listed one. removed: bool [C], True for classes that
+    are never answered. Probabilities computed with the result are renormalised over what remains.
+    Raises UnknownClass for a wnid that is no node, UsageError when no class is left.
+    """
+    keep = np.ones(tree.num_nodes, bool)
+    if under is not None:
+        keep &= _below(tree, [under] if isinstance(under, str) else under)
+    if classes is not None:
+        listed = np.zeros(tree.num_nodes, bool)
+        listed[tree.indices(classes)] = True
+        keep &= listed
+    if exclude is not None:
+        keep &= ~_below(tree, exclude)
+    allowed = keep[: tree.num_classes]
+    if removed is not None:
+        mask = np.asarray(removed)
+        if mask.shape != allowed.shape or mask.dtype != np.bool_:
+            raise UsageError(
+                f"The removed classes must be a bool array of shape [{tree.num_classes}], "
+                f"not {mask.dtype} {list(mask.shape)}."
+            )
+        allowed = allowed & ~mask
+    if not allowed.any():
+        raise UsageError("No class is left by this restriction; widen the subtree or the lists.")
+    return allowed
+
+
+def _below(tree: Tree, wnids: Sequence[str]) -> NDArray[np.bool_]:
+    """Return bool [N], True for each of `wnids` and everything below them."""
+    chosen = np.zeros(tree.num_nodes + 1, bool)  # the last entry answers for the -1 of `level_target`
+    chosen[tree.indices(wnids)] = True
+    return np.asarray(chosen[tree.level_target].any(axis=1))
+
+
+def viable(tree: Tree, allowed: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """Return bool [N], True where a node or something below it is an allowed class (None allows all)."""
+    if allowed is None:
+        allowed = np.ones(tree.num_classes, bool)
+    chains = tree.level_target[: tree.num_classes][allowed]
+    alive = np.zeros(tree.num_nodes, bool)
+    alive[chains[chains >= 0]] = True
+    return alive

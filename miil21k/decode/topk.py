@@ -1,0 +1,68 @@
+"""The k most probable classes, flat or with the path to each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from miil21k.decode.path import paths_to
+from miil21k.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from miil21k.decode.path import Paths
+    from miil21k.decode.probabilities import Probabilities
+    from miil21k.hierarchy.tree import Tree
+
+__all__ = ["TopK", "topk_classes", "topk_paths"]
+
+
+class TopK(NamedTuple):
+    """The best classes of each row, best first.
+
+    classes: int32 [B, k], class indices; -1 where fewer than k classes have P > 0.
+    probs: float32 [B, k], falling; 0 where classes is -1.
+    """
+
+    classes: NDArray[np.int32]
+    probs: NDArray[np.float32]
+
+
+def topk_classes(class_prob: NDArray[np.float32], k: int = 5) -> TopK:
+    """Return the k classes with the largest probability; ties go to the lowest class index.
+
+    class_prob: [B, C] from `class_probabilities`; a class with probability 0 (masked) is never listed.
+    k is cut to C. Raises UsageError when k < 1 or `class_prob` is not [B, C].
+    """
+    if class_prob.ndim != 2:
+        raise UsageError(f"Class probabilities must have the shape [batch, classes], not {list(class_prob.shape)}.")
+    if k < 1:
+        raise UsageError(f"k must be at least 1, not {k}.")
+    k = min(k, class_prob.shape[1])
+    best = np.argpartition(-class_prob, k - 1, axis=1)[:, :k]
+    best.sort(axis=1)
+    probs = np.take_along_axis(class_prob, best, axis=1)
+    # A partition picks any of several equal classes at the border: rows that have such a tie are sorted whole.
+    border = probs.min(axis=1, keepdims=True, initial=np.inf)
+    tied = np.flatnonzero(((class_prob >= border).sum(axis=1) > k) & (border[:, 0] > 0))
+    if tied.size:
+        best[tied] = np.argsort(-class_prob[tied], axis=1, kind="stable")[:, :k]
+        probs[tied] = np.take_along_axis(class_prob[tied], best[tied], axis=1)
+    order = np.argsort(-probs, axis=1, kind="stable")
+    probs = np.take_along_axis(probs, order, axis=1)
+    classes = np.take_along_axis(best, order, axis=1).astype(np.int32)
+    return TopK(np.where(probs > 0, classes, -1).astype(np.int32), probs.astype(np.float32))
+
+
+def topk_paths(
+    tree: Tree, probabilities: Probabilities, k: int = 5, *, removed: ArrayLike | None = None
+) -> tuple[TopK, Paths]:
+    """Return the k most probable classes and the chain from the root to each ([B, k, L]).
+
+    The order is that of `topk_classes(probabilities.classes, k)`; every step carries its P(node). removed:
+    bool [C], classes to leave out of the chains. Raises UsageError as `topk_classes` and `paths_to` do.
+    """
+    top = topk_classes(probabilities.classes, k)
+    return top, paths_to(tree, probabilities.nodes, top.classes, removed=removed)
