@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from miil21k.hierarchy.spaces import LabelSpace as LabelSpace
     from miil21k.hierarchy.spaces import load_label_space as load_label_space
     from miil21k.hierarchy.tree import Tree as Tree
-    from miil21k.predict import Prediction as Prediction
-    from miil21k.predict import Predictor as Predictor
+    from miil21k.predict.prediction import Prediction as Prediction
+    from miil21k.predict.predictor import Predictor as Predictor
     from miil21k.zoo.registry import create_model as create_model
     from miil21k.zoo.registry import list_models as list_models
 
@@ -23,8 +23,8 @@ __version__ = "0.1.0"
 _DOORS = {
     "LabelSpace": "miil21k.hierarchy.spaces",
     "Miil21kError": "miil21k.errors",
-    "Prediction": "miil21k.predict",
-    "Predictor": "miil21k.predict",
+    "Prediction": "miil21k.predict.prediction",
+    "Predictor": "miil21k.predict.predictor",
     "Tree": "miil21k.hierarchy.tree",
     "create_model": "miil21k.zoo.registry",
     "list_models": "miil21k.zoo.registry",

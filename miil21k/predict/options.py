@@ -1,0 +1,102 @@
+"""How to predict: one frozen value with every option and its default."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from miil21k.decode.probabilities import DEFAULT_RULE
+from miil21k.data.images import MAX_PIXELS
+from miil21k.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from miil21k.decode.probabilities import Rule
+
+__all__ = ["Dtype", "PredictOptions", "changed"]
+
+Dtype = Literal["fp32", "fp16", "bf16"]
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Every option of a `Predictor`.
+
+    Model: checkpoint is a local file to load instead of the published one. label_space: the space to answer in;
+    None means the head's own, and `winter21` is an exact selection from a fall11 head. revision: a branch, tag or
+    commit of the Hub repository. cache_dir: where checkpoints are kept, None for the Hub's own cache.
+    offline: never touch the network; None asks `HF_HUB_OFFLINE`.
+
+    Run: device `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; dtype `fp32`, `fp16` or `bf16`. batch_size: images per
+    forward pass. workers: threads that read and decode images, 0 decodes in the calling thread, None chooses.
+    threads: torch's threads inside one forward pass, None chooses.
+
+    Image: img_size, the network's input edge in pixels; crop_pct, interpolation and crop_mode replace those of
+    the weights when given. exif: apply the orientation that the camera stored. max_pixels: refuse larger images.
+
+    Answer: topk classes; hedge in (0, 1], None for the whole chain; max_depth, the deepest depth of the path
+    (0: roots). under, classes, exclude: wnids that restrict the answer, after which probabilities are
+    renormalised. threshold: leave out of topk what is less probable. temperature: divide logits by it (one
+    number, or one per depth), as fitted for this model. rule: how a level_softmax head becomes one tree.
+    include_removed_labels: answer also with the classes that ImageNet withdrew.
+    levels: add the published per-level labels. embeddings: add the network's pre-logits.
+    """
+
+    checkpoint: str | Path | None = None
+    label_space: str | None = None
+    revision: str | None = None
+    cache_dir: str | Path | None = None
+    offline: bool | None = None
+
+    device: str = "auto"
+    dtype: Dtype = "fp32"
+    batch_size: int = 32
+    workers: int | None = None
+    threads: int | None = None
+
+    img_size: int | None = None
+    crop_pct: float | None = None
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    crop_mode: Literal["center", "squash"] | None = None
+    exif: bool = True
+    max_pixels: int = MAX_PIXELS
+
+    topk: int = 5
+    hedge: float | None = 0.9
+    max_depth: int | None = None
+    under: Sequence[str] | str | None = None
+    classes: Sequence[str] | None = None
+    exclude: Sequence[str] | None = None
+    threshold: float = 0.0
+    temperature: float | Sequence[float] | None = None
+    rule: Rule = DEFAULT_RULE
+    include_removed_labels: bool = False
+    levels: bool = False
+    embeddings: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("workers", 0), ("threads", 1), ("topk", 1), ("max_pixels", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"{name} must be at least {least}, not {value}.")
+        if self.hedge is not None and not 0 < self.hedge <= 1:
+            raise UsageError(f"hedge lies above 0 and up to 1, not {self.hedge}.")
+        if not 0 <= self.threshold <= 1:
+            raise UsageError(f"threshold lies between 0 and 1, not {self.threshold}.")
+        if self.dtype not in ("fp32", "fp16", "bf16"):
+            raise UsageError(f"dtype must be fp32, fp16 or bf16, not '{self.dtype}'.")
+
+
+def changed(options: PredictOptions, changes: dict[str, Any]) -> PredictOptions:
+    """Return `options` with `changes` applied; raises UsageError for an unknown name, with the nearest one."""
+    known = [field.name for field in fields(options)]
+    for name in changes:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise UsageError(f"No option '{name}'.{hint} The options are: {', '.join(known)}.")
+    return dataclasses.replace(options, **changes)

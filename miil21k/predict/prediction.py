@@ -1,0 +1,160 @@
+"""What one image is answered with: frozen values, and the documented row they are written as."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["ROW_SCHEMA", "LevelLabel", "Node", "Prediction", "RemovedLabels", "Run", "Stop", "StopReason"]
+
+ROW_SCHEMA = 1
+RemovedLabels = Literal["masked", "included", "none"]
+StopReason = Literal["leaf", "hedge", "depth", "restriction"]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the tree with the probability that the answer is this node or lies below it, in [0, 1].
+
+    In `Prediction.topk` the probability is that of exactly this class. Names repeat; the wnid is the key.
+    """
+
+    wnid: str
+    name: str
+    probability: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return `wnid`, `name` and `probability`, rounded to six decimals."""
+        return {"wnid": self.wnid, "name": self.name, "probability": round(self.probability, 6)}
+
+
+@dataclass(frozen=True)
+class LevelLabel:
+    """The answer of one level by the published rule, which decides each level for itself."""
+
+    depth: int
+    node: Node
+    kept: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return `depth`, the node's three fields and `kept` (its probability is above 0.5)."""
+        return {"depth": self.depth, **self.node.to_dict(), "kept": self.kept}
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why the path ended where it did.
+
+    reason: `leaf`: the path reached a class without children; `hedge`: the next step was less sure than
+    `hedge`; `depth`: the path was cut at the depth that was asked for; `restriction`: nothing below is allowed.
+    hedge: the wanted certainty, None when the whole chain was asked for. calibrated: whether temperatures
+    that were fitted to this model were applied; without them a probability is what the network says.
+    refused: the next step that was not taken. runner_up: its most probable sibling.
+    """
+
+    reason: StopReason
+    hedge: float | None
+    calibrated: bool
+    refused: Node | None
+    runner_up: Node | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields by name; absent nodes are None."""
+        return {
+            "reason": self.reason,
+            "hedge": self.hedge,
+            "calibrated": self.calibrated,
+            "refused": self.refused and self.refused.to_dict(),
+            "runner_up": self.runner_up and self.runner_up.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every row of one predictor has in common.
+
+    model: canonical name of the weights that answered. label_space and label_space_sha256 name the classes.
+    removed_labels: `masked` when classes that ImageNet withdrew were left out of the answer, `included` when they
+    were asked for, `none` when the label space holds none. backend, device, dtype: what computed the logits.
+    """
+
+    model: str
+    label_space: str
+    label_space_sha256: str
+    removed_labels: RemovedLabels
+    backend: str
+    device: str
+    dtype: str
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The answer to one input; exactly one exists per input, in the order of the inputs.
+
+    input: the path or name that was given. error: one sentence, None when all is well.
+    path: root first, one chain of the tree; its probabilities never grow. Empty when not even a root is as sure as
+    the hedge, or on an error. stop: why the path ended, None on an error. topk: the most probable classes,
+    best first. levels: the published per-level rule, None unless asked for.
+    embedding: float32 [D], the network's pre-logits, None unless asked for.
+    """
+
+    input: str
+    run: Run
+    error: str | None = None
+    path: tuple[Node, ...] = ()
+    stop: Stop | None = None
+    topk: tuple[Node, ...] = ()
+    levels: tuple[LevelLabel, ...] | None = None
+    embedding: NDArray[np.float32] | None = None
+
+    @property
+    def status(self) -> Literal["ok", "error"]:
+        """`ok`, or `error` when the input could not be read."""
+        return "ok" if self.error is None else "error"
+
+    @property
+    def model(self) -> str:
+        """Canonical name of the weights that answered."""
+        return self.run.model
+
+    @property
+    def label_space(self) -> str:
+        """Name of the label space of the answer."""
+        return self.run.label_space
+
+    @property
+    def label(self) -> Node | None:
+        """The last node of the path: the most specific answer that is sure enough, None when there is none."""
+        return self.path[-1] if self.path else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row, schema 1, as plain JSON values.
+
+        Always present: schema, input, status, error, model, label_space, label_space_sha256, removed_labels,
+        backend, device, dtype, path, stop, topk. Only when asked for and present: levels, embedding.
+        """
+        row: dict[str, Any] = {
+            "schema": ROW_SCHEMA,
+            "input": self.input,
+            "status": self.status,
+            "error": self.error,
+            "model": self.run.model,
+            "label_space": self.run.label_space,
+            "label_space_sha256": self.run.label_space_sha256,
+            "removed_labels": self.run.removed_labels,
+            "backend": self.run.backend,
+            "device": self.run.device,
+            "dtype": self.run.dtype,
+            "path": [node.to_dict() for node in self.path],
+            "stop": self.stop and self.stop.to_dict(),
+            "topk": [node.to_dict() for node in self.topk],
+        }
+        if self.levels is not None:
+            row["levels"] = [level.to_dict() for level in self.levels]
+        if self.embedding is not None:
+            row["embedding"] = self.embedding.tolist()
+        return row
