@@ -1,0 +1,259 @@
+"""Label spaces: what each logit of a head means. A space is an artefact with a name and a hash, never a count.
+
+Four spaces ship with the package, one UTF-8 text file each (`label_spaces/*.tsv`):
+
+| name | classes | what it is |
+|---|---|---|
+| `fall11` | 11,221 | ImageNet-21K-P on the first release of ImageNet; every published MIIL 21K checkpoint |
+| `winter21` | 10,450 | ImageNet-21K-P on the release of winter 2021; equals the official semantic tree |
+| `goog21k` | 21,843 | all of ImageNet-21K in the order of the BiT heads |
+| `in1k` | 1,000 | ImageNet-1K, bridged onto the tree of winter21 |
+
+File format 1: a line `miil21k-label-space`, `1`, the name and the number of classes; a line of column titles; then
+one line per node, classes first in logit order: wnid, parent wnid (`-` for a root), lemmas joined by `|`, gloss.
+All fields are separated by tabs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from miil21k.errors import LabelSpaceMismatch, TreeError, UsageError
+from miil21k.hierarchy.tree import Tree
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = [
+    "LABEL_SPACES",
+    "LabelSpace",
+    "SpaceIdentity",
+    "load_label_space",
+    "parse_label_space",
+    "projection",
+    "removed_classes",
+    "require_same",
+]
+
+LABEL_SPACES = ("fall11", "winter21", "goog21k", "in1k")
+FORMAT = "miil21k-label-space"
+FORMAT_VERSION = "1"
+PERSON = "n00007846"
+_COLUMNS = "wnid\tparent\tlemmas\tgloss"
+_SHIPPED = Path(__file__).parent / "label_spaces"
+
+
+class SpaceIdentity(NamedTuple):
+    """What a head or a checkpoint records about its label space: the name and the digest of the tree."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class LabelSpace:
+    """A named hypernym forest with the words for its nodes; the first `num_classes` nodes are the logits.
+
+    name: `winter21` and the like, or the stem of the user's file. tree: the forest, N nodes.
+    lemma_text, gloss_text: N raw strings, lemmas joined by `|`; read them through `lemmas` and `glosses`.
+    """
+
+    name: str
+    tree: Tree
+    lemma_text: Sequence[str] = field(repr=False)
+    gloss_text: Sequence[str] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not len(self.lemma_text) == len(self.gloss_text) == self.tree.num_nodes:
+            raise TreeError(
+                f"Label space '{self.name}' has {self.tree.num_nodes} nodes, but {len(self.lemma_text)} lemma lists "
+                f"and {len(self.gloss_text)} glosses."
+            )
+
+    @property
+    def sha256(self) -> str:
+        """Hex SHA-256 of the tree's canonical text; two spaces with the same digest decode alike."""
+        return self.tree.sha256
+
+    @property
+    def identity(self) -> SpaceIdentity:
+        """Name and digest, the two things that a head records."""
+        return SpaceIdentity(self.name, self.sha256)
+
+    @property
+    def num_classes(self) -> int:
+        """C, the number of logits."""
+        return self.tree.num_classes
+
+    @property
+    def wnids(self) -> tuple[str, ...]:
+        """The C class wnids, in logit order (inner nodes that are no classes are left out)."""
+        return self.tree.wnids[: self.tree.num_classes]
+
+    @cached_property
+    def lemmas(self) -> tuple[tuple[str, ...], ...]:
+        """N tuples of synonyms, the display name first; spaces, not underscores."""
+        return tuple(tuple(text.split("|")) for text in self.lemma_text)
+
+    @cached_property
+    def glosses(self) -> tuple[str, ...]:
+        """N definitions; empty where the source has none."""
+        return tuple(self.gloss_text)
+
+    @cached_property
+    def _shared_names(self) -> frozenset[str]:
+        seen: set[str] = set()
+        return frozenset(name for name in self.tree.names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+
+    def display_name(self, node: int) -> str:
+        """Return the name of `node`, with its wnid behind it when other nodes share the name."""
+        name = self.tree.names[node]
+        return f"{name} ({self.tree.wnids[node]})" if name in self._shared_names else name
+
+    def to_text(self) -> str:
+        """Return the space as a file of format 1; `parse_label_space` reads it back. Raises TreeError for a tab."""
+        tree = self.tree
+        parents = ("-" if p < 0 else tree.wnids[p] for p in tree.parent.tolist())
+        lines = [f"{FORMAT}\t{FORMAT_VERSION}\t{self.name}\t{self.num_classes}", _COLUMNS]
+        for row in zip(tree.wnids, parents, self.lemma_text, self.gloss_text, strict=True):
+            line = "\t".join(row)
+            if line.count("\t") != 3 or len(line.splitlines()) != 1:
+                raise TreeError(f"Node '{row[0]}' has a tab or a line break in its name or gloss: store it as JSON.")
+            lines.append(line)
+        return "\n".join(lines) + "\n"
+
+
+def parse_label_space(text: str, origin: str) -> LabelSpace:
+    """Return the label space that `text` (format 1) holds.
+
+    origin: the file name for messages. Raises TreeError naming the line for anything that is not format 1.
+    """
+    lines = text.split("\n")
+    header = lines[0].split("\t")
+    if len(header) != 4 or header[:2] != [FORMAT, FORMAT_VERSION] or not header[3].isdecimal():
+        raise TreeError(
+            f"{origin}, line 1: expected '{FORMAT}', '{FORMAT_VERSION}', a name and a class count, separated by tabs; "
+            f"found {lines[0][:60]!r}."
+        )
+    rows = [line.split("\t") for line in lines[2:-1]]
+    if lines[1:2] != [_COLUMNS] or lines[-1] or not rows:
+        raise TreeError(f"{origin} is damaged or was cut off: build or download it again.")
+    try:
+        wnids, parents, lemmas, glosses = zip(*rows, strict=True)
+    except ValueError:
+        number = next(n for n, row in enumerate(rows, 3) if len(row) != 4)
+        raise TreeError(f"{origin}, line {number}: expected 4 fields (wnid, parent, lemmas, gloss).") from None
+    index = dict(zip(wnids, range(len(wnids)), strict=True))
+    index["-"] = -1
+    try:
+        parent = np.fromiter(map(index.__getitem__, parents), np.int32, len(parents))
+    except KeyError as error:
+        number = parents.index(error.args[0]) + 3
+        raise TreeError(f"{origin}, line {number}: the parent {error.args[0]!r} is no node of this file.") from None
+    names = tuple([text.partition("|")[0] for text in lemmas])
+    return LabelSpace(header[2], Tree(wnids, names, parent, int(header[3])), lemmas, glosses)
+
+
+def load_label_space(name_or_path: str | os.PathLike[str]) -> LabelSpace:
+    """Return a label space: a shipped one by name (read once per process), or the user's own from a path.
+
+    A path may be a file of format 1 (`.tsv`), a CSV or TSV of child and parent, a JSON export, a list of wnids
+    (`.txt`), an official tree (`.pth`) or a folder of class folders; see `docs/label_spaces.md`.
+    Raises UsageError, with near matches, for a name that is neither a shipped space nor an existing path.
+    """
+    if name_or_path in LABEL_SPACES:
+        return _shipped(str(name_or_path))
+    path = Path(name_or_path)
+    if not path.exists():
+        import difflib
+
+        near = difflib.get_close_matches(str(name_or_path).lower(), LABEL_SPACES, n=2)
+        hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+        raise UsageError(
+            f"No label space and no file '{name_or_path}'.{hint} Shipped spaces: {', '.join(LABEL_SPACES)}; "
+            "a path to your own hierarchy works too."
+        )
+    from miil21k.hierarchy.custom import load_own
+
+    return load_own(path)
+
+
+@cache
+def _shipped(name: str) -> LabelSpace:
+    path = _SHIPPED / f"{name}.tsv"
+    return parse_label_space(path.read_text(encoding="utf-8"), path.name)
+
+
+def removed_classes(space: LabelSpace) -> NDArray[np.bool_]:
+    """Return bool [C], True for the person classes that ImageNet withdrew in winter 2021.
+
+    fall11: exactly the 771 classes that winter21 lacks. goog21k: every class at or below person (n00007846) that
+    winter21 lacks; the complete list of classes that ImageNet withdrew from the 21,841 is not public, so this errs
+    on the side of removing. All other spaces, a user's own included: none.
+    """
+    removed = np.zeros(space.num_classes, np.bool_)
+    if space.name not in {"fall11", "goog21k"}:
+        return removed
+    kept = frozenset(_shipped("winter21").wnids)
+    removed[:] = [wnid not in kept for wnid in space.wnids]
+    if space.name == "goog21k":
+        persons = np.zeros(space.tree.num_nodes, np.bool_)
+        persons[space.tree.descendants(space.tree.index(PERSON))] = True
+        removed &= persons[: space.num_classes]
+    return removed
+
+
+def _lacking(source: LabelSpace, wanted: Iterable[str]) -> list[str]:
+    has = frozenset(source.wnids)
+    return [wnid for wnid in wanted if wnid not in has]
+
+
+def projection(source: LabelSpace, target: LabelSpace) -> NDArray[np.int32]:
+    """Return int32 [C_target], where each class of `target` stands in `source`.
+
+    `logits[:, projection(source, target)]` is a head of `target`: a selection of columns, bit-equal, no retraining.
+    Raises LabelSpaceMismatch when `source` lacks a class of `target`.
+    """
+    missing = _lacking(source, target.wnids)
+    if missing:
+        raise LabelSpaceMismatch(
+            f"A head of '{source.name}' cannot answer in '{target.name}': {len(missing)} of its {target.num_classes} "
+            f"classes are missing ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}). Keep the head's own "
+            f"label space (--label-space {source.name}), or choose a model whose head has them all."
+        )
+    index = source.tree.index_of
+    return np.fromiter((index[wnid] for wnid in target.wnids), np.int32, target.num_classes)
+
+
+def require_same(head: LabelSpace, other: LabelSpace | SpaceIdentity, other_is: str = "data set") -> None:
+    """Check that a head and what it meets speak of the same classes in the same tree; returns nothing.
+
+    other: the space, or the recorded identity, of a data set or a checkpoint; other_is: what to call it.
+    Raises LabelSpaceMismatch that gives both names and digests, and the way out, when the digests differ.
+    """
+    if head.sha256 == other.sha256:
+        return
+    missing: list[str] = []
+    if isinstance(other, LabelSpace):
+        missing = _lacking(head, other.wnids)
+    if missing:
+        way_out = (
+            f"No projection exists, since the head lacks {len(missing)} classes ({', '.join(missing[:3])}"
+            f"{', ...' if len(missing) > 3 else ''}): use a model of '{other.name}', or a {other_is} of '{head.name}'."
+        )
+    elif head.name == other.name:
+        way_out = "Same name, different trees: give both the same label-space file."
+    else:
+        way_out = f"Project the head with --label-space {other.name}, or use a {other_is} of '{head.name}'."
+    raise LabelSpaceMismatch(
+        f"The head is of label space '{head.name}' ({head.sha256[:12]}), the {other_is} of '{other.name}' "
+        f"({other.sha256[:12]}). {way_out}"
+    )

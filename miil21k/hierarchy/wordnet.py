@@ -1,0 +1,212 @@
+"""Build the shipped label spaces from WordNet 3.0, read through nltk. Anyone can rerun it: same bytes.
+
+A wnid is `n` and the offset of a noun synset in WordNet 3.0. The parent of a class is its nearest hypernym that is a
+class. WordNet is no tree: a synset may have several hypernyms, so one of them has to be chosen. In this order:
+
+1. The choice that stands in `hypernym_choices.tsv`: 120 synsets. The official semantic tree of ImageNet-21K-P
+   (winter21) chose among several possible parents for 311 of its classes, by no rule that could be found. The
+   table holds just the choices that reproduce all 10,450 official parents and that rule 2 would not give by itself.
+2. The rule, for every other synset with several hypernyms: first those from the synset's own lexicographer file
+   (a person stays a person: *priest* goes to *clergyman*, not to *holy order*), among them the one with the shortest
+   hypernym chain up to the root, among those the one with the lowest offset.
+
+A choice belongs to a synset, not to a label space, so fall11 and goog21k reuse those of winter21, and the 71 person
+classes that winter21 lacks and that have several possible parents in fall11 follow from the same two steps.
+Instance hypernyms count as hypernyms.
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from miil21k.errors import Miil21kError, UnknownClass, UsageError
+from miil21k.hierarchy.bridge import bridge
+from miil21k.hierarchy.spaces import LABEL_SPACES, LabelSpace
+from miil21k.hierarchy.tree import Tree
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator, Sequence
+
+__all__ = ["WORDNET_FOLDERS", "WordNet", "build_label_space", "class_list", "open_wordnet"]
+
+# Where operating systems keep WordNet 3.0 (Debian and Fedora; Homebrew).
+WORDNET_FOLDERS = (
+    Path("/usr/share/wordnet"),
+    Path("/usr/share/wordnet-3.0/dict"),
+    Path("/opt/homebrew/opt/wordnet/dict"),
+)
+_CLASS_LISTS = {
+    "fall11": "imagenet21k_miil_synsets.txt",
+    "winter21": "imagenet21k_miil_w21_synsets.txt",
+    "goog21k": "imagenet21k_goog_synsets.txt",
+    "in1k": "imagenet_synsets.txt",
+}
+# The names of WordNet's 45 lexicographer files, in the order of their numbers (manual page lexnames(5WN)).
+# nltk wants them as a file, which Debian's package leaves out.
+_LEXICOGRAPHER_FILES = """
+adj.all adj.pert adv.all noun.Tops noun.act noun.animal noun.artifact noun.attribute noun.body noun.cognition
+noun.communication noun.event noun.feeling noun.food noun.group noun.location noun.motive noun.object noun.person
+noun.phenomenon noun.plant noun.possession noun.process noun.quantity noun.relation noun.shape noun.state
+noun.substance noun.time verb.body verb.change verb.cognition verb.communication verb.competition verb.consumption
+verb.contact verb.creation verb.emotion verb.motion verb.perception verb.possession verb.social verb.stative
+verb.weather adj.ppl
+"""
+
+
+class WordNet:
+    """The nouns of WordNet 3.0 with one chosen hypernym per synset."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+        self._synsets: dict[str, Any] = {}
+
+    def synset(self, wnid: str) -> Any:
+        """Return nltk's synset of `wnid`; raises UnknownClass where WordNet 3.0 has no such noun."""
+        if wnid not in self._synsets:
+            digits = wnid[1:]
+            found = None
+            if wnid[:1] == "n" and len(digits) == 8 and digits.isdecimal():
+                try:
+                    found = self._reader.synset_from_pos_and_offset("n", int(digits))
+                except Exception:  # nltk raises several types for an offset inside a line
+                    found = None
+            if found is None or found.offset() != int(digits):
+                raise UnknownClass(f"'{wnid}' is no noun of WordNet 3.0; a wnid is 'n' and eight digits.")
+            self._synsets[wnid] = found
+        return self._synsets[wnid]
+
+    def words(self, wnid: str) -> tuple[str, str]:
+        """Return the lemmas of `wnid`, joined by `|`, and its gloss."""
+        synset = self.synset(wnid)
+        return "|".join(name.replace("_", " ") for name in synset.lemma_names()), synset.definition()
+
+    def hypernym(self, wnid: str) -> str | None:
+        """Return the one hypernym of `wnid` that the module's docstring describes; None for the root."""
+        chosen = hypernym_choices().get(wnid)
+        if chosen:
+            return chosen
+        synset = self.synset(wnid)
+        above = synset.hypernyms() + synset.instance_hypernyms()
+        if not above:
+            return None
+        own = synset.lexname()
+        best = min(above, key=lambda s: (s.lexname() != own, s.min_depth(), s.offset()))
+        return f"n{best.offset():08d}"
+
+    def nearest(self, wnid: str, among: Container[str]) -> str | None:
+        """Return the nearest hypernym of `wnid` that is in `among`; None when there is none up to the root."""
+        above = self.hypernym(wnid)
+        while above is not None and above not in among:
+            above = self.hypernym(above)
+        return above
+
+
+@cache
+def hypernym_choices() -> dict[str, str]:
+    """Return synset wnid -> hypernym wnid for the 120 choices that the rule does not give."""
+    text = (Path(__file__).parent / "hypernym_choices.tsv").read_text(encoding="utf-8")
+    return dict(line.split("\t")[:2] for line in text.splitlines())
+
+
+@contextmanager
+def open_wordnet(folder: Path | None = None) -> Iterator[WordNet]:
+    """Open WordNet 3.0: in `folder`, in an operating system's folder, or nltk's own corpus, in this order.
+
+    Raises UsageError where none is found, Miil21kError without nltk or for another version than 3.0.
+    """
+    try:
+        import nltk.data
+    except ImportError:
+        raise Miil21kError("Reading WordNet needs the package 'nltk': pip install nltk") from None
+    if folder is not None and not (folder / "data.noun").is_file():
+        raise UsageError(f"No WordNet in {folder}: expected the folder that holds 'data.noun'.")
+    found = folder or next((f for f in (*WORDNET_FOLDERS, *_nltk_corpora()) if (f / "data.noun").is_file()), None)
+    if found is None:
+        raise UsageError(
+            "WordNet 3.0 was not found: install it ('apt install wordnet-base', or 'python -m nltk.downloader wordnet' "
+            "and unpack the archive), or name its folder with --wordnet DIR."
+        )
+    root = str(found.resolve())
+    added = root not in nltk.data.path
+    if added:
+        nltk.data.path.append(root)  # nltk reads only below these folders; it reads lazily, so until we are done
+    try:
+        reader = _reader(root)
+        version = reader.get_version()
+        if version != "3.0":
+            raise Miil21kError(f"{root} holds WordNet {version}; wnids are offsets of WordNet 3.0.")
+        yield WordNet(reader)
+    finally:
+        if added:
+            nltk.data.path.remove(root)
+
+
+def _nltk_corpora() -> list[Path]:
+    import nltk.data
+
+    return [Path(str(folder)) / "corpora" / "wordnet" for folder in nltk.data.path]
+
+
+def _reader(root: str) -> Any:
+    import warnings
+
+    from nltk.corpus.reader.wordnet import WordNetCorpusReader
+
+    class Reader(WordNetCorpusReader):  # type: ignore[misc]
+        """nltk's reader, without the parts that need more than the English database."""
+
+        def open(self, file: str) -> Any:
+            if file == "lexnames":
+                kinds = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}
+                files = enumerate(_LEXICOGRAPHER_FILES.split())
+                return io.StringIO("".join(f"{n:02d}\t{f}\t{kinds[f.split('.')[0]]}\n" for n, f in files))
+            return super().open(file)
+
+        def map_wn(self, version: str = "wordnet") -> None:
+            """Skip the map to nltk's own corpus: it serves other languages, and needs that corpus installed."""
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The multilingual functions")
+        return Reader(root, None)
+
+
+def class_list(name: str) -> list[str]:
+    """Return the class wnids of the shipped space `name` in logit order, from the lists that timm installs."""
+    from importlib.util import find_spec
+
+    spec = find_spec("timm")
+    if spec is None or not spec.submodule_search_locations:
+        raise Miil21kError(f"The class list of '{name}' comes with timm (pip install timm); or use --classes FILE.")
+    path = Path(spec.submodule_search_locations[0]) / "data" / "_info" / _CLASS_LISTS[name]
+    if not path.is_file():
+        raise Miil21kError(f"This timm has no class list {path.name}; give one wnid per line with --classes FILE.")
+    return path.read_text(encoding="ascii").split()
+
+
+def build_label_space(wordnet: WordNet, name: str, classes: Sequence[str]) -> LabelSpace:
+    """Return the label space `name` over `classes` (wnids in logit order).
+
+    `in1k` is bridged: its 1,000 classes keep their places in the winter21 tree (991 are classes there), the other 9
+    hang from their nearest hypernym that is one, and the ancestors among the winter21 classes become inner nodes.
+    Any other name: the classes are all the nodes. Raises UnknownClass for a wnid that is no noun of WordNet 3.0.
+    """
+    if name == "in1k":
+        base = build_label_space(wordnet, "winter21", class_list("winter21"))
+        return bridge(name, classes, base, lambda w: (wordnet.nearest(w, base.tree.index_of), wordnet.words(w)))
+    known = frozenset(classes)
+    words = [wordnet.words(wnid) for wnid in classes]
+    lemmas = tuple(lemma for lemma, _ in words)
+    names = tuple(text.partition("|")[0] for text in lemmas)
+    tree = Tree.from_parents(classes, [wordnet.nearest(wnid, known) for wnid in classes], names)
+    return LabelSpace(name, tree, lemmas, tuple(gloss for _, gloss in words))
+
+
+def build_shipped(wordnet: WordNet, name: str) -> LabelSpace:
+    """Return the shipped space `name`, built anew. Raises UsageError for a name that does not ship."""
+    if name not in LABEL_SPACES:
+        raise UsageError(f"'{name}' is no shipped label space: {', '.join(LABEL_SPACES)}.")
+    return build_label_space(wordnet, name, class_list(name))
