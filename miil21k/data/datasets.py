@@ -1,0 +1,157 @@
+"""Labelled images: where they lie, which class of a label space each has, and whether the two belong together."""
+
+from __future__ import annotations
+
+import glob
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from miil21k.data.folders import FolderSource
+from miil21k.data.images import load_image
+from miil21k.data.shards import ShardSource
+from miil21k.errors import ImageError, LabelSpaceMismatch, UsageError
+from miil21k.hierarchy.spaces import LABEL_SPACES, load_label_space
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from miil21k.hierarchy.spaces import LabelSpace
+
+__all__ = ["ImageSource", "LabelledImages", "label_images", "matching_space", "open_source"]
+
+
+class ImageSource(Protocol):
+    """Images under class keys, readable in any order; see `FolderSource` and `ShardSource`."""
+
+    keys: tuple[str, ...]
+    key_of: NDArray[np.int32]
+
+    def __len__(self) -> int: ...
+    def name(self, index: int) -> str:
+        """Return what to call image `index`."""
+    def read(self, index: int) -> bytes:
+        """Return its encoded bytes; raises OSError."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Images with class indices of `space`.
+
+    rows: int64 [N], which images of the source these are. labels: int32 [N], class indices. absent: the classes of
+    the space without an image here. skipped: class keys of the source that were left out on purpose.
+    reduce_to: JPEGs may be decoded at a fraction as long as no side gets smaller than this; None decodes in full.
+    """
+
+    source: ImageSource
+    space: LabelSpace
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int32]
+    absent: NDArray[np.int32]
+    skipped: tuple[str, ...] = ()
+    reduce_to: int | None = None
+
+    def __len__(self) -> int:
+        return int(self.rows.size)
+
+    def name(self, index: int) -> str:
+        """Return what to call image `index` of this set: its path below the root, or SHARD.tar/FILE."""
+        return self.source.name(int(self.rows[index]))
+
+    def load(self, index: int) -> Image.Image:
+        """Return image `index` as upright RGB; raises ImageError naming it when it cannot be read."""
+        name = self.name(index)
+        try:
+            content = self.source.read(int(self.rows[index]))
+        except OSError as error:
+            raise ImageError(f"Cannot read '{name}': {error.strerror or error}.") from None
+        return load_image(content, name=name, reduce_to=self.reduce_to)
+
+    def decoded_near(self, size: int) -> LabelledImages:
+        """Return the same images, JPEGs decoded at the smallest scale that keeps both sides at `size` or more."""
+        return replace(self, reduce_to=size)
+
+
+def open_source(path: str, cache: Path | None = None) -> ImageSource:
+    """Return the images at `path`: class folders, a folder of .tar shards, one shard, or a glob of shards.
+
+    cache: where the indices of shards are kept. Raises UsageError when there is nothing there.
+    """
+    root = Path(path)
+    if root.is_dir():
+        shards = sorted(root.glob("*.tar"))
+        return ShardSource(shards, cache) if shards else FolderSource(root)
+    shards = [Path(found) for found in sorted(glob.glob(path))]  # noqa: PTH207 (the pattern may be absolute)
+    if not shards:
+        raise UsageError(f"'{path}' is neither a folder nor a tar shard: give the folder that holds the class folders.")
+    return ShardSource(shards, cache)
+
+
+def matching_space(keys: Iterable[str]) -> str | None:
+    """Return the shipped label space whose classes are exactly `keys`, None when there is none."""
+    found = frozenset(keys)
+    return next((name for name in LABEL_SPACES if found == frozenset(load_label_space(name).wnids)), None)
+
+
+def label_images(
+    source: ImageSource, space: LabelSpace, *, partial: bool = False, skip: Sequence[str] = ()
+) -> LabelledImages:
+    """Return the images of `source` labelled in `space`.
+
+    A class key is a wnid of the space, or a path whose last part is one. partial: classes of the space may be
+    without images. skip: class keys to leave out. Raises LabelSpaceMismatch when a key is no class of the space, a
+    class has no images (unless partial), or the keys are exactly the classes of another shipped space.
+    """
+    left_out = frozenset(skip)
+    index = {wnid: position for position, wnid in enumerate(space.wnids)}
+    class_of = np.full(len(source.keys), -1, np.int32)
+    for position, key in enumerate(source.keys):
+        wnid = key if key in index else key.rpartition("/")[2]
+        if wnid not in left_out:
+            class_of[position] = index.get(wnid, -2)
+    _check(source.keys, class_of, space, partial)
+    labels = class_of[source.key_of]
+    rows = np.flatnonzero(labels >= 0)
+    present = np.unique(class_of[class_of >= 0])
+    absent = np.setdiff1d(np.arange(space.num_classes, dtype=np.int32), present)
+    skipped = tuple(key for key, found in zip(source.keys, class_of, strict=True) if found == -1)
+    return LabelledImages(source, space, rows, labels[rows], absent, skipped)
+
+
+def _check(keys: Sequence[str], class_of: NDArray[np.int32], space: LabelSpace, partial: bool) -> None:
+    unknown = [key for key, found in zip(keys, class_of, strict=True) if found == -2]
+    known = class_of[class_of >= 0]
+    if known.size != np.unique(known).size:
+        twice = int(np.bincount(known).argmax())
+        both = [key for key, found in zip(keys, class_of, strict=True) if found == twice]
+        raise LabelSpaceMismatch(f"The folders '{both[0]}' and '{both[1]}' both mean the class '{space.wnids[twice]}'.")
+    missing = space.num_classes - known.size
+    if not unknown and not missing:
+        return
+    other = matching_space(key.rpartition("/")[2] for key in keys)
+    if other is not None and other != space.name:
+        raise LabelSpaceMismatch(
+            f"The images are of label space '{other}' ({len(keys):,} classes), not of '{space.name}' "
+            f"({space.num_classes:,}): use --label-space {other}, or images of '{space.name}'."
+        )
+    if unknown:
+        raise LabelSpaceMismatch(
+            f"{len(unknown)} of {len(keys)} class folders are no classes of label space '{space.name}': "
+            f"{_few(unknown)}. Choose the label space that the images were labelled in with --label-space."
+        )
+    if not partial:
+        held = frozenset(known.tolist())
+        lacking = [wnid for position, wnid in enumerate(space.wnids) if position not in held]
+        raise LabelSpaceMismatch(
+            f"{missing:,} of the {space.num_classes:,} classes of label space '{space.name}' have no images: "
+            f"{_few(lacking)}. Give a label space of these classes only, or accept that with --partial."
+        )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -1,0 +1,171 @@
+"""Which image goes into which batch of which process, and the loaders that deliver the batches.
+
+A training batch is a list of `Draw`s. The order of an epoch depends on (seed, epoch) alone and the augmentation of
+an image on (seed, epoch, position), so neither the number of loader workers nor a resume changes what is seen, and
+W processes with batch B see in every step what one process sees with batch W * B.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from miil21k.data.augment import mix_seed
+from miil21k.errors import ImageError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from miil21k.data.augment import Augmentation
+    from miil21k.data.datasets import LabelledImages
+
+__all__ = ["Batch", "Draw", "EpochSampler", "evaluation_loader", "training_loader"]
+
+
+class Draw(NamedTuple):
+    """One image to deliver: its place in the epoch (over all processes) and its index in the data set."""
+
+    epoch: int
+    position: int
+    index: int
+
+
+class Unreadable(NamedTuple):
+    """An image that could not be read, and why."""
+
+    name: str
+    reason: str
+
+
+class Batch(NamedTuple):
+    """images: uint8 or float32 [B, 3, H, W]. labels, indices: int64 [B]. unreadable: images that are missing from it."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    indices: torch.Tensor
+    unreadable: tuple[Unreadable, ...]
+
+
+class EpochSampler:
+    """Batches of `Draw`s for process `rank` of `world`; iterating yields those of `epoch` from batch `start` on.
+
+    Every process gets equally many batches; images that do not fill a batch of every process are left out of the
+    epoch. repeats: every image is drawn that often, its copies side by side in the global order (repeated
+    augmentation), while the length of the epoch stays. Raises UsageError when the images fill no batch at all.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, world: int = 1, repeats: int = 1) -> None:
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.rank, self.world, self.repeats = rank, world, repeats
+        self.epoch = 0
+        self.start = 0
+        self.num_batches = size // (batch_size * world)
+        if not self.num_batches:
+            raise UsageError(
+                f"{size} images do not fill one batch of {batch_size} on {world} process(es): lower --batch-size."
+            )
+
+    def __len__(self) -> int:
+        return self.num_batches - self.start
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Return int64 [size], the image drawn at each position of `epoch`, over all processes."""
+        order = np.random.default_rng(mix_seed(self.seed, epoch)).permutation(self.size)
+        return np.repeat(order, self.repeats)[: self.size] if self.repeats > 1 else order
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        order = self.order(self.epoch)
+        share = self.batch_size * self.world
+        for batch in range(self.start, self.num_batches):
+            # Neighbours go to different processes, so that copies of one image do.
+            positions = range(batch * share + self.rank, (batch + 1) * share, self.world)
+            yield [Draw(self.epoch, position, int(order[position])) for position in positions]
+
+
+class _TrainingSet(Dataset["tuple[NDArray[np.uint8], int, int] | Unreadable"]):
+    def __init__(self, images: LabelledImages, augmentation: Augmentation, seed: int) -> None:
+        self.images, self.augmentation, self.seed = images, augmentation, seed
+
+    def __getitem__(self, draw: Draw) -> tuple[NDArray[np.uint8], int, int] | Unreadable:
+        try:
+            image = self.images.load(draw.index)
+        except ImageError as error:
+            return Unreadable(self.images.name(draw.index), str(error))
+        array = self.augmentation(image, mix_seed(self.seed, draw.epoch, draw.position, 1))
+        return array, int(self.images.labels[draw.index]), draw.index
+
+
+class _EvaluationSet(Dataset["tuple[NDArray[np.float32], int, int] | Unreadable"]):
+    def __init__(self, images: LabelledImages, transform: Callable[[Image.Image], NDArray[np.float32]]) -> None:
+        self.images, self.transform = images, transform
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], int, int] | Unreadable:
+        try:
+            image = self.images.load(index)
+        except ImageError as error:
+            return Unreadable(self.images.name(index), str(error))
+        return self.transform(image), int(self.images.labels[index]), index
+
+
+def _collate(samples: list[tuple[NDArray[np.generic], int, int] | Unreadable]) -> Batch:
+    good = [sample for sample in samples if not isinstance(sample, Unreadable)]
+    bad = tuple(sample for sample in samples if isinstance(sample, Unreadable))
+    arrays = np.stack([array for array, _, _ in good]) if good else np.empty((0, 3, 1, 1), np.uint8)
+    return Batch(
+        torch.from_numpy(arrays),
+        torch.tensor([label for _, label, _ in good], dtype=torch.int64),
+        torch.tensor([index for _, _, index in good], dtype=torch.int64),
+        bad,
+    )
+
+
+def _one_thread(_worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def training_loader(
+    images: LabelledImages, augmentation: Augmentation, sampler: EpochSampler, workers: int, pin_memory: bool = False
+) -> DataLoader[Batch]:
+    """Return a loader of augmented batches (uint8); set `sampler.epoch` and `sampler.start` before iterating it.
+
+    An image that cannot be read is left out of its batch and listed in `Batch.unreadable`; nothing replaces it.
+    """
+    return DataLoader(
+        _TrainingSet(images, augmentation, sampler.seed),  # type: ignore[arg-type]
+        batch_sampler=sampler,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        worker_init_fn=_one_thread,
+        generator=torch.Generator(),
+    )
+
+
+def evaluation_loader(
+    images: LabelledImages,
+    transform: Callable[[Image.Image], NDArray[np.float32]],
+    batch_size: int,
+    workers: int = 0,
+    shard: tuple[int, int] = (0, 1),
+) -> DataLoader[Batch]:
+    """Return a loader over every image once, in order; process `shard[0]` of `shard[1]` gets every shard[1]-th one.
+
+    transform: PIL image to float32 [3, H, W]. No image is delivered twice to make the shares equal.
+    """
+    rank, world = shard
+    return DataLoader(
+        _EvaluationSet(images, transform),  # type: ignore[arg-type]
+        batch_size=batch_size,
+        sampler=range(rank, len(images), world),
+        num_workers=workers,
+        collate_fn=_collate,
+        worker_init_fn=_one_thread,
+        generator=torch.Generator(),
+    )

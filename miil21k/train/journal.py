@@ -1,0 +1,147 @@
+"""The folder of a run: configuration, metrics as JSON lines and CSV, curves, TensorBoard when it is installed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import platform
+from importlib import metadata, util
+from typing import TYPE_CHECKING, Any
+
+from miil21k.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["Journal", "installed_versions", "read_config", "read_unreadable", "write_config"]
+
+CONFIG = "config.json"
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide what a run computes."""
+    found = {"python": platform.python_version()}
+    for package in ("miil21k", "torch", "timm", "numpy", "pillow", "safetensors"):
+        found[package] = metadata.version(package)
+    return found
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write `config.json` of a run."""
+    _replace(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """Return `config.json` of the run in `folder`, None when there is no run; raises UsageError when it is damaged."""
+    path = folder / CONFIG
+    if not path.exists():
+        return None
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"'{path}' is damaged ({error}); start the run again in a new folder.") from None
+    return dict(config)
+
+
+def read_unreadable(folder: Path) -> dict[str, str]:
+    """Return image name -> reason as `unreadable.csv` of the run in `folder` has it, empty when there is none."""
+    path = folder / "unreadable.csv"
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["image"]: row["reason"] for row in csv.DictReader(file)}
+
+
+class Journal:
+    """Appends the rows of a run; only the main process has one.
+
+    Every row goes to `metrics.jsonl` at once. Rows of kind `epoch` also make up `metrics.csv` and `curves.png`,
+    which are rewritten whole at the end of an epoch. Opening it drops the rows after update `resume_at`: they are
+    of work that a killed run did after its last state file, and that is done again.
+    """
+
+    def __init__(self, folder: Path, resume_at: int) -> None:
+        self.folder = folder
+        self._path = folder / "metrics.jsonl"
+        rows = [row for row in self._read() if row["update"] <= resume_at]
+        self.epochs = [row for row in rows if row["kind"] == "epoch"]
+        _replace(self._path, "".join(json.dumps(row) + "\n" for row in rows))
+        self._board = self._open_board(resume_at)
+
+    def _read(self) -> list[dict[str, Any]]:
+        if not self._path.exists():
+            return []
+        rows = []
+        for line in self._path.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:  # the line that a kill cut short
+                break
+        return rows
+
+    def _open_board(self, resume_at: int) -> Any:
+        if util.find_spec("tensorboard") is None:
+            return None
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=resume_at + 1)  # type: ignore[no-untyped-call]
+
+    def write(self, kind: str, row: Mapping[str, Any]) -> None:
+        """Append one row; kind `step` or `epoch`; `row` holds `update` and numbers (null stands for nan)."""
+        entry = {"kind": kind, **{name: _finite(value) for name, value in row.items()}}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        if self._board is not None:
+            for name, value in row.items():
+                if isinstance(value, float) and math.isfinite(value):
+                    self._board.add_scalar(f"{kind}/{name}", value, row["update"])
+        if kind == "epoch":
+            self.epochs.append(entry)
+            self._rewrite_tables()
+
+    def _rewrite_tables(self) -> None:
+        columns = list(dict.fromkeys(name for row in self.epochs for name in row if name != "kind"))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.epochs)
+        _replace(self.folder / "metrics.csv", text.getvalue())
+
+    def write_unreadable(self, found: Mapping[str, str]) -> None:
+        """Rewrite `unreadable.csv`: the images that were left out, and why."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("image", "reason"))
+        writer.writerows(sorted(found.items()))
+        _replace(self.folder / "unreadable.csv", text.getvalue())
+
+    def draw_curves(self) -> bool:
+        """Draw `curves.png` from the epochs so far; returns False when matplotlib is not installed."""
+        if util.find_spec("matplotlib") is None:
+            return False
+        from miil21k.train.curves import draw_curves
+
+        draw_curves(self.epochs, self.folder / "curves.png")
+        return True
+
+    def close(self) -> None:
+        """Flush TensorBoard."""
+        if self._board is not None:
+            self._board.close()
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _replace(path: Path, text: str) -> None:
+    part = path.with_suffix(f"{path.suffix}.part")
+    with part.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

@@ -1,0 +1,292 @@
+"""The only training loop: epochs of updates, evaluation, checkpoints, and an exact way back after a kill."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from miil21k.data.loader import EpochSampler, training_loader
+from miil21k.errors import UsageError
+from miil21k.train.journal import Journal, read_unreadable
+from miil21k.train.optimization import Schedule, create_optimizer, freeze
+from miil21k.train.state import Progress, Trained, load_state, save_state, save_weights
+from miil21k.train.step import UpdateStep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from torch import nn
+
+    from miil21k.data.augment import Augmentation
+    from miil21k.data.datasets import LabelledImages
+    from miil21k.data.loader import Batch
+    from miil21k.train.objectives import Objective
+    from miil21k.train.processes import Processes
+    from miil21k.train.recipes import Recipe
+    from miil21k.zoo.schema import Preprocess
+
+__all__ = ["Job", "Report", "train"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a run needs.
+
+    model: on its device, with the head of the label space. images: the training set. evaluate: returns fractions by
+    name (`semantic_top1`, `top1`, ...) for a model in eval mode, or None without a validation set; metric: the one
+    that decides about `best`. metadata: what the checkpoints say about themselves. run_id: names the configuration
+    in the state file. checkpoint_every: updates between state files within an epoch, 0 for none (an epoch's end
+    always writes one). log_every: updates between rows of kind `step`.
+    """
+
+    recipe: Recipe
+    model: nn.Module
+    objective: Objective
+    images: LabelledImages
+    augmentation: Augmentation
+    preprocess: Preprocess
+    evaluate: Callable[[nn.Module], Mapping[str, float]] | None
+    metric: str
+    folder: Path
+    processes: Processes
+    metadata: Mapping[str, str]
+    run_id: str
+    workers: int = 0
+    log_every: int = 50
+    checkpoint_every: int = 1000
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the loop says while it works; metrics only at the end of an epoch.
+
+    rate: images per second over all processes since the last report. eta: seconds left at this rate. waiting:
+    share of the epoch so far that was spent waiting for data.
+    """
+
+    epoch: int
+    epochs: int
+    update: int
+    updates: int
+    loss: float
+    lr: float
+    rate: float
+    eta: float
+    waiting: float
+    metrics: Mapping[str, float] | None = None
+
+
+def train(job: Job, report: Callable[[Report], None], *, resume: bool = False) -> Progress:
+    """Run `job` to its end and return where it ended; writes `last`, `best`, the state and the journal.
+
+    resume: go on from the state file when there is one. Raises Miil21kError when a loss is NaN or infinite.
+    """
+    return _Run(job, report, resume).to_the_end()
+
+
+class _Run:
+    def __init__(self, job: Job, report: Callable[[Report], None], resume: bool) -> None:
+        recipe, processes = job.recipe, job.processes
+        self.job, self.report = job, report
+        self.sampler = EpochSampler(
+            len(job.images),
+            recipe.batch_size,
+            recipe.seed,
+            processes.rank,
+            processes.world,
+            recipe.repeats if processes.world > 1 else 1,
+        )
+        self.updates_per_epoch = self.sampler.num_batches // recipe.accumulate
+        if not self.updates_per_epoch:
+            raise UsageError(
+                f"{len(job.images)} images give {self.sampler.num_batches} batches, fewer than accumulate="
+                f"{recipe.accumulate}: lower --batch-size or accumulate."
+            )
+        frozen = freeze(job.model, recipe.freeze) if recipe.freeze else ()
+        self.trained = _make_trained(job.model, recipe)
+        # The schedule writes initial rates into the optimizer's groups, which a state file then replaces by equal ones.
+        self.schedule = Schedule(self.trained.optimizer, recipe, self.updates_per_epoch)
+        self.state_path = job.folder / "state.pt"
+        self.progress = Progress()
+        if resume and self.state_path.exists():
+            self.progress = load_state(self.state_path, self.trained, job.run_id)
+        self.step = UpdateStep(self.trained, job.objective, recipe, job.preprocess, processes, frozen)
+        self.loader = training_loader(
+            job.images, job.augmentation, self.sampler, job.workers, pin_memory=self.step.device.type == "cuda"
+        )
+        self.journal = Journal(job.folder, self.progress.updates) if processes.is_main else None
+        self.unreadable = read_unreadable(job.folder)
+        self._dropped = 0
+        self._marked = (time.perf_counter(), 0)
+
+    def to_the_end(self) -> Progress:
+        for epoch in range(self.progress.epoch, self.job.recipe.total_epochs):
+            self._train_epoch(epoch)
+            self._end_epoch(epoch)
+        if self.journal is not None:
+            self.journal.close()
+        return self.progress
+
+    def _train_epoch(self, epoch: int) -> None:
+        self.step.train_mode()
+        batches = self._batches(epoch)
+        while True:
+            began = time.perf_counter()
+            group = list(islice(batches, self.job.recipe.accumulate))
+            waited = time.perf_counter()
+            if len(group) < self.job.recipe.accumulate:
+                break
+            self._note_unreadable(group)
+            lr = self.schedule.set(self.progress.updates)
+            self.step(group, epoch, self.progress.updates)
+            self.progress.updates += 1
+            self.progress.batch += len(group)
+            self.progress.data_seconds += waited - began
+            self.progress.step_seconds += time.perf_counter() - waited
+            self._after_update(epoch, lr)
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        self.sampler.epoch, self.sampler.start = epoch, self.progress.batch
+        self._marked = (time.perf_counter(), self.progress.batch)
+        return iter(self.loader) if len(self.sampler) else iter(())
+
+    def _note_unreadable(self, group: list[Batch]) -> None:
+        for batch in group:
+            self._dropped += len(batch.unreadable)
+            self.unreadable.update((item.name, item.reason) for item in batch.unreadable)
+
+    def _after_update(self, epoch: int, lr: float) -> None:
+        done = self.progress.updates
+        save = self.job.checkpoint_every and done % self.job.checkpoint_every == 0
+        if not save and done % self.job.log_every:
+            return
+        loss = self._collect_loss()
+        self._tell(epoch, loss, lr)
+        if save and self.progress.batch < self.updates_per_epoch * self.job.recipe.accumulate:
+            if self.job.processes.is_main:
+                save_state(self.state_path, self.trained, self.progress, self.job.run_id)
+            self.job.processes.wait()
+
+    def _collect_loss(self) -> float:
+        loss, images = self.step.tally.collect(self.job.processes)
+        self.progress.loss_sum += loss
+        self.progress.images += images
+        dropped = int(self.job.processes.sum([self._dropped])[0])
+        self.progress.unreadable += dropped
+        self._dropped = 0
+        if dropped:
+            self._write_unreadable()
+        return loss / images if images else math.nan
+
+    def _write_unreadable(self) -> None:
+        for share in self.job.processes.gather(self.unreadable):
+            self.unreadable.update(share)
+        if self.journal is not None:
+            self.journal.write_unreadable(self.unreadable)
+
+    def _tell(self, epoch: int, loss: float, lr: float, metrics: Mapping[str, float] | None = None) -> None:
+        recipe, progress = self.job.recipe, self.progress
+        now, (before, batch) = time.perf_counter(), self._marked
+        seen = (progress.batch - batch) * recipe.batch_size * self.job.processes.world
+        rate = seen / max(now - before, 1e-9)
+        total = self.updates_per_epoch * recipe.total_epochs
+        images = recipe.batch_size * recipe.accumulate * self.job.processes.world
+        eta = (total - progress.updates) * images / rate if rate else math.nan
+        spent = progress.data_seconds + progress.step_seconds
+        waiting = progress.data_seconds / spent if spent else 0.0
+        if self.journal is not None and metrics is None:
+            row = {"update": progress.updates, "epoch": epoch + 1, "loss": loss, "lr": lr, "images_per_second": rate}
+            self.journal.write("step", row)
+        self.report(
+            Report(epoch + 1, recipe.total_epochs, progress.updates, total, loss, lr, rate, eta, waiting, metrics)
+        )
+
+    def _end_epoch(self, epoch: int) -> None:
+        job = self.job
+        self._collect_loss()
+        found = self._evaluate()
+        self._write_epoch(epoch, found)
+        self._save_weights(epoch, found)
+        self.progress = replace(
+            self.progress,
+            epoch=epoch + 1,
+            batch=0,
+            loss_sum=0.0,
+            images=0,
+            unreadable=0,
+            data_seconds=0.0,
+            step_seconds=0.0,
+        )
+        if job.processes.is_main:
+            save_state(self.state_path, self.trained, self.progress, job.run_id)
+        job.processes.wait()
+
+    def _evaluate(self) -> _Evaluated:
+        model, ema = self.trained.model, self.trained.ema
+        averaged = ema.module if ema is not None else None
+        if self.job.evaluate is None:
+            return _Evaluated({}, math.nan, averaged or model)
+        metrics = dict(self.job.evaluate(model.eval()))
+        value = metrics[self.job.metric]
+        if averaged is None:
+            return _Evaluated(metrics, value, model)
+        of_ema = self.job.evaluate(averaged)
+        metrics |= {f"ema_{name}": number for name, number in of_ema.items()}
+        if of_ema[self.job.metric] > value:
+            return _Evaluated(metrics, of_ema[self.job.metric], averaged)
+        return _Evaluated(metrics, value, model)
+
+    def _write_epoch(self, epoch: int, found: _Evaluated) -> None:
+        job, progress = self.job, self.progress
+        loss = progress.loss_sum / progress.images if progress.images else math.nan
+        lr = max(float(group["lr"]) for group in self.trained.optimizer.param_groups)
+        self._tell(epoch, loss, lr, found.metrics)
+        if self.journal is None:
+            return
+        spent = progress.data_seconds + progress.step_seconds
+        row: dict[str, Any] = {"update": progress.updates, "epoch": epoch + 1, "loss": loss, "lr": lr}
+        row |= {f"val_{name}": value for name, value in found.metrics.items()}
+        row |= {"images": progress.images, "unreadable": progress.unreadable, "seconds": spent}
+        row |= {"waiting_for_data": progress.data_seconds / spent if spent else 0.0}
+        self.journal.write("epoch", row)
+        self.journal.draw_curves()
+
+    def _save_weights(self, epoch: int, found: _Evaluated) -> None:
+        job, progress = self.job, self.progress
+        is_best = found.value > progress.best or (math.isnan(progress.best) and not math.isnan(found.value))
+        if is_best:
+            progress.best, progress.best_epoch = found.value, epoch + 1
+        if not job.processes.is_main:
+            return
+        stamp = {**job.metadata, "epoch": str(epoch + 1), "update": str(progress.updates)}
+        save_weights(job.folder / "last.safetensors", self.trained.model.state_dict(), stamp)
+        if self.trained.ema is not None:
+            save_weights(job.folder / "last_ema.safetensors", self.trained.ema.module.state_dict(), stamp)
+        if is_best:
+            stamp = {**stamp, job.metric: str(found.value)}
+            save_weights(job.folder / "best.safetensors", found.model.state_dict(), stamp)
+
+
+class _Evaluated(NamedTuple):
+    """Metrics of an epoch (those of the averaged model begin with `ema_`); the deciding value, and whose it is."""
+
+    metrics: dict[str, float]
+    value: float
+    model: nn.Module
+
+
+def _make_trained(model: nn.Module, recipe: Recipe) -> Trained:
+    ema = None
+    if recipe.ema_decay:
+        from timm.utils import ModelEmaV3
+
+        ema = ModelEmaV3(model, decay=recipe.ema_decay)
+    device = next(model.parameters()).device.type
+    scaler = torch.amp.GradScaler(device) if recipe.precision == "fp16" else None
+    return Trained(model, create_optimizer(model, recipe), ema, scaler)

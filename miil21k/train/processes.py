@@ -1,0 +1,95 @@
+"""The processes of a run: one, or as many as torchrun started.
+
+Scale comes from `torchrun` alone; its environment variables say who we are. NCCL carries gradients between GPUs and
+gloo everything on CPUs.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from miil21k.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Processes", "join_processes", "leave_processes", "pick_device"]
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Which process this is (`rank` of `world`), and the gloo group for numbers that live on the CPU."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    cpu_group: Any = None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and reports."""
+        return self.rank == 0
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Return the sums of `values` over all processes (float64)."""
+        if self.world == 1:
+            return [float(value) for value in values]
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, group=self.cpu_group)
+        return [float(value) for value in tensor]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all processes in rank order; value: anything that pickles."""
+        if self.world == 1:
+            return [value]
+        found: list[Any] = [None] * self.world
+        dist.all_gather_object(found, value, group=self.cpu_group)
+        return found
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        if self.world > 1:
+            dist.barrier(group=self.cpu_group)
+
+
+def join_processes(device: torch.device) -> Processes:
+    """Join the processes that torchrun started; a run that was started plainly is alone."""
+    if "LOCAL_RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Processes()
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    cpu_group = dist.new_group(backend="gloo") if device.type == "cuda" else dist.group.WORLD
+    return Processes(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]), cpu_group)
+
+
+def leave_processes() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device called `name` (`auto`, `cpu`, `cuda`, `cuda:1`, `mps`); each local process gets its own GPU.
+
+    Raises UsageError when the device is not there.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"No device '{name}': use auto, cpu, cuda, cuda:N or mps.") from None
+    if device.type == "cuda":
+        device = torch.device("cuda", local_rank if device.index is None else device.index)
+        count = torch.cuda.device_count()
+        if device.index >= count:
+            raise UsageError(f"Device '{device}' was asked for, and torch sees {count} GPU(s).")
+        torch.cuda.set_device(device)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("Device 'mps' was asked for, and torch has none here.")
+    return device

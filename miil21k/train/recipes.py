@@ -1,0 +1,303 @@
+"""Training recipes as values: the published ones by name, each with its source and what it is expected to reach.
+
+A change is a new value (`override`); nothing reads a recipe from anywhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from miil21k.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["RECIPES", "Recipe", "get_recipe", "override"]
+
+Objective = Literal["semantic_softmax", "cross_entropy", "multi_label", "semantic_kd", "usi"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number of a training run except where the images are.
+
+    objective: what is minimised (see `miil21k.train.objectives`).
+    source, expected: where the numbers come from; what the source says they reach (not reproduced by us).
+    batch_size: images per process and forward pass; one update sees batch_size * accumulate * processes images.
+
+    Objective: label_smoothing in [0, 1). max_level_weight: the clamp of the level weights. deepest: `keep` every
+    level with more than one class, or drop the deepest as the `published` code does. multi_label_loss: `bce` or
+    `asymmetric`. teacher: a zoo name or checkpoint; kd_weight: its coefficient. kd_confidence: `paper` or `code`.
+
+    Optimizer: any name of timm's factory; lr is not rescaled by the batch size. layer_decay: lr factor per layer
+    from the head down, 1 = off. clip_grad: largest gradient norm, 0 = off. freeze: comma-separated parameter
+    prefixes, or `backbone` for everything but the head.
+
+    Schedule: `onecycle` (torch; pct_start, div_factor, final_div_factor) or a name of timm's factory
+    (warmup_epochs from warmup_lr, then to min_lr, then cooldown_epochs). schedule_step: `update` or `epoch`.
+
+    Augmentation: crop `squash` (resize to a square, aspect ignored) or `random` (random resized crop, `scale`,
+    `ratio`). policy: `miil` (the published pipeline's RandAugment), a timm policy string (`rand-m7-mstd0.5-inc1`,
+    `v0`), or empty. cutout: side of the erased box as a fraction of the image side. repeats: copies of an image
+    per epoch, in distributed runs only. image_size 0: what the model was built for.
+
+    ema_decay 0 = off. precision: `fp32`, `fp16` (with gradient scaling) or `bf16`.
+    """
+
+    objective: Objective
+    source: str = "chosen on the command line"
+    expected: str = "unknown"
+
+    epochs: int = 80
+    batch_size: int = 64
+    accumulate: int = 1
+    seed: int = 42
+
+    label_smoothing: float = 0.0
+    max_level_weight: float = 20.0
+    deepest: Literal["published", "keep"] = "keep"
+    multi_label_loss: Literal["bce", "asymmetric"] = "asymmetric"
+    teacher: str = ""
+    kd_weight: float = 1.0
+    kd_confidence: Literal["paper", "code"] = "paper"
+
+    optimizer: str = "adam"
+    lr: float = 3e-4
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    layer_decay: float = 1.0
+    clip_grad: float = 0.0
+    freeze: str = ""
+
+    schedule: str = "onecycle"
+    schedule_step: Literal["update", "epoch"] = "update"
+    pct_start: float = 0.1
+    div_factor: float = 20.0
+    final_div_factor: float = 1e4
+    warmup_epochs: int = 0
+    warmup_lr: float = 1e-5
+    min_lr: float = 0.0
+    cooldown_epochs: int = 0
+
+    image_size: int = 0
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    crop: Literal["squash", "random"] = "squash"
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    hflip: float = 0.0
+    color_jitter: float = 0.0
+    policy: str = "miil"
+    cutout: float = 0.5
+    random_erase: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mixup_prob: float = 1.0
+    mixup_switch: float = 0.5
+    repeats: int = 1
+    eval_crop_pct: float = 0.0
+
+    ema_decay: float = 0.0
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+    sync_bn: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate", "repeats"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("hflip", "random_erase", "mixup_prob", "mixup_switch", "dropout", "drop_path", "cutout"):
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
+        for name in ("label_smoothing", "ema_decay"):
+            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
+        for name in ("weight_decay", "clip_grad", "mixup", "cutmix", "min_lr", "kd_weight", "image_size"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        _require(self.lr > 0, "lr", self.lr, "above 0")
+        _require(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "in (0, 1]")
+        for field, options in _literals().items():
+            _require(getattr(self, field) in options, field, repr(getattr(self, field)), f"one of {', '.join(options)}")
+        if self.objective in ("semantic_kd", "usi") and not self.teacher:
+            raise UsageError(f"The objective '{self.objective}' needs a teacher: set it with --teacher NAME.")
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs that are run: the schedule and its cool-down."""
+        return self.epochs + self.cooldown_epochs
+
+
+def _require(holds: bool, field: str, value: object, rule: str) -> None:
+    if not holds:
+        raise UsageError(f"The recipe's {field} must be {rule}, not {value}.")
+
+
+def _hints() -> dict[str, Any]:
+    return typing.get_type_hints(Recipe)
+
+
+def _literals() -> dict[str, tuple[str, ...]]:
+    return {name: typing.get_args(hint) for name, hint in _hints().items() if typing.get_origin(hint) is Literal}
+
+
+miil_semantic = Recipe(
+    "semantic_softmax",
+    source="Alibaba-MIIL/ImageNet21K, train_semantic_softmax.py and data_loader.py; starts from ImageNet-1K weights",
+    expected="semantic top-1 on fall11 21K-P: TResNet-M about 75.3 (the paper's rebuttal, read off a figure), "
+    "MobileNetV3-L 71.37 (the author, issue 35; batch 8 x 1024), both without distillation",
+    label_smoothing=0.2,
+    precision="fp16",
+)
+
+miil_single_label = replace(
+    miil_semantic,
+    objective="cross_entropy",
+    source="Alibaba-MIIL/ImageNet21K, train_single_label.py; starts from ImageNet-1K weights",
+    expected="not printed for 21K-P; the paper's baseline is judged by transfer",
+)
+
+miil_single_label_scratch = replace(
+    miil_single_label,
+    source="Alibaba-MIIL/ImageNet21K, train_single_label_from_scratch.py; random initialisation; the published "
+    "optimizer has no momentum",
+    expected="not printed; the author calls 300 epochs sensible (issue 26)",
+    epochs=140,
+    optimizer="sgd",
+    lr=1e-2,
+    momentum=0.0,
+)
+
+miil_multi_label = replace(
+    miil_semantic,
+    objective="multi_label",
+    source="the multi-label baseline of 'ImageNet-21K Pretraining for the Masses'; no code was published, the loss "
+    "is taken from the same authors' asymmetric loss (gamma- 4, gamma+ 0, margin 0.05)",
+    expected="not printed for 21K-P; the paper's baseline is judged by transfer",
+    label_smoothing=0.0,
+)
+
+miil_semantic_kd = replace(
+    miil_semantic,
+    objective="semantic_kd",
+    source="'ImageNet-21K Pretraining for the Masses', semantic distillation; the teacher (TResNet-L-V2 or ViT-B-16, "
+    "the author in issue 35) and its coefficient were not published: kd_weight 1 is our choice",
+    expected="semantic top-1 on fall11 21K-P (MODEL_ZOO.md): MobileNetV3-L 73.1, ResNet-50 75.6, TResNet-M 76.4, "
+    "ViT-B-16 77.6",
+    teacher="tresnet_v2_l.miil_in21k",
+)
+
+usi = Recipe(
+    "usi",
+    source="Alibaba-MIIL/Solving_ImageNet, train.py and README; 8 processes of batch 128",
+    expected="ImageNet-1K top-1 after 300 epochs (MODEL_ZOO.md): MobileNetV3-L 77.3, ResNet-50 81.0, TResNet-M 82.5, "
+    "TResNet-L 83.9",
+    epochs=300,
+    batch_size=128,
+    teacher="tresnet_v2_l.miil_in21k_ft_in1k",
+    kd_weight=5.0,
+    optimizer="adamw",
+    lr=2e-3,
+    weight_decay=2e-2,
+    schedule="cosine",
+    schedule_step="epoch",
+    warmup_epochs=5,
+    warmup_lr=1e-4,
+    min_lr=1e-6,
+    cooldown_epochs=10,
+    interpolation="bicubic",
+    crop="random",
+    hflip=0.5,
+    policy="rand-m7-mstd0.5-inc1",
+    cutout=0.0,
+    mixup=0.8,
+    cutmix=1.0,
+    repeats=3,
+    eval_crop_pct=0.95,
+    ema_decay=0.99996,
+    precision="fp16",
+)
+
+finetune = Recipe(
+    "cross_entropy",
+    source="Alibaba-MIIL/ImageNet21K, Transfer_learning.md (CIFAR-100); lr as fixed across data sets (issue 5)",
+    expected="CIFAR-100 top-1 with Mixer-B-16 from MIIL 21K weights: 91.1 (Transfer_learning.md)",
+    epochs=50,
+    batch_size=128,
+    label_smoothing=0.1,
+    lr=2e-4,
+    schedule="cosine",
+    schedule_step="epoch",
+    warmup_epochs=3,
+    min_lr=1e-8,
+    policy="v0",
+    cutout=0.0,
+    hflip=0.5,
+    random_erase=0.5,
+    ema_decay=0.995,
+    precision="fp16",
+)
+
+finetune_sgd = replace(
+    finetune,
+    source="the author's settings for ViT-B-16 on CIFAR-100 (Alibaba-MIIL/ImageNet21K, issue 40)",
+    expected="CIFAR-100 top-1 with ViT-B-16 from MIIL 21K weights: 94.2 (issue 40)",
+    optimizer="sgd",
+    lr=1e-2,
+)
+
+RECIPES: dict[str, Recipe] = {
+    "miil_semantic": miil_semantic,
+    "miil_single_label": miil_single_label,
+    "miil_single_label_scratch": miil_single_label_scratch,
+    "miil_multi_label": miil_multi_label,
+    "miil_semantic_kd": miil_semantic_kd,
+    "usi": usi,
+    "finetune": finetune,
+    "finetune_sgd": finetune_sgd,
+}
+
+
+def get_recipe(name: str) -> Recipe:
+    """Return the recipe called `name`; raises UsageError with the nearest names."""
+    try:
+        return RECIPES[name]
+    except KeyError:
+        near = difflib.get_close_matches(name, RECIPES, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise UsageError(f"No recipe '{name}'.{hint} Recipes: {', '.join(RECIPES)}.") from None
+
+
+def override(recipe: Recipe, changes: Mapping[str, str]) -> Recipe:
+    """Return `recipe` with fields set from text, as `--set lr=1e-3` gives them.
+
+    A pair is written `0.5,1`; a switch is `true` or `false`. Raises UsageError for an unknown field, naming the
+    nearest one, and for a value that is not of the field's type.
+    """
+    known = [f.name for f in fields(recipe)]
+    parsed: dict[str, Any] = {}
+    for name, text in changes.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f" Did you mean '{near[0]}'?" if near else f" Fields: {', '.join(known)}."
+            raise UsageError(f"A recipe has no field '{name}'.{hint}")
+        parsed[name] = _parse(name, text)
+    return dataclasses.replace(recipe, **parsed)
+
+
+def _parse(name: str, text: str) -> Any:
+    kind = _hints()[name]
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if kind in (int, float):
+            return kind(text)
+        if typing.get_origin(kind) is tuple:
+            low, high = (float(part) for part in text.split(","))
+            return low, high
+    except (KeyError, ValueError):
+        expected = "true or false" if kind is bool else getattr(kind, "__name__", "two numbers, 'a,b'")
+        raise UsageError(f"The recipe's {name} takes {expected}, not '{text}'.") from None
+    return text

@@ -1,0 +1,184 @@
+"""One optimizer update: batches in, gradients of the mean loss over all images of all processes, weights changed."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from miil21k.data.augment import mix_seed, seeded
+from miil21k.errors import Miil21kError
+from miil21k.train.mixing import Mixing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from miil21k.data.loader import Batch
+    from miil21k.train.objectives import Objective
+    from miil21k.train.processes import Processes
+    from miil21k.train.recipes import Recipe
+    from miil21k.train.state import Trained
+    from miil21k.zoo.schema import Preprocess
+
+__all__ = ["LossTally", "UpdateStep"]
+
+_PRECISION = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass
+class LossTally:
+    """Sums losses on the device, so that no update waits for it; `collect` brings the sums to the host.
+
+    Remembers the first update whose loss was not finite.
+    """
+
+    device: torch.device
+    _loss: torch.Tensor = field(init=False)
+    _images: int = field(init=False, default=0)
+    _bad: torch.Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self._loss = torch.zeros((), device=self.device)
+        self._bad = torch.full((), -1, dtype=torch.int64, device=self.device)
+        self._images = 0
+
+    def add(self, loss: torch.Tensor, images: int, update: int) -> None:
+        """Add the mean `loss` of `images` images, seen in update number `update`."""
+        loss = loss.detach().float()
+        bad = ~torch.isfinite(loss) & (self._bad < 0)
+        self._bad = torch.where(bad, torch.full_like(self._bad, update), self._bad)
+        self._loss = self._loss + loss * images
+        self._images += images
+
+    def collect(self, processes: Processes) -> tuple[float, int]:
+        """Return (sum of losses, number of images) over all processes since the last call.
+
+        Raises Miil21kError naming the update at which a loss was NaN or infinite, in every process alike.
+        """
+        bad = [first for first in processes.gather(int(self._bad)) if first >= 0]
+        if bad:
+            raise Miil21kError(
+                f"The loss became NaN or infinite at update {min(bad)}; nothing was saved after it. Lower --lr, set "
+                "clip_grad, or use --precision bf16 or fp32, then --resume."
+            )
+        loss, images = processes.sum([float(self._loss), self._images])
+        self._clear()
+        return loss, int(images)
+
+
+class UpdateStep:
+    """Makes optimizer updates of a model with an objective; calling it makes one.
+
+    frozen: modules that stay in eval mode. The gradient is that of the mean loss over every image of the update,
+    whatever the share of each batch and process, also when unreadable images made some batches smaller.
+    """
+
+    def __init__(  # noqa: PLR0913 (the parts of an update)
+        self,
+        trained: Trained,
+        objective: Objective,
+        recipe: Recipe,
+        preprocess: Preprocess,
+        processes: Processes,
+        frozen: tuple[nn.Module, ...] = (),
+    ) -> None:
+        self.trained, self.objective, self.recipe = trained, objective, recipe
+        self.processes, self.frozen = processes, frozen
+        self.device = next(trained.model.parameters()).device
+        self.tally = LossTally(self.device)
+        self.parameters = [p for p in trained.model.parameters() if p.requires_grad]
+        self.mixing = Mixing(recipe.mixup, recipe.cutmix, recipe.mixup_prob, recipe.mixup_switch)
+        self.mean = torch.tensor(preprocess.mean, device=self.device).view(1, 3, 1, 1)
+        self.std = torch.tensor(preprocess.std, device=self.device).view(1, 3, 1, 1)
+        self.erase = self._random_erasing()
+        self.model = self._wrap()
+
+    def _random_erasing(self) -> nn.Module | None:
+        if not self.recipe.random_erase:
+            return None
+        from timm.data.random_erasing import RandomErasing
+
+        erasing: nn.Module = RandomErasing(self.recipe.random_erase, mode="pixel", device=self.device)
+        return erasing
+
+    def _wrap(self) -> nn.Module:
+        model = self.trained.model
+        if self.recipe.compile:
+            model = torch.compile(model)  # type: ignore[assignment]
+        if self.processes.world > 1:
+            model = DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
+        return model
+
+    def train_mode(self) -> None:
+        """Put the model into training mode, its frozen parts into eval mode."""
+        self.trained.model.train()
+        for module in self.frozen:
+            module.eval()
+
+    def __call__(self, batches: Sequence[Batch], epoch: int, update: int) -> None:
+        """Make update number `update` (from 0) from the `batches` that this process has for it."""
+        weights = self._shares([int(batch.labels.numel()) for batch in batches])
+        used = [(batch, weight) for batch, weight in zip(batches, weights, strict=True) if weight > 0]
+        if not used:
+            return
+        seed = mix_seed(self.recipe.seed, epoch, update, self.processes.rank, 2)
+        with seeded(seed):
+            if self.device.type == "cuda":
+                torch.cuda.manual_seed(seed)
+            for index, (batch, weight) in enumerate(used):
+                last = index == len(used) - 1
+                with nullcontext() if last else self._no_sync():
+                    self._backward(batch, weight, update)
+            self._apply(update)
+
+    def _shares(self, counts: list[int]) -> list[float]:
+        """Return what to multiply each batch's mean loss by; 0 for a batch that is empty in some process."""
+        world = self.processes.world
+        totals, empty = counts, [count == 0 for count in counts]
+        if world > 1:
+            sums = torch.tensor([*counts, *empty], dtype=torch.int64)
+            dist.all_reduce(sums, group=self.processes.cpu_group)
+            totals, empty = sums[: len(counts)].tolist(), sums[len(counts) :].tolist()
+        total = sum(images for images, none in zip(totals, empty, strict=True) if not none)
+        return [0.0 if none else count * world / total for count, none in zip(counts, empty, strict=True)]
+
+    def _no_sync(self) -> object:
+        return self.model.no_sync() if isinstance(self.model, DistributedDataParallel) else nullcontext()
+
+    def _backward(self, batch: Batch, weight: float, update: int) -> None:
+        images = batch.images.to(self.device, non_blocking=True).float().div_(255).sub_(self.mean).div_(self.std)
+        if self.recipe.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        labels = batch.labels.to(self.device, non_blocking=True)
+        if self.erase is not None:
+            images = self.erase(images)
+        images, share = self.mixing(images)
+        dtype = _PRECISION[self.recipe.precision]
+        with torch.autocast(self.device.type, dtype) if dtype else nullcontext():
+            loss = self.objective(self.model, images, labels, share)["loss"]
+        self.tally.add(loss, int(labels.numel()), update)
+        scaled = loss * weight
+        (self.trained.scaler.scale(scaled) if self.trained.scaler else scaled).backward()
+
+    def _apply(self, update: int) -> None:
+        optimizer, scaler = self.trained.optimizer, self.trained.scaler
+        if self.recipe.clip_grad:
+            if scaler:
+                scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_grad)
+        if scaler:
+            scaler.step(optimizer)
+            scaler.update()
+        else:
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if self.trained.ema is not None:
+            self.trained.ema.update(self.trained.model, step=update)
