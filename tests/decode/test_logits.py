@@ -27,7 +27,7 @@ def test_finite_logits_whose_sum_overflows_are_accepted() -> None:
 
 
 def test_a_double_too_large_for_single_precision_is_refused() -> None:
-    with pytest.raises(LogitsError, match="Row 1 .* 1e\\+300 at class 0"):
+    with pytest.raises(LogitsError, match=r"Row 1 .* 1e\+300 at class 0"):
         check_logits(np.array([[0.0], [1e300]]), 1)
 
 

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+from forests import Case, cases
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from reference import chain, top_classes
+
+from miil21k.decode.probabilities import probabilities
+from miil21k.decode.topk import topk_classes, topk_paths
+from miil21k.errors import UsageError
+
+PROBS = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(0, 3), st.integers(1, 12)),
+    elements=st.sampled_from([0.0, 0.125, 0.25, 0.5, 1.0]),
+)
+
+
+@given(PROBS, st.integers(1, 14))
+def test_it_equals_a_full_sort_with_ties_by_index(probs: np.ndarray, k: int) -> None:
+    found = topk_classes(probs, k)
+    assert found.classes.shape == (len(probs), min(k, probs.shape[1]))
+    for row in range(len(probs)):
+        best = top_classes(probs[row].tolist(), k)
+        rest = found.classes.shape[1] - len(best)
+        assert found.classes[row].tolist() == best + [-1] * rest
+        assert found.probs[row].tolist() == probs[row, best].tolist() + [0] * rest
+
+
+def test_many_classes_with_a_tie_across_the_border() -> None:
+    probs = np.full((2, 5000), 1e-4, np.float32)
+    probs[0, 4999] = 0.5
+    assert topk_classes(probs, 3).classes.tolist() == [[4999, 0, 1], [0, 1, 2]]
+
+
+@given(cases(), st.integers(1, 5))
+def test_the_path_of_each_class_ends_in_it(case: Case, k: int) -> None:
+    found = probabilities(case.tree, case.logits, "leaf_softmax", allowed=case.allowed)
+    top, paths = topk_paths(case.tree, found, k)
+    listed = top.classes[top.classes >= 0]
+    assert case.allowed[listed].all()
+    for row in range(len(case.logits)):
+        for place, node in enumerate(top.classes[row].tolist()):
+            steps = chain(case.tree, node)
+            assert paths.nodes[row, place, : len(steps)].tolist() == steps
+            assert paths.length[row, place] == len(steps)
+            np.testing.assert_array_equal(paths.probs[row, place, : len(steps)], found.nodes[row, steps])
+
+
+def test_nonsense_is_refused() -> None:
+    with pytest.raises(UsageError, match="k must be at least 1, not 0"):
+        topk_classes(np.ones((1, 3), np.float32), 0)
+    with pytest.raises(UsageError, match="not \\[3\\]"):
+        topk_classes(np.ones(3, np.float32))
