@@ -43,7 +43,8 @@ def read_dataclass(cls: type[_T], raw: object) -> _T:
     """
     if not isinstance(raw, dict):
         raise StrictJsonError(f"expected an object, found {_kind(raw)}")
-    readers, required = _readers(cls)
+    shape: Any = cls
+    readers, required = _readers(shape)
     values = dict(raw)
     key = ""
     try:

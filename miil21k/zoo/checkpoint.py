@@ -1,0 +1,152 @@
+"""Checkpoint files in, tensors out; and the strict fit of tensors to a model. Never runs code from a file."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from miil21k.errors import CheckpointError, CheckpointMismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+__all__ = ["fit", "read_state_dict"]
+
+# Where training scripts put the tensors: MIIL, USI and EdgeNeXt, then Facebook's.
+_WRAPPERS = ("state_dict", "model")
+# Stored weights hardly compress; an archive that unpacks to far more than its size is an attack on the memory.
+_MAX_EXPANSION = 20
+# What torch's restricted unpickler says when a file asks for a function or class that is no tensor.
+_CODE_SIGNS = ("nsupported global", "nsupported class", "unrecognized function")
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Return the named tensors of a safetensors file, a PyTorch checkpoint or a NumPy archive, on the CPU.
+
+    The kind is read from the content, not from the name. Training wrappers (`state_dict`, `model`) and the
+    prefix `module.` of data-parallel training are taken off; names stay as they are otherwise.
+    Raises CheckpointError for a file that is missing, damaged, holds anything but tensors, unpacks to many
+    times its size, or needs code from the file to run.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise CheckpointError(f"Cannot read the checkpoint {path}: {error.strerror}.") from None
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size:
+        return _read_safetensors(path)
+    if head.startswith(b"PK"):
+        return _read_archive(path)
+    return _read_pickle(path)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise _damaged(path, error) from None
+
+
+def _read_archive(path: Path) -> dict[str, Tensor]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise _damaged(path, error) from None
+    unpacked, size = sum(m.file_size for m in members), path.stat().st_size
+    if unpacked > _MAX_EXPANSION * size:
+        raise CheckpointError(
+            f"{path} unpacks to {unpacked // size} times its size; weights do not. It was not opened."
+        )
+    if any(m.filename.endswith(".npy") for m in members):
+        return _read_numpy(path)
+    return _read_pickle(path)
+
+
+def _read_numpy(path: Path) -> dict[str, Tensor]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    except (ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
+        raise _damaged(path, error) from None
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    # USI's files carry the argparse.Namespace of their training run: plain attributes, no code.
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if any(sign in str(error) for sign in _CODE_SIGNS):
+            raise CheckpointError(
+                f"{path} is refused: opening it would run code from the file. "
+                "Where you trust it, convert it to safetensors."
+            ) from None
+        raise _damaged(path, error) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        raise _damaged(path, error) from None
+    return _tensors(content, path)
+
+
+def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not content:
+        raise CheckpointError(f"{path} holds no state dict: expected named tensors, found {type(content).__name__}.")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise CheckpointError(
+                f"{path} holds no state dict: '{name}' is of type {type(value).__name__}, not a tensor."
+            )
+    prefix = "module." if all(name.startswith("module.") for name in content) else ""
+    return {name.removeprefix(prefix): tensor for name, tensor in content.items()}
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return CheckpointError(f"{path} is damaged or no checkpoint ({reason[:160]}). Download it again.")
+
+
+def fit(model: nn.Module, state_dict: Mapping[str, Tensor], name: str, *, may_lack: Iterable[str] = ()) -> None:
+    """Put the tensors into the model, by assignment; parameters keep the model's dtype and requires_grad.
+
+    name: what the checkpoint is called in messages. may_lack: prefixes of modules that the checkpoint need not
+    hold; they keep their values, as do the batch counters of layouts that have none.
+    Raises CheckpointMismatch that lists every kind of missing, unexpected and mis-shaped tensor.
+    """
+    own = model.state_dict()
+    optional = tuple(may_lack)
+    missing = [k for k in own.keys() - state_dict.keys() if not k.endswith("num_batches_tracked")]
+    missing = sorted(k for k in missing if not (optional and k.startswith(optional)))
+    unexpected = sorted(state_dict.keys() - own.keys())
+    misshaped = [
+        f"{k} {tuple(state_dict[k].shape)} instead of {tuple(own[k].shape)}"
+        for k in sorted(own.keys() & state_dict.keys())
+        if own[k].shape != state_dict[k].shape
+    ]
+    problems = [
+        _listed(kind, names)
+        for kind, names in (("missing", missing), ("unexpected", unexpected), ("mis-shaped", misshaped))
+        if names
+    ]
+    if problems:
+        raise CheckpointMismatch(f"The checkpoint does not fit {name}: {'; '.join(problems)}.")
+    cast = {k: t.to(own[k].dtype).contiguous() if t.is_floating_point() else t for k, t in state_dict.items()}
+    model.load_state_dict(cast, strict=False, assign=True)
+
+
+def _listed(kind: str, names: list[str], limit: int = 5) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{len(names)} {kind} ({', '.join(names[:limit])}{more})"
