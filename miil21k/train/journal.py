@@ -75,20 +75,15 @@ class Journal:
     def _read(self) -> list[dict[str, Any]]:
         if not self._path.exists():
             return []
-        rows = []
-        for line in self._path.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:  # the line that a kill cut short
-                break
-        return rows
+        whole, _, _ = self._path.read_text(encoding="utf-8").rpartition("\n")  # a kill may cut the last line short
+        return [json.loads(line) for line in whole.splitlines()]
 
     def _open_board(self, resume_at: int) -> Any:
         if util.find_spec("tensorboard") is None:
             return None
         from torch.utils.tensorboard import SummaryWriter
 
-        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=resume_at + 1)  # type: ignore[no-untyped-call]
+        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=resume_at + 1)
 
     def write(self, kind: str, row: Mapping[str, Any]) -> None:
         """Append one row; kind `step` or `epoch`; `row` holds `update` and numbers (null stands for nan)."""

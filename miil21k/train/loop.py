@@ -243,7 +243,7 @@ class _Run:
         return _Evaluated(metrics, value, model)
 
     def _write_epoch(self, epoch: int, found: _Evaluated) -> None:
-        job, progress = self.job, self.progress
+        progress = self.progress
         loss = progress.loss_sum / progress.images if progress.images else math.nan
         lr = max(float(group["lr"]) for group in self.trained.optimizer.param_groups)
         self._tell(epoch, loss, lr, found.metrics)

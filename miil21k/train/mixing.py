@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Mixing"]
 
@@ -27,7 +30,7 @@ class Mixing:
         """Return the mixed images [B, 3, H, W] and the share that image i keeps; image B-1-i has the rest."""
         from timm.data.mixup import cutmix_bbox_and_lam
 
-        draw = np.random  # noqa: NPY002 (seeded by the loop; timm's boxes draw from it too)
+        draw = np.random
         if not (self.mixup or self.cutmix) or draw.rand() >= self.prob:
             return images, 1.0
         use_cutmix = bool(self.cutmix) and (not self.mixup or draw.rand() < self.switch)

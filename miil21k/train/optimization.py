@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from miil21k.errors import UsageError
 
 if TYPE_CHECKING:
+    from torch import nn
     from torch.optim import Optimizer
 
     from miil21k.train.recipes import Recipe
@@ -119,7 +118,7 @@ def freeze(model: nn.Module, spec: str) -> tuple[nn.Module, ...]:
             children = ", ".join(name for name, _ in model.named_children())
             raise UsageError(f"The model has no part '{part}' to freeze; its parts are: {children}.")
     for module in frozen:
-        module.requires_grad_(requires_grad=False)
+        module.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UsageError(f"Freezing '{spec}' leaves nothing to train.")
     return tuple(frozen)
@@ -139,6 +138,6 @@ def _all_but_classifier(model: nn.Module) -> list[nn.Module]:
             frozen.append(module)
             continue
         for parameter in module.parameters(recurse=False):
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad_(False)
         open_modules += module.children()
     return frozen

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -66,8 +66,8 @@ class LossTally:
         bad = [first for first in processes.gather(int(self._bad)) if first >= 0]
         if bad:
             raise Miil21kError(
-                f"The loss became NaN or infinite at update {min(bad)}; nothing was saved after it. Lower --lr, set "
-                "clip_grad, or use --precision bf16 or fp32, then --resume."
+                f"The loss became NaN or infinite at update {min(bad)}; nothing was saved after it. "
+                "Start again with a lower --lr, a clip_grad, or --precision bf16 or fp32."
             )
         loss, images = processes.sum([float(self._loss), self._images])
         self._clear()
@@ -81,7 +81,7 @@ class UpdateStep:
     whatever the share of each batch and process, also when unreadable images made some batches smaller.
     """
 
-    def __init__(  # noqa: PLR0913 (the parts of an update)
+    def __init__(
         self,
         trained: Trained,
         objective: Objective,
@@ -150,7 +150,7 @@ class UpdateStep:
         total = sum(images for images, none in zip(totals, empty, strict=True) if not none)
         return [0.0 if none else count * world / total for count, none in zip(counts, empty, strict=True)]
 
-    def _no_sync(self) -> object:
+    def _no_sync(self) -> AbstractContextManager[Any]:
         return self.model.no_sync() if isinstance(self.model, DistributedDataParallel) else nullcontext()
 
     def _backward(self, batch: Batch, weight: float, update: int) -> None:
