@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from miil21k.hierarchy.tree import Tree as Tree
     from miil21k.predict.prediction import Prediction as Prediction
     from miil21k.predict.predictor import Predictor as Predictor
+    from miil21k.zoo.manifest import list_models as list_models
     from miil21k.zoo.registry import create_model as create_model
-    from miil21k.zoo.registry import list_models as list_models
 
 __version__ = "0.1.0"
 
@@ -27,7 +27,7 @@ _DOORS = {
     "Predictor": "miil21k.predict.predictor",
     "Tree": "miil21k.hierarchy.tree",
     "create_model": "miil21k.zoo.registry",
-    "list_models": "miil21k.zoo.registry",
+    "list_models": "miil21k.zoo.manifest",
     "load_label_space": "miil21k.hierarchy.spaces",
 }
 

@@ -170,6 +170,11 @@ class Weights:
         """Every layout in which these weights were published, in source order, each once."""
         return tuple(dict.fromkeys(s.layout for s in (*self.sources, *self.unverified_copies)))
 
+    @property
+    def headline(self) -> Metric | None:
+        """The accuracy that stands for these weights in tables: semantic top-1 of a 21K head, else ImageNet top-1."""
+        return self.metric("semantic_top1") or self.metric("top1", "imagenet")
+
     def metric(self, name: str, dataset: str | None = None) -> Metric | None:
         """Return the first published metric of that name (and data set), or None."""
         return next((m for m in self.metrics if m.name == name and dataset in (None, m.dataset)), None)
