@@ -37,16 +37,14 @@ LOWEST = np.finfo(np.float32).min  # stands for the maximum of nothing: -inf - L
 class Generation(NamedTuple):
     """One depth of the family order.
 
-    columns: its slice of the block. starts: int64 [F], where its families begin inside that slice.
-    parents: int64 [F], the column of each family's parent. parent_of: int64 [K], the same per node.
-    group: int64 [K], the family of each node. For roots, `parents` and `parent_of` hold nothing useful.
+    columns: its slice of the block. starts, sizes: int64 [F], where its families begin inside that slice and
+    how many siblings each has. parents: int64 [F], the column of each family's parent (meaningless for roots).
     """
 
     columns: slice
     starts: NDArray[np.int64]
+    sizes: NDArray[np.int64]
     parents: NDArray[np.int64]
-    parent_of: NDArray[np.int64]
-    group: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +76,13 @@ def family_order(tree: Tree) -> FamilyOrder:
     for family in tree.families:
         end = begin + family.nodes.size
         first_child[family.parents] = begin + family.starts  # the parent of the roots is -1, the last entry
-        parents = column[family.parents]
-        group = family.group.astype(np.int64)
         generations.append(
-            Generation(slice(begin, end), family.starts.astype(np.int64), parents, parents[group], group)
+            Generation(
+                columns=slice(begin, end),
+                starts=family.starts.astype(np.int64),
+                sizes=np.diff(family.starts, append=family.nodes.size).astype(np.int64),
+                parents=column[family.parents],
+            )
         )
         begin = end
     num_children = np.append(tree.num_children, tree.roots.size).astype(np.int64)
@@ -111,25 +112,25 @@ def softmax_siblings(block: Block, order: FamilyOrder, scale: NDArray[np.float32
         family = block[:, generation.columns]
         top = np.maximum(np.maximum.reduceat(family, generation.starts, axis=1), LOWEST)
         with np.errstate(over="ignore"):
-            family -= top[:, generation.group]
+            family -= np.repeat(top, generation.sizes, axis=1)
         if factor != 1:
             family *= factor
         np.exp(family, out=family)
         total = np.add.reduceat(family, generation.starts, axis=1)
-        family /= np.maximum(total, TINY)[:, generation.group]
+        family /= np.repeat(np.maximum(total, TINY), generation.sizes, axis=1)
 
 
 def multiply_down(block: Block, order: FamilyOrder) -> None:
     """Turn each value in [0, 1] into the product of the values from the root down to it, in place."""
     for generation in order.generations[1:]:
-        block[:, generation.columns] *= block[:, generation.parent_of]
+        block[:, generation.columns] *= np.repeat(block[:, generation.parents], generation.sizes, axis=1)
 
 
 def minimum_down(block: Block, order: FamilyOrder) -> None:
     """Turn each value into the smallest one from the root down to it, in place."""
     for generation in order.generations[1:]:
         level = block[:, generation.columns]
-        np.minimum(level, block[:, generation.parent_of], out=level)
+        np.minimum(level, np.repeat(block[:, generation.parents], generation.sizes, axis=1), out=level)
 
 
 def divide_by_family(block: Block, order: FamilyOrder) -> None:
@@ -140,7 +141,7 @@ def divide_by_family(block: Block, order: FamilyOrder) -> None:
     for generation in reversed(order.generations[1:]):  # upwards: each parent is read before it changes
         level = block[:, generation.columns]
         total = np.maximum(np.add.reduceat(level, generation.starts, axis=1), block[:, generation.parents])
-        level /= np.maximum(total, TINY)[:, generation.group]
+        level /= np.repeat(np.maximum(total, TINY), generation.sizes, axis=1)
 
 
 def sum_up(block: Block, order: FamilyOrder) -> None:

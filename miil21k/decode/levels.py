@@ -20,6 +20,7 @@ __all__ = ["Deepest", "LevelOrder", "Levels", "decode_levels", "level_order"]
 
 Deepest = Literal["published", "keep"]
 BLOCK_VALUES = 1 << 18  # logits per block of rows: 1 MiB of float32 stays in the cache between passes
+LOWEST = np.finfo(np.float32).min
 
 
 class Levels(NamedTuple):
@@ -39,21 +40,17 @@ class Levels(NamedTuple):
 class LevelOrder:
     """The classes of the decoded levels in one row, level after level.
 
-    classes: int64 [K], class indices, ascending within a level. depths: the depth of each of the J levels.
-    starts: int64 [J], where each level begins in `classes`. segment: int64 [K], the level (0..J-1) of each.
+    classes: int64 [K], class indices, ascending within a level. depths: int64 [J], the depth of each level.
+    starts, sizes: int64 [J], where each level begins in `classes` and how many classes it has.
+    segment: int64 [K], the level (0..J-1) of each class.
     A head whose rows are stored as `weight[order.classes]` gives logits that need no gather.
     """
 
     classes: NDArray[np.int64]
-    depths: tuple[int, ...]
+    depths: NDArray[np.int64]
     starts: NDArray[np.int64]
+    sizes: NDArray[np.int64]
     segment: NDArray[np.int64]
-
-    @property
-    def slices(self) -> tuple[slice, ...]:
-        """The columns of each level."""
-        ends = [*self.starts[1:].tolist(), self.classes.size]
-        return tuple(slice(a, b) for a, b in zip(self.starts.tolist(), ends, strict=True))
 
 
 @lru_cache(maxsize=32)
@@ -69,10 +66,14 @@ def level_order(tree: Tree, deepest: Deepest = "published") -> LevelOrder:
     if deepest == "published":
         found = found[: tree.max_depth]
     found = [(depth, classes) for depth, classes in found if classes.size > 1]
-    sizes = [classes.size for _, classes in found]
-    classes = np.concatenate([c for _, c in found] or [np.empty(0, np.int32)]).astype(np.int64)
-    starts = np.cumsum([0, *sizes], dtype=np.int64)[: len(sizes)]
-    return LevelOrder(classes, tuple(d for d, _ in found), starts, np.repeat(np.arange(len(sizes)), sizes))
+    sizes = np.array([classes.size for _, classes in found], np.int64)
+    return LevelOrder(
+        classes=np.concatenate([classes for _, classes in found] or [np.empty(0, np.int32)]).astype(np.int64),
+        depths=np.array([depth for depth, _ in found], np.int64),
+        starts=np.cumsum(sizes) - sizes,
+        sizes=sizes,
+        segment=np.repeat(np.arange(sizes.size), sizes),
+    )
 
 
 def decode_levels(
@@ -97,39 +98,39 @@ def decode_levels(
     checked = check_logits(logits, order.classes.size if in_level_order else tree.num_classes)
     mask = check_allowed(tree, allowed)
     masked = None if mask is None else np.flatnonzero(~mask[order.classes])
-    scale = inverse_temperature(temperature, tree.max_depth + 1)[list(order.depths)]
+    scale = None if temperature is None else inverse_temperature(temperature, tree.max_depth + 1)[order.depths]
 
     batch, num_levels = checked.shape[0], tree.max_depth + 1
     nodes = np.full((batch, num_levels), -1, np.int32)
     probs = np.zeros((batch, num_levels), np.float32)
-    depths = np.asarray(order.depths, np.int64)
     rows = max(1, BLOCK_VALUES // max(1, order.classes.size))
-    for start in range(0, batch if depths.size else 0, rows):
+    for start in range(0, batch if order.sizes.size else 0, rows):
         part = checked[start : start + rows]
         block = part.copy() if in_level_order else part.take(order.classes, axis=1)
         if masked is not None:
             block[:, masked] = -np.inf
-        nodes[start : start + rows, depths], probs[start : start + rows, depths] = _decode_block(order, block, scale)
+        best, prob = _decode_block(order, block, scale)
+        nodes[start : start + rows, order.depths] = best
+        probs[start : start + rows, order.depths] = prob
     return Levels(nodes, probs, probs > threshold)
 
 
 def _decode_block(
-    order: LevelOrder, block: NDArray[np.float32], scale: NDArray[np.float32]
+    order: LevelOrder, block: NDArray[np.float32], scale: NDArray[np.float32] | None
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Return the best class and its probability per level; overwrites `block`, float32 [R, K] in level order."""
-    nodes = np.full((len(block), len(order.depths)), -1, np.int32)
     # A level whose classes are all masked has the maximum -inf: a finite stand-in keeps -inf - max from NaN.
-    top = np.maximum(np.maximum.reduceat(block, order.starts, axis=1), np.finfo(np.float32).min)
+    top = np.maximum(np.maximum.reduceat(block, order.starts, axis=1), LOWEST)
     with np.errstate(over="ignore"):
-        for level, columns in enumerate(order.slices):
-            block[:, columns] -= top[:, level, None]
+        block -= np.repeat(top, order.sizes, axis=1)
     row, at = np.divmod(np.flatnonzero(block == 0), block.shape[1])
-    segment = row * nodes.shape[1] + order.segment[at]
+    segment = row * order.sizes.size + order.segment[at]
     first = np.diff(segment, prepend=-1) > 0
+    nodes = np.full(top.shape, -1, np.int32)
     nodes.ravel()[segment[first]] = order.classes[at[first]]
-    if (scale != 1).any():
-        block *= scale[order.segment]
+    if scale is not None:
+        block *= np.repeat(scale, order.sizes)
     np.exp(block, out=block)
     total = np.add.reduceat(block, order.starts, axis=1)
-    # The best class has exp(0) = 1 in the sum, so its softmax is 1 / sum.
-    return nodes, np.where(nodes >= 0, 1 / np.maximum(total, 1), 0).astype(np.float32)
+    # The best class has exp(0) = 1 in the sum, so its softmax is 1 / sum; a sum below 1 is that of an empty level.
+    return nodes, np.where(total >= 1, 1 / np.maximum(total, 1), 0).astype(np.float32)
