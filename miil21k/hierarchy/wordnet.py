@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import Miil21kError, UnknownClass, UsageError
 from miil21k.hierarchy.bridge import bridge
-from miil21k.hierarchy.spaces import LABEL_SPACES, LabelSpace
+from miil21k.hierarchy.spaces import LabelSpace
 from miil21k.hierarchy.tree import Tree
 
 if TYPE_CHECKING:
@@ -175,7 +175,12 @@ def _reader(root: str) -> Any:
 
 
 def class_list(name: str) -> list[str]:
-    """Return the class wnids of the shipped space `name` in logit order, from the lists that timm installs."""
+    """Return the class wnids of the shipped space `name` in logit order, from the lists that timm installs.
+
+    Raises UsageError for a name that does not ship, Miil21kError where timm or its list is missing.
+    """
+    if name not in _CLASS_LISTS:
+        raise UsageError(f"'{name}' is none of {', '.join(_CLASS_LISTS)}; give its wnids with --classes FILE.")
     from importlib.util import find_spec
 
     spec = find_spec("timm")
@@ -203,10 +208,3 @@ def build_label_space(wordnet: WordNet, name: str, classes: Sequence[str]) -> La
     names = tuple(text.partition("|")[0] for text in lemmas)
     tree = Tree.from_parents(classes, [wordnet.nearest(wnid, known) for wnid in classes], names)
     return LabelSpace(name, tree, lemmas, tuple(gloss for _, gloss in words))
-
-
-def build_shipped(wordnet: WordNet, name: str) -> LabelSpace:
-    """Return the shipped space `name`, built anew. Raises UsageError for a name that does not ship."""
-    if name not in LABEL_SPACES:
-        raise UsageError(f"'{name}' is no shipped label space: {', '.join(LABEL_SPACES)}.")
-    return build_label_space(wordnet, name, class_list(name))

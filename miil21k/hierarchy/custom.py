@@ -1,0 +1,286 @@
+"""A user's own hierarchy: from a CSV of child and parent, nested folders, a list of wnids, or one of our exports.
+
+Every problem is refused with the file and the line: a cycle, a node with two parents, an unknown parent, a node or
+class that stands twice. A node's key (`wnid` in a `LabelSpace`) may be any text; it need not be a WordNet id.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from miil21k.errors import TreeError, UnknownClass, UsageError
+from miil21k.hierarchy.bridge import bridge
+from miil21k.hierarchy.spaces import FORMAT, LABEL_SPACES, LabelSpace, load_label_space, parse_label_space
+from miil21k.hierarchy.tree import Tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["from_csv", "from_folder", "from_json", "from_list", "load_own", "refuse_borrowed_name"]
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jp2", ".avif"})
+_CHILD, _PARENT = ("child", "wnid"), ("parent", "parent_wnid")
+_YES, _NO = frozenset({"1", "true", "yes"}), frozenset({"0", "false", "no", ""})
+
+
+class Row(NamedTuple):
+    """One node as the user wrote it; `where` is the line or folder that a message names, `logit` None without one."""
+
+    where: str
+    key: str
+    parent: str | None
+    name: str
+    gloss: str = ""
+    logit: int | None = None
+
+
+def load_own(path: Path, *, all_nodes: bool = False) -> LabelSpace:
+    """Return the label space that `path` describes, read by its kind: folder, `.csv`, `.tsv`, `.json`, `.txt`, `.pth`.
+
+    all_nodes: every node is a class, not just the leaves (folders: not just those that hold images).
+    Raises UsageError for another kind of file or a name that belongs to a shipped space of other classes, TreeError
+    for a hierarchy that is no forest.
+    """
+    if path.is_dir():
+        space = from_folder(path, all_nodes=all_nodes)
+    elif path.suffix.lower() in {".csv", ".tsv"}:
+        space = from_csv(path, all_nodes=all_nodes)
+    elif path.suffix.lower() in _READERS:
+        space = _READERS[path.suffix.lower()](path)
+    else:
+        raise UsageError(
+            f"'{path}' is no label space: give a folder, or a file that ends in .csv, .tsv, .json, .txt or .pth."
+        )
+    refuse_borrowed_name(space, str(path))
+    return space
+
+
+def refuse_borrowed_name(space: LabelSpace, origin: str) -> None:
+    """Raise UsageError when `space` has the name of a shipped label space, but other classes."""
+    if space.name in LABEL_SPACES and load_label_space(space.name).wnids != space.wnids:
+        raise UsageError(f"{origin}: '{space.name}' is a shipped label space with other classes; choose another name.")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TreeError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
+
+
+def from_csv(path: Path, *, all_nodes: bool = False) -> LabelSpace:
+    """Return the label space of a CSV (or, by its suffix, TSV) file with one row per node.
+
+    Columns, named in the first line: `child` (or `wnid`), `parent` (or `parent_wnid`; empty for a root), and where
+    wanted `name` (synonyms after it, joined by `|`), `gloss`, and `class` (1/0) or `index` (the logit; empty for
+    none). Without such a first line the columns are child, parent, name. A file of format 1 is read as such.
+    Classes: the marked rows; else all rows with `all_nodes`; else the leaves. Order: `index`, else first appearance.
+    """
+    text = _text(path)
+    if text.startswith(FORMAT + "\t"):
+        return parse_label_space(text, str(path))
+    import csv
+    import io
+
+    table = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    try:
+        lines = [(table.line_num, [cell.strip() for cell in cells]) for cells in table if any(map(str.strip, cells))]
+    except csv.Error as error:
+        raise TreeError(f"{path}, line {table.line_num}: {error}.") from None
+    titles = [title.lower() for title in lines[0][1]] if lines else []
+    if set(titles) & set(_CHILD) and set(titles) & set(_PARENT):
+        lines = lines[1:]
+    else:
+        titles = ["child", "parent", "name"]
+    rows = []
+    for number, cells in lines:
+        where = f"line {number}"
+        if len(cells) > len(titles) or len(cells) < 2:
+            raise TreeError(f"{path}, {where}: expected {', '.join(titles)}; found {len(cells)} fields.")
+        rows.append(_row(path, where, dict(zip(titles, cells, strict=False))))
+    if "index" in titles:
+        _check_logits(path, rows)
+    marked = "class" in titles or "index" in titles
+    return _assemble(path, rows, lambda r, leaf: r.logit is not None if marked else all_nodes or leaf)
+
+
+def _row(path: Path, where: str, cells: dict[str, str]) -> Row:
+    key = next(cells[title] for title in _CHILD if title in cells)
+    parent = next((cells[title] for title in _PARENT if title in cells), "")
+    if not key:
+        raise TreeError(f"{path}, {where}: the node has no key.")
+    logit = None
+    mark = cells.get("index", cells.get("class", "")).lower()
+    if "index" in cells:
+        if mark and not mark.isdecimal():
+            raise TreeError(f"{path}, {where}: the index {mark!r} is no number.")
+        logit = int(mark) if mark else None
+    elif mark in _YES:
+        logit = 0  # all marked rows tie: the order of appearance decides
+    elif mark not in _NO:
+        raise TreeError(f"{path}, {where}: class must be 1 or 0, not {mark!r}.")
+    return Row(where, key, parent or None, cells.get("name") or key, cells.get("gloss", ""), logit)
+
+
+def from_folder(path: Path, *, all_nodes: bool = False) -> LabelSpace:
+    """Return the label space of nested folders: a folder's name is its key, the folder around it its parent.
+
+    Classes: the folders that hold images themselves (or all, with `all_nodes`), sorted by name, which for folders
+    side by side is the order of torchvision's ImageFolder. Hidden folders are left out; links are followed.
+    """
+    rows: list[Row] = []
+
+    def walk(folder: Path, parent: str | None, above: tuple[str, ...]) -> bool:
+        """Add the folders in `folder`; return whether it holds images."""
+        real = os.path.realpath(folder)
+        if real in above:
+            raise TreeError(
+                f"{path}: the folder '{folder.relative_to(path)}' leads back to a folder around it (cycle)."
+            )
+        entries = sorted((e for e in os.scandir(folder) if not e.name.startswith(".")), key=lambda e: e.name)
+        for entry in entries:
+            if entry.is_dir():
+                inside = Path(entry.path)
+                at = len(rows)
+                rows.append(Row(f"folder '{inside.relative_to(path)}'", entry.name, parent, entry.name))
+                if walk(inside, entry.name, (*above, real)):
+                    rows[at] = rows[at]._replace(logit=0)
+        return any(e.is_file() and Path(e.name).suffix.lower() in IMAGE_SUFFIXES for e in entries)
+
+    walk(path, None, ())
+    rows.sort(key=lambda row: row.key)
+    return _assemble(path, rows, lambda r, _: all_nodes or r.logit is not None)
+
+
+def from_list(path: Path) -> LabelSpace:
+    """Return the label space of a list of wnids, one per line, in the order of the file; `#` begins a comment.
+
+    The tree is WordNet's: each class hangs from its nearest ancestor among the 21,843 nodes of goog21k, which ship
+    with the package, and the ancestors that are not in the list become inner nodes. A wnid outside of goog21k is
+    looked up in WordNet 3.0 where that is installed.
+    """
+    first: dict[str, int] = {}
+    for number, line in enumerate(_text(path).splitlines(), 1):
+        wnid = line.partition("#")[0].strip()
+        if wnid in first:
+            raise TreeError(f"{path}, line {number}: '{wnid}' stands in line {first[wnid]} already.")
+        if wnid:
+            first[wnid] = number
+    if not first:
+        raise TreeError(f"{path} holds no wnid; expected one per line.")
+    base = load_label_space("goog21k")
+    strangers = [wnid for wnid in first if wnid not in base.tree.index_of]
+    try:
+        if not strangers:
+            return bridge(path.stem, list(first), base)
+        from miil21k.hierarchy.wordnet import open_wordnet
+
+        with open_wordnet() as wordnet:
+            found = {w: (wordnet.nearest(w, base.tree.index_of), wordnet.words(w)) for w in strangers}
+    except (UnknownClass, UsageError) as error:
+        where = next((n for w, n in first.items() if f"'{w}'" in str(error)), first[strangers[0]])
+        raise TreeError(f"{path}, line {where}: {error}") from None
+    return bridge(path.stem, list(first), base, found.__getitem__)
+
+
+def from_json(path: Path) -> LabelSpace:
+    """Return the label space of a whole JSON export (`miil21k tree export SPACE -f json`); its digest is checked."""
+    import json
+
+    try:
+        content = json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        raise TreeError(f"{path}, line {error.lineno}: {error.msg}.") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT or "num_classes" not in content:
+        raise TreeError(f"{path} is no whole label space: expected the output of 'miil21k tree export SPACE -f json'.")
+    try:
+        rows = [_json_row(number, node) for number, node in enumerate(content["nodes"])]
+        lemmas = {row.key: "|".join(node["lemmas"]) for row, node in zip(rows, content["nodes"], strict=True)}
+    except (KeyError, TypeError) as error:
+        raise TreeError(f"{path}: a node lacks {error}.") from None
+    _check_logits(path, rows)
+    space = _assemble(path, rows, lambda r, _: r.logit is not None)
+    if content.get("sha256") not in {None, space.sha256}:
+        raise TreeError(f"{path} was changed: its tree has the digest {space.sha256}, not {content['sha256']}.")
+    return LabelSpace(content["name"], space.tree, tuple(lemmas[w] for w in space.tree.wnids), space.gloss_text)
+
+
+def _json_row(number: int, node: dict[str, Any]) -> Row:
+    texts = (node["wnid"], node["parent_wnid"] or "", node["name"], node["gloss"])
+    if not all(isinstance(text, str) for text in texts) or not isinstance(node["index"], int | None):
+        raise TypeError(f"the right types in node {number}")
+    return Row(f"node {number}", texts[0], texts[1] or None, texts[2], texts[3], node["index"])
+
+
+def _check_logits(path: Path, rows: Sequence[Row]) -> None:
+    """Refuse indices that do not count 0, 1, 2, ... without gap: a logit belongs to exactly one class."""
+    marked = sorted((row for row in rows if row.logit is not None), key=lambda row: row.logit or 0)
+    for expected, row in enumerate(marked):
+        if row.logit != expected:
+            raise TreeError(
+                f"{path}, {row.where}: '{row.key}' has the index {row.logit} where {expected} is next; the indices of "
+                f"the classes must be 0 to {len(marked) - 1}, each once (or leave the index column out)."
+            )
+
+
+def _assemble(path: Path, rows: Sequence[Row], is_class: Callable[[Row, bool], bool]) -> LabelSpace:
+    """Return the space of `rows`; is_class(row, is_leaf) says which have a logit. Refuses what is no forest."""
+    if not rows:
+        raise TreeError(f"{path} holds no node.")
+    by_key: dict[str, Row] = {}
+    for row in rows:
+        if row.key == "-":
+            raise TreeError(f"{path}, {row.where}: '-' marks a root and cannot be the key of a node.")
+        before = by_key.setdefault(row.key, row)
+        if before is not row:
+            same = before.parent == row.parent
+            problem = "stands twice" if same else f"has two parents, '{before.parent or '-'}' and '{row.parent or '-'}'"
+            raise TreeError(f"{path}, {row.where}: '{row.key}' {problem} (first: {before.where}).")
+    for row in rows:
+        if row.parent is not None and row.parent not in by_key:
+            raise TreeError(
+                f"{path}, {row.where}: the parent '{row.parent}' of '{row.key}' is unknown; give it a row of its own "
+                "(with an empty parent when it is a root)."
+            )
+    _refuse_cycles(path, by_key)
+    inner = {row.parent for row in rows}
+    classes = sorted((r for r in rows if is_class(r, r.key not in inner)), key=lambda r: r.logit or 0)
+    if not classes:
+        raise TreeError(f"{path} has {len(rows)} nodes, but none of them is a class.")
+    chosen = {row.key for row in classes}
+    nodes = [*classes, *(row for row in rows if row.key not in chosen)]
+    names = tuple(r.name.partition("|")[0] for r in nodes)
+    tree = Tree.from_parents([r.key for r in nodes], [r.parent for r in nodes], names, len(classes))
+    return LabelSpace(path.stem, tree, tuple(r.name for r in nodes), tuple(r.gloss for r in nodes))
+
+
+def _refuse_cycles(path: Path, by_key: dict[str, Row]) -> None:
+    safe: set[str | None] = {None}
+    for start in by_key.values():
+        chain: dict[str, Row] = {}
+        row = start
+        while row.key not in safe:
+            if row.key in chain:
+                knot = list(chain.values())[list(chain).index(row.key) :]
+                steps = " -> ".join(f"'{r.key}' ({r.where})" for r in [*knot, row])
+                raise TreeError(f"{path}, {row.where}: the parents form a cycle: {steps}.")
+            chain[row.key] = row
+            if row.parent is None:
+                break
+            row = by_key[row.parent]
+        safe |= chain.keys()
+
+
+def _from_official(path: Path) -> LabelSpace:
+    from miil21k.hierarchy.official import load_official_tree
+
+    return load_official_tree(path)
+
+
+_READERS: dict[str, Callable[[Path], LabelSpace]] = {
+    ".json": from_json,
+    ".txt": from_list,
+    ".pth": _from_official,
+}

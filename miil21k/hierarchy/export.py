@@ -1,0 +1,93 @@
+"""A label space as JSON, CSV or Graphviz text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from miil21k.hierarchy.spaces import LabelSpace
+
+__all__ = ["EXPORTS", "to_csv", "to_dot", "to_json"]
+
+
+def _nodes(space: LabelSpace, under: int | None) -> list[int]:
+    """Return all node indices, or those at and below `under`, in index order."""
+    return list(range(space.tree.num_nodes)) if under is None else space.tree.descendants(under).tolist()
+
+
+def _rows(space: LabelSpace, under: int | None) -> Iterable[tuple[int | None, str, str, str, int]]:
+    """Yield (logit index or None, wnid, parent wnid or '', name, node); the top of a cut branch becomes a root."""
+    tree = space.tree
+    for node in _nodes(space, under):
+        above = int(tree.parent[node])
+        parent = "" if above < 0 or node == under else tree.wnids[above]
+        yield (node if node < tree.num_classes else None), tree.wnids[node], parent, tree.names[node], node
+
+
+def to_csv(space: LabelSpace, under: int | None = None) -> str:
+    """Return CSV with the columns index, wnid, parent_wnid, name, gloss; one row per node, in index order.
+
+    index: the logit of a class; empty for an inner node. parent_wnid: empty for a root.
+    under: a node index; only this node and what is below it.
+    """
+    import csv
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["index", "wnid", "parent_wnid", "name", "gloss"])
+    for index, wnid, parent, name, node in _rows(space, under):
+        writer.writerow(["" if index is None else index, wnid, parent, name, space.gloss_text[node]])
+    return text.getvalue()
+
+
+def to_json(space: LabelSpace, under: int | None = None) -> str:
+    """Return JSON that `load_label_space` reads back: name, number of classes, digest and one object per node.
+
+    A branch (`under`) keeps the logit indices of the whole space, has no digest, and is for reading only.
+    """
+    import json
+
+    head: dict[str, Any] = {"format": "miil21k-label-space", "version": 1, "name": space.name}
+    if under is None:
+        head |= {"num_classes": space.num_classes, "sha256": space.sha256}
+    else:
+        head["under"] = space.tree.wnids[under]
+    lines = [
+        json.dumps(
+            {
+                "index": index,
+                "wnid": wnid,
+                "parent_wnid": parent or None,
+                "name": name,
+                "lemmas": space.lemma_text[node].split("|"),
+                "gloss": space.gloss_text[node],
+            },
+            ensure_ascii=False,
+        )
+        for index, wnid, parent, name, node in _rows(space, under)
+    ]
+    opening = json.dumps(head, ensure_ascii=False)[:-1]
+    return opening + ', "nodes": [\n' + ",\n".join(lines) + "\n]}\n"
+
+
+def to_dot(space: LabelSpace, under: int | None = None) -> str:
+    """Return a Graphviz digraph, left to right; classes are boxes, inner nodes ellipses."""
+    lines = [f"digraph {_quoted(space.name)} {{", '  rankdir="LR";']
+    edges = []
+    for index, wnid, parent, name, _ in _rows(space, under):
+        shape = "ellipse" if index is None else "box"
+        lines.append(f"  {_quoted(wnid)} [label={_quoted(name)}, shape={shape}];")
+        if parent:
+            edges.append(f"  {_quoted(parent)} -> {_quoted(wnid)};")
+    return "\n".join([*lines, *edges, "}"]) + "\n"
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+EXPORTS = {"json": to_json, "csv": to_csv, "dot": to_dot}
