@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from miil21k.decode.logits import check_allowed, check_logits, inverse_temperature
+from miil21k.decode.logits import check_allowed, check_shape, finite_blocks, inverse_temperature
 from miil21k.errors import UsageError
 
 if TYPE_CHECKING:
@@ -95,23 +95,23 @@ def decode_levels(
     Source: MIIL `visualize_detector.py` and `semantics.py`, whose deepest level is never decoded.
     """
     order = level_order(tree, deepest)
-    checked = check_logits(logits, order.classes.size if in_level_order else tree.num_classes)
+    given = check_shape(logits, order.classes.size if in_level_order else tree.num_classes)
     mask = check_allowed(tree, allowed)
     masked = None if mask is None else np.flatnonzero(~mask[order.classes])
     scale = None if temperature is None else inverse_temperature(temperature, tree.max_depth + 1)[order.depths]
 
-    batch, num_levels = checked.shape[0], tree.max_depth + 1
+    batch, num_levels = len(given), tree.max_depth + 1
     nodes = np.full((batch, num_levels), -1, np.int32)
     probs = np.zeros((batch, num_levels), np.float32)
-    rows = max(1, BLOCK_VALUES // max(1, order.classes.size))
-    for start in range(0, batch if order.sizes.size else 0, rows):
-        part = checked[start : start + rows]
+    for rows, part in finite_blocks(given, given.shape[1], BLOCK_VALUES):
+        if not order.sizes.size:
+            continue
         block = part.copy() if in_level_order else part.take(order.classes, axis=1)
         if masked is not None:
             block[:, masked] = -np.inf
         best, prob = _decode_block(order, block, scale)
-        nodes[start : start + rows, order.depths] = best
-        probs[start : start + rows, order.depths] = prob
+        nodes[rows, order.depths] = best
+        probs[rows, order.depths] = prob
     return Levels(nodes, probs, probs > threshold)
 
 

@@ -9,11 +9,13 @@ import numpy as np
 from miil21k.errors import LogitsError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import ArrayLike, NDArray
 
     from miil21k.hierarchy.tree import Tree
 
-__all__ = ["HEAD_KINDS", "HeadKind", "check_allowed", "check_logits", "inverse_temperature"]
+__all__ = ["HEAD_KINDS", "HeadKind", "check_allowed", "check_logits", "finite_blocks", "inverse_temperature"]
 
 HeadKind = Literal["level_softmax", "leaf_softmax", "sigmoid"]
 HEAD_KINDS: tuple[HeadKind, ...] = ("level_softmax", "leaf_softmax", "sigmoid")
@@ -26,12 +28,36 @@ def check_logits(logits: ArrayLike, num_classes: int) -> NDArray[np.float32]:
     shape or dtype, and for NaN, +inf or -inf, naming the first row that holds one. -inf is no way to
     mask a class: masks are an argument, so that they can be recorded.
     """
+    return finite(check_shape(logits, num_classes))
+
+
+def finite_blocks(
+    logits: ArrayLike, num_classes: int, block_values: int
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Yield the rows of `logits` in slices of about `block_values` values, checked as by `check_logits`.
+
+    A block is checked right before it is used, so that it is read from memory once.
+    """
+    given = check_shape(logits, num_classes)
+    step = max(1, block_values // max(1, num_classes))
+    for start in range(0, len(given), step):
+        rows = slice(start, min(start + step, len(given)))
+        yield rows, finite(given[rows], start)
+
+
+def check_shape(logits: ArrayLike, num_classes: int) -> NDArray[np.floating | np.integer]:
+    """Return `logits` as an array [B, num_classes] of real numbers; raises LogitsError otherwise."""
     given = np.asarray(logits)
     if given.ndim != 2 or given.shape[1] != num_classes:
         hint = "; add a batch axis with logits[None]" if given.shape == (num_classes,) else ""
         raise LogitsError(f"Logits must have the shape [batch, {num_classes}], not {list(given.shape)}{hint}.")
     if given.dtype.kind not in "fiu":
         raise LogitsError(f"Logits must be real numbers, not {given.dtype}.")
+    return given
+
+
+def finite(given: NDArray[np.floating | np.integer], first_row: int = 0) -> NDArray[np.float32]:
+    """Return `given` [R, C] as float32; raises LogitsError, counting rows from `first_row`, where it is not finite."""
     with np.errstate(over="ignore", invalid="ignore"):
         checked = given.astype(np.float32, copy=False)
         # A sum is finite only if every term is; the exact search runs only when a sum is not (it may overflow).
@@ -41,7 +67,7 @@ def check_logits(logits: ArrayLike, num_classes: int) -> NDArray[np.float32]:
         if bad.size:
             value = float(given[row, bad[0]])
             raise LogitsError(
-                f"Row {row} of the logits holds {value} at class {bad[0]} (the first of {bad.size} such "
+                f"Row {first_row + row} of the logits holds {value} at class {bad[0]} (the first of {bad.size} such "
                 "values in that row); float32 needs finite logits. Mask classes with `allowed` instead."
             )
     return checked

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 import numpy as np
 
 from miil21k.decode import families
-from miil21k.decode.logits import HEAD_KINDS, check_allowed, check_logits, inverse_temperature
+from miil21k.decode.logits import HEAD_KINDS, check_allowed, check_shape, finite_blocks, inverse_temperature
 from miil21k.decode.restriction import viable
 from miil21k.errors import UsageError
 
@@ -65,11 +65,11 @@ def probabilities(
     level_softmax head on a tree whose inner nodes are not all classes and so have no logit).
     """
     reader = _Reader(tree, head, rule, check_allowed(tree, allowed), temperature)
-    checked = check_logits(logits, tree.num_classes)
-    nodes = np.empty((len(checked), tree.num_nodes), np.float32)
-    classes = np.empty(checked.shape, np.float32)
-    for rows in reader.row_blocks(len(checked)):
-        block, own = reader.read(checked[rows], own=True)
+    given = check_shape(logits, tree.num_classes)
+    nodes = np.empty((len(given), tree.num_nodes), np.float32)
+    classes = np.empty(given.shape, np.float32)
+    for rows, part in finite_blocks(given, tree.num_classes, BLOCK_VALUES):
+        block, own = reader.read(part, own=True)
         np.take(block, reader.order.column, axis=1, out=nodes[rows], mode="clip")
         np.take(own, reader.order.column[: tree.num_classes], axis=1, out=classes[rows], mode="clip")
     if reader.allowed is not None:
@@ -88,10 +88,10 @@ def node_probabilities(
 ) -> NDArray[np.float32]:
     """Return float32 [B, N], P(node); arguments and errors of `probabilities`, whose first part this is."""
     reader = _Reader(tree, head, rule, check_allowed(tree, allowed), temperature)
-    checked = check_logits(logits, tree.num_classes)
-    nodes = np.empty((len(checked), tree.num_nodes), np.float32)
-    for rows in reader.row_blocks(len(checked)):
-        block, _ = reader.read(checked[rows], own=False)
+    given = check_shape(logits, tree.num_classes)
+    nodes = np.empty((len(given), tree.num_nodes), np.float32)
+    for rows, part in finite_blocks(given, tree.num_classes, BLOCK_VALUES):
+        block, _ = reader.read(part, own=False)
         np.take(block, reader.order.column, axis=1, out=nodes[rows], mode="clip")
     return nodes
 
@@ -132,11 +132,6 @@ class _Reader:
         ):  # the logit of an inner class speaks for everything below it
             heard = viable(tree, allowed)
         self.silent = np.flatnonzero(~heard[self.order.nodes])
-
-    def row_blocks(self, batch: int) -> list[slice]:
-        """Return the slices of rows that fit the cache."""
-        rows = max(1, BLOCK_VALUES // self.order.nodes.size)
-        return [slice(start, min(start + rows, batch)) for start in range(0, batch, rows)]
 
     def read(self, logits: NDArray[np.float32], own: bool) -> tuple[Block, Block]:
         """Return P(node) and, if `own`, P(exactly this node), both [R, N]; the first one twice otherwise."""
