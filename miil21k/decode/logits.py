@@ -58,18 +58,17 @@ def check_shape(logits: ArrayLike, num_classes: int) -> NDArray[np.floating | np
 
 def finite(given: NDArray[np.floating | np.integer], first_row: int = 0) -> NDArray[np.float32]:
     """Return `given` [R, C] as float32; raises LogitsError, counting rows from `first_row`, where it is not finite."""
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore"):
         checked = given.astype(np.float32, copy=False)
-        # A sum is finite only if every term is; the exact search runs only when a sum is not (it may overflow).
-        suspects = np.flatnonzero(~np.isfinite(checked.sum(axis=1)))
-    for row in suspects:
-        bad = np.flatnonzero(~np.isfinite(checked[row]))
-        if bad.size:
-            value = float(given[row, bad[0]])
-            raise LogitsError(
-                f"Row {first_row + row} of the logits holds {value} at class {bad[0]} (the first of {bad.size} such "
-                "values in that row); float32 needs finite logits. Mask classes with `allowed` instead."
-            )
+    usable = np.isfinite(checked)
+    if not usable.all():
+        row = int(np.flatnonzero(~usable.all(axis=1))[0])
+        bad = np.flatnonzero(~usable[row])
+        raise LogitsError(
+            f"Row {first_row + row} of the logits holds {float(given[row, bad[0]])} at class {bad[0]} (the first of "
+            f"{bad.size} such values in that row); decoding in float32 needs finite logits. Mask classes with "
+            "`allowed` instead."
+        )
     return checked
 
 

@@ -183,6 +183,7 @@ def _check(tree: Tree, head: HeadKind, rule: Rule, temperature: ArrayLike | None
         raise UsageError("A leaf_softmax head has one softmax and takes one temperature, not one per level.")
     if head == "level_softmax" and tree.num_nodes > tree.num_classes:
         raise UsageError(
-            f"A level_softmax head needs a logit for every node, but {tree.num_nodes - tree.num_classes} nodes "
-            f"of this tree are no classes (the first is '{tree.wnids[tree.num_classes]}'); decode it as leaf_softmax."
+            f"A level_softmax head needs a logit for every node, but {tree.num_nodes - tree.num_classes} of the "
+            f"{tree.num_nodes} nodes of this tree are no classes (the first is '{tree.wnids[tree.num_classes]}'); "
+            "decode it as leaf_softmax."
         )

@@ -213,5 +213,5 @@ def test_nonsense_is_refused() -> None:
 
 def test_a_level_softmax_head_needs_every_node_to_be_a_class() -> None:
     tree = Tree.from_parents(["a", "b", "folder"], ["folder", "folder", None], num_classes=2)
-    with pytest.raises(UsageError, match=r"1 nodes of this tree are no classes .*'folder'"):
+    with pytest.raises(UsageError, match=r"1 of the 3 nodes of this tree are no classes .*'folder'"):
         node_probabilities(tree, np.zeros((1, 2)), "level_softmax")
