@@ -135,8 +135,11 @@ def open_wordnet(folder: Path | None = None) -> Iterator[WordNet]:
     if added:
         nltk.data.path.append(root)  # nltk reads only below these folders; it reads lazily, so until we are done
     try:
-        reader = _reader(root)
-        version = reader.get_version()
+        try:
+            reader = _reader(root)
+            version = reader.get_version()
+        except (OSError, ValueError) as error:  # a file is missing, or nltk holds it for unsafe
+            raise Miil21kError(f"nltk cannot read the WordNet in {root}: {error}") from None
         if version != "3.0":
             raise Miil21kError(f"{root} holds WordNet {version}; wnids are offsets of WordNet 3.0.")
         yield WordNet(reader)

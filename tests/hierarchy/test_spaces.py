@@ -1,0 +1,201 @@
+"""The shipped label spaces: facts about them, masks, projections, and mismatches that are refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from miil21k.errors import LabelSpaceMismatch, TreeError, UsageError
+from miil21k.hierarchy.spaces import (
+    LABEL_SPACES,
+    LabelSpace,
+    SpaceIdentity,
+    load_label_space,
+    parse_label_space,
+    projection,
+    removed_classes,
+    require_same,
+)
+from miil21k.hierarchy.tree import Tree
+
+OFFICIAL = "8c0edf8f8208d59b4e7911a798c86f4cd3b7120736c41105e89d1cec22853d63"
+COUNTS = {"fall11": (11221, 11221), "winter21": (10450, 10450), "goog21k": (21843, 21843), "in1k": (1000, 1585)}
+BRIDGED = "n02085782 n02089078 n02089867 n02089973 n02091635 n02108000 n02112706 n02113978 n04399382".split()  # noqa: SIM905
+
+
+def names(space: LabelSpace, wnid: str) -> list[str]:
+    return [space.tree.names[n] for n in space.tree.path(space.tree.index(wnid))]
+
+
+def test_winter21_equals_the_official_tree(winter21: LabelSpace) -> None:
+    assert winter21.sha256 == OFFICIAL
+    assert winter21.num_classes == 10450
+    assert len(winter21.tree.roots) == 302
+    assert len(winter21.tree.leaves) == 8153
+    assert np.bincount(winter21.tree.depth).tolist() == [302, 1067, 1823, 2486, 2165, 1353, 710, 289, 146, 82, 26, 1]
+    assert int((winter21.tree.parent > np.arange(10450)).sum()) == 2658
+
+
+def test_dog_and_cat_meet_at_animal(winter21: LabelSpace) -> None:
+    tree = winter21.tree
+    dog, cat, domestic_cat = tree.indices(["n02084071", "n02121620", "n02121808"])
+    assert [tree.names[n] for n in tree.lca(dog, np.array([cat, domestic_cat]))] == ["animal", "domestic animal"]
+    assert tree.parent[tree.index("n09450163")] == -1  # the sun is a root
+
+
+@pytest.mark.parametrize("name", LABEL_SPACES)
+def test_every_shipped_space_has_its_classes_words_and_one_parent(name: str) -> None:
+    space = load_label_space(name)
+    assert (space.num_classes, space.tree.num_nodes) == COUNTS[name]
+    assert list(space.wnids) == sorted(space.wnids)
+    assert all(gloss for gloss in space.glosses)
+    assert [lemmas[0] for lemmas in space.lemmas] == list(space.tree.names)
+    assert not any("_" in lemma for lemmas in space.lemmas for lemma in lemmas)
+    assert load_label_space(name) is space
+
+
+def test_in1k_is_991_classes_of_winter21_and_9_bridged_ones(winter21: LabelSpace) -> None:
+    space = load_label_space("in1k")
+    inside = [w for w in space.wnids if w in winter21.tree.index_of]
+    assert len(inside) == 991
+    assert [w for w in space.wnids if w not in winter21.tree.index_of] == BRIDGED
+    assert all(w in winter21.tree.index_of for w in space.tree.wnids[1000:])
+    for wnid in inside:
+        assert names(space, wnid) == names(winter21, wnid)
+
+
+@pytest.mark.parametrize(
+    ("wnid", "path"),
+    [
+        ("n02123045", ["animal", "domestic animal", "domestic cat", "tabby"]),
+        ("n02089973", ["animal", "domestic animal", "dog", "hunting dog", "hound", "foxhound", "English foxhound"]),
+        ("n02113978", ["animal", "domestic animal", "dog", "Mexican hairless"]),
+        ("n04399382", ["artifact", "teddy"]),
+    ],
+)
+def test_paths_of_in1k(wnid: str, path: list[str]) -> None:
+    assert names(load_label_space("in1k"), wnid) == path
+
+
+def test_fall11_loses_771_persons_and_nothing_else(winter21: LabelSpace) -> None:
+    fall11 = load_label_space("fall11")
+    removed = removed_classes(fall11)
+    assert removed.dtype == np.bool_
+    assert removed.shape == (11221,)
+    assert removed.sum() == 771
+    assert [w for w, gone in zip(fall11.wnids, removed, strict=True) if not gone] == list(winter21.wnids)
+    persons = fall11.tree.descendants(fall11.tree.index("n00007846"))
+    assert set(np.flatnonzero(removed)) <= set(persons.tolist())
+
+
+def test_goog21k_loses_the_persons_that_winter21_lacks(winter21: LabelSpace) -> None:
+    space = load_label_space("goog21k")
+    removed = removed_classes(space)
+    assert removed.sum() == 2731
+    persons = space.tree.descendants(space.tree.index("n00007846"))
+    assert removed[persons].sum() == 2731
+    assert {space.wnids[n] for n in persons if not removed[n]} <= set(winter21.wnids)
+    gone = {w for w, flag in zip(space.wnids, removed, strict=True) if flag}
+    fall11 = load_label_space("fall11")
+    assert {w for w, flag in zip(fall11.wnids, removed_classes(fall11), strict=True) if flag} <= gone
+
+
+def test_other_spaces_lose_nothing(zoo_tree: Tree, winter21: LabelSpace) -> None:
+    own = LabelSpace("mine", zoo_tree, zoo_tree.names, ("",) * 9)
+    for space in (winter21, load_label_space("in1k"), own):
+        assert not removed_classes(space).any()
+        assert removed_classes(space).shape == (space.num_classes,)
+
+
+def test_projection_of_fall11_to_winter21_selects_columns_bit_by_bit(winter21: LabelSpace) -> None:
+    fall11 = load_label_space("fall11")
+    logits = np.random.default_rng(0).normal(size=(2, 11221)).astype(np.float32)
+    chosen = projection(fall11, winter21)
+    assert chosen.dtype == np.int32
+    projected = logits[:, chosen]
+    assert np.array_equal(projected, logits[:, ~removed_classes(fall11)])
+    for column in (0, 5327, 10449):
+        assert projected[1, column] == logits[1, fall11.tree.index(winter21.wnids[column])]
+    assert np.array_equal(projection(winter21, winter21), np.arange(10450))
+
+
+def test_projection_to_what_the_head_lacks_names_the_classes(winter21: LabelSpace) -> None:
+    with pytest.raises(LabelSpaceMismatch, match=r"771 of its 11221 classes .*--label-space winter21"):
+        projection(winter21, load_label_space("fall11"))
+    with pytest.raises(LabelSpaceMismatch, match=r"9 of its 1000 classes are missing \(n02085782, .*\.\.\.\)"):
+        projection(winter21, load_label_space("in1k"))
+
+
+def test_inner_nodes_are_no_columns_to_project_from(winter21: LabelSpace, zoo_tree: Tree) -> None:
+    source = LabelSpace("zoo", zoo_tree, zoo_tree.names, ("",) * 9)
+    target_tree = Tree.from_parents(["feline"], [None])
+    with pytest.raises(LabelSpaceMismatch, match=r"1 of its 1 classes are missing \(feline\)"):
+        projection(source, LabelSpace("felines", target_tree, ("feline",), ("",)))
+
+
+def test_spaces_are_compared_by_digest_and_the_message_gives_the_way_out(winter21: LabelSpace) -> None:
+    fall11 = load_label_space("fall11")
+    require_same(winter21, SpaceIdentity("winter21", OFFICIAL), "checkpoint")
+    with pytest.raises(LabelSpaceMismatch, match=r"'fall11' \(4359.*'winter21' \(8c0e.*--label-space winter21"):
+        require_same(fall11, winter21)
+    with pytest.raises(LabelSpaceMismatch, match=r"lacks 771 classes .* use a model of 'fall11'"):
+        require_same(winter21, fall11)
+    with pytest.raises(LabelSpaceMismatch, match="Same name, different trees"):
+        require_same(winter21, SpaceIdentity("winter21", "0" * 64), "checkpoint")
+
+
+def test_shared_names_are_shown_with_their_wnid(winter21: LabelSpace) -> None:
+    assert winter21.display_name(winter21.tree.index("n02012849")) == "crane (n02012849)"
+    assert winter21.display_name(winter21.tree.index("n02084071")) == "dog"
+
+
+@pytest.mark.parametrize("name", LABEL_SPACES)
+def test_the_text_form_is_a_round_trip(name: str) -> None:
+    text = (Path(sys.modules[parse_label_space.__module__].__file__).parent / f"label_spaces/{name}.tsv").read_bytes()
+    assert parse_label_space(text.decode(), name).to_text().encode() == text
+
+
+def test_unknown_names_bring_near_matches() -> None:
+    with pytest.raises(UsageError, match=r"'Winter-21'\. Did you mean 'winter21'\? Shipped spaces: fall11, winter21"):
+        load_label_space("Winter-21")
+
+
+GOOD = "miil21k-label-space\t1\tpets\t1\nwnid\tparent\tlemmas\tgloss\nn1\tn2\tcat|puss\ta pet\nn2\t-\tanimal\t\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("space\t1", "space\t2", "pets.tsv, line 1: expected 'miil21k-label-space', '1'"),
+        ("\ta pet", "", "pets.tsv, line 3: expected 4 fields"),
+        ("n1\tn2", "n1\tn3", "pets.tsv, line 3: the parent 'n3' is no node"),
+        ("animal\t\n", "animal\t", "damaged or was cut off"),
+        ("wnid\tparent", "wnid\tabove", "damaged or was cut off"),
+        ("n2\t-", "n2\tn1", "cycle: n1 -> n2 -> n1"),
+    ],
+)
+def test_damaged_label_space_files_are_refused_by_line(old: str, new: str, message: str) -> None:
+    assert parse_label_space(GOOD, "pets.tsv").lemmas == (("cat", "puss"), ("animal",))
+    with pytest.raises(TreeError, match=message):
+        parse_label_space(GOOD.replace(old, new), "pets.tsv")
+
+
+def test_a_name_with_a_tab_cannot_become_a_broken_file() -> None:
+    tree = Tree.from_parents(["a"], [None])
+    for words in (("a\tb", ""), ("a", "two\nlines")):
+        with pytest.raises(TreeError, match="tab or a line break"):
+            LabelSpace("x", tree, words[:1], words[1:]).to_text()
+
+
+def test_loading_spaces_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; from miil21k.hierarchy import spaces; import miil21k\n"
+        "spaces.removed_classes(spaces.load_label_space('goog21k'))\n"
+        "print(*sorted({'torch', 'timm', 'nltk', 'csv', 'json', 'PIL', 'huggingface_hub'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() in {"", "json"}  # some numpy releases import json themselves

@@ -1,0 +1,125 @@
+"""The build from WordNet 3.0 gives the shipped files byte for byte."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from miil21k.errors import Miil21kError, UnknownClass, UsageError
+from miil21k.hierarchy import spaces as spaces_module
+from miil21k.hierarchy.spaces import LABEL_SPACES, load_label_space
+from miil21k.hierarchy.wordnet import (
+    WORDNET_FOLDERS,
+    WordNet,
+    build_label_space,
+    class_list,
+    hypernym_choices,
+    open_wordnet,
+)
+
+SHIPPED = Path(spaces_module.__file__).parent / "label_spaces"
+
+
+@pytest.fixture(scope="module")
+def wordnet():
+    try:
+        opened = open_wordnet()
+        found = opened.__enter__()
+    except UsageError as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must rebuild the label spaces: {error}")
+        pytest.skip(f"no WordNet 3.0 here (Debian: apt install wordnet-base): {error}")
+    yield found
+    opened.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("name", LABEL_SPACES)
+def test_every_shipped_space_is_rebuilt_byte_for_byte(wordnet: WordNet, name: str) -> None:
+    built = build_label_space(wordnet, name, class_list(name))
+    assert built.to_text().encode() == (SHIPPED / f"{name}.tsv").read_bytes()
+
+
+def test_the_table_holds_120_choices_and_none_that_the_rule_gives(
+    wordnet: WordNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = hypernym_choices()
+    assert len(table) == 120
+    for child, chosen in table.items():
+        synset = wordnet.synset(child)
+        above = {f"n{s.offset():08d}" for s in synset.hypernyms() + synset.instance_hypernyms()}
+        assert chosen in above
+        assert len(above) > 1
+    monkeypatch.setattr("miil21k.hierarchy.wordnet.hypernym_choices", dict)
+    for child, chosen in table.items():
+        assert wordnet.hypernym(child) != chosen
+
+
+def test_311_classes_of_winter21_had_several_possible_parents(wordnet: WordNet) -> None:
+    classes = frozenset(load_label_space("winter21").wnids)
+
+    def possible(wnid: str) -> set[str]:
+        synset = wordnet.synset(wnid)
+        above = [f"n{s.offset():08d}" for s in synset.hypernyms() + synset.instance_hypernyms()]
+        found: set[str] = set() if above else {"root"}
+        for hypernym in above:
+            found |= {hypernym} if hypernym in classes else possible(hypernym)
+        return found
+
+    assert sum(len(possible(wnid)) > 1 for wnid in classes) == 311
+
+
+@pytest.mark.parametrize("wnid", ["n00000000", "n02084072", "dog", "n2084071", "v02084071", "n99999999", ""])
+def test_what_is_no_noun_of_wordnet_is_refused(wordnet: WordNet, wnid: str) -> None:
+    assert wordnet.words("n02084071")[0] == "dog|domestic dog|Canis familiaris"
+    with pytest.raises(UnknownClass, match=f"'{wnid}' is no noun of WordNet 3.0"):
+        wordnet.synset(wnid)
+
+
+def test_a_priest_is_a_clergyman_and_a_cat_a_feline(wordnet: WordNet) -> None:
+    assert wordnet.hypernym("n10470779") == "n09927451"
+    assert wordnet.hypernym("n02121620") == "n02120997"
+    assert wordnet.hypernym("n00001740") is None
+
+
+def test_a_list_may_hold_wnids_outside_of_imagenet(wordnet: WordNet, tmp_path: Path) -> None:
+    path = tmp_path / "own.txt"
+    path.write_text("n02123045\nn00001740\n")
+    space = load_label_space(path)
+    assert space.wnids == ("n02123045", "n00001740")
+    assert space.tree.names[1] == "entity"
+    assert space.tree.parent[1] == -1
+
+
+def test_a_folder_without_wordnet_and_another_version_are_refused(wordnet: WordNet, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"No WordNet in .*data\.noun"), open_wordnet(tmp_path):
+        pass
+    folder = next(f for f in WORDNET_FOLDERS if (f / "data.noun").is_file())
+    copy = shutil.copytree(folder, tmp_path / "3.1", ignore=lambda _, names: [n for n in names if "." not in n])
+    text = (folder / "data.adj").read_text(encoding="utf-8")
+    (copy / "data.adj").write_text(text.replace("WordNet 3.0 Copyright", "WordNet 3.1 Copyright"), encoding="utf-8")
+    with (
+        pytest.raises(Miil21kError, match=r"holds WordNet 3\.1; wnids are offsets of WordNet 3\.0"),
+        open_wordnet(copy),
+    ):
+        pass
+    (copy / "index.noun").unlink()
+    with pytest.raises(Miil21kError, match=r"nltk cannot read the WordNet in .*index\.noun"), open_wordnet(copy):
+        pass
+
+
+def test_nltk_may_read_the_folder_only_while_it_is_open(wordnet: WordNet, tmp_path: Path) -> None:
+    import nltk.data
+
+    folder = next(f for f in WORDNET_FOLDERS if (f / "data.noun").is_file())
+    before = list(nltk.data.path)
+    with open_wordnet(folder):
+        pass
+    assert nltk.data.path == before
+
+
+def test_a_class_list_that_does_not_ship_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"'mine' is none of fall11.*--classes FILE"):
+        class_list("mine")
