@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -124,14 +125,9 @@ class _Reader:
         self.head, self.rule, self.allowed = head, rule, allowed
         self.order: FamilyOrder = families.family_order(tree)
         self.scale = inverse_temperature(temperature, tree.max_depth + 1)
-        self.source = np.where(self.order.nodes < tree.num_classes, self.order.nodes, 0)
-        heard = np.zeros(tree.num_nodes, bool)
-        heard[: tree.num_classes] = True if allowed is None else allowed
-        if (
-            head == "level_softmax" and allowed is not None
-        ):  # the logit of an inner class speaks for everything below it
-            heard = viable(tree, allowed)
-        self.silent = np.flatnonzero(~heard[self.order.nodes])
+        self.source, self.silent = _columns(
+            tree, head == "level_softmax", None if allowed is None else allowed.tobytes()
+        )
 
     def read(self, logits: NDArray[np.float32], own: bool) -> tuple[Block, Block]:
         """Return P(node) and, if `own`, P(exactly this node), both [R, N]; the first one twice otherwise."""
@@ -172,6 +168,23 @@ class _Reader:
             np.exp(block, out=block)
         block += 1
         np.reciprocal(block, out=block)
+
+
+@lru_cache(maxsize=64)
+def _columns(tree: Tree, inner_speak: bool, allowed: bytes | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the logit that each column reads, int64 [N], and the columns that are masked, int64.
+
+    allowed: the bytes of a bool [C], a key that a stream of batches meets again and again. inner_speak: the
+    logit of an inner class speaks for everything below it, so one allowed class below lets it speak.
+    """
+    nodes = families.family_order(tree).nodes
+    heard = np.arange(tree.num_nodes) < tree.num_classes
+    if allowed is not None:
+        mask = np.frombuffer(allowed, np.bool_)
+        heard[: tree.num_classes] = mask
+        if inner_speak:
+            heard = viable(tree, mask)
+    return np.where(nodes < tree.num_classes, nodes, 0), np.flatnonzero(~heard[nodes])
 
 
 def _check(tree: Tree, head: HeadKind, rule: Rule, temperature: ArrayLike | None) -> None:

@@ -63,10 +63,8 @@ def _below(tree: Tree, wnids: Sequence[str]) -> NDArray[np.bool_]:
     return np.asarray(chosen[tree.level_target].any(axis=1))
 
 
-def viable(tree: Tree, allowed: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-    """Return bool [N], True where a node or something below it is an allowed class (None allows all)."""
-    if allowed is None:
-        allowed = np.ones(tree.num_classes, bool)
+def viable(tree: Tree, allowed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return bool [N], True where a node or something below it is a class of `allowed`, bool [C]."""
     chains = tree.level_target[: tree.num_classes][allowed]
     alive = np.zeros(tree.num_nodes, bool)
     alive[chains[chains >= 0]] = True
