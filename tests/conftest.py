@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 from miil21k.hierarchy.spaces import LabelSpace, load_label_space
 from miil21k.hierarchy.tree import Tree
+
+# A busy machine is no failure: examples may take as long as they need.
+settings.register_profile("miil21k", deadline=None)
+settings.load_profile("miil21k")
 
 
 @pytest.fixture
