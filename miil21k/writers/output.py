@@ -1,0 +1,249 @@
+"""A file of rows that survives a kill: whole rows as they come, and a note beside it that says how to go on.
+
+While a run is unfinished, `<output>.resume.json` holds the options it was started with and the byte at which its
+rows begin. It disappears when the run is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from miil21k.errors import Miil21kError, UsageError
+from miil21k.writers.formats import utf8_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+    from typing import IO
+
+    from miil21k.writers.formats import DoneRow, Layout, Row
+
+__all__ = ["Existing", "Progress", "RowFile", "RowStream", "already_done", "note_path", "write_atomically"]
+
+Existing = Literal["refuse", "resume", "append", "overwrite"]
+NOTE_SCHEMA = 1
+
+
+def note_path(path: Path) -> Path:
+    """Return where the note of an unfinished output is kept."""
+    return path.with_name(f"{path.name}.resume.json")
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Put `data` at `path`; whoever reads it sees the old file or the whole new one."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class RowStream:
+    """Rows to an open binary stream (standard output), flushed one by one."""
+
+    def __init__(self, stream: IO[bytes], layout: Layout) -> None:
+        self._stream = stream
+        self._layout = layout
+        self._between = b""
+        self._put(layout.header)
+
+    def write(self, row: Row) -> None:
+        """Write one row and flush."""
+        self._put(self._between + self._layout.encode(row))
+        self._between = self._layout.separator
+
+    def finish(self) -> None:
+        """Write what follows the last row."""
+        self._put(self._layout.footer)
+
+    def _put(self, data: bytes) -> None:
+        if data:
+            self._stream.write(data)
+            self._stream.flush()
+
+
+class RowFile:
+    """Rows to a file that can be gone on with after a kill.
+
+    path: the output. layout: how rows are written. options: what the rows depend on, as JSON values; a resumed run
+    must have the same. existing: what to do when `path` exists.
+    Construction only looks; the first byte is written by `begin`.
+    Raises UsageError when `path` exists and `existing` is `refuse`, when there is nothing that could be resumed, or
+    when the options differ; `MissingExtra` and the like belong to the layout.
+    """
+
+    def __init__(self, path: Path, layout: Layout, options: dict[str, Any], existing: Existing) -> None:
+        self.path = path
+        self._layout = layout
+        self._options = json.loads(json.dumps(options))
+        self._file: IO[bytes] | None = None
+        self._between = b""
+        self._start = self._end = 0
+        self.complete = False
+        if path.is_dir() or not path.parent.is_dir():
+            raise UsageError(f"'{path}' is a folder." if path.is_dir() else f"There is no folder '{path.parent}'.")
+        self._existing: Existing = existing if path.exists() else "overwrite"
+        self._check(existing)
+
+    def _check(self, existing: Existing) -> None:
+        note = self._note()
+        if not self.path.exists():
+            return
+        if existing == "refuse":
+            way = "--resume goes on with it, " if note else ""
+            raise UsageError(
+                f"'{self.path}' exists{' from an unfinished run' if note else ''}: {way}--overwrite replaces it, "
+                "--append adds to it."
+            )
+        if existing == "append" and note:
+            raise UsageError(f"'{self.path}' is from an unfinished run: finish it with --resume, then --append.")
+        if existing == "resume":
+            self.complete = note is None
+            self._start = len(self._layout.header) if note is None else note["start"]
+            if note is not None:
+                _same_options(self.path, note["options"], self._options)
+
+    def _note(self) -> dict[str, Any] | None:
+        path = note_path(self.path)
+        try:
+            note: dict[str, Any] = json.loads(path.read_bytes())
+            known = note["schema"] == NOTE_SCHEMA
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            known = False
+        if not known:
+            raise Miil21kError(f"'{path}' is damaged: remove it and start again with --overwrite.")
+        return note
+
+    def rows(self) -> Iterator[DoneRow]:
+        """Yield the whole rows that an earlier run left; empty unless resuming."""
+        if self._existing != "resume":
+            return
+        with self.path.open("rb") as file:
+            head = file.read(len(self._layout.header))
+            if head != self._layout.header:
+                if not self._layout.header.startswith(head):
+                    raise UsageError(f"'{self.path}' does not begin as this output would: the columns differ.")
+                self._existing = "overwrite"  # killed before the header was whole
+                return
+            yield from self._layout.scan(file, self._start)
+
+    def keep(self, end: int) -> None:
+        """Go on at byte `end`, the end of a row, or 0 for before the first; rows behind it are written again."""
+        self._end = max(end, self._start)
+
+    def begin(self, run: dict[str, Any]) -> None:
+        """Open the file and make it end after the rows that are kept.
+
+        run: what computed the rows (model, device, ...), as JSON values. Raises UsageError when the interrupted run
+        was computed by something else.
+        """
+        note = self._note() if self._existing == "resume" else None
+        if note is not None:
+            _same_options(self.path, note["run"], run)
+        header = self._layout.header
+        fresh = self._existing == "overwrite"
+        if fresh:
+            self._start = self._end = len(header)
+        elif self._existing == "append":
+            self._start = self._end = self._append_at()
+        note = {"schema": NOTE_SCHEMA, "start": self._start, "options": self._options, "run": run}
+        # The note comes first: a kill in between leaves an output that says how to go on.
+        write_atomically(note_path(self.path), json.dumps(note, indent=1).encode())
+        self._file = self.path.open("wb" if fresh else "r+b", buffering=0)
+        if fresh:
+            self._file.write(header)
+        self._file.seek(self._end)
+        self._file.truncate()
+        self._between = self._layout.separator if self._end > len(header) else b""
+
+    def appending(self) -> RowFile:
+        """Return the same output, to be begun behind the rows that it has now."""
+        return RowFile(self.path, self._layout, self._options, "append")
+
+    def _append_at(self) -> int:
+        """Return where the rows of a complete file end."""
+        layout = self._layout
+        with self.path.open("rb") as file:
+            if file.read(len(layout.header)) != layout.header:
+                raise UsageError(f"'{self.path}' does not begin as this output would: --append needs the same columns.")
+            end = len(layout.header)
+            for row in layout.scan(file, end):
+                end = row.end
+            return end
+
+    def write(self, row: Row) -> None:
+        """Write one row; it is in the file, for every other process, when this returns."""
+        assert self._file is not None
+        data = memoryview(self._between + self._layout.encode(row))
+        size = len(data)
+        while data:
+            data = data[self._file.write(data) :]
+        self._end += size
+        self._between = self._layout.separator
+
+    def finish(self) -> None:
+        """Write what follows the last row; the output is complete."""
+        assert self._file is not None
+        self._file.write(self._layout.footer)
+        self._file.close()
+        note_path(self.path).unlink(missing_ok=True)
+
+    def abandon(self) -> None:
+        """Close an interrupted output after its last whole row; it can be resumed."""
+        if self._file is not None and not self._file.closed:
+            with suppress(OSError):
+                self._file.truncate(self._end)
+            self._file.close()
+
+
+def _same_options(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            raise UsageError(
+                f"'{path}' was begun with {name} = {before.get(name)!r}, this run has {now.get(name)!r}: "
+                "use the same options, or --overwrite."
+            )
+
+
+class Progress(NamedTuple):
+    """A point of a run: inputs consumed, rows written, inputs that failed, and the byte where the rows end."""
+
+    inputs: int
+    rows: int
+    failed: int
+    end: int
+
+
+def already_done(
+    rows: Iterable[DoneRow], names: Iterator[str], *, skips: bool, chunk: int, path: Path
+) -> tuple[Progress, Progress]:
+    """Return how far an output reaches, and the last beginning of a batch before that, where a run can go on.
+
+    rows: the rows of the output. names: the inputs of this run, consumed as far as the rows reach.
+    skips: whether failed inputs leave no row. chunk: inputs per batch; the last digits of a probability depend on
+    what shares its batch, so the rows of a broken batch are computed again.
+    Raises UsageError when the rows are not a prefix of what this run would write.
+    """
+    now = aligned = Progress(0, 0, 0, 0)
+    for row in rows:
+        wanted = utf8_text(row.input)
+        name = next(names, None)
+        while skips and name is not None and utf8_text(name) != wanted:
+            now = now._replace(inputs=now.inputs + 1, failed=now.failed + 1)
+            aligned = aligned if now.inputs % chunk else now
+            name = next(names, None)
+        if name is None or utf8_text(name) != wanted:
+            found = "the inputs end before it" if name is None else f"the input there is now '{utf8_text(name)}'"
+            raise UsageError(
+                f"Row {now.rows + 1} of '{path}' is '{wanted}', but {found}: resume with the same inputs, "
+                "or --overwrite."
+            )
+        now = Progress(now.inputs + 1, now.rows + 1, now.failed + (not row.ok), row.end)
+        aligned = aligned if now.inputs % chunk else now
+    return now, aligned
