@@ -1,0 +1,93 @@
+"""The evaluation transform in Pillow and NumPy: RGB image -> uint8 crop -> normalised float32, equal to timm's."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from miil21k.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from miil21k.zoo.schema import Preprocess
+
+__all__ = ["crop_image", "decode_edge", "evaluation_transform", "normalise", "resize_edge"]
+
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+def resize_edge(preprocess: Preprocess) -> int:
+    """Return the length in pixels to which the shorter side (`center`) or the height (`squash`) is resized."""
+    return math.floor(preprocess.input_size[1] / preprocess.crop_pct)
+
+
+def decode_edge(preprocess: Preprocess) -> int:
+    """Return the `reduce_to` for `load_image`: twice the resize edge, so that the antialiased resize still decides."""
+    return 2 * math.floor(max(preprocess.input_size[1:]) / preprocess.crop_pct)
+
+
+def crop_image(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Return uint8 [H, W, 3], the part of the RGB `image` that the network sees, antialiased by Pillow.
+
+    The whole image is resized and then cut, as timm does: asking Pillow for the cut alone makes it filter rows and
+    columns in another order, which moves pixels by up to four grey levels. Only a strip, whose resized form would
+    be more than eight times as long as the crop, is resized around the crop alone.
+    """
+    _, height, width = preprocess.input_size
+    full_width, full_height = _resized(image.size, preprocess)
+    left, top = _margin(full_width - width), _margin(full_height - height)
+    method = _FILTERS[preprocess.interpolation]
+    if max(full_width, full_height) > 8 * max(width, height):
+        across, down = image.width / full_width, image.height / full_height
+        right = min((left + width) * across, image.width)  # float rounding may step over the border
+        bottom = min((top + height) * down, image.height)
+        return np.asarray(image.resize((width, height), method, box=(left * across, top * down, right, bottom)))
+    whole = image if image.size == (full_width, full_height) else image.resize((full_width, full_height), method)
+    # Where the crop is larger than the resized image, Pillow leaves black around it, as timm does.
+    return np.asarray(whole.crop((left, top, left + width, top + height)))
+
+
+def _resized(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
+    """Return (width, height) after the resize, as torchvision rounds them."""
+    edge = resize_edge(preprocess)
+    if preprocess.crop_mode == "center" and preprocess.input_size[1] != preprocess.input_size[2]:
+        raise UsageError(f"A centre crop is square, not {preprocess.input_size[1:]}; use crop_mode 'squash'.")
+    if preprocess.crop_mode == "squash":
+        return math.floor(preprocess.input_size[2] / preprocess.crop_pct), edge
+    width, height = size
+    if width <= height:
+        return edge, int(edge * height / width)
+    return int(edge * width / height), edge
+
+
+def _margin(surplus: int) -> int:
+    return round(surplus / 2.0) if surplus >= 0 else -(-surplus // 2)
+
+
+def evaluation_transform(preprocess: Preprocess) -> Callable[[Image.Image], NDArray[np.float32]]:
+    """Return the function from an RGB image to float32 [3, H, W], contiguous, equal to timm's within 1/255."""
+
+    def transform(image: Image.Image) -> NDArray[np.float32]:
+        return np.ascontiguousarray(normalise(crop_image(image, preprocess)[None], preprocess)[0])
+
+    return transform
+
+
+def normalise(crops: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.float32]:
+    """Return float32 [B, 3, H, W], (crops / 255 - mean) / std.
+
+    crops: uint8 [B, H, W, 3]. The result is laid out channels last in memory, which is how torch runs
+    convolutions fastest on a CPU; its shape is the usual one.
+    """
+    mean = np.asarray(preprocess.mean, np.float64)
+    std = np.asarray(preprocess.std, np.float64)
+    scaled = np.multiply(crops, (1 / (255 * std)).astype(np.float32), dtype=np.float32)
+    if mean.any():
+        scaled -= (mean / std).astype(np.float32)
+    return scaled.transpose(0, 3, 1, 2)
