@@ -96,6 +96,15 @@ def test_a_batch_of_several_blocks_equals_its_rows_one_by_one() -> None:
         assert np.array_equal(whole.probs[row], single.probs[0])
 
 
+def test_a_bad_row_of_a_later_block_is_named_by_its_place_in_the_batch() -> None:
+    n = 3000
+    tree = Tree(tuple(map(str, range(n))), tuple(map(str, range(n))), np.arange(n) // 50 - 1, n)
+    logits = np.zeros((2 * (BLOCK_VALUES // n), n), np.float32)
+    logits[BLOCK_VALUES // n + 3, 7] = np.nan
+    with pytest.raises(LogitsError, match=rf"Row {BLOCK_VALUES // n + 3} .* nan at class 7 "):
+        decode_levels(tree, logits)
+
+
 def test_extreme_logits_stay_finite() -> None:
     logits = np.where(np.eye(7), 1e4, -1e4)
     found = decode_levels(TREE, logits, temperature=0.01)
