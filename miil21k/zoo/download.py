@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from miil21k.errors import ChecksumMismatch, DownloadError, Miil21kError, MissingExtra
 from miil21k.zoo.cache import Cache, CachedFile, address, hub_digest, is_offline, remove_with_blob
-from miil21k.zoo.hub import download_from_hub
+from miil21k.zoo.hub import download_from_hub, endpoint
 from miil21k.zoo.integrity import digest_fits, file_damage, sha256_of
-from miil21k.zoo.transfer import Transfer, download_part
+from miil21k.zoo.transfer import Transfer, Unreachable, download_part
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -64,10 +65,16 @@ def obtain(
         )
     shown = sys.stderr.isatty() if progress is None else progress
     failures: list[tuple[Source, Miil21kError]] = []
+    silent: dict[str, Unreachable] = {}
     for source in weights.sources:
+        host = urlsplit(endpoint() if source.kind == "hub" else source.url or "").netloc
         try:
+            if host in silent:
+                raise silent[host]
             return _download(source, revision, cache, shown)
-        except (DownloadError, ChecksumMismatch) as error:  # noqa: PERF203 - one per source
+        except Unreachable as error:
+            failures.append((source, silent.setdefault(host, error)))
+        except (DownloadError, ChecksumMismatch) as error:
             failures.append((source, error))
     raise _gave_up(weights, revision, failures)
 

@@ -60,11 +60,11 @@ def create_model(  # noqa: PLR0913 - the options of torch.hub and timm, one keyw
     if checkpoint is not None:
         model = plan.from_tensors(read_state_dict(Path(checkpoint)), str(checkpoint))
     elif pretrained:
-        from miil21k.zoo.download import fetch
+        from miil21k.zoo.conversion import fetch_safetensors
 
         weights = find_weights(name)
         cache = None if cache_dir is None else Path(cache_dir)
-        path = fetch(weights, revision=revision, cache_dir=cache, offline=offline)
+        path = fetch_safetensors(weights, revision=revision, cache_dir=cache, offline=offline)
         model = plan.from_tensors(read_state_dict(path), str(path))
     else:
         model = plan.fresh()

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import time
 import urllib.error
 import urllib.parse
@@ -22,7 +23,7 @@ from miil21k.errors import DownloadError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Transfer", "download_part", "open_url", "timeout_seconds"]
+__all__ = ["Transfer", "Unreachable", "download_part", "open_url", "require_connection", "timeout_seconds"]
 
 # The largest published checkpoint has 4.43 GB; a server that sends more than this sends something else.
 MAX_BYTES = 16 << 30
@@ -33,6 +34,10 @@ _MAX_WAIT = 60.0
 _SLOWEST = 256  # bytes per second over one timeout; slower counts as a stall
 _BLOCK = 1 << 18
 _RETRIED = {408, 425, 429, 500, 502, 503, 504}
+
+
+class Unreachable(DownloadError):
+    """No connection to the host came about: what else lies there need not be tried."""
 
 
 class _Retry(Exception):
@@ -140,7 +145,7 @@ def _attempt(transfer: Transfer) -> None:
         with error:
             _refused(transfer, error)
     except urllib.error.URLError as error:
-        raise _Retry(_plain(error.reason)) from None
+        raise Unreachable(_plain(error.reason)) from None  # urllib wraps what happens before the request is sent
     except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
         raise _Retry(_plain(error)) from None
 
@@ -156,6 +161,22 @@ def open_url(url: str, headers: dict[str, str], timeout: float, method: str = "G
     request = urllib.request.Request(url, headers=headers, method=method)  # noqa: S310 - the scheme was checked
     response: http.client.HTTPResponse = urllib.request.build_opener(_HttpOnly).open(request, timeout=timeout)
     return response
+
+
+def require_connection(url: str) -> None:
+    """Return once the host of `url` takes a connection, or when a proxy stands between.
+
+    Clients that retry for half a minute are not worth asking where there is no network. Raises Unreachable.
+    """
+    parts = urllib.parse.urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
+        return
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((host, port), timeout_seconds()).close()
+    except OSError as error:
+        raise Unreachable(_plain(error)) from None
 
 
 def _refused(transfer: Transfer, error: urllib.error.HTTPError) -> None:
