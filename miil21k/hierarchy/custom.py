@@ -166,6 +166,8 @@ def from_list(path: Path) -> LabelSpace:
         wnid = line.partition("#")[0].strip()
         if wnid in first:
             raise TreeError(f"{path}, line {number}: '{wnid}' stands in line {first[wnid]} already.")
+        if wnid and not (wnid[0] == "n" and len(wnid) == 9 and wnid[1:].isdecimal()):
+            raise TreeError(f"{path}, line {number}: '{wnid}' is no wnid ('n' and eight digits, like n02084071).")
         if wnid:
             first[wnid] = number
     if not first:
@@ -270,7 +272,7 @@ def _refuse_cycles(path: Path, by_key: dict[str, Row]) -> None:
             if row.parent is None:
                 break
             row = by_key[row.parent]
-        safe |= chain.keys()
+        safe.update(chain)
 
 
 def _from_official(path: Path) -> LabelSpace:

@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import nltk.data
 import pytest
 
 from miil21k.errors import Miil21kError, UnknownClass, UsageError
@@ -96,6 +97,7 @@ def test_a_list_may_hold_wnids_outside_of_imagenet(wordnet: WordNet, tmp_path: P
 def test_a_folder_without_wordnet_and_another_version_are_refused(wordnet: WordNet, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"No WordNet in .*data\.noun"), open_wordnet(tmp_path):
         pass
+    before = list(nltk.data.path)
     folder = next(f for f in WORDNET_FOLDERS if (f / "data.noun").is_file())
     copy = shutil.copytree(folder, tmp_path / "3.1", ignore=lambda _, names: [n for n in names if "." not in n])
     text = (folder / "data.adj").read_text(encoding="utf-8")
@@ -108,16 +110,7 @@ def test_a_folder_without_wordnet_and_another_version_are_refused(wordnet: WordN
     (copy / "index.noun").unlink()
     with pytest.raises(Miil21kError, match=r"nltk cannot read the WordNet in .*index\.noun"), open_wordnet(copy):
         pass
-
-
-def test_nltk_may_read_the_folder_only_while_it_is_open(wordnet: WordNet, tmp_path: Path) -> None:
-    import nltk.data
-
-    folder = next(f for f in WORDNET_FOLDERS if (f / "data.noun").is_file())
-    before = list(nltk.data.path)
-    with open_wordnet(folder):
-        pass
-    assert nltk.data.path == before
+    assert nltk.data.path == before  # nltk may read a folder only while it is open here
 
 
 def test_a_class_list_that_does_not_ship_is_refused() -> None:
