@@ -7,8 +7,8 @@ import difflib
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from miil21k.decode.probabilities import DEFAULT_RULE
 from miil21k.data.images import MAX_PIXELS
+from miil21k.decode.probabilities import DEFAULT_RULE
 from miil21k.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ class PredictOptions:
     offline: never touch the network; None asks `HF_HUB_OFFLINE`.
 
     Run: device `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; dtype `fp32`, `fp16` or `bf16`. batch_size: images per
-    forward pass. workers: threads that read and decode images, 0 decodes in the calling thread, None chooses.
-    threads: torch's threads inside one forward pass, None chooses.
+    forward pass. workers: threads that each read, decode and run batches; 0 does all in the calling thread.
+    threads: torch's threads inside one forward pass. None lets the predictor choose each of these.
 
     Image: img_size, the network's input edge in pixels; crop_pct, interpolation and crop_mode replace those of
     the weights when given. exif: apply the orientation that the camera stored. max_pixels: refuse larger images.
@@ -54,7 +54,7 @@ class PredictOptions:
 
     device: str = "auto"
     dtype: Dtype = "fp32"
-    batch_size: int = 32
+    batch_size: int | None = None
     workers: int | None = None
     threads: int | None = None
 

@@ -1,0 +1,211 @@
+"""Images in, predictions out: one per input, in order, its own."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard, cast, overload
+
+import numpy as np
+from PIL import Image
+
+from miil21k.backends import TorchBackend, available_cpus
+from miil21k.data.images import ImageInput, load_image
+from miil21k.data.transforms import crop_image, decode_edge, normalise
+from miil21k.errors import Miil21kError
+from miil21k.hierarchy.spaces import load_label_space
+from miil21k.predict.answers import Answerer
+from miil21k.predict.loading import load
+from miil21k.predict.options import PredictOptions, changed
+from miil21k.predict.prediction import Prediction, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
+
+    from numpy.typing import NDArray
+
+    from miil21k.backends import Backend
+    from miil21k.data.images import ImageSource
+
+__all__ = ["Predictor"]
+
+_MOST_WORKERS = 8
+
+
+class Predictor:
+    """A model that answers images with paths through the tree.
+
+    model: a name of the zoo (canonical or alias). None prefers `tresnet_m_21k` and falls back to `embedded` when that
+    is neither cached nor reachable; `notice` then says so, and a warning is logged. options, and keywords that
+    change them: see `PredictOptions` (`Predictor("embedded", hedge=0.8, topk=3)`).
+
+    Attributes: run, what all rows share. space, the label space of the answers. preprocess. backend. notice.
+    Raises UnknownModel, UsageError (an option, a device), LabelSpaceMismatch, DownloadError, CheckpointError,
+    MissingExtra.
+    """
+
+    def __init__(self, model: str | None = None, *, options: PredictOptions | None = None, **changes: Any) -> None:
+        self.options = changed(options or PredictOptions(), changes)
+        loaded = load(model, self.options)
+        wanted = self.options.label_space
+        self.space = loaded.space if wanted is None else load_label_space(wanted)
+        self._answerer = Answerer(loaded.space, self.space, loaded.head, self.options)
+        self.preprocess = loaded.preprocess
+        self.notice = loaded.notice
+        self.backend: Backend = TorchBackend(
+            loaded.model, loaded.space.num_classes, device=self.options.device, dtype=self.options.dtype
+        )
+        self.run = Run(
+            model=loaded.name,
+            label_space=self.space.name,
+            label_space_sha256=self.space.sha256,
+            removed_labels=self._answerer.removed_labels,
+            backend=self.backend.name,
+            device=self.backend.device,
+            dtype=self.backend.dtype,
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """Images per forward pass: the option, or 16 on a CPU and 64 on an accelerator."""
+        return self.options.batch_size or (16 if self.backend.device == "cpu" else 64)
+
+    @property
+    def workers(self) -> int:
+        """Threads that work on batches: the option, or one per CPU (at most 8)."""
+        return min(available_cpus(), _MOST_WORKERS) if self.options.workers is None else self.options.workers
+
+    @overload
+    def predict(self, images: ImageSource | ImageInput) -> Prediction: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def predict(
+        self, images: Iterable[ImageSource | ImageInput], *, progress: Callable[[int], None] | None = None
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self,
+        images: ImageSource | ImageInput | Iterable[ImageSource | ImageInput],
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> Prediction | list[Prediction]:
+        """Return one Prediction for one image, or a list of them for several, in order.
+
+        images: a path, encoded bytes, a binary file, a Pillow image, an array [H, W, 3] (or what else
+        `load_image` takes), an `ImageInput`, or an iterable of these; an array [B, H, W, 3] is several images.
+        progress: called after each image with how many are done. An unreadable image is a Prediction of status
+        `error`, not an exception. Raises LogitsError when the network gives NaN or infinite logits.
+        """
+        if _is_one(images):
+            with self.backend.threads(self.options.threads or available_cpus()):
+                return self._answer_batch([_named(images, 0)])[0]
+        answers = []
+        for answer in self.stream(cast("Iterable[ImageSource | ImageInput]", images)):
+            answers.append(answer)
+            if progress is not None:
+                progress(len(answers))
+        return answers
+
+    __call__ = predict
+
+    def stream(self, images: Iterable[ImageSource | ImageInput]) -> Iterator[Prediction]:
+        """Yield one Prediction per image, in order; arguments and errors as for `predict`.
+
+        Each worker thread takes the next `batch_size` images, reads, crops and runs them, so decoding and inference
+        overlap without waiting for each other. At most two batches per worker are in memory. Batches are cut by
+        position alone, unreadable images included: starting at a multiple of `batch_size` gives the same numbers.
+        While the iterator is open, torch's thread count for the process is that of `options.threads` (one per
+        worker unless told otherwise).
+        """
+        named = (_named(image, number) for number, image in enumerate(images))
+        batches = iter(lambda: list(islice(named, self.batch_size)), [])
+        workers = self.workers
+        threads = self.options.threads or max(1, available_cpus() // max(1, workers))
+        with self.backend.threads(threads):
+            if not workers:
+                for batch in batches:
+                    yield from self._answer_batch(batch)
+                return
+            pool = ThreadPoolExecutor(workers, thread_name_prefix="miil21k-predict")
+            try:
+                yield from _in_order(pool, self._answer_batch, batches, ahead=2 * workers)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _answer_batch(self, batch: list[ImageInput]) -> list[Prediction]:
+        height, width = self.preprocess.input_size[1:]
+        crops = np.zeros((len(batch), height, width, 3), np.uint8)  # an unreadable image keeps its place, black
+        errors: dict[int, str] = {}
+        for row, image in enumerate(batch):
+            crop = self._crop(image)
+            if isinstance(crop, str):
+                errors[row] = crop
+            else:
+                crops[row] = crop
+        if len(errors) == len(batch):
+            return [Prediction(image.name, self.run, error=errors[row]) for row, image in enumerate(batch)]
+        return self._answers(batch, crops, errors)
+
+    def _crop(self, image: ImageInput) -> NDArray[np.uint8] | str:
+        """Return what the network sees of `image`, uint8 [H, W, 3], or why it cannot be read."""
+        options = self.options
+        try:
+            loaded = load_image(
+                image.source() if callable(image.source) else image.source,
+                name=image.name,
+                exif=options.exif,
+                max_pixels=options.max_pixels,
+                reduce_to=decode_edge(self.preprocess),
+            )
+        except (Miil21kError, OSError) as error:
+            return str(error)
+        return crop_image(loaded, self.preprocess)
+
+    def _answers(self, batch: list[ImageInput], crops: NDArray[np.uint8], errors: dict[int, str]) -> list[Prediction]:
+        good = [row for row in range(len(batch)) if row not in errors]
+        outputs = self.backend.run(normalise(crops, self.preprocess), embed=self.options.embeddings)
+        answers = dict(zip(good, self._answerer.answer(outputs.logits[good]), strict=True))
+        predictions = []
+        for row, image in enumerate(batch):
+            if row in errors:
+                predictions.append(Prediction(image.name, self.run, error=errors[row]))
+                continue
+            embedding = None if outputs.embedding is None else outputs.embedding[row]
+            path, stop, topk, levels = answers[row]
+            predictions.append(Prediction(image.name, self.run, None, path, stop, topk, levels, embedding))
+        return predictions
+
+
+def _in_order(
+    pool: ThreadPoolExecutor,
+    work: Callable[[list[ImageInput]], list[Prediction]],
+    batches: Iterator[list[ImageInput]],
+    ahead: int,
+) -> Iterator[Prediction]:
+    """Yield the results of `work` in the order of `batches`, with at most `ahead` batches under way."""
+    pending: deque[Future[list[Prediction]]] = deque()
+    for batch in batches:
+        pending.append(pool.submit(work, batch))
+        if len(pending) == ahead:
+            yield from pending.popleft().result()
+    while pending:
+        yield from pending.popleft().result()
+
+
+def _is_one(images: object) -> TypeGuard[ImageSource | ImageInput]:
+    if isinstance(images, np.ndarray):
+        return images.ndim != 4
+    return isinstance(images, (str, Path, bytes, Image.Image, ImageInput, io.IOBase)) or hasattr(images, "read")
+
+
+def _named(image: ImageSource | ImageInput, number: int) -> ImageInput:
+    if isinstance(image, ImageInput):
+        return image
+    if isinstance(image, (str, Path)):
+        return ImageInput(str(image), image)
+    file = getattr(image, "filename", None) or getattr(image, "name", None)
+    return ImageInput(file if isinstance(file, str) and file else f"image {number}", image)
