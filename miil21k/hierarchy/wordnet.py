@@ -18,7 +18,7 @@ Instance hypernyms count as hypernyms.
 from __future__ import annotations
 
 import io
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,12 +131,13 @@ def open_wordnet(folder: Path | None = None) -> Iterator[WordNet]:
             "and unpack the archive), or name its folder with --wordnet DIR."
         )
     root = str(found.resolve())
+    streams = ExitStack()
     added = root not in nltk.data.path
     if added:
         nltk.data.path.append(root)  # nltk reads only below these folders; it reads lazily, so until we are done
     try:
         try:
-            reader = _reader(root)
+            reader = _reader(root, streams)
             version = reader.get_version()
         except (OSError, ValueError) as error:  # a file is missing, or nltk holds it for unsafe
             raise Miil21kError(f"nltk cannot read the WordNet in {root}: {error}") from None
@@ -144,6 +145,7 @@ def open_wordnet(folder: Path | None = None) -> Iterator[WordNet]:
             raise Miil21kError(f"{root} holds WordNet {version}; wnids are offsets of WordNet 3.0.")
         yield WordNet(reader)
     finally:
+        streams.close()
         if added:
             nltk.data.path.remove(root)
 
@@ -154,7 +156,8 @@ def _nltk_corpora() -> list[Path]:
     return [Path(str(folder)) / "corpora" / "wordnet" for folder in nltk.data.path]
 
 
-def _reader(root: str) -> Any:
+def _reader(root: str, streams: ExitStack) -> Any:
+    """Return nltk's reader of the folder `root`; closing `streams` closes its files, which nltk leaves open."""
     import warnings
 
     from nltk.corpus.reader.wordnet import WordNetCorpusReader
@@ -167,7 +170,7 @@ def _reader(root: str) -> Any:
                 kinds = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}
                 files = enumerate(_LEXICOGRAPHER_FILES.split())
                 return io.StringIO("".join(f"{n:02d}\t{f}\t{kinds[f.split('.')[0]]}\n" for n, f in files))
-            return super().open(file)
+            return streams.enter_context(super().open(file))
 
         def map_wn(self, version: str = "wordnet") -> None:
             """Skip the map to nltk's own corpus: it serves other languages, and needs that corpus installed."""
