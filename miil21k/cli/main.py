@@ -33,6 +33,7 @@ VERBS = {
     "models": "list the models of the zoo",
     "info": "show everything that is known about one model",
     "tree": "show, search, export or build label spaces",
+    "train": "train a model with semantic softmax or a baseline",
 }
 
 

@@ -13,6 +13,7 @@ import torch
 from miil21k.data.loader import EpochSampler, training_loader
 from miil21k.errors import UsageError
 from miil21k.train.journal import Journal, read_unreadable
+from miil21k.train.level_order import to_class_order
 from miil21k.train.optimization import Schedule, create_optimizer, freeze
 from miil21k.train.state import Progress, Trained, load_state, save_state, save_weights
 from miil21k.train.step import UpdateStep
@@ -265,12 +266,13 @@ class _Run:
         if not job.processes.is_main:
             return
         stamp = {**job.metadata, "epoch": str(epoch + 1), "update": str(progress.updates)}
-        save_weights(job.folder / "last.safetensors", self.trained.model.state_dict(), stamp)
+        save_weights(job.folder / "last.safetensors", to_class_order(self.trained.model.state_dict()), stamp)
         if self.trained.ema is not None:
-            save_weights(job.folder / "last_ema.safetensors", self.trained.ema.module.state_dict(), stamp)
+            averaged = to_class_order(self.trained.ema.module.state_dict())
+            save_weights(job.folder / "last_ema.safetensors", averaged, stamp)
         if is_best:
             stamp = {**stamp, job.metric: str(found.value)}
-            save_weights(job.folder / "best.safetensors", found.model.state_dict(), stamp)
+            save_weights(job.folder / "best.safetensors", to_class_order(found.model.state_dict()), stamp)
 
 
 class _Evaluated(NamedTuple):
