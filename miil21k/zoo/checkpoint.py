@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import warnings
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ _WRAPPERS = ("state_dict", "model")
 # Stored weights hardly compress; an archive that unpacks to far more than its size is an attack on the memory.
 _MAX_EXPANSION = 20
 # What torch's restricted unpickler says when a file asks for a function or class that is no tensor.
-_CODE_SIGNS = ("nsupported global", "nsupported class", "unrecognized function")
+_CODE_SIGNS = ("unsupported global", "unsupported class", "unrecognized function")
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -85,15 +86,17 @@ def _read_numpy(path: Path) -> dict[str, Tensor]:
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     # USI's files carry the argparse.Namespace of their training run: plain attributes, no code.
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings(), path.open("rb") as file:
+            warnings.simplefilter("ignore", UserWarning)  # an unusual pickle protocol: it loads, or it is refused
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if any(sign in str(error) for sign in _CODE_SIGNS):
+        if any(sign in str(error).lower() for sign in _CODE_SIGNS):
             raise CheckpointError(
                 f"{path} is refused: opening it would run code from the file. "
                 "Where you trust it, convert it to safetensors."
             ) from None
-        raise _damaged(path, error) from None
+        # torch's own message advises to switch the protection off.
+        raise _damaged(path, "no pickle of tensors") from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise _damaged(path, error) from None
     return _tensors(content, path)
@@ -114,7 +117,7 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in content.items()}
 
 
-def _damaged(path: Path, error: Exception) -> CheckpointError:
+def _damaged(path: Path, error: Exception | str) -> CheckpointError:
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
     return CheckpointError(f"{path} is damaged or no checkpoint ({reason[:160]}). Download it again.")
 
