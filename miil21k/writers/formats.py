@@ -26,7 +26,6 @@ _SUFFIXES = {
     ".tsv": "tsv",
     ".parquet": "parquet",
     ".pq": "parquet",
-    ".txt": "table",
 }
 
 
