@@ -13,7 +13,7 @@ from miil21k.errors import UsageError
 from miil21k.train.evaluation import Evaluation, levels_of
 from miil21k.train.job import augmentation_of, choose_space, create_network, own_folder, run_id_of
 from miil21k.train.level_order import head_order, to_level_order
-from miil21k.train.loop import Job, train
+from miil21k.train.loop import Job, create_sampler, train
 from miil21k.train.objectives import create_objective
 from miil21k.train.processes import join_processes, leave_processes, pick_device
 from miil21k.train.teachers import load_teacher
@@ -73,6 +73,7 @@ def _assemble(request: Request, device: torch.device, processes: Processes) -> t
     source = processes.first(lambda: open_source(request.data, request.shard_cache))
     space = choose_space(request, source)
     images = label_images(source, space, partial=request.partial)
+    create_sampler(recipe, len(images), processes)  # refuses too few images while nothing is written
     model, card = processes.first(lambda: create_network(request, space))
     teacher = processes.first(lambda: load_teacher(recipe, space, card.preprocess, card.head))
     model = _placed(model, request, device, processes)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from miil21k.train.recipes import Recipe
     from miil21k.zoo.schema import Preprocess
 
-__all__ = ["Job", "Report", "train"]
+__all__ = ["Job", "Report", "create_sampler", "train"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,18 @@ class Report:
     metrics: Mapping[str, float] | None = None
 
 
+def create_sampler(recipe: Recipe, images: int, processes: Processes) -> EpochSampler:
+    """Return the batches of a run over so many images; raises UsageError when they do not fill one update."""
+    repeats = recipe.repeats if processes.world > 1 else 1
+    sampler = EpochSampler(images, recipe.batch_size, recipe.seed, processes.rank, processes.world, repeats)
+    if sampler.num_batches < recipe.accumulate:
+        raise UsageError(
+            f"{images} images give {sampler.num_batches} batches, fewer than accumulate={recipe.accumulate}: lower "
+            "--batch-size or accumulate."
+        )
+    return sampler
+
+
 def train(job: Job, report: Callable[[Report], None], *, resume: bool = False) -> Progress:
     """Run `job` to its end and return where it ended; writes `last`, `best`, the state and the journal.
 
@@ -95,20 +107,8 @@ class _Run:
     def __init__(self, job: Job, report: Callable[[Report], None], resume: bool) -> None:
         recipe, processes = job.recipe, job.processes
         self.job, self.report = job, report
-        self.sampler = EpochSampler(
-            len(job.images),
-            recipe.batch_size,
-            recipe.seed,
-            processes.rank,
-            processes.world,
-            recipe.repeats if processes.world > 1 else 1,
-        )
+        self.sampler = create_sampler(recipe, len(job.images), processes)
         self.updates_per_epoch = self.sampler.num_batches // recipe.accumulate
-        if not self.updates_per_epoch:
-            raise UsageError(
-                f"{len(job.images)} images give {self.sampler.num_batches} batches, fewer than accumulate="
-                f"{recipe.accumulate}: lower --batch-size or accumulate."
-            )
         frozen = freeze(job.model, recipe.freeze) if recipe.freeze else ()
         self.trained = _make_trained(job.model, recipe)
         # The schedule writes initial rates into the optimizer's groups, which a state file then replaces by equal ones.

@@ -10,12 +10,15 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file
 from shapes import shape_space, write_folders
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COMMON = ["-m", "test_vit", "--epochs", "2", "--lr", "1e-3", "--precision", "fp32", "--device", "cpu"]
 COMMON += ["-j", "0", "--log-every", "1", "--set", "pretrained=false", "--set", "clip_grad=1.0", "--image-size", "32"]

@@ -93,6 +93,7 @@ def test_freezing_a_part_by_name_and_refusing_an_unknown_one() -> None:
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(UsageError, match="No optimizer 'adum'"):
         create_optimizer(_net(), Recipe("cross_entropy", optimizer="adum"))
+    recipe = Recipe("cross_entropy", schedule="cosinus")
+    optimizer = create_optimizer(_net(), recipe)
     with pytest.raises(UsageError, match="schedule 'cosinus'"):
-        recipe = Recipe("cross_entropy", schedule="cosinus")
-        Schedule(create_optimizer(_net(), recipe), recipe, 10)
+        Schedule(optimizer, recipe, 10)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import runs
@@ -15,7 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from miil21k.errors import CheckpointError, CheckpointMismatch, UsageError
-from miil21k.train.loop import Report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from miil21k.train.loop import Report
 
 FULL = replace(runs.TINY, epochs=3, ema_decay=0.9, dropout=0.2, random_erase=0.5, hflip=0.5)
 
@@ -127,7 +131,7 @@ def test_another_configuration_is_not_resumed_and_a_run_is_not_overwritten(shape
     runs.run(shapes / "train", tmp_path / "run", recipe)
     with pytest.raises(UsageError, match="holds a run already: go on with --resume"):
         runs.run(shapes / "train", tmp_path / "run", recipe)
-    with pytest.raises(UsageError, match="is another one: lr was 0.003, is 0.001"):
+    with pytest.raises(UsageError, match=r"is another one: lr was 0\.003, is 0\.001"):
         runs.run(shapes / "train", tmp_path / "run", replace(recipe, lr=1e-3), resume=True)
 
 
