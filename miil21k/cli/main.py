@@ -33,6 +33,10 @@ VERBS = {
     "models": "list the models of the zoo",
     "info": "show everything that is known about one model",
     "tree": "show, search, export or build label spaces",
+    "fetch": "download weights ahead of their use",
+    "verify": "recompute the digests of cached weights",
+    "bundle": "carry weights to a machine without a network",
+    "doctor": "show versions, devices, caches and reachability, and what to do",
     "train": "train a model with semantic softmax or a baseline",
 }
 
