@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import pickle
 import warnings
 import zipfile
@@ -50,13 +51,19 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
+    """Return the tensors, in the order of the file that this one was converted from where that is written down."""
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
-    except SafetensorError as error:
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            order = json.loads((file.metadata() or {}).get("tensor_order", "[]"))
+    except (SafetensorError, ValueError) as error:
         raise _damaged(path, error) from None
+    if sorted(order) == sorted(tensors):
+        return {name: tensors[name] for name in order}
+    return tensors
 
 
 def _read_archive(path: Path) -> dict[str, Tensor]:

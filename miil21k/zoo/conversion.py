@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -81,7 +82,9 @@ def _save(tensors: dict[str, Tensor], target: Path, origin: str) -> None:
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".safetensors")
     os.close(handle)
     try:
-        save_file(tensors, name, metadata={"format": "pt", "converted_from_sha256": origin})
+        # safetensors sorts; one published layout (LeViT) is known by the order of its tensors alone.
+        order = json.dumps(list(tensors))
+        save_file(tensors, name, metadata={"format": "pt", "converted_from_sha256": origin, "tensor_order": order})
         write_atomically(digest_path(target), sha256_of(Path(name)).encode())
         Path(name).replace(target)
     except SafetensorError as error:  # how the library reports a full disk
