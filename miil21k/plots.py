@@ -23,11 +23,11 @@ DPI = 150
 # All lengths are inches.
 MARGIN = 0.3
 IMAGE_WIDTH = 3.6
-NAMES = 2.75  # column of names
-BARS = 1.9  # a bar of probability 1
+NAMES = 2.5  # column of names
+BARS = 2.1  # a bar of probability 1
 NUMBERS = 0.5
 LINE = 0.2
-ROW_GAP = 0.13
+ROW_GAP = 0.09
 INDENT = 0.13
 POINTS_PER_INCH = 72
 SIZE = 10.0  # font points
@@ -100,7 +100,7 @@ def _place_image(figure: Any, image: Image.Image, size: tuple[float, float]) -> 
     shown = image.copy()
     shown.thumbnail((int(IMAGE_WIDTH * DPI * 2), int((height - 2 * MARGIN) * DPI * 2)))
     box = (MARGIN / width, MARGIN / height, IMAGE_WIDTH / width, 1 - 2 * MARGIN / height)
-    axes = figure.add_axes(box, anchor="NW", xticks=[], yticks=[])
+    axes = figure.add_axes(box, anchor="N", xticks=[], yticks=[])
     axes.imshow(shown, aspect="equal", interpolation="antialiased" if shown.width > 64 else "nearest")
     for spine in axes.spines.values():
         spine.set(linewidth=0.5, color=GREY)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from miil21k.data.images import ImageInput
-    from miil21k.predict.prediction import Prediction, Run
+    from miil21k.predict.prediction import Prediction
     from miil21k.predict.predictor import Predictor
 
 __all__ = ["execute"]
@@ -89,7 +89,7 @@ class Batch:
             return int(self._failed > 0)
         predictor = Predictor(self._args.model, options=self._options)
         before, inputs = self._resumed(predictor.batch_size)
-        self._say_who_answers(predictor.run)
+        self._say_who_answers(predictor)
         self._sink.begin(predictor.run, predictor.space)
         if self._embeddings is not None:
             self._embeddings.begin(before.rows)
@@ -204,9 +204,13 @@ class Batch:
         elif self._failed and self._rows > 1:
             self._note(f"{rows}, {self._failed} of the inputs failed")
 
-    def _say_who_answers(self, run: Run) -> None:
-        if not self._card:
+    def _say_who_answers(self, predictor: Predictor) -> None:
+        run = predictor.run
+        if not self._card or self._args.verbose:
             self._note(f"{run.model} on {run.device} ({run.dtype}), label space {run.label_space}")
+        if self._args.verbose:
+            self._note(f"batches of {predictor.batch_size}, threads that read: {predictor.workers}")
+            self._note(f"label space {run.label_space_sha256}, {predictor.preprocess}")
 
     def _note(self, text: str) -> None:
         if not self._args.quiet:
