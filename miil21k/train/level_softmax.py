@@ -14,12 +14,15 @@ is always done, since looking would wait for the device.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.autograd.function import once_differentiable
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from miil21k.train.level_order import LevelTable
 
 __all__ = ["level_cross_entropy"]
@@ -59,7 +62,7 @@ class _LevelCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, logits: torch.Tensor, targets: torch.Tensor, levels: LevelTable, smoothing: float
     ) -> torch.Tensor:
-        with torch.autocast(logits.device.type, enabled=False):
+        with _without_autocast(logits.device.type):
             probs, mass, losses = _passes(logits, targets, levels, smoothing)
         ctx.save_for_backward(logits, targets, mass)
         ctx.probs, ctx.levels, ctx.smoothing = probs, levels, smoothing
@@ -71,7 +74,7 @@ class _LevelCrossEntropy(torch.autograd.Function):
         logits, targets, mass = ctx.saved_tensors
         levels: LevelTable = ctx.levels
         share = torch.where(targets >= 0, grad_losses / logits.shape[0], 0.0)
-        with torch.autocast(logits.device.type, enabled=False):
+        with _without_autocast(logits.device.type):
             # The buffer becomes the gradient. A second backward pass through the same graph computes it anew.
             grad, ctx.probs = ctx.probs, None
             if grad is None:
@@ -80,6 +83,11 @@ class _LevelCrossEntropy(torch.autograd.Function):
             for rows in _row_blocks(grad):
                 _scale_in_place(grad[rows], share[rows] / mass[rows], floor[rows], levels)
         return grad.scatter_add_(1, _columns(targets, levels), (ctx.smoothing - 1) * share), None, None, None
+
+
+def _without_autocast(device: str) -> AbstractContextManager[None]:
+    # Sums by matrix product must keep their precision.
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def _passes(
