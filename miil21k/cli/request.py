@@ -19,7 +19,7 @@ __all__ = ["existing_output", "fingerprint", "predict_options"]
 _SAME_NAME = (
     *("checkpoint", "label_space", "revision", "cache_dir", "offline", "device", "dtype", "batch_size", "workers"),
     *("img_size", "crop_pct", "crop_mode", "interpolation", "max_pixels"),
-    *("topk", "threshold", "hedge", "under", "include_removed_labels", "levels"),
+    *("topk", "threshold", "hedge", "include_removed_labels", "levels"),
 )
 # Rows do not depend on these, or the note of an unfinished output records what they led to.
 _FREE = {"workers", "threads", "offline", "cache_dir", "device"}
@@ -30,12 +30,14 @@ def predict_options(args: argparse.Namespace) -> PredictOptions:
     given = {name: value for name in _SAME_NAME if (value := getattr(args, name)) is not None}
     given |= {"max_depth": args.level, "exif": not args.no_exif, "embeddings": args.embeddings is not None}
     given |= {"classes": _wnids(args.classes), "exclude": _wnids(args.exclude)}
+    if args.under is not None:
+        given["under"] = tuple(args.under)
     if args.no_hedge:
         given["hedge"] = None
     return PredictOptions(**given)
 
 
-def _wnids(text: str | None) -> list[str] | None:
+def _wnids(text: str | None) -> tuple[str, ...] | None:
     """Return the wnids of a comma-separated list, or of a file with one per line (what follows a wnid is ignored)."""
     if text is None:
         return None
@@ -47,7 +49,7 @@ def _wnids(text: str | None) -> list[str] | None:
         found = [part.strip() for part in text.split(",") if part.strip()]
     if not found:
         raise UsageError(f"'{text}' names no wnid.")
-    return found
+    return tuple(found)
 
 
 def fingerprint(args: argparse.Namespace, options: PredictOptions) -> dict[str, Any]:
