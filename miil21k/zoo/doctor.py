@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from miil21k.zoo.schema import Weights
 
-__all__ = ["Examination", "Host", "Place", "examine"]
+__all__ = ["Examination", "Host", "Place", "ask_hosts", "checkpoint_hosts", "examine"]
 
 _PACKAGES = (
     *("torch", "timm", "numpy", "pillow", "onnxruntime", "huggingface_hub", "safetensors", "nltk"),
@@ -102,7 +102,7 @@ def examine(
     cache = Cache.at(cache_dir)
     no_network = is_offline(offline)
     versions: dict[str, str | None] = {"python": platform.python_version(), "miil21k": __version__, **dict(_versions())}
-    hosts = () if no_network else _ask_all(_addresses(), timeout)
+    hosts = () if no_network else ask_hosts(checkpoint_hosts(), timeout)
     places = (_place("files of mirrors and bundles", cache.root), _place("files of the Hub", cache.hub))
     cached = tuple(w.name for w in load_manifest().models if cached_path(w, cache_dir=cache_dir) is not None)
     embedded = cached_path(find_weights("embedded"), cache_dir=cache_dir) is not None
@@ -148,7 +148,7 @@ def _place(what: str, path: Path) -> Place:
     )
 
 
-def _addresses() -> dict[str, str]:
+def checkpoint_hosts() -> dict[str, str]:
     """Return one address per host that holds checkpoints, the Hub first; each is a real file's."""
     found: dict[str, str] = {}
     for weights in load_manifest().models:
@@ -167,7 +167,8 @@ def _only_on(host: str, weights: Weights) -> bool:
     return hosts == {host}
 
 
-def _ask_all(addresses: dict[str, str], timeout: float) -> tuple[Host, ...]:
+def ask_hosts(addresses: dict[str, str], timeout: float) -> tuple[Host, ...]:
+    """Return what each host answers to a HEAD for its address, all asked at once. timeout: seconds."""
     with ThreadPoolExecutor(max_workers=max(1, len(addresses))) as pool:
         return tuple(pool.map(_ask, addresses, addresses.values(), repeat(timeout)))
 

@@ -57,7 +57,10 @@ class _HttpOnly(urllib.request.HTTPRedirectHandler):
         scheme = urllib.parse.urlsplit(newurl).scheme
         if scheme not in ("http", "https") or (req.type == "https" and scheme == "http"):
             raise DownloadError(f"redirected from {req.type} to an address with '{scheme}:', which is refused")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+        following = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if following is not None:
+            following.method = req.get_method()  # Python before 3.13 turns a HEAD into a GET here
+        return following
 
 
 def timeout_seconds() -> float:
