@@ -58,7 +58,7 @@ def predict() -> Callable[..., int]:
     load, loaded = predictor.load, {}
 
     def load_once(name: str, options: Any) -> Any:
-        key = (name, options.img_size)  # of what these tests change, all that makes another network
+        key = (name, options.img_size, options.dtype)  # of what these tests change, all that makes another network
         if key not in loaded:
             loaded[key] = load(name, options)
         return loaded[key]
