@@ -25,7 +25,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `miil21k fetch`."""
     parser.add_argument("names", nargs="+", metavar="NAME", help="names or aliases, e.g. tresnet_m_21k")
     parser.add_argument("--dry-run", action="store_true", help="show the sources in order, and what is cached")
-    parser.add_argument("--force", action="store_true", help="forget the cached file and its pinned digest first")
+    parser.add_argument(
+        "--force", action="store_true", help="download anew, and replace the cached file and its pinned digest"
+    )
     parser.add_argument("--revision", help="branch, tag or commit of the Hub repository")
     parser.add_argument("--cache-dir", metavar="DIR", help="keep the files here")
     parser.add_argument("--offline", action="store_true", default=None, help="never connect: cached files only")
@@ -39,12 +41,12 @@ def run(args: argparse.Namespace) -> int:
 
     rows = [find_weights(name) for name in args.names]
     if args.force and is_offline(args.offline):
-        raise UsageError("--force removes the cached file, which cannot be replaced while the network is off limits.")
+        raise UsageError("--force downloads anew, but the network is off limits.")
     cache = Cache.at(args.cache_dir)
     failed = False
     for weights in rows:
         try:
-            answer = _plan(weights, cache, args) if args.dry_run else _fetch(weights, cache, args)
+            answer = _plan(weights, cache, args) if args.dry_run else _fetch(weights, args)
         except Miil21kError as error:
             failed = True
             answer = {"name": weights.name, "status": "error", "error": str(error)}
@@ -55,19 +57,14 @@ def run(args: argparse.Namespace) -> int:
     return int(failed)
 
 
-def _fetch(weights: Weights, cache: Cache, args: argparse.Namespace) -> dict[str, Any]:
-    from miil21k.zoo.download import obtain
+def _fetch(weights: Weights, args: argparse.Namespace) -> dict[str, Any]:
+    from miil21k.zoo.download import fetch_anew, obtain
 
+    shown = False if args.quiet else None
     if args.force:
-        for source in weights.sources:
-            cache.forget(source, args.revision)
-    found = obtain(
-        weights,
-        revision=args.revision,
-        cache_dir=args.cache_dir,
-        offline=args.offline,
-        progress=False if args.quiet else None,
-    )
+        found = fetch_anew(weights, revision=args.revision, cache_dir=args.cache_dir, progress=shown)
+    else:
+        found = obtain(weights, revision=args.revision, cache_dir=args.cache_dir, offline=args.offline, progress=shown)
     return {
         "name": weights.name,
         "status": "ok",

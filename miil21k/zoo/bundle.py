@@ -215,6 +215,8 @@ def _check_texts(tar: tarfile.TarFile, index: BundleIndex, path: Path) -> None:
                 "use the same version on both machines."
             )
         if folder == "calibration":
+            if name.removesuffix(".json") not in {entry.name for entry in index.entries}:
+                raise BundleError(f"{path}: '{member.name}' belongs to no weights of this bundle.")
             _calibration(text, f"{path}: '{member.name}'", BundleError)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +17,6 @@ from miil21k.zoo.manifest import find_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 NAME = "mobilenetv3_large_100.miil_in21k"
 CONTENT = save({"head.weight": np.arange(1000, dtype=np.float32)})
@@ -75,7 +76,31 @@ def test_force_replaces_a_file_that_was_replaced_on_purpose(
     capsys.readouterr()
     assert main(["fetch", NAME, "--cache-dir", str(tmp_path), "-q", "--force"]) == 0
     assert (tmp_path / capsys.readouterr().out.strip()).read_bytes() == other
+    assert main(["verify", NAME, "--cache-dir", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("ok ") == 1, "the old file is gone from the Hub's cache too"
     assert main(["fetch", NAME, "--cache-dir", str(tmp_path), "--force", "--offline"]) == 2
+
+
+def test_force_keeps_the_old_file_where_nothing_new_comes(
+    hub: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["fetch", NAME, "--cache-dir", str(tmp_path), "-q"]) == 0
+    path = tmp_path / capsys.readouterr().out.strip()
+    row = find_weights(NAME)
+    only_hub = dataclasses.replace(row, sources=row.sources[:1])  # its mirrors are real hosts
+    monkeypatch.setattr("miil21k.cli.fetch.find_weights", lambda name: only_hub)
+    hub.repos.clear()
+    assert main(["fetch", NAME, "--cache-dir", str(tmp_path), "-q", "--force"]) == 1
+    assert "HTTP 401" in capsys.readouterr().err
+    assert path.read_bytes() == CONTENT
+    assert main(["fetch", NAME, "--cache-dir", str(tmp_path), "--offline"]) == 0
+
+
+def test_force_leaves_the_file_of_a_package_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fetch", "embedded", "--cache-dir", str(tmp_path), "--force"]) == 0
+    path = Path(capsys.readouterr().out.strip())
+    assert path.stat().st_size == 18_826_032
+    assert not path.is_relative_to(tmp_path)
 
 
 def test_an_unknown_name_is_a_usage_error_before_anything_is_fetched(

@@ -240,6 +240,12 @@ def test_another_label_space_under_a_known_name_is_refused(bundle: Path, tmp_pat
     _refused(path, tmp_path / "there", BundleError, "'fall11' is not the one of this miil21k")
 
 
+def test_a_calibration_of_weights_outside_the_bundle_is_refused(bundle: Path, tmp_path: Path) -> None:
+    members = _sealed({**_members(bundle), "calibration/tresnet_m.miil_in21k.json": b"{}"})
+    path = _write(tmp_path / "bad.tar", members)
+    _refused(path, tmp_path / "there", BundleError, "belongs to no weights of this bundle")
+
+
 def test_a_source_that_nobody_published_is_refused(bundle: Path, tmp_path: Path) -> None:
     members = _with_index(_members(bundle), lambda index: index["entries"][0]["source"].update(repo="evil/net"))
     path = _write(tmp_path / "bad.tar", members)

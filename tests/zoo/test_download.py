@@ -99,6 +99,16 @@ def test_a_hub_that_is_busy_or_cuts_the_line_still_gives_the_file(hub: HubServer
     ]
 
 
+def test_a_hub_that_says_nothing_is_left_for_the_mirror(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "0.2")
+    hub.head_faults["/"] = [Fault(silent=0.6)]
+    mirror = mirror_source(hub.mirror("/m/net.safetensors", CONTENT).replace("127.0.0.1", "localhost"))
+    assert obtain(row_with(hub_source(), hub_source("timm/b"), mirror), cache_dir=tmp_path).source == mirror
+    assert hub.count("HEAD") == 1, "the second repository is not waited for"
+
+
 def test_wrong_bytes_from_the_hub_are_noticed_by_its_own_digest_and_removed(hub: HubServer, tmp_path: Path) -> None:
     hub.publish("timm/net", "model.safetensors", CONTENT)
     hub.faults["/cdn/"] = [Fault(body=OTHER)]

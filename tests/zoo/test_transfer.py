@@ -12,7 +12,7 @@ from hub_server import Fault, HubServer
 
 from miil21k.errors import DownloadError
 from miil21k.zoo import transfer as transfer_module
-from miil21k.zoo.transfer import Transfer, Unreachable, download_part, require_connection
+from miil21k.zoo.transfer import Transfer, Unreachable, download_part, require_answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -205,6 +205,16 @@ def test_a_port_where_nobody_listens_is_given_up_at_once(hub: HubServer, tmp_pat
     with pytest.raises(Unreachable, match="refused"):
         download_part(Transfer(f"{url}/file.bin", tmp_path / "x.part"))
     with pytest.raises(Unreachable, match="refused"):
-        require_connection(url)
+        require_answer(url)
     assert time.monotonic() - start < 1
     hub.__enter__()  # for the fixture's exit
+
+
+def test_a_host_that_answers_anything_is_reachable_and_a_silent_one_is_not(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_answer(hub.url)  # 404: there is nothing at the root
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "0.2")
+    hub.head_faults["/"] = [Fault(silent=0.6)]
+    with pytest.raises(Unreachable, match="timed out"):
+        require_answer(hub.url)
