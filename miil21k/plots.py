@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from miil21k.predict.prediction import Node, Prediction, Stop
+    from miil21k.predict.prediction import Node, Prediction
 
 __all__ = ["draw_prediction", "require_matplotlib"]
 
@@ -145,15 +145,6 @@ def _footer(prediction: Prediction) -> str:
     if prediction.stop is not None and not prediction.stop.calibrated:
         parts.append("uncalibrated")
     return "  ·  ".join(parts)
-
-
-def _why(stop: Stop) -> str:
-    return {
-        "leaf": "a leaf of the tree",
-        "hedge": f"nothing below is {stop.hedge:g} sure" if stop.hedge else "",
-        "depth": "cut at the depth that was asked for",
-        "restriction": "nothing below is allowed",
-    }[stop.reason]
 
 
 class _Panel:

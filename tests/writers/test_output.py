@@ -41,6 +41,7 @@ def resume(path: Path, layout: Layout, chunk: int, skips: bool = False) -> int:
     _, start = already_done(file.rows(), names, skips=skips, chunk=chunk, path=path)
     file.keep(start.end)
     file.begin(RUN)
+    assert path.stat().st_size == max(start.end, len(layout.header))  # nothing torn is left in between
     todo = NAMES[start.inputs :]
     for name in todo:
         if not (skips and name in BAD):
