@@ -123,7 +123,7 @@ def draw(path: Path) -> None:
     left.set(xlim=(4, 1300), ylim=(71.5, 86))
     right.set(xlim=(14, 140), ylim=(72.5, 78.2))
     left.legend(
-        loc="lower right", frameon=False, title="filled: free to use, hollow: CC-BY-NC\ncross: only in the MIIL bucket"
+        loc="lower right", frameon=False, title="filled: MIT or Apache-2.0, hollow: CC-BY-NC\ncross: only in the MIIL bucket"
     )
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)

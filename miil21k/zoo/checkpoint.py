@@ -15,7 +15,7 @@ import torch
 from miil21k.errors import CheckpointError, CheckpointMismatch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -129,17 +129,14 @@ def _damaged(path: Path, error: Exception | str) -> CheckpointError:
     return CheckpointError(f"{path} is damaged or no checkpoint ({reason[:160]}). Download it again.")
 
 
-def fit(model: nn.Module, state_dict: Mapping[str, Tensor], name: str, *, may_lack: Iterable[str] = ()) -> None:
+def fit(model: nn.Module, state_dict: Mapping[str, Tensor], name: str) -> None:
     """Put the tensors into the model, by assignment; parameters keep the model's dtype and requires_grad.
 
-    name: what the checkpoint is called in messages. may_lack: prefixes of modules that the checkpoint need not
-    hold; they keep their values, as do the batch counters of layouts that have none.
+    name: what the model is called in messages. Batch counters, which some layouts do not hold, may be missing.
     Raises CheckpointMismatch that lists every kind of missing, unexpected and mis-shaped tensor.
     """
     own = model.state_dict()
-    optional = tuple(may_lack)
-    missing = [k for k in own.keys() - state_dict.keys() if not k.endswith("num_batches_tracked")]
-    missing = sorted(k for k in missing if not (optional and k.startswith(optional)))
+    missing = sorted(k for k in own.keys() - state_dict.keys() if not k.endswith("num_batches_tracked"))
     unexpected = sorted(state_dict.keys() - own.keys())
     misshaped = [
         f"{k} {tuple(state_dict[k].shape)} instead of {tuple(own[k].shape)}"
