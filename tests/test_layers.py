@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "miil21k"
 # room -> (rank, third-party packages it may import). A room may import rooms of lower rank and itself.
 LAYERS: dict[str, tuple[int, set[str]]] = {
     "errors": (0, set()),
+    "files": (0, set()),
     "versions": (0, set()),
     "hierarchy": (1, {"numpy", "nltk", "torch", "timm"}),
     "decode": (2, {"numpy"}),

@@ -38,6 +38,8 @@ VERBS = {
     "bundle": "carry weights to a machine without a network",
     "doctor": "show versions, devices, caches and reachability, and what to do",
     "train": "train a model with semantic softmax or a baseline",
+    "validate": "measure a model on labelled images",
+    "calibrate": "make the probabilities of a model trustworthy",
 }
 
 

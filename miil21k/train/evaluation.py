@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from miil21k.train.level_order import LevelTable
     from miil21k.train.processes import Processes
     from miil21k.train.recipes import Recipe
-    from miil21k.zoo.schema import Preprocess
+    from miil21k.zoo.schema import HeadKind, Preprocess
 
 __all__ = ["Evaluation", "levels_of"]
 
@@ -39,25 +39,28 @@ def levels_of(tree: Tree, deepest: Deepest) -> LevelTable | None:
 class Evaluation:
     """Counts a model's hits on a validation set; every image counts once, however many processes share the work.
 
-    `top1`, `top5`: shares of images whose class has the largest logit or one of the five largest (from six classes
-    on). `semantic_top1`: semantic accuracy over the levels of the recipe, micro over (image, level that its label
-    reaches), for trees with a logit for every node. All in [0, 1]. `miil21k validate` gives every other metric.
+    `semantic_top1`: semantic accuracy over the levels of the recipe, micro over (image, level that its label reaches),
+    for trees with a logit for every node. For a level_softmax head, whose logits compare within a level only,
+    `own_level_top1`: the share of images whose class wins its own level. For other heads `top1` and `top5` (from six
+    classes on): the class has the largest logit, or one of the five largest. All in [0, 1]. `miil21k validate` gives
+    every other metric.
     """
 
     images: LabelledImages
+    head: HeadKind
     preprocess: Preprocess
     recipe: Recipe
     processes: Processes
     workers: int = 0
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """Return the fractions for `model`, which must be in eval mode."""
+        """Return the fractions for `model`, which must be in eval mode; UsageError when no image can be read."""
         device = next(model.parameters()).device
         levels = levels_of(self.images.space.tree, self.recipe.deepest)
         levels = levels.to(device) if levels is not None else None
         in_levels = levels is not None and head_order(model.get_classifier()) == "level"  # type: ignore[operator]
         share = (self.processes.rank, self.processes.world)
-        hits = torch.zeros(5, dtype=torch.int64, device=device)
+        hits = torch.zeros(6, dtype=torch.int64, device=device)
         dtype = PRECISION[self.recipe.precision]
         for batch in evaluation_loader(self.images, self.preprocess, self.recipe.batch_size, self.workers, share):
             if not batch.labels.numel():
@@ -69,31 +72,34 @@ class Evaluation:
         return self._fractions(hits)
 
     def _fractions(self, hits: torch.Tensor) -> dict[str, float]:
-        seen, first, five, level_hits, level_cells = self.processes.sum(hits.tolist())
+        seen, first, five, own, right, reached = self.processes.sum(hits.tolist())
         if not seen:
-            return {}
-        found = {"top1": first / seen}
+            raise UsageError("None of the validation images can be read.")
+        found = {"semantic_top1": right / reached} if reached else {}
+        if self.head == "level_softmax" and reached:
+            return {**found, "own_level_top1": own / seen}
+        found["top1"] = first / seen
         if self.images.space.num_classes > 5:
             found["top5"] = five / seen
-        if level_cells:
-            found = {"semantic_top1": level_hits / level_cells, **found}
         return found
 
 
 def _hits(logits: torch.Tensor, labels: torch.Tensor, levels: LevelTable | None, in_levels: bool) -> torch.Tensor:
-    """Return int64 [5]: images, hits of the first logit, of the first five, of levels, and levels reached.
+    """Return int64 [6]: images; hits of the first logit, of the first five, of the own level, of all levels; levels.
 
     in_levels: the columns of the logits stand in level order.
     """
     own = levels.column[labels] if levels is not None and in_levels else labels
     found = logits.topk(min(5, logits.shape[1]), dim=1).indices == own[:, None]
     counts = [torch.full_like(own[:1], labels.numel()).sum(), found[:, 0].sum(), found.any(1).sum()]
-    right, reached = torch.zeros_like(counts[0]), torch.zeros_like(counts[0])
+    right, reached, deepest = torch.zeros_like(counts[0]), torch.zeros_like(counts[0]), torch.zeros_like(found[:, 0])
     if levels is not None:
         z = logits if in_levels else logits.index_select(1, levels.order)
         targets = levels.targets[labels]
         for level, (start, stop) in enumerate(levels.bounds):
             target = targets[:, level]
-            right += (z[:, start:stop].argmax(1) + start == target).sum()  # the target of an unreached level is -1
+            hit = z[:, start:stop].argmax(1) + start == target  # the target of an unreached level is -1
+            deepest = torch.where(target >= 0, hit, deepest)
+            right += hit.sum()
             reached += (target >= 0).sum()
-    return torch.stack([*counts, right, reached])
+    return torch.stack([*counts, deepest.sum(), right, reached])

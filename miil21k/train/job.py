@@ -15,7 +15,8 @@ from miil21k.data.datasets import matching_space
 from miil21k.errors import UsageError
 from miil21k.hierarchy.custom import load_own
 from miil21k.hierarchy.spaces import LABEL_SPACES, load_label_space
-from miil21k.train.journal import installed_versions, read_config, write_config
+from miil21k.train.journal import read_config, write_config
+from miil21k.versions import installed_versions
 from miil21k.zoo.schema import Preprocess
 from miil21k.zoo.strict_json import to_json
 from miil21k.zoo.trained import TrainedCard, load_trained, read_card

@@ -129,7 +129,7 @@ def _evaluation(request: Request, card: TrainedCard, processes: Processes) -> Ev
         return None
     source = processes.first(lambda: open_source(str(request.val), request.shard_cache))
     images = label_images(source, card.space, partial=True)
-    return Evaluation(images, card.preprocess, request.recipe, processes, request.workers)
+    return Evaluation(images, card.head, card.preprocess, request.recipe, processes, request.workers)
 
 
 def _facts(

@@ -86,7 +86,7 @@ def leave_processes() -> None:
 def pick_device(name: str) -> torch.device:
     """Return the device called `name`, as `choose_device` reads it; `cuda` is another GPU in each local process."""
     device = torch.device(choose_device(name))
-    if device.type == "cuda" and device.index is None:
+    if device.type == "cuda" and ":" not in name:
         device = torch.device(choose_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}"))
     if device.type == "cuda":
         torch.cuda.set_device(device)
