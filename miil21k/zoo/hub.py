@@ -34,7 +34,7 @@ def download_from_hub(source: Source, revision: str | None, hub_cache: Path, pro
     Unreachable when the Hub does not answer.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     assert source.repo is not None
     require_answer(endpoint())
@@ -53,13 +53,10 @@ def download_from_hub(source: Source, revision: str | None, hub_cache: Path, pro
             )
     except LocalEntryNotFoundError as error:
         raise DownloadError(_reason(error.__cause__ or error)) from None
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise DownloadError(_reason(error)) from None
     except Exception as error:
-        # The client's HTTP library is httpx or requests, by version: its errors share no base that we could name.
-        if type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "requests", "urllib3"):
-            raise DownloadError(_reason(error)) from None
-        raise
+        # Its HTTP library (httpx or requests, by version) and its Xet transfer raise errors without a common base;
+        # each of them means that this source gave nothing.
+        raise DownloadError(_reason(error)) from error
 
 
 @contextmanager
