@@ -49,6 +49,8 @@ class SemanticAccuracy(Sums):
         """Add a batch: logits [B, C] finite, labels int [B]."""
         labels = check_batch(logits, labels, self.tree.num_classes)
         depths = [depth for depth, _ in self.levels]
+        if not depths:
+            return
         answers = np.empty((len(labels), len(depths)), np.int64)
         for column, (_, classes) in enumerate(self.levels):
             answers[:, column] = classes[logits[:, classes].argmax(1)]

@@ -111,12 +111,11 @@ class HierarchicalDistance(Sums):
 def _top(logits: NDArray[np.floating], k: int) -> NDArray[np.int64]:
     """Return int64 [B, k], the largest first; ties go to the lowest index."""
     if k == 1:
-        return logits.argmax(1).astype(np.int64)[:, None]
+        return np.array(logits.argmax(1), np.int64)[:, None]
     bound = -np.partition(-logits, k - 1, axis=1)[:, k - 1 : k]
     rows = [np.flatnonzero(row >= least) for row, least in zip(logits, bound, strict=True)]
     top = [cols[np.argsort(-row[cols], kind="stable")[:k]] for row, cols in zip(logits, rows, strict=True)]
-    found: NDArray[np.int64] = np.array(top, np.int64).reshape(-1, k)
-    return found
+    return np.array(top, np.int64).reshape(-1, k)
 
 
 class NodeAccuracy(Sums):

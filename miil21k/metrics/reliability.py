@@ -19,7 +19,7 @@ __all__ = ["Reliability", "ReliabilityBins"]
 
 
 class ReliabilityBins(NamedTuple):
-    """Per bin of stated probability: statements int64, their mean stated probability and observed frequency, NaN if empty."""
+    """Per bin: how many statements, their mean stated probability, how often they came true (NaN if empty)."""
 
     statements: NDArray[np.int64]
     stated: NDArray[np.float64]
