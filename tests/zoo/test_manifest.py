@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import re
 import subprocess
@@ -212,6 +213,15 @@ def test_a_row_survives_json() -> None:
         assert row.pop("preprocess") == row["preprocessings"][weights.preprocess_default]
         again = parse_manifest(json.dumps({**RAW, "models": [row]})).models[0]
         assert again == weights
+
+
+def test_a_row_is_read_only() -> None:
+    weights = find_weights("levit_384_21k_single_label")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        weights.params = 1
+    with pytest.raises(TypeError):
+        weights.arch_kwargs["distilled"] = True
+    assert dict(weights.arch_kwargs) == {"distilled": False}
 
 
 def test_reading_it_imports_neither_torch_nor_numpy() -> None:

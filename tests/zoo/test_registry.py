@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -43,6 +45,14 @@ def test_a_checkpoint_fills_the_model_and_the_model_carries_its_row(published: t
     assert model.weights is find_weights("resnet18_ssl")
     assert model.label_space == "in1k"
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_model_with_its_row_can_be_copied_and_pickled(published: tuple[Path, nn.Module]) -> None:
+    model = create_model("resnet18_ssl", checkpoint=published[0])
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert twin.weights == model.weights
+        assert hash(twin.weights) == hash(model.weights)
+        assert torch.equal(twin.fc.weight, model.fc.weight)
 
 
 def test_pretrained_reads_the_file_that_the_download_gives(
