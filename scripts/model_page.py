@@ -45,8 +45,31 @@ MOVED |= {"resnetv2_50x3_bit": ((-7, 3), "right")}
 SHORT = {"mobilenetv3_large_100": "MobileNetV3-L", "ofa_flops_595m_s": "OFA-595", "mixer_b16_224": "Mixer-B/16"}
 SHORT |= {"vit_base_patch16_224_miil": "ViT-B/16", "tresnet_m": "TResNet-M", "tresnet_v2_l": "TResNet-L-V2"}
 SHORT |= {"edgenext_small": "EdgeNeXt-S", "edgenext_base": "EdgeNeXt-B"}
+LEGEND = "filled: MIT or Apache-2.0, hollow: CC-BY-NC\ncross: only in the MIIL bucket"
 TICKS = (5, 10, 20, 50, 100, 200, 500, 1000)
 LABELS = {"miil21k": "MIIL", "usi": "USI", "ssl": "SSL", "swsl": "SWSL", "bit": "BiT"}
+
+
+USE = """## How to get one
+
+```python
+import miil21k
+
+model = miil21k.create_model("tresnet_m_21k", pretrained=True)  # a fresh head: num_classes=17
+model.weights, model.label_space  # its manifest row, and "fall11"
+```
+
+- A file of your own, in any published layout: `create_model("tresnet_m_21k", checkpoint="tresnet_m_miil_21k.pth")`.
+- torch.hub: `torch.hub.load("path/to/a/clone", "resnet50_swsl", source="local")`, with '.' and '-' of a name as '_'.
+- timm: after `import miil21k.zoo.registry`, `timm.create_model("resnet50_miil_in21k", pretrained=True)` works, and so do
+  the other six 21K backbones, `ofa_flops_595m_s`, and the tags `resnet50.miil_in21k` and `ofa_flops_595m_s.miil_in21k`.
+- A bare architecture (`tresnet_m`) is built with random weights; with `pretrained=True` it is refused, since it does not
+  say which of its weights is meant.
+
+The seven MIIL 21K backbones are preprocessed by default as their published semantic accuracy was measured: squashed to
+224x224, without crop. timm crops the centre for the same weights; `miil21k info NAME` shows both, and
+`model.weights.preprocessings["timm"]` holds the other.
+"""
 
 
 def page() -> str:
@@ -70,6 +93,7 @@ def _lines() -> Iterator[str]:
     yield "- **where**: `mirrored` on several hosts, `one host`, `bucket` only in a bucket that has answered 403,"
     yield "  `package` in an installable package."
     yield "- **licence**: of the weights as their repository states it. CC-BY-NC 4.0 excludes commercial use."
+    yield from ("", USE.rstrip("\n"))
     for family, title in FAMILIES.items():
         yield from ("", f"## {title}", "")
         yield from _table(w for w in manifest.models if w.family == family)
@@ -122,9 +146,7 @@ def draw(path: Path) -> None:
     _panel(right, "semantic_top1", "ImageNet-21K-P semantic top-1 (%)")
     left.set(xlim=(4, 1300), ylim=(71.5, 86))
     right.set(xlim=(14, 140), ylim=(72.5, 78.2))
-    left.legend(
-        loc="lower right", frameon=False, title="filled: MIT or Apache-2.0, hollow: CC-BY-NC\ncross: only in the MIIL bucket"
-    )
+    left.legend(loc="lower right", frameon=False, title=LEGEND)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
