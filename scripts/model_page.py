@@ -62,8 +62,8 @@ model.weights, model.label_space  # its manifest row, and "fall11"
 - A file of your own, in any published layout: `create_model("tresnet_m_21k", checkpoint="tresnet_m_miil_21k.pth")`.
 - torch.hub: `torch.hub.load("path/to/a/clone", "resnet50_swsl", source="local")`, with '.' and '-' of a name as '_'.
 - timm: after `import miil21k.zoo.registry`, `timm.create_model` answers to `<architecture>_miil_in21k` for all seven
-  21K backbones. The names that timm lacks (`resnet50_`, `ofa_flops_595m_s_`, `tresnet_v2_l_miil_in21k`) load their weights
-  through this package; the tags `resnet50.miil_in21k` and `ofa_flops_595m_s.miil_in21k` build the network only.
+  21K backbones. The names that timm lacks (`resnet50_`, `ofa_flops_595m_s_`, `tresnet_v2_l_miil_in21k`) load their
+  weights through this package; the tags `resnet50.miil_in21k` and `ofa_flops_595m_s.miil_in21k` build the network only.
 - A bare architecture (`tresnet_m`) is built with random weights. With `pretrained=True` it is refused, since it does
   not say which of its weights is meant.
 
