@@ -178,7 +178,7 @@ def test_what_is_no_tar_is_refused(tmp_path: Path, content: bytes) -> None:
 
 def test_a_cut_bundle_is_refused(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.tar").write_bytes(bundle.read_bytes()[:-15_000])
-    _refused(tmp_path / "cut.tar", tmp_path / "there", BundleError, "is cut inside 'weights|not a plain tar")
+    _refused(tmp_path / "cut.tar", tmp_path / "there", BundleError, "is cut inside 'weights")
 
 
 def test_a_flipped_byte_in_the_weights_is_refused(bundle: Path, tmp_path: Path) -> None:
