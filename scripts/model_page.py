@@ -1,4 +1,4 @@
-"""Write docs/models.md and docs/models.svg from the manifest: `python scripts/model_page.py`."""
+"""Write docs/models.md, docs/models.svg and the README's table from the manifest: `python scripts/model_page.py`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PAGE = ROOT / "docs" / "models.md"
 PICTURE = ROOT / "docs" / "models.svg"
+README = ROOT / "README.md"
+OPENING, CLOSING = "<!-- models: written by scripts/model_page.py -->\n", "<!-- /models -->"
 
 FAMILIES = {
     "miil21k": "ImageNet-21K Pretraining for the Masses (MIIL)",
@@ -76,6 +78,14 @@ The seven MIIL 21K backbones are preprocessed by default as their published sema
 def page() -> str:
     """Return the text of docs/models.md."""
     return "\n".join(_lines()) + "\n"
+
+
+def readme() -> str:
+    """Return the text of README.md with its table of the 21K backbones and the embedded model renewed."""
+    before, rest = README.read_text(encoding="utf-8").split(OPENING)
+    rows = [w for w in load_manifest().models if w.family == "embedded" or w.name.endswith("miil_in21k")]
+    rows += [w for w in load_manifest().models if w.name == "vit_base_patch16_224_miil.in21k"]
+    return before + OPENING + "\n".join(_table(rows)) + "\n" + CLOSING + rest.split(CLOSING)[1]
 
 
 def _lines() -> Iterator[str]:
@@ -200,11 +210,11 @@ def _value(weights: Weights) -> float:
 
 
 def main() -> None:
-    """Write both files, each at once."""
-    PAGE.parent.mkdir(exist_ok=True)
-    draft = PAGE.with_suffix(".md.part")
-    draft.write_text(page(), encoding="utf-8")
-    draft.replace(PAGE)
+    """Write the three files, each at once."""
+    for path, text in ((PAGE, page()), (README, readme())):
+        draft = path.with_suffix(".md.part")
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
     picture = PICTURE.with_suffix(".part.svg")
     draw(picture)
     picture.replace(PICTURE)
