@@ -35,7 +35,7 @@ def _folders(root: Path, wnids: Iterable[str]) -> str:
 def test_a_21k_head_is_scored_on_the_991_classes_it_shares_with_imagenet_1k(tmp_path: Path, head: str) -> None:
     space = load_label_space(head)
     source = open_source(_folders(tmp_path, load_label_space("in1k").wnids))
-    with pytest.raises(LabelSpaceMismatch, match="share with --view in1k"):
+    with pytest.raises(LabelSpaceMismatch, match="they share with --view in1k"):
         choose_view(source, space)
     view = choose_view(source, space, view="in1k")
     assert len(view.images) == 991
