@@ -85,7 +85,7 @@ def _answer(parser: argparse.ArgumentParser) -> None:
     )
     sureness.add_argument("--no-hedge", action="store_true", help="follow the path down to a leaf, sure or not")
     group.add_argument("--level", type=_whole(0), metavar="N", help="cut the path at depth N (0: roots)")
-    group.add_argument("--levels", action="store_true", help="add the published rule: one label per level, if p > 0.5")
+    group.add_argument("--levels", action="store_true", help="add one label per level, kept if p > 0.5 (published rule)")
     group.add_argument("--under", action="append", metavar="WNID", help="only classes at or below it, repeatable")
     group.add_argument("--classes", metavar="LIST", help="only these wnids: comma-separated, or a file of lines")
     group.add_argument("--exclude", metavar="LIST", help="all but these wnids and what lies below them")

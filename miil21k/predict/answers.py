@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 
 from miil21k.calibrate.record import load_calibration
-from miil21k.decode.levels import decode_levels
+from miil21k.decode.levels import decode_levels, levels_of_nodes
 from miil21k.decode.path import decode_path, hedge
 from miil21k.decode.probabilities import probabilities
 from miil21k.decode.restriction import restrict, viable
@@ -89,7 +89,7 @@ class Answerer:
         top = topk_classes(found.classes, options.topk)
         levels: list[tuple[LevelLabel, ...] | None] = [None] * len(logits)
         if options.levels:
-            levels = self._levels(logits, self._temperature)
+            levels = self._levels(logits, found.nodes)
         return [
             Answer(self._chain(paths, row, length), stop, self._best(top, row), levels[row])
             for row, (length, stop) in enumerate(stops)
@@ -139,12 +139,13 @@ class Answerer:
         found = (self._node(*pair) for pair in pairs if pair[1] >= self.options.threshold)
         return tuple(node for node in found if node)
 
-    def _levels(
-        self, logits: NDArray[np.float32], temperature: NDArray[np.float64] | None
-    ) -> list[tuple[LevelLabel, ...] | None]:
-        decoded = decode_levels(self.space.tree, logits, allowed=self._allowed, temperature=temperature)
+    def _levels(self, logits: NDArray[np.float32], nodes: NDArray[np.float32]) -> list[tuple[LevelLabel, ...] | None]:
+        if self.head == "level_softmax":
+            decoded = decode_levels(self.space.tree, logits, allowed=self._allowed, temperature=self._temperature)
+        else:
+            decoded = levels_of_nodes(self.space.tree, nodes, removed=self._hidden)
         rows: list[tuple[LevelLabel, ...] | None] = []
-        for nodes, probs, kept in zip(decoded.nodes, decoded.probs, decoded.kept, strict=True):
-            labels = ((depth, self._node(node, probs[depth]), kept[depth]) for depth, node in enumerate(nodes.tolist()))
+        for best, probs, kept in zip(decoded.nodes, decoded.probs, decoded.kept, strict=True):
+            labels = ((depth, self._node(node, probs[depth]), kept[depth]) for depth, node in enumerate(best.tolist()))
             rows.append(tuple(LevelLabel(depth, node, bool(keep)) for depth, node, keep in labels if node))
         return rows
