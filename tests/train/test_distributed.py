@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from miil21k.validate.run import Request, validate
 from safetensors.torch import load_file
 from shapes import shape_space, write_folders
 
@@ -80,13 +81,23 @@ def test_validation_counts_every_image_once(two_runs: tuple[Path, Path]) -> None
     for a, b in zip(one, two, strict=True):
         assert b["val_own_level_top1"] == a["val_own_level_top1"]
         assert b["val_semantic_top1"] == a["val_semantic_top1"]
-        assert (b["val_own_level_top1"] * 27) % 1 == pytest.approx(0, abs=1e-9)  # a share of 27 images, none of them padding
+        assert (b["val_own_level_top1"] * 27) % 1 == pytest.approx(0, abs=1e-9)
 
 
 def test_the_weights_agree(two_runs: tuple[Path, Path]) -> None:
     one, two = (load_file(folder / "last.safetensors") for folder in two_runs)
     for name, tensor in one.items():
         np.testing.assert_allclose(two[name].numpy(), tensor.numpy(), atol=2e-5, err_msg=name)
+
+
+def test_all_processes_evaluate_the_statistics_that_are_saved(data: Path) -> None:
+    folder = data / "norms"
+    done = _train(data, folder, 2, "-m", "test_resnet", "--batch-size", "4", "--epochs", "1")
+    assert done.returncode == 0, done.stderr
+    (row,) = _rows(folder, "epoch")
+    request = Request(str(data / "val"), str(folder / "last.safetensors"), device="cpu")
+    metrics = validate(request).report["metrics"]["semantic"]
+    assert row["val_semantic_top1"] == pytest.approx(metrics["semantic_top1"])
 
 
 def test_synchronised_batch_norm_is_refused_on_a_cpu(data: Path) -> None:
