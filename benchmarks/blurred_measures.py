@@ -10,6 +10,7 @@ from miil21k.calibrate.guarantee import calibrate
 from miil21k.calibrate.temperature import fit_temperatures
 from miil21k.decode.path import hedge
 from miil21k.decode.probabilities import DEFAULT_RULE, Rule, node_probabilities, probabilities
+from miil21k.hierarchy.tree import Tree
 from miil21k.metrics.accuracy import SemanticAccuracy
 from miil21k.metrics.distance import is_correct
 from miil21k.metrics.operating import OperatingCurve
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from miil21k.decode.logits import HeadKind
+    from miil21k.decode.probabilities import Probabilities
     from miil21k.hierarchy.spaces import LabelSpace
-    from miil21k.hierarchy.tree import Tree
 
 RULES: tuple[Rule, ...] = get_args(Rule)
 ACCURACIES = (0.9, 0.95)
@@ -28,19 +29,22 @@ POINTS = 60
 
 
 def accuracies(tree: Tree, logits: NDArray[np.float32], labels: NDArray[np.int64], head: HeadKind) -> dict[str, float]:
-    """Return semantic top-1, from the logits as published and from P(node), and the accuracy among the leaves.
+    """Return semantic top-1, from the logits as published and from P(node), and the accuracy among the labels' classes.
 
     leaf: by P(exactly this class). leaf_logit: by the logits themselves, which a level_softmax does not make
     comparable between depths.
     """
     found = probabilities(tree, logits, head)
-    leaves = tree.leaves
     return {
         "semantic_top1": _semantic(tree, logits, labels),
         "semantic_top1_tree": _semantic(tree, found.nodes, labels),
-        "leaf": float((leaves[found.classes[:, leaves].argmax(1)] == labels).mean()),
-        "leaf_logit": float((leaves[logits[:, leaves].argmax(1)] == labels).mean()),
+        "leaf": _among(np.unique(labels), found.classes, labels),
+        "leaf_logit": _among(np.unique(labels), logits, labels),
     }
+
+
+def _among(classes: NDArray[np.int64], scores: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    return float((classes[scores[:, classes].argmax(1)] == labels).mean())
 
 
 def _semantic(tree: Tree, scores: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
@@ -52,26 +56,42 @@ def _semantic(tree: Tree, scores: NDArray[np.float32], labels: NDArray[np.int64]
 def curves(tree: Tree, logits: NDArray[np.float32], labels: NDArray[np.int64], head: HeadKind) -> dict[str, Any]:
     """Return the operating curve of each rule (of the head itself unless it is a level_softmax).
 
+    A label that is an inner node counts as a leaf of its own, with P(exactly this class): an answer below it is wrong.
     `raw`: on all samples. `tempered`: on every second sample, with temperatures fitted on the others. Both hold
-    the summary by rule; `points`: rule -> [recall of information, correct] of the raw curve.
+    the summary by rule, `exact_class` the accuracy among the labelled classes by P(exactly this class), and `points`
+    rule -> [recall of information, correct] of the raw curve.
     """
     rules: tuple[Rule, ...] = RULES if head == "level_softmax" else (DEFAULT_RULE,)
     fitted = fit_temperatures(tree, logits[1::2], labels[1::2], head)
     temperature = fitted if head == "level_softmax" else fitted[0]
-    result: dict[str, Any] = {"raw": {}, "tempered": {}, "points": {}, "temperature": list(fitted)}
+    classes = np.unique(labels)
+    wider, own = _with_private_leaves(tree, classes)
+    result: dict[str, Any] = {"raw": {}, "tempered": {}, "exact_class": {}, "points": {}, "temperature": list(fitted)}
     for rule in rules:
         name = rule if head == "level_softmax" else head
-        raw = _curve(tree, node_probabilities(tree, logits, head, rule=rule), labels)
-        tempered = node_probabilities(tree, logits[::2], head, rule=rule, temperature=temperature)
-        result["raw"][name] = _summary(raw)
-        result["tempered"][name] = _summary(_curve(tree, tempered, labels[::2]))
-        result["points"][name] = _thinned(raw)
+        raw = probabilities(tree, logits, head, rule=rule)
+        tempered = probabilities(tree, logits[::2], head, rule=rule, temperature=temperature)
+        curve = _curve(wider, own, raw, labels)
+        result["raw"][name] = _summary(curve)
+        result["tempered"][name] = _summary(_curve(wider, own, tempered, labels[::2]))
+        result["exact_class"][name] = _among(classes, raw.classes, labels)
+        result["points"][name] = _thinned(curve)
     return result
 
 
-def _curve(tree: Tree, nodes: NDArray[np.float32], labels: NDArray[np.int64]) -> OperatingCurve:
+def _with_private_leaves(tree: Tree, classes: NDArray[np.int64]) -> tuple[Tree, NDArray[np.int64]]:
+    """Return the tree with a leaf below each inner node of `classes`, and these inner nodes in the leaves' order."""
+    own = classes[tree.num_children[classes] > 0]
+    wnids = (*tree.wnids, *(f"{tree.wnids[node]} itself" for node in own))
+    names = (*tree.names, *(f"{tree.names[node]} itself" for node in own))
+    return Tree(wnids, names, np.concatenate([tree.parent, own.astype(np.int32)]), len(wnids)), own
+
+
+def _curve(tree: Tree, own: NDArray[np.int64], found: Probabilities, labels: NDArray[np.int64]) -> OperatingCurve:
+    private = np.arange(tree.num_nodes)
+    private[own] = np.arange(tree.num_nodes - own.size, tree.num_nodes)
     curve = OperatingCurve(tree)
-    curve.update(nodes, labels)
+    curve.update(np.concatenate([found.nodes, found.classes[:, own]], axis=1), private[labels])
     return curve
 
 

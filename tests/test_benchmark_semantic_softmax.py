@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miil21k.errors import UsageError
-
 ROOT = Path(__file__).parent.parent
 SCHEMES = ("single", "multi_bce", "semantic", "semantic_kd")
 
@@ -72,9 +70,28 @@ def test_every_class_is_a_leaf_of_a_space_in_which_all_ancestors_are_classes(set
     ]  # fmt: skip
 
 
-def test_classes_on_one_path_are_refused(sets):
-    with pytest.raises(UsageError, match="on one path"):
-        sets.space_of("shirts", {"shirt": "n04197391", "jersey": "n03595614"})
+def test_two_of_the_ten_classes_can_be_inner_nodes_above_two_others(sets):
+    for wnids in (sets.INNER_CIFAR10, sets.INNER_FASHION):
+        tree = sets.space_of("any", wnids).tree
+        assert tree.wnids[:10] == tuple(wnids.values())
+        inner = [node for node in range(10) if tree.num_children[node]]
+        assert [sum(1 for node in tree.descendants(above) if node < 10) for above in inner] == [2, 2]
+
+
+def test_an_answer_below_an_inner_label_is_wrong_in_the_curves(sets):
+    import blurred_measures
+
+    space = sets.space_of("fashion-mnist-inner", sets.INNER_FASHION)
+    tree = space.tree
+    shirt, jersey = tree.index("n04197391"), tree.index("n03595614")
+    logits = np.full((200, tree.num_classes), -9, np.float32)
+    logits[:, list(tree.path(jersey))] = 9  # says jersey, whatever the image
+    right = blurred_measures.curves(tree, logits, np.full(200, jersey), "level_softmax")
+    wrong = blurred_measures.curves(tree, logits, np.full(200, shirt), "level_softmax")
+    for rule in blurred_measures.RULES:
+        assert right["raw"][rule]["ac_exact"] > 0.99
+        assert wrong["raw"][rule]["ac_exact"] == 0
+        assert wrong["raw"][rule]["ac_depth"] < right["raw"][rule]["ac_depth"]
 
 
 def test_blur_puts_the_wanted_share_of_labels_on_proper_ancestors(sets):
@@ -111,9 +128,10 @@ def test_the_comparison_runs_once_reports_and_goes_on_where_it_stopped(
     assert call("--seeds", "1", "--schemes", *SCHEMES) == 0
     runs = json.loads(out.read_text())["runs"]
     assert runs[: len(first)] == first
-    assert sorted((run["set"], run["scheme"]) for run in runs) == sorted(
-        (name, scheme) for name in ("CIFAR-10", "Fashion-MNIST") for scheme in (*SCHEMES, "teacher")
-    )
+    names = ("CIFAR-10", "Fashion-MNIST")
+    whole = [(name, scheme) for name in names for scheme in (*SCHEMES, "teacher")]
+    inner = [(f"{name}, two inner classes", "semantic") for name in names]
+    assert sorted((run["set"], run["scheme"]) for run in runs) == sorted(whole + inner)
     coloured = {run["scheme"]: run for run in runs if run["set"] == "CIFAR-10"}
     assert coloured["teacher"]["leaf"] > 0.5  # ten colours; chance is 0.1
     assert coloured["teacher"]["semantic_top1"] > coloured["teacher"]["leaf"]
