@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from miil21k.validate.run import Request, validate
 from safetensors.torch import load_file
 from shapes import shape_space, write_folders
 
@@ -90,14 +89,32 @@ def test_the_weights_agree(two_runs: tuple[Path, Path]) -> None:
         np.testing.assert_allclose(two[name].numpy(), tensor.numpy(), atol=2e-5, err_msg=name)
 
 
-def test_all_processes_evaluate_the_statistics_that_are_saved(data: Path) -> None:
-    folder = data / "norms"
-    done = _train(data, folder, 2, "-m", "test_resnet", "--batch-size", "4", "--epochs", "1")
-    assert done.returncode == 0, done.stderr
-    (row,) = _rows(folder, "epoch")
-    request = Request(str(data / "val"), str(folder / "last.safetensors"), device="cpu")
-    metrics = validate(request).report["metrics"]["semantic"]
-    assert row["val_semantic_top1"] == pytest.approx(metrics["semantic_top1"])
+TALK = """
+import json, sys
+import torch
+from miil21k.train.processes import join_processes, leave_processes
+processes = join_processes(torch.device("cpu"))
+norm = torch.nn.BatchNorm1d(2)
+norm.running_mean.fill_(processes.rank + 7)  # the statistics of the last batch differ between processes
+processes.share_buffers(norm)
+means = processes.gather(norm.running_mean.tolist())
+sums = processes.sum([processes.rank, 2.5])
+order = []
+processes.first(lambda: order.append(processes.rank))
+if processes.is_main:
+    print(json.dumps([means, sums, order]))
+leave_processes()
+"""
+
+
+def test_processes_share_buffers_sums_and_values(tmp_path: Path) -> None:
+    (tmp_path / "talk.py").write_text(TALK)
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*start, str(tmp_path / "talk.py")], env=environment, capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == [[[7.0, 7.0], [7.0, 7.0]], [1.0, 5.0], [0]]
 
 
 def test_synchronised_batch_norm_is_refused_on_a_cpu(data: Path) -> None:
