@@ -141,10 +141,10 @@ def _scheme_curves(runs: list[Run], name: str) -> str:
 
 def _hedge_text(settings: dict[str, Any]) -> str:
     return (
-        f"{settings['splits']} random splits of the test images per network: one half calibrates (temperatures and the "
-        "hedge level), the other half is answered. Correct: mean over splits and networks, and the mean of the 5 % and "
-        "95 % quantiles over splits. Depth: the share of the label's path that the answer covers, 0 where it is wrong. "
-        "Uncalibrated: the wanted share itself as the hedge level."
+        f"{settings['splits']} random splits of the test images, the same ones for all networks: one half calibrates "
+        "(temperatures and the hedge level), the other half is answered. Correct: mean over splits and networks, and "
+        "the mean of the 5 % and 95 % quantiles over splits. Depth: the share of the label's path that the answer "
+        "covers, 0 where it is wrong. Uncalibrated: the wanted share itself as the hedge level."
     )
 
 
@@ -208,7 +208,7 @@ def _draw_schemes(runs: list[Run], sets: list[str], path: Path) -> None:
             first = axes is row[0]
             axes.set_yticks(range(len(names)), [TITLES[scheme] if first else "" for scheme in names])
             axes.set_ylim(len(names) - 0.5, -0.5)
-            axes.set_title(f"{name}: {METRICS[metric]}, %", fontsize=9)
+            axes.set_title(f"{name}\n{METRICS[metric]}, %", fontsize=9)
             axes.tick_params(labelsize=8)
             axes.grid(axis="x", alpha=0.3)
     _save(figure, path)
