@@ -44,10 +44,8 @@ def main() -> int:
         if not args.report:
             run(args)
         results = json.loads(args.out.read_text())
-        text = report(results)
-        replace_file(args.out.with_suffix(".md"), text)
         draw(results, args.pictures)
-        print(text)
+        print(report(results), end="")
     except Miil21kError as error:
         print(error, file=sys.stderr)
         return 1
