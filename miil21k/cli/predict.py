@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from miil21k.writers.formats import FORMATS
 from miil21k.writers.labels import LABEL_TYPES
+from miil21k.zoo.schema import HeadKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,9 +58,19 @@ def _inputs(parser: argparse.ArgumentParser) -> None:
 
 def _model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
-    group.add_argument("-m", "--model", metavar="NAME", help="default: tresnet_m_21k, else embedded")
+    group.add_argument(
+        "-m",
+        "--model",
+        metavar="NAME",
+        help="default: tresnet_m_21k, else embedded; an architecture of timm with --checkpoint and --label-space",
+    )
     group.add_argument("--checkpoint", "--weights", metavar="FILE", help="load this file into the model")
-    group.add_argument("--label-space", metavar="NAME", help="answer in this space, e.g. winter21 (exact from fall11)")
+    group.add_argument(
+        "--label-space", metavar="SPACE", help="answer in this space (winter21: exact from fall11), a name or a file"
+    )
+    group.add_argument(
+        "--head", choices=get_args(HeadKind), help="what an architecture's logits mean (default: leaf_softmax)"
+    )
     group.add_argument("--revision", help="branch, tag or commit of the Hub repository")
     group.add_argument("--cache-dir", metavar="DIR", help="where checkpoints are kept (default: the Hub's cache)")
     group.add_argument("--offline", action="store_true", default=None, help="no connection at all, URL inputs included")

@@ -98,7 +98,8 @@ def _load(request: Request) -> Loaded:
         if request.checkpoint:
             raise UsageError("--model is a checkpoint already; leave --checkpoint out.")
         return load(None, PredictOptions(checkpoint=request.model))
-    return load(request.model, PredictOptions(checkpoint=request.checkpoint, offline=request.offline))
+    options = PredictOptions(checkpoint=request.checkpoint, label_space=request.label_space, offline=request.offline)
+    return load(request.model, options)
 
 
 def _digest(model: nn.Module) -> str:
