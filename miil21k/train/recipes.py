@@ -212,7 +212,7 @@ miil_semantic_kd = replace(
 usi = Recipe(
     "usi",
     source="Alibaba-MIIL/Solving_ImageNet, train.py and README; 8 processes of batch 128",
-    expected="ImageNet-1K top-1 after 300 epochs as MODEL_ZOO.md has it: docs/models.md, 'Published scores without weights'",
+    expected="ImageNet-1K top-1 after 300 epochs (MODEL_ZOO.md): docs/models.md, 'Published scores without weights'",
     epochs=300,
     batch_size=128,
     teacher="tresnet_v2_l.miil_in21k_ft_in1k",
