@@ -1,0 +1,79 @@
+"""The fast codec: libjpeg-turbo into a buffer that is used again, and torch's vectorised antialiased resize.
+
+Three quarters of the time of a photograph go into entropy decoding. What can be saved is the rest: nothing large is
+allocated per image, and large JPEGs are decoded at 1/2, 1/4 or 1/8.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import simplejpeg
+import torch
+
+from miil21k.prepare.conversion import Converted, PillowConverter
+from miil21k.prepare.geometry import decode_fraction, target_dimensions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from miil21k.prepare.options import PrepareOptions
+
+__all__ = ["TurboConverter"]
+
+_FIRST_BYTES = 1 << 22  # of the buffer; it grows to the largest image met
+_ORIENTED = b"Exif\x00\x00"
+_HEAD = 1 << 16
+
+
+class TurboConverter:
+    """Converts plain JPEGs itself; all else (other formats, CMYK, a stored orientation, damage) goes to Pillow."""
+
+    def __init__(self, options: PrepareOptions) -> None:
+        self._options = options
+        self._pillow = PillowConverter(options)
+        self._buffer = np.empty(_FIRST_BYTES, np.uint8)
+        self._antialiased = options.resize == "antialiased"
+
+    def convert(self, data: bytes) -> Converted:
+        """Return the prepared image, or why there is none."""
+        try:
+            height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+        except ValueError:
+            return self._pillow.convert(data)
+        target = target_dimensions(width, height, self._options)
+        plain = space in ("YCbCr", "Gray") and data.find(_ORIENTED, 0, _HEAD) < 0
+        if target is None or not plain or width * height > self._options.max_pixels:
+            return self._pillow.convert(data)
+        k = decode_fraction(width, height, target) if self._antialiased else 1
+        try:
+            pixels = self.decode(data, -(-height // k), -(-width // k))
+        except ValueError:  # libjpeg complains: Pillow says whether it can be read all the same
+            return self._pillow.convert(data)
+        # The scales are those of the whole image: 375 rows at 1/2 are stored as 188, of which 187.5 count.
+        resized = self.resize(pixels, target, (target[0] * k / width, target[1] * k / height))
+        return Converted(
+            "resized", width, height, ".jpg", simplejpeg.encode_jpeg(resized, self._options.quality, "RGB", "420")
+        )
+
+    def decode(self, data: bytes, rows: int, columns: int) -> NDArray[np.uint8]:
+        """Return RGB uint8 [rows, columns, 3], a view that the next call overwrites. Raises ValueError for damage."""
+        if self._buffer.size < rows * columns * 3:
+            self._buffer = np.empty(rows * columns * 3, np.uint8)
+        # Chroma is not interpolated: what that changes is smaller than what the antialiasing filter blurs. The
+        # published mode interpolates it, as OpenCV does.
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            data, "RGB", fastupsample=self._antialiased, min_height=rows, min_width=columns, buffer=self._buffer
+        )
+        return pixels
+
+    def resize(
+        self, pixels: NDArray[np.uint8], target: tuple[int, int], scales: tuple[float, float]
+    ) -> NDArray[np.uint8]:
+        """Return uint8 [height, width, 3] from uint8 [rows, columns, 3]; target and scales are (across, down)."""
+        image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+        aten: Any = torch.ops.aten
+        resample = aten._upsample_bilinear2d_aa if self._antialiased else aten.upsample_bilinear2d
+        resized: torch.Tensor = resample(image, [target[1], target[0]], False, scales[1], scales[0])
+        return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
