@@ -12,6 +12,7 @@ Miil21kError
 ├── LogitsError           logits that cannot be decoded: wrong shape, NaN or infinite
 ├── ImageError            an input that is not a readable image
 ├── ManifestError         weights_manifest.json breaks its schema
+├── BundleError           a bundle is damaged, or holds what no bundle may hold
 ├── DownloadError         no source gave the checkpoint
 ├── ChecksumMismatch      the bytes are not the ones that were published or pinned
 ├── CheckpointError       a checkpoint file is damaged or unsafe to load
@@ -24,6 +25,7 @@ Miil21kError
 from __future__ import annotations
 
 __all__ = [
+    "BundleError",
     "CheckpointError",
     "CheckpointMismatch",
     "ChecksumMismatch",
@@ -80,6 +82,10 @@ class ImageError(Miil21kError):
 
 class ManifestError(Miil21kError, ValueError):
     """The weights manifest breaks its schema."""
+
+
+class BundleError(Miil21kError):
+    """A bundle is damaged, or holds what no bundle may hold."""
 
 
 class DownloadError(Miil21kError):

@@ -7,9 +7,10 @@ import tarfile
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image, ImageDraw
+
 from miil21k.hierarchy.spaces import LabelSpace
 from miil21k.hierarchy.tree import Tree
-from PIL import Image, ImageDraw
 
 if TYPE_CHECKING:
     from pathlib import Path

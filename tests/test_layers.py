@@ -13,9 +13,12 @@ PACKAGE = Path(__file__).parent.parent / "miil21k"
 # room -> (rank, third-party packages it may import). A room may import rooms of lower rank and itself.
 LAYERS: dict[str, tuple[int, set[str]]] = {
     "errors": (0, set()),
+    "files": (0, set()),
+    "versions": (0, set()),
     "hierarchy": (1, {"numpy", "nltk", "torch", "timm"}),
     "decode": (2, {"numpy"}),
     "metrics": (2, {"numpy"}),
+    "calibrate": (3, {"numpy"}),
     "models": (3, {"torch", "timm"}),
     "zoo": (
         4,
@@ -32,9 +35,8 @@ LAYERS: dict[str, tuple[int, set[str]]] = {
     ),
     "data": (5, {"numpy", "PIL", "torch", "timm"}),
     "backends": (6, {"numpy", "torch", "onnxruntime"}),
-    "calibrate": (7, {"numpy"}),
     "predict": (7, {"numpy", "PIL"}),
-    "validate": (7, {"numpy", "torch"}),
+    "validate": (8, {"numpy", "torch", "matplotlib"}),
     "train": (8, {"numpy", "torch", "timm", "safetensors", "matplotlib"}),
     "prepare": (8, {"numpy", "PIL", "torch", "simplejpeg", "ray", "matplotlib", "filelock"}),
     "writers": (8, {"numpy", "pyarrow"}),

@@ -34,6 +34,13 @@ VERBS = {
     "info": "show everything that is known about one model",
     "prepare": "make ImageNet-21K-P from the raw archive, check it, count it",
     "tree": "show, search, export or build label spaces",
+    "fetch": "download weights ahead of their use",
+    "verify": "recompute the digests of cached weights",
+    "bundle": "carry weights to a machine without a network",
+    "doctor": "show versions, devices, caches and reachability, and what to do",
+    "train": "train a model with semantic softmax or a baseline",
+    "validate": "measure a model on labelled images",
+    "calibrate": "make the probabilities of a model trustworthy",
 }
 
 

@@ -35,6 +35,7 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
     def name(self, index: int) -> str:
         """Return what to call image `index`."""
+
     def read(self, index: int) -> bytes:
         """Return its encoded bytes; raises OSError."""
 
@@ -104,8 +105,9 @@ def label_images(
     """Return the images of `source` labelled in `space`.
 
     A class key is a wnid of the space, or a path whose last part is one. partial: classes of the space may be
-    without images. skip: class keys to leave out. Raises LabelSpaceMismatch when a key is no class of the space, a
-    class has no images (unless partial), or the keys are exactly the classes of another shipped space.
+    without images. skip: class keys to leave out. Raises LabelSpaceMismatch when a key is no class of the space,
+    there are no images of a class or of any class below it (unless partial), or the keys are exactly the classes of
+    another shipped space.
     """
     left_out = frozenset(skip)
     index = {wnid: position for position, wnid in enumerate(space.wnids)}
@@ -114,7 +116,7 @@ def label_images(
         wnid = key if key in index else key.rpartition("/")[2]
         if wnid not in left_out:
             class_of[position] = index.get(wnid, -2)
-    _check(source.keys, class_of, space, partial)
+    _check(source.keys, class_of, space, partial, chosen=bool(left_out))
     labels = class_of[source.key_of]
     rows = np.flatnonzero(labels >= 0)
     present = np.unique(class_of[class_of >= 0])
@@ -123,17 +125,18 @@ def label_images(
     return LabelledImages(source, space, rows, labels[rows], absent, skipped)
 
 
-def _check(keys: Sequence[str], class_of: NDArray[np.int32], space: LabelSpace, partial: bool) -> None:
+def _check(keys: Sequence[str], class_of: NDArray[np.int32], space: LabelSpace, partial: bool, *, chosen: bool) -> None:
+    """Raise LabelSpaceMismatch as `label_images` says; chosen: classes were left out, so another space is no mistake."""
     unknown = [key for key, found in zip(keys, class_of, strict=True) if found == -2]
     known = class_of[class_of >= 0]
     if known.size != np.unique(known).size:
         twice = int(np.bincount(known).argmax())
         both = [key for key, found in zip(keys, class_of, strict=True) if found == twice]
         raise LabelSpaceMismatch(f"The folders '{both[0]}' and '{both[1]}' both mean the class '{space.wnids[twice]}'.")
-    missing = space.num_classes - known.size
-    if not unknown and not missing:
+    lacking = _without_images(space, known)
+    if not unknown and not lacking:
         return
-    other = matching_space(key.rpartition("/")[2] for key in keys)
+    other = None if chosen else matching_space(key.rpartition("/")[2] for key in keys)
     if other is not None and other != space.name:
         raise LabelSpaceMismatch(
             f"The images are of label space '{other}' ({len(keys):,} classes), not of '{space.name}' "
@@ -145,12 +148,17 @@ def _check(keys: Sequence[str], class_of: NDArray[np.int32], space: LabelSpace, 
             f"{_few(unknown)}. Choose the label space that the images were labelled in with --label-space."
         )
     if not partial:
-        held = frozenset(known.tolist())
-        lacking = [wnid for position, wnid in enumerate(space.wnids) if position not in held]
         raise LabelSpaceMismatch(
-            f"{missing:,} of the {space.num_classes:,} classes of label space '{space.name}' have no images: "
+            f"{len(lacking):,} of the {space.num_classes:,} classes of label space '{space.name}' have no images: "
             f"{_few(lacking)}. Give a label space of these classes only, or accept that with --partial."
         )
+
+
+def _without_images(space: LabelSpace, present: NDArray[np.int32]) -> list[str]:
+    """Return the classes that are neither among `present` nor above one of them."""
+    reached = np.zeros(space.tree.num_nodes + 1, np.bool_)  # the last place takes the -1 of missing levels
+    reached[space.tree.level_target[present]] = True
+    return [wnid for wnid, found in zip(space.wnids, reached[: space.num_classes], strict=True) if not found]
 
 
 def _few(names: Sequence[str]) -> str:

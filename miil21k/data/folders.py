@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from miil21k.errors import UsageError
+from miil21k.hierarchy.custom import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-__all__ = ["IMAGE_SUFFIXES", "FolderSource"]
-
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jp2", ".avif"}
-)
+__all__ = ["FolderSource"]
 
 
 class FolderSource:

@@ -176,12 +176,12 @@ def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     if kind == np.uint8:
         return values.astype(np.uint8, copy=False)
     if kind == np.bool_:
-        return values.astype(np.uint8) * np.uint8(255)
+        return np.where(values, 255, 0).astype(np.uint8)
     low, high = values.min(), values.max()
     if kind == np.uint16 or (kind == np.int32 and low >= 0 and high <= 65535):
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return np.asarray((values.astype(np.uint32) + 128) // 257, np.uint8)
     if kind.kind == "f" and low >= 0 and high <= 1:  # false for NaN
-        return np.rint(values * 255).astype(np.uint8)
+        return np.asarray(np.rint(values * 255), np.uint8)
     raise ValueError(f"{kind} from {low} to {high}; scale it to uint8, uint16 or floats in [0, 1]")
 
 

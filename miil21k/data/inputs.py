@@ -179,6 +179,7 @@ def fetch_image(url: str, *, offline: bool = False, limit: int = MAX_DOWNLOAD, t
             body: bytes = answer.read(limit + 1)
             expected = answer.headers.get("Content-Length")
     except HTTPError as error:
+        error.close()
         raise ImageError(f"'{url}' answered {error.code} {error.reason}.") from None
     except URLError as error:
         raise ImageError(f"'{url}' cannot be reached: {error.reason}.") from None
@@ -201,6 +202,7 @@ def _opener() -> OpenerDirector:
 
         def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
             if urlsplit(newurl).scheme not in ("http", "https"):
+                fp.close()
                 raise URLError(f"redirected to '{newurl}', which is not http or https")
             return super().redirect_request(req, fp, code, msg, headers, newurl)
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from miil21k.data.folders import IMAGE_SUFFIXES
 from miil21k.errors import UsageError
+from miil21k.hierarchy.custom import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,8 +12,6 @@ from miil21k.hierarchy.spaces import load_label_space
 from miil21k.zoo.manifest import find_weights
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from miil21k.decode.logits import HeadKind
     from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.predict.options import PredictOptions
@@ -30,7 +28,7 @@ log = logging.getLogger("miil21k.predict")
 class Loaded:
     """A network ready to run. notice: one sentence when another model than the preferred one answers, else None."""
 
-    model: nn.Module
+    model: Any  # a torch nn.Module; this room imports no torch
     name: str
     space: LabelSpace
     head: HeadKind
@@ -69,6 +67,7 @@ def _published(weights: Weights, options: PredictOptions) -> Loaded:
             f"The label space of '{weights.name}' was never published (it may be {spaces}): it cannot be decoded."
         )
     preprocess = _preprocess(weights.preprocess, options)  # refused before anything is downloaded
+    sized = _sized(weights, options)
     from miil21k.zoo.registry import create_model
 
     model = create_model(
@@ -78,22 +77,21 @@ def _published(weights: Weights, options: PredictOptions) -> Loaded:
         revision=options.revision,
         cache_dir=options.cache_dir,
         offline=options.offline,
-        **_sized(weights.arch, options),
+        **sized,
     )
     return Loaded(model, weights.name, load_label_space(weights.label_space), weights.head, preprocess)
 
 
-def _sized(arch: str, options: PredictOptions) -> dict[str, Any]:
-    """Return the keyword that fixes a transformer's or mixer's input size; convolutional networks take any."""
-    if options.img_size is None:
+def _sized(weights: Weights, options: PredictOptions) -> dict[str, Any]:
+    """Return what the architecture must be told about another input size; convolutional networks take any."""
+    if options.img_size in (None, weights.preprocess.input_size[1]):
         return {}
-    import inspect
-
-    from timm.models import model_entrypoint
-
-    parameters = inspect.signature(model_entrypoint(arch)).parameters
-    fixed = "img_size" in parameters or arch.startswith(("vit_", "mixer_", "swin", "deit", "beit"))
-    return {"img_size": options.img_size} if fixed else {}
+    if weights.arch.startswith("vit_"):
+        return {"dynamic_img_size": True}  # resamples the position embedding in every forward pass
+    if weights.arch.startswith(("mixer_", "levit_")):
+        size = weights.preprocess.input_size[1]
+        raise UsageError(f"'{weights.name}' has a fixed input of {size} x {size} pixels: leave img_size out.")
+    return {}
 
 
 def _trained(path: Path, options: PredictOptions) -> Loaded:

@@ -6,33 +6,24 @@ import csv
 import io
 import json
 import math
-import os
-import platform
-from importlib import metadata, util
+from importlib import util
 from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import UsageError
+from miil21k.files import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["Journal", "installed_versions", "read_config", "read_unreadable", "write_config"]
+__all__ = ["Journal", "read_config", "read_unreadable", "write_config"]
 
 CONFIG = "config.json"
 
 
-def installed_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide what a run computes."""
-    found = {"python": platform.python_version()}
-    for package in ("miil21k", "torch", "timm", "numpy", "pillow", "safetensors"):
-        found[package] = metadata.version(package)
-    return found
-
-
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write `config.json` of a run."""
-    _replace(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    replace_file(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
@@ -69,7 +60,7 @@ class Journal:
         self._path = folder / "metrics.jsonl"
         rows = [row for row in self._read() if row["update"] <= resume_at]
         self.epochs = [row for row in rows if row["kind"] == "epoch"]
-        _replace(self._path, "".join(json.dumps(row) + "\n" for row in rows))
+        replace_file(self._path, "".join(json.dumps(row) + "\n" for row in rows))
         self._board = self._open_board(resume_at)
 
     def _read(self) -> list[dict[str, Any]]:
@@ -104,7 +95,7 @@ class Journal:
         writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.epochs)
-        _replace(self.folder / "metrics.csv", text.getvalue())
+        replace_file(self.folder / "metrics.csv", text.getvalue())
 
     def write_unreadable(self, found: Mapping[str, str]) -> None:
         """Rewrite `unreadable.csv`: the images that were left out, and why."""
@@ -112,7 +103,7 @@ class Journal:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("image", "reason"))
         writer.writerows(sorted(found.items()))
-        _replace(self.folder / "unreadable.csv", text.getvalue())
+        replace_file(self.folder / "unreadable.csv", text.getvalue())
 
     def draw_curves(self) -> bool:
         """Draw `curves.png` from the epochs so far; returns False when matplotlib is not installed."""
@@ -131,12 +122,3 @@ class Journal:
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _replace(path: Path, text: str) -> None:
-    part = path.with_suffix(f"{path.suffix}.part")
-    with part.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

@@ -7,27 +7,28 @@ For level k with logits z, target t and N_k classes, with the label smoothed by 
 
 The forward pass keeps one buffer as large as the logits, and the backward pass turns it into the gradient. One
 softmax over the whole row serves all levels: P(level) is its mass inside the row, so softmax within the level is
-the row's softmax divided by that mass. Where a level is so improbable that its mass could underflow, every level is
-first shifted by its own maximum, which costs one more pass. On a CPU the need for it is looked up; elsewhere it is
-always done, since looking would wait for the device.
+the row's softmax divided by that mass. Where a level or a target is so improbable that it could underflow, every level
+is first shifted by its own maximum, which costs two more passes. On a CPU the need for it is looked up; elsewhere it
+is always done, since looking would wait for the device.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.autograd.function import once_differentiable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from miil21k.train.level_order import LevelTable
 
 __all__ = ["level_cross_entropy"]
 
-SMALLEST_MASS = 1e-20  # below it a level's softmax would lose digits to underflow
-BLOCK_BYTES = 3 << 20  # rows per block on a CPU: the block stays in the second-level cache between passes
+SMALLEST = 1e-25  # probabilities below it are on the way to underflow
+BLOCK_BYTES = {"level": 12 << 20, "class": 3 << 20}  # rows per block on a CPU: what is written stays in a cache
 
 
 def level_cross_entropy(
@@ -56,97 +57,133 @@ def _composed(logits: torch.Tensor, targets: torch.Tensor, levels: LevelTable, s
     return torch.stack(losses)
 
 
-class _Passes(NamedTuple):
-    """probs: [B, C] in level order, unnormalised within a level. mass: [B, K], their sum. lse, mean: [B, K]."""
-
-    probs: torch.Tensor
-    mass: torch.Tensor
-    lse: torch.Tensor
-    mean: torch.Tensor
-
-
 class _LevelCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, logits: torch.Tensor, targets: torch.Tensor, levels: LevelTable, smoothing: float
     ) -> torch.Tensor:
-        passes = _level_passes(logits, levels)
-        columns = targets.clamp(min=0)
-        hit = logits.gather(1, columns if levels.head == "level" else levels.order[columns])
-        loss = passes.lse - (1 - smoothing) * hit - smoothing * passes.mean
-        ctx.save_for_backward(logits, targets, passes.mass)
-        ctx.probs, ctx.levels, ctx.smoothing = passes.probs, levels, smoothing
-        return torch.where(targets >= 0, loss, 0.0).sum(dim=0) / logits.shape[0]
+        with _without_autocast(logits.device.type):
+            probs, mass, losses = _passes(logits, targets, levels, smoothing)
+        ctx.save_for_backward(logits, targets, mass)
+        ctx.probs, ctx.levels, ctx.smoothing = probs, levels, smoothing
+        return torch.where(targets >= 0, losses, 0.0).sum(dim=0) / logits.shape[0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_losses: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         logits, targets, mass = ctx.saved_tensors
         levels: LevelTable = ctx.levels
-        # The buffer becomes the gradient. A second backward pass through the same graph computes it anew.
-        probs, ctx.probs = ctx.probs, None
-        if probs is None:
-            passes = _level_passes(logits, levels)
-            probs, mass = passes.probs, passes.mass
         share = torch.where(targets >= 0, grad_losses / logits.shape[0], 0.0)
-        floor = share * (ctx.smoothing / levels.sizes.to(share.dtype))
-        _scale_in_place(probs, share / mass, floor, levels)
-        probs.scatter_add_(1, targets.clamp(min=0), (ctx.smoothing - 1) * share)
-        if levels.head == "class":
-            for rows in _row_blocks(probs):
-                block = probs[rows]
-                block.copy_(block.gather(1, levels.column.expand(len(block), -1)))
-        return probs, None, None, None
+        with _without_autocast(logits.device.type):
+            # The buffer becomes the gradient. A second backward pass through the same graph computes it anew.
+            grad, ctx.probs = ctx.probs, None
+            if grad is None:
+                grad, mass, _ = _passes(logits, targets, levels, ctx.smoothing)
+            floor = share * (ctx.smoothing / levels.sizes.to(share.dtype))
+            for rows in _row_blocks(grad, levels):
+                _scale_in_place(grad[rows], share[rows] / mass[rows], floor[rows], levels)
+        return grad.scatter_add_(1, _columns(targets, levels), (ctx.smoothing - 1) * share), None, None, None
 
 
-def _scale_in_place(probs: torch.Tensor, scale: torch.Tensor, floor: torch.Tensor, levels: LevelTable) -> None:
-    """Turn `probs` [B, C] into probs * scale - floor within each level (both [B, K]), and 0 outside of all."""
-    end = levels.bounds[-1][1]
-    for rows in _row_blocks(probs):
-        block, factor, less = probs[rows], scale[rows], floor[rows]
-        for level, (start, stop) in enumerate(levels.bounds):
-            block[:, start:stop].mul_(factor[:, level : level + 1]).sub_(less[:, level : level + 1])
-    if end < probs.shape[1]:
-        probs[:, end:] = 0
+def _without_autocast(device: str) -> AbstractContextManager[None]:
+    # Sums by matrix product must keep their precision.
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
-def _level_passes(logits: torch.Tensor, levels: LevelTable) -> _Passes:
-    probs = torch.empty_like(logits, memory_format=torch.contiguous_format)
-    parts = [_block_passes(logits[rows], probs[rows], levels) for rows in _row_blocks(logits)]
-    if len(parts) == 1:
-        return _Passes(probs, *parts[0])
-    mass, lse, mean = (torch.cat(columns) for columns in zip(*parts, strict=True))
-    return _Passes(probs, mass, lse, mean)
-
-
-def _block_passes(
-    logits: torch.Tensor, probs: torch.Tensor, levels: LevelTable
+def _passes(
+    logits: torch.Tensor, targets: torch.Tensor, levels: LevelTable, smoothing: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Fill `probs` and return mass, lse and mean of every level, each [R, K]."""
-    z = logits if levels.head == "level" else logits.gather(1, levels.order.expand(len(logits), -1))
+    """Return probs [B, C], unnormalised within a level; mass [B, K], their sum per level; losses [B, K].
+
+    The columns of probs stand in the order of the logits. A loss is garbage where there is no target.
+    """
+    probs = torch.empty_like(logits, memory_format=torch.contiguous_format)
+    parts = [
+        _block(logits[rows], targets[rows], probs[rows], levels, smoothing) for rows in _row_blocks(logits, levels)
+    ]
+    mass, losses = parts[0] if len(parts) == 1 else (torch.cat(found) for found in zip(*parts, strict=True))
+    return probs, mass, losses
+
+
+def _block(
+    z: torch.Tensor, targets: torch.Tensor, probs: torch.Tensor, levels: LevelTable, smoothing: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    columns = _columns(targets, levels)
+    hit = z.gather(1, columns)
+    found = _fast(z, targets, columns, probs, levels) if z.device.type == "cpu" else None
+    if found is None:
+        lse, mass = _exact(z, probs, levels)
+        found = lse - hit, mass
+    surprise, mass = found
     mean = _sums(z, levels) / levels.sizes.to(z.dtype)
-    if z.device.type == "cpu":
-        torch.softmax(z, dim=1, out=probs)
-        mass = _sums(probs, levels)
-        if float(mass.amin()) > SMALLEST_MASS:
-            # log of the row's normaliser, read off its largest probability
-            row = z.amax(dim=1, keepdim=True) - probs.amax(dim=1, keepdim=True).log()
-            return mass, row + mass.log(), mean
-    top = torch.stack([z[:, start:stop].amax(dim=1) for start, stop in levels.bounds], dim=1)
-    shifted = torch.full_like(z, -torch.inf)
-    for level, (start, stop) in enumerate(levels.bounds):
-        torch.sub(z[:, start:stop], top[:, level : level + 1], out=shifted[:, start:stop])
+    return mass, surprise + smoothing * (hit - mean)
+
+
+def _fast(
+    z: torch.Tensor, targets: torch.Tensor, columns: torch.Tensor, probs: torch.Tensor, levels: LevelTable
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Fill `probs` and return lse - z_t and the mass of every level, or None if anything may have underflown."""
+    torch.softmax(z, dim=1, out=probs)
+    mass = _sums(probs, levels)
+    hit = torch.where(targets >= 0, probs.gather(1, columns), 1.0)
+    if not float(torch.minimum(mass, hit).amin()) > SMALLEST:
+        return None
+    return (mass / hit).log_(), mass
+
+
+def _exact(z: torch.Tensor, probs: torch.Tensor, levels: LevelTable) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fill `probs` and return the logsumexp and the mass of every level, exact whatever the logits."""
+    by_class = levels.head == "class"
+    ordered = z.index_select(1, levels.order) if by_class else z
+    top = torch.stack([part.amax(dim=1) for part in _parts(ordered, levels)], dim=1)
+    shifted = torch.full_like(ordered, -torch.inf)
+    for into, part, least in zip(
+        _parts(shifted, levels), _parts(ordered, levels), torch.split(top, 1, dim=1), strict=True
+    ):
+        torch.sub(part, least, out=into)
+    if by_class:
+        shifted = shifted.index_select(1, levels.column)
     torch.softmax(shifted, dim=1, out=probs)
     mass = _sums(probs, levels)
     # the largest shifted logit is 0, so its probability is one over the row's normaliser
-    return mass, top + (mass / probs.amax(dim=1, keepdim=True)).log(), mean
+    return top + (mass / probs.amax(dim=1, keepdim=True)).log(), mass
+
+
+def _columns(targets: torch.Tensor, levels: LevelTable) -> torch.Tensor:
+    """Return [B, K], where the targets stand in the logits; some valid column where there is none."""
+    columns = targets.clamp(min=0)
+    return columns if levels.head == "level" else levels.order[columns]
+
+
+def _parts(values: torch.Tensor, levels: LevelTable) -> tuple[torch.Tensor, ...]:
+    """Return views of the columns of each level; `values` [R, C] in level order."""
+    return torch.split(values, levels.widths, dim=1)[: len(levels.bounds)]
 
 
 def _sums(values: torch.Tensor, levels: LevelTable) -> torch.Tensor:
-    return torch.stack([values[:, start:stop].sum(dim=1) for start, stop in levels.bounds], dim=1)
+    """Return [R, K], the sum of `values` [R, C] over each level."""
+    if levels.head == "level":
+        return torch.stack([part.sum(dim=1) for part in _parts(values, levels)], dim=1)
+    # Permuting the columns would cost more than this product.
+    return torch.mm(values, levels.member.to(values.dtype))[:, : len(levels.bounds)]
 
 
-def _row_blocks(values: torch.Tensor) -> Sequence[slice]:
+def _scale_in_place(probs: torch.Tensor, scale: torch.Tensor, floor: torch.Tensor, levels: LevelTable) -> None:
+    """Turn `probs` [R, C] into probs * scale - floor within each level (both [R, K]), and 0 outside of all."""
+    if levels.head == "level":
+        for part, factor, less in zip(
+            _parts(probs, levels), torch.split(scale, 1, dim=1), torch.split(floor, 1, dim=1), strict=True
+        ):
+            part.mul_(factor).sub_(less)
+        probs[:, levels.bounds[-1][1] :] = 0
+    else:
+        spread = levels.member[:, : scale.shape[1]].t().to(probs.dtype)
+        probs.mul_(torch.mm(scale, spread)).addmm_(floor, spread, alpha=-1)
+
+
+def _row_blocks(values: torch.Tensor, levels: LevelTable) -> list[slice]:
     rows = len(values)
-    step = max(1, BLOCK_BYTES // (values.shape[1] * values.element_size())) if values.device.type == "cpu" else rows
-    return [slice(start, start + step) for start in range(0, rows, max(1, step))]
+    if values.device.type != "cpu":
+        return [slice(0, rows)]
+    step = max(1, BLOCK_BYTES[levels.head] // (values.shape[1] * values.element_size()))
+    return [slice(start, start + step) for start in range(0, rows, step)]

@@ -13,6 +13,7 @@ import torch
 from miil21k.data.loader import EpochSampler, training_loader
 from miil21k.errors import UsageError
 from miil21k.train.journal import Journal, read_unreadable
+from miil21k.train.level_order import to_class_order
 from miil21k.train.optimization import Schedule, create_optimizer, freeze
 from miil21k.train.state import Progress, Trained, load_state, save_state, save_weights
 from miil21k.train.step import UpdateStep
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from miil21k.train.recipes import Recipe
     from miil21k.zoo.schema import Preprocess
 
-__all__ = ["Job", "Report", "train"]
+__all__ = ["Job", "Report", "create_sampler", "train"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,18 @@ class Report:
     metrics: Mapping[str, float] | None = None
 
 
+def create_sampler(recipe: Recipe, images: int, processes: Processes) -> EpochSampler:
+    """Return the batches of a run over so many images; raises UsageError when they do not fill one update."""
+    repeats = recipe.repeats if processes.world > 1 else 1
+    sampler = EpochSampler(images, recipe.batch_size, recipe.seed, processes.rank, processes.world, repeats)
+    if sampler.num_batches < recipe.accumulate:
+        raise UsageError(
+            f"{images} images give {sampler.num_batches} batches, fewer than accumulate={recipe.accumulate}: lower "
+            "--batch-size or accumulate."
+        )
+    return sampler
+
+
 def train(job: Job, report: Callable[[Report], None], *, resume: bool = False) -> Progress:
     """Run `job` to its end and return where it ended; writes `last`, `best`, the state and the journal.
 
@@ -94,20 +107,8 @@ class _Run:
     def __init__(self, job: Job, report: Callable[[Report], None], resume: bool) -> None:
         recipe, processes = job.recipe, job.processes
         self.job, self.report = job, report
-        self.sampler = EpochSampler(
-            len(job.images),
-            recipe.batch_size,
-            recipe.seed,
-            processes.rank,
-            processes.world,
-            recipe.repeats if processes.world > 1 else 1,
-        )
+        self.sampler = create_sampler(recipe, len(job.images), processes)
         self.updates_per_epoch = self.sampler.num_batches // recipe.accumulate
-        if not self.updates_per_epoch:
-            raise UsageError(
-                f"{len(job.images)} images give {self.sampler.num_batches} batches, fewer than accumulate="
-                f"{recipe.accumulate}: lower --batch-size or accumulate."
-            )
         frozen = freeze(job.model, recipe.freeze) if recipe.freeze else ()
         self.trained = _make_trained(job.model, recipe)
         # The schedule writes initial rates into the optimizer's groups, which a state file then replaces by equal ones.
@@ -265,12 +266,13 @@ class _Run:
         if not job.processes.is_main:
             return
         stamp = {**job.metadata, "epoch": str(epoch + 1), "update": str(progress.updates)}
-        save_weights(job.folder / "last.safetensors", self.trained.model.state_dict(), stamp)
+        save_weights(job.folder / "last.safetensors", to_class_order(self.trained.model.state_dict()), stamp)
         if self.trained.ema is not None:
-            save_weights(job.folder / "last_ema.safetensors", self.trained.ema.module.state_dict(), stamp)
+            averaged = to_class_order(self.trained.ema.module.state_dict())
+            save_weights(job.folder / "last_ema.safetensors", averaged, stamp)
         if is_best:
             stamp = {**stamp, job.metric: str(found.value)}
-            save_weights(job.folder / "best.safetensors", found.model.state_dict(), stamp)
+            save_weights(job.folder / "best.safetensors", to_class_order(found.model.state_dict()), stamp)
 
 
 class _Evaluated(NamedTuple):

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from miil21k.errors import UsageError
+from miil21k.backends import choose_device
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+T = TypeVar("T")
 
 __all__ = ["Processes", "join_processes", "leave_processes", "pick_device"]
 
@@ -51,6 +53,15 @@ class Processes:
         dist.all_gather_object(found, value, group=self.cpu_group)
         return found
 
+    def first(self, work: Callable[[], T]) -> T:
+        """Return work(), done by the main process before the others, so that they find what it downloaded."""
+        if not self.is_main:
+            self.wait()
+        result = work()
+        if self.is_main:
+            self.wait()
+        return result
+
     def wait(self) -> None:
         """Return when every process has come here."""
         if self.world > 1:
@@ -73,23 +84,10 @@ def leave_processes() -> None:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device called `name` (`auto`, `cpu`, `cuda`, `cuda:1`, `mps`); each local process gets its own GPU.
-
-    Raises UsageError when the device is not there.
-    """
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"No device '{name}': use auto, cpu, cuda, cuda:N or mps.") from None
+    """Return the device called `name`, as `choose_device` reads it; `cuda` is another GPU in each local process."""
+    device = torch.device(choose_device(name))
+    if device.type == "cuda" and ":" not in name:
+        device = torch.device(choose_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}"))
     if device.type == "cuda":
-        device = torch.device("cuda", local_rank if device.index is None else device.index)
-        count = torch.cuda.device_count()
-        if device.index >= count:
-            raise UsageError(f"Device '{device}' was asked for, and torch sees {count} GPU(s).")
         torch.cuda.set_device(device)
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("Device 'mps' was asked for, and torch has none here.")
     return device

@@ -27,6 +27,7 @@ class Recipe:
 
     objective: what is minimised (see `miil21k.train.objectives`).
     source, expected: where the numbers come from; what the source says they reach (not reproduced by us).
+    pretrained: start from the weights that the model's name stands for, when it stands for any.
     batch_size: images per process and forward pass; one update sees batch_size * accumulate * processes images.
 
     Objective: label_smoothing in [0, 1). max_level_weight: the clamp of the level weights. deepest: `keep` every
@@ -43,7 +44,9 @@ class Recipe:
     Augmentation: crop `squash` (resize to a square, aspect ignored) or `random` (random resized crop, `scale`,
     `ratio`). policy: `miil` (the published pipeline's RandAugment), a timm policy string (`rand-m7-mstd0.5-inc1`,
     `v0`), or empty. cutout: side of the erased box as a fraction of the image side. repeats: copies of an image
-    per epoch, in distributed runs only. image_size 0: what the model was built for.
+    per epoch, in distributed runs only. image_size 0: what the model was built for. normalise: by the model's mean
+    and std, or `none`: pixels in [0, 1] as they are. Evaluation squashes where training does; else it cuts out the
+    centre, eval_crop_pct of the side (0: the model's).
 
     ema_decay 0 = off. precision: `fp32`, `fp16` (with gradient scaling) or `bf16`.
     """
@@ -52,6 +55,7 @@ class Recipe:
     source: str = "chosen on the command line"
     expected: str = "unknown"
 
+    pretrained: bool = True
     epochs: int = 80
     batch_size: int = 64
     accumulate: int = 1
@@ -84,6 +88,7 @@ class Recipe:
     cooldown_epochs: int = 0
 
     image_size: int = 0
+    normalise: Literal["model", "none"] = "model"
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     crop: Literal["squash", "random"] = "squash"
     scale: tuple[float, float] = (0.08, 1.0)
@@ -115,12 +120,14 @@ class Recipe:
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
         for name in ("label_smoothing", "ema_decay"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
-        for name in ("weight_decay", "clip_grad", "mixup", "cutmix", "min_lr", "kd_weight", "image_size"):
+        for name in ("weight_decay", "clip_grad", "mixup", "cutmix", "min_lr", "kd_weight", "image_size", "seed"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         _require(self.lr > 0, "lr", self.lr, "above 0")
         _require(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "in (0, 1]")
         for field, options in _literals().items():
             _require(getattr(self, field) in options, field, repr(getattr(self, field)), f"one of {', '.join(options)}")
+        if (self.mixup or self.cutmix) and self.objective not in ("cross_entropy", "usi"):
+            raise UsageError(f"Mixup and cutmix are not defined for the objective '{self.objective}': set both to 0.")
         if self.objective in ("semantic_kd", "usi") and not self.teacher:
             raise UsageError(f"The objective '{self.objective}' needs a teacher: set it with --teacher NAME.")
 
@@ -149,6 +156,7 @@ miil_semantic = Recipe(
     expected="semantic top-1 on fall11 21K-P: TResNet-M about 75.3 (the paper's rebuttal, read off a figure), "
     "MobileNetV3-L 71.37 (the author, issue 35; batch 8 x 1024), both without distillation",
     label_smoothing=0.2,
+    normalise="none",
     precision="fp16",
 )
 
@@ -164,6 +172,7 @@ miil_single_label_scratch = replace(
     source="Alibaba-MIIL/ImageNet21K, train_single_label_from_scratch.py; random initialisation; the published "
     "optimizer has no momentum",
     expected="not printed; the author calls 300 epochs sensible (issue 26)",
+    pretrained=False,
     epochs=140,
     optimizer="sgd",
     lr=1e-2,
@@ -298,6 +307,6 @@ def _parse(name: str, text: str) -> Any:
             low, high = (float(part) for part in text.split(","))
             return low, high
     except (KeyError, ValueError):
-        expected = "true or false" if kind is bool else getattr(kind, "__name__", "two numbers, 'a,b'")
+        expected = {bool: "true or false", int: "an integer", float: "a number"}.get(kind, "two numbers, 'a,b',")
         raise UsageError(f"The recipe's {name} takes {expected}, not '{text}'.") from None
     return text

@@ -6,7 +6,7 @@ image, process), so the seed and three counters stand for the state of every gen
 
 from __future__ import annotations
 
-import os
+import io
 import pickle
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from miil21k.errors import CheckpointError, CheckpointMismatch
+from miil21k.files import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,12 +71,9 @@ def save_state(path: Path, trained: Trained, progress: Progress, run_id: str) ->
         "scaler": trained.scaler.state_dict() if trained.scaler is not None else None,
         "progress": asdict(progress),
     }
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    replace_file(path, buffer.getvalue())
 
 
 def load_state(path: Path, trained: Trained, run_id: str) -> Progress:
@@ -109,9 +107,4 @@ def save_weights(path: Path, state_dict: Mapping[str, torch.Tensor], metadata: M
     from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        file.write(save(tensors, dict(metadata)))
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    replace_file(path, save(tensors, dict(metadata)))

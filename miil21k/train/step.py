@@ -25,9 +25,18 @@ if TYPE_CHECKING:
     from miil21k.train.state import Trained
     from miil21k.zoo.schema import Preprocess
 
-__all__ = ["LossTally", "UpdateStep"]
+__all__ = ["PRECISION", "LossTally", "UpdateStep", "normalised"]
 
-_PRECISION = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+PRECISION = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def normalised(images: torch.Tensor, preprocess: Preprocess, channels_last: bool = False) -> torch.Tensor:
+    """Return uint8 images [B, 3, H, W] as float32, (x / 255 - mean) / std, on their device."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    pixels = images.to(torch.float32, memory_format=layout)
+    mean = torch.tensor(preprocess.mean).mul_(255).view(1, 3, 1, 1).to(images.device, non_blocking=True)
+    scale = torch.tensor(preprocess.std).mul_(255).reciprocal_().view(1, 3, 1, 1).to(images.device, non_blocking=True)
+    return pixels.sub_(mean).mul_(scale)
 
 
 @dataclass
@@ -96,8 +105,7 @@ class UpdateStep:
         self.tally = LossTally(self.device)
         self.parameters = [p for p in trained.model.parameters() if p.requires_grad]
         self.mixing = Mixing(recipe.mixup, recipe.cutmix, recipe.mixup_prob, recipe.mixup_switch)
-        self.mean = torch.tensor(preprocess.mean, device=self.device).view(1, 3, 1, 1)
-        self.std = torch.tensor(preprocess.std, device=self.device).view(1, 3, 1, 1)
+        self.preprocess = preprocess
         self.erase = self._random_erasing()
         self.model = self._wrap()
 
@@ -154,19 +162,17 @@ class UpdateStep:
         return self.model.no_sync() if isinstance(self.model, DistributedDataParallel) else nullcontext()
 
     def _backward(self, batch: Batch, weight: float, update: int) -> None:
-        images = batch.images.to(self.device, non_blocking=True).float().div_(255).sub_(self.mean).div_(self.std)
-        if self.recipe.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+        images = normalised(batch.images.to(self.device, non_blocking=True), self.preprocess, self.recipe.channels_last)
         labels = batch.labels.to(self.device, non_blocking=True)
         if self.erase is not None:
             images = self.erase(images)
         images, share = self.mixing(images)
-        dtype = _PRECISION[self.recipe.precision]
+        dtype = PRECISION[self.recipe.precision]
         with torch.autocast(self.device.type, dtype) if dtype else nullcontext():
             loss = self.objective(self.model, images, labels, share)["loss"]
         self.tally.add(loss, int(labels.numel()), update)
         scaled = loss * weight
-        (self.trained.scaler.scale(scaled) if self.trained.scaler else scaled).backward()
+        (self.trained.scaler.scale(scaled) if self.trained.scaler else scaled).backward()  # type: ignore[no-untyped-call]
 
     def _apply(self, update: int) -> None:
         optimizer, scaler = self.trained.optimizer, self.trained.scaler

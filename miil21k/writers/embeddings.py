@@ -47,15 +47,15 @@ class EmbeddingFile:
         if not rows or not self.path.exists():
             self._file = self.path.open("wb", buffering=0)
             return
+        with self.path.open("rb") as file:
+            head = file.read(HEADER)
+        self._width = _width(head, self.path) if head else None
+        size = 0 if self._width is None else HEADER + rows * self._width * 4
+        if self.path.stat().st_size < size:
+            raise Miil21kError(f"'{self.path}' holds fewer than {rows} embeddings: start again with --overwrite.")
         self._file = self.path.open("r+b", buffering=0)
-        head = self._file.read(HEADER)
-        if head:
-            self._width = _width(head, self.path)
-            size = HEADER + rows * self._width * 4
-            if self.path.stat().st_size < size:
-                raise Miil21kError(f"'{self.path}' holds fewer than {rows} embeddings: start again with --overwrite.")
-            self._file.truncate(size)
-            self._file.seek(size)
+        self._file.truncate(size)
+        self._file.seek(size)
 
     def write(self, embedding: NDArray[np.float32] | None) -> None:
         """Append one row; None, for an input that failed, becomes NaN."""

@@ -26,7 +26,6 @@ _SUFFIXES = {
     ".tsv": "tsv",
     ".parquet": "parquet",
     ".pq": "parquet",
-    ".txt": "table",
 }
 
 
@@ -165,8 +164,9 @@ class Separated:
 
     def _line(self, cells: Sequence[object]) -> bytes:
         text = io.StringIO(newline="")
-        csv.writer(text, delimiter=self._delimiter, lineterminator="\n").writerow(cells)
-        return text.getvalue().encode("utf-8", "backslashreplace")
+        # The writer quotes the characters of its line terminator: a carriage return in a name must be quoted too.
+        csv.writer(text, delimiter=self._delimiter, lineterminator="\r\n").writerow(cells)
+        return text.getvalue().removesuffix("\r\n").encode("utf-8", "backslashreplace") + b"\n"
 
     def scan(self, file: IO[bytes], start: int) -> Iterator[DoneRow]:
         """Yield the whole rows after `start`; a record ends at a line feed outside quotes."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import pickle
+import warnings
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ import torch
 from miil21k.errors import CheckpointError, CheckpointMismatch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -25,7 +27,7 @@ _WRAPPERS = ("state_dict", "model")
 # Stored weights hardly compress; an archive that unpacks to far more than its size is an attack on the memory.
 _MAX_EXPANSION = 20
 # What torch's restricted unpickler says when a file asks for a function or class that is no tensor.
-_CODE_SIGNS = ("nsupported global", "nsupported class", "unrecognized function")
+_CODE_SIGNS = ("unsupported global", "unsupported class", "unrecognized function")
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -49,13 +51,19 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
+    """Return the tensors, in the order of the file that this one was converted from where that is written down."""
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
-    except SafetensorError as error:
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            order = json.loads((file.metadata() or {}).get("tensor_order", "[]"))
+    except (SafetensorError, ValueError) as error:
         raise _damaged(path, error) from None
+    if sorted(order) == sorted(tensors):
+        return {name: tensors[name] for name in order}
+    return tensors
 
 
 def _read_archive(path: Path) -> dict[str, Tensor]:
@@ -85,15 +93,17 @@ def _read_numpy(path: Path) -> dict[str, Tensor]:
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     # USI's files carry the argparse.Namespace of their training run: plain attributes, no code.
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings(), path.open("rb") as file:
+            warnings.simplefilter("ignore", UserWarning)  # an unusual pickle protocol: it loads, or it is refused
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if any(sign in str(error) for sign in _CODE_SIGNS):
+        if any(sign in str(error).lower() for sign in _CODE_SIGNS):
             raise CheckpointError(
                 f"{path} is refused: opening it would run code from the file. "
                 "Where you trust it, convert it to safetensors."
             ) from None
-        raise _damaged(path, error) from None
+        # torch's own message advises to switch the protection off.
+        raise _damaged(path, "no pickle of tensors") from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise _damaged(path, error) from None
     return _tensors(content, path)
@@ -114,22 +124,19 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in content.items()}
 
 
-def _damaged(path: Path, error: Exception) -> CheckpointError:
+def _damaged(path: Path, error: Exception | str) -> CheckpointError:
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
     return CheckpointError(f"{path} is damaged or no checkpoint ({reason[:160]}). Download it again.")
 
 
-def fit(model: nn.Module, state_dict: Mapping[str, Tensor], name: str, *, may_lack: Iterable[str] = ()) -> None:
+def fit(model: nn.Module, state_dict: Mapping[str, Tensor], name: str) -> None:
     """Put the tensors into the model, by assignment; parameters keep the model's dtype and requires_grad.
 
-    name: what the checkpoint is called in messages. may_lack: prefixes of modules that the checkpoint need not
-    hold; they keep their values, as do the batch counters of layouts that have none.
+    name: what the model is called in messages. Batch counters, which some layouts do not hold, may be missing.
     Raises CheckpointMismatch that lists every kind of missing, unexpected and mis-shaped tensor.
     """
     own = model.state_dict()
-    optional = tuple(may_lack)
-    missing = [k for k in own.keys() - state_dict.keys() if not k.endswith("num_batches_tracked")]
-    missing = sorted(k for k in missing if not (optional and k.startswith(optional)))
+    missing = sorted(k for k in own.keys() - state_dict.keys() if not k.endswith("num_batches_tracked"))
     unexpected = sorted(state_dict.keys() - own.keys())
     misshaped = [
         f"{k} {tuple(state_dict[k].shape)} instead of {tuple(own[k].shape)}"

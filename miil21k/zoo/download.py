@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from miil21k.zoo.schema import Source, Weights
 
-__all__ = ["fetch", "find_cached", "obtain"]
+__all__ = ["fetch", "fetch_anew", "find_cached", "obtain"]
 
 
 def fetch(
@@ -77,6 +78,33 @@ def obtain(
         except (DownloadError, ChecksumMismatch) as error:
             failures.append((source, error))
     raise _gave_up(weights, revision, failures)
+
+
+def fetch_anew(
+    weights: Weights,
+    *,
+    revision: str | None = None,
+    cache_dir: str | PathLike[str] | None = None,
+    progress: bool | None = None,
+) -> CachedFile:
+    """Download these weights although they are cached, and replace the cached file and its pin.
+
+    A digest of the manifest still holds; one that was pinned does not. The old file stays when no source gives a
+    new one. Raises what `fetch` raises.
+    """
+    cache = Cache.at(cache_dir)
+    cache.root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache.root, prefix="anew-") as folder:
+        found = obtain(weights, revision=revision, cache_dir=folder, progress=progress)
+        came = found.path.is_relative_to(folder)  # else it is a file of a package or of torch.hub
+        for source in weights.sources:
+            cache.forget(source, revision)
+        if came:
+            target = cache.file(found.source, revision)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            found.path.resolve().replace(target)
+            cache.write_pin(found.source, target, found.sha256, revision)
+    return obtain(weights, revision=revision, cache_dir=cache_dir, offline=True)
 
 
 def find_cached(weights: Weights, cache: Cache, revision: str | None = None) -> CachedFile | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from miil21k import __version__
 from miil21k.errors import DownloadError
-from miil21k.zoo.transfer import require_connection
+from miil21k.zoo.transfer import require_answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,13 +31,13 @@ def download_from_hub(source: Source, revision: str | None, hub_cache: Path, pro
     """Return the file in `hub_cache`, downloaded where it was not there yet.
 
     Tokens, timeouts and proxies are those of the client. Raises DownloadError with the reason alone, and
-    Unreachable when the Hub takes no connection.
+    Unreachable when the Hub does not answer.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     assert source.repo is not None
-    require_connection(endpoint())
+    require_answer(endpoint())
     try:
         with _progress_bars(progress):
             return Path(
@@ -53,13 +53,10 @@ def download_from_hub(source: Source, revision: str | None, hub_cache: Path, pro
             )
     except LocalEntryNotFoundError as error:
         raise DownloadError(_reason(error.__cause__ or error)) from None
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise DownloadError(_reason(error)) from None
     except Exception as error:
-        # The client's HTTP library is httpx or requests, by version: its errors share no base that we could name.
-        if type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "requests", "urllib3"):
-            raise DownloadError(_reason(error)) from None
-        raise
+        # Its HTTP library (httpx or requests, by version) and its Xet transfer raise errors without a common base;
+        # each of them means that this source gave nothing.
+        raise DownloadError(_reason(error)) from error
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import hashlib
 import zipfile
 from typing import TYPE_CHECKING
 
+from miil21k.errors import CheckpointError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -17,11 +19,14 @@ _BLOCK = 1 << 20
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, 64 hexadecimal digits. Raises OSError."""
+    """Return the SHA-256 of a file, 64 hexadecimal digits. Raises CheckpointError for a file that cannot be read."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise CheckpointError(f"Cannot read {path}: {error.strerror}.") from None
     return digest.hexdigest()
 
 

@@ -75,12 +75,17 @@ class _Plan:
     """How to build one model: the row, the head that is wanted, and what timm is told."""
 
     def __init__(self, name: str, num_classes: int | None, in_chans: int, arch_kwargs: dict[str, Any]) -> None:
-        bare = timm.is_model(name) and all(name not in (w.name, *w.aliases) for w in load_manifest().models)
+        if (num_classes or 0) < 0 or in_chans < 1:
+            raise UsageError(f"num_classes must be 0 or more and in_chans 1 or more, not {num_classes} and {in_chans}.")
+        ours = any(name in (w.name, *w.aliases) for w in load_manifest().models)
+        bare = not ours and "." not in name and timm.is_model(name)
         self.weights = None if bare else find_weights(name)
         self.name = name
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.features_only = bool(arch_kwargs.pop("features_only", False))
+        of_features = ("out_indices", "feature_cls")
+        self.feature_kwargs: dict[str, Any] = {k: arch_kwargs.pop(k) for k in of_features if k in arch_kwargs}
         self.arch = name if self.weights is None else self.weights.arch
         self.arch_kwargs = {**({} if self.weights is None else self.weights.arch_kwargs), **arch_kwargs}
         if self.weights is not None and not self.weights.buildable:
@@ -90,10 +95,12 @@ class _Plan:
 
     def fresh(self) -> nn.Module:
         """Return the model with random parameters."""
+        if self.features_only:
+            return self._marked(self._build_features(), None)
         classes = self.num_classes
         if classes is None and self.weights is not None:
             classes = self._published_classes()
-        return self._marked(self._build(classes, self.features_only), classes)
+        return self._marked(self._build(classes), classes)
 
     def _published_classes(self) -> int:
         assert self.weights is not None
@@ -160,29 +167,31 @@ class _Plan:
             )
         return rows
 
-    def _build(self, classes: int | None, features_only: bool = False) -> nn.Module:
-        options = dict(self.arch_kwargs)
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"in_chans": self.in_chans, **self.arch_kwargs}
         if self.weights is not None:
             options["pretrained_cfg"] = timm_cfg(self.weights).to_dict()
-        if classes is not None and not features_only:
-            options["num_classes"] = classes
-        if features_only:
-            options["features_only"] = True
-        model: nn.Module = timm.create_model(self.arch, in_chans=self.in_chans, **options)
+        return options
+
+    def _build(self, classes: int | None) -> nn.Module:
+        # timm drops what is None and keeps the default of the architecture.
+        model: nn.Module = timm.create_model(self.arch, num_classes=classes, **self._options())
+        return model
+
+    def _build_features(self, **loading: Any) -> nn.Module:
+        options: dict[str, Any] = {**self._options(), **self.feature_kwargs}
+        model: nn.Module = timm.create_model(self.arch, features_only=True, **options, **loading)
         return model
 
     def _features(self, state: dict[str, Tensor], rows: int) -> nn.Module:
         """Return timm's feature extractor over the same tensors, which timm copies in before it wraps the model."""
-        base = _cfg(self._build(0)) if self.weights is None else timm_cfg(self.weights).to_dict()
-        options = {"pretrained_cfg": base, "features_only": True, **self.arch_kwargs}
-        model: nn.Module = timm.create_model(
-            self.arch,
-            pretrained=True,
-            in_chans=self.in_chans,
-            pretrained_cfg_overlay={"state_dict": state, "num_classes": rows, "input_size": (self.in_chans, 0, 0)},
-            **options,
-        )
-        return model
+        own = list(self._build_features().state_dict())
+        kept = {key: state[key] for key in own} if state.keys() >= set(own) else state
+        overlay: dict[str, Any] = {"state_dict": kept, "num_classes": rows}
+        if self.in_chans != 3:
+            native = timm.get_pretrained_cfg(self.arch) if self.weights is None else self.weights.preprocess
+            overlay["input_size"] = (self.in_chans, *native.input_size[1:])
+        return self._build_features(pretrained=True, pretrained_cfg_overlay=overlay)
 
     def _marked(self, model: nn.Module, classes: int | None) -> nn.Module:
         own_head = (

@@ -6,15 +6,14 @@ import dataclasses
 import sys
 from collections.abc import Mapping
 from functools import cache, partial
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     Reader = Callable[[object], Any]
 
-__all__ = ["StrictJsonError", "read_dataclass", "to_json"]
+__all__ = ["FrozenMapping", "StrictJsonError", "read_dataclass", "to_json"]
 
 _T = TypeVar("_T")
 _SCALARS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
@@ -32,6 +31,28 @@ class StrictJsonError(ValueError):
         """Return the same complaint, seen from one level up."""
         dot = "." if self.path and not self.path.startswith("[") else ""
         return StrictJsonError(self.found, f"{step}{dot}{self.path}")
+
+
+class FrozenMapping(Mapping[str, Any]):
+    """A read-only dict that can be hashed, copied and pickled, as the models that carry one must be."""
+
+    def __init__(self, items: Mapping[str, Any]) -> None:
+        self._items = dict(items)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._items[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._items))
+
+    def __repr__(self) -> str:
+        return f"FrozenMapping({self._items!r})"
 
 
 def read_dataclass(cls: type[_T], raw: object) -> _T:
@@ -131,13 +152,13 @@ def _mapping(each: Reader | None) -> Reader:
         if not isinstance(value, dict):
             raise StrictJsonError(f"expected an object, found {_kind(value)}")
         if each is None:
-            return MappingProxyType(value)
+            return FrozenMapping(value)
         done: list[Any] = []
         try:
             done.extend(map(each, value.values()))
         except StrictJsonError as error:
             raise error.below(list(value)[len(done)]) from None
-        return MappingProxyType(dict(zip(value, done, strict=True)))
+        return FrozenMapping(dict(zip(value, done, strict=True)))
 
     return mapping
 

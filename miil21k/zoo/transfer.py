@@ -8,7 +8,7 @@ import json
 import os
 import random
 import shutil
-import socket
+import ssl
 import time
 import urllib.error
 import urllib.parse
@@ -23,7 +23,7 @@ from miil21k.errors import DownloadError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Transfer", "Unreachable", "download_part", "open_url", "require_connection", "timeout_seconds"]
+__all__ = ["Transfer", "Unreachable", "download_part", "open_url", "require_answer", "timeout_seconds"]
 
 # The largest published checkpoint has 4.43 GB; a server that sends more than this sends something else.
 MAX_BYTES = 16 << 30
@@ -57,7 +57,10 @@ class _HttpOnly(urllib.request.HTTPRedirectHandler):
         scheme = urllib.parse.urlsplit(newurl).scheme
         if scheme not in ("http", "https") or (req.type == "https" and scheme == "http"):
             raise DownloadError(f"redirected from {req.type} to an address with '{scheme}:', which is refused")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+        following = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if following is not None:
+            following.method = req.get_method()  # Python before 3.13 turns a HEAD into a GET here
+        return following
 
 
 def timeout_seconds() -> float:
@@ -163,19 +166,20 @@ def open_url(url: str, headers: dict[str, str], timeout: float, method: str = "G
     return response
 
 
-def require_connection(url: str) -> None:
-    """Return once the host of `url` takes a connection, or when a proxy stands between.
+def require_answer(url: str) -> None:
+    """Return once the host of `url` answers a HEAD, with whatever status.
 
-    Clients that retry for half a minute are not worth asking where there is no network. Raises Unreachable.
+    The Hub's client retries for minutes where nobody answers, so it is asked only after this. A certificate that
+    is not trusted here is left to the client, which has its own list. Raises Unreachable.
     """
-    parts = urllib.parse.urlsplit(url)
-    host = parts.hostname or ""
-    if parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
-        return
-    port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
-        socket.create_connection((host, port), timeout_seconds()).close()
-    except OSError as error:
+        open_url(url, {}, timeout_seconds(), method="HEAD").close()
+    except urllib.error.HTTPError as error:
+        error.close()
+    except urllib.error.URLError as error:
+        if not isinstance(error.reason, ssl.SSLError):
+            raise Unreachable(_plain(error.reason)) from None
+    except (OSError, http.client.HTTPException) as error:
         raise Unreachable(_plain(error)) from None
 
 

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from PIL import Image
+from shapes import shape_space, write_folders, write_shard
+
 from miil21k.data.datasets import label_images, open_source
 from miil21k.errors import ImageError, LabelSpaceMismatch, UsageError
 from miil21k.hierarchy.spaces import load_label_space
-from PIL import Image
-from shapes import shape_space, write_folders, write_shard
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +64,7 @@ def test_linked_class_folders_are_followed(tmp_path: Path, folders: Path) -> Non
 def test_fall11_is_refused_on_the_folders_of_winter21_and_the_message_says_how_to_go_on(tmp_path: Path) -> None:
     root = _wnid_folders(tmp_path, load_label_space("winter21").wnids)
     source = open_source(str(root))
-    with pytest.raises(LabelSpaceMismatch, match="are of label space 'winter21'.*use --label-space winter21"):
+    with pytest.raises(LabelSpaceMismatch, match=r"are of label space 'winter21'.*use --label-space winter21"):
         label_images(source, load_label_space("fall11"))
     with pytest.raises(LabelSpaceMismatch, match="use --label-space winter21"):
         label_images(source, load_label_space("fall11"), partial=True)
@@ -76,8 +80,8 @@ def test_folders_that_are_no_classes_are_refused_and_named(folders: Path, tmp_pa
 
 
 def test_classes_without_images_are_refused_unless_that_is_accepted(tmp_path: Path) -> None:
-    source = open_source(str(write_folders(tmp_path, 1, names=("red", "blue"))))
-    with pytest.raises(LabelSpaceMismatch, match="12 of the 14 classes"):
+    source = open_source(str(write_folders(tmp_path, 1, names=("red", "blue"))))  # warm and cold are above them
+    with pytest.raises(LabelSpaceMismatch, match="10 of the 14 classes"):
         label_images(source, shape_space())
     images = label_images(source, shape_space(), partial=True)
     assert len(images) == 2
@@ -153,5 +157,5 @@ def test_an_image_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path) 
     write_folders(tmp_path, 1, names=("red",))
     (tmp_path / "red" / "red_0.jpg").write_bytes(b"no image")
     images = label_images(open_source(str(tmp_path)), shape_space(), partial=True)
-    with pytest.raises(ImageError, match="red/red_0.jpg"):
+    with pytest.raises(ImageError, match=r"red/red_0\.jpg"):
         images.load(0)

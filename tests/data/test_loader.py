@@ -1,18 +1,17 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from shapes import shape_space, write_folders
+
 from miil21k.data.augment import Augmentation
 from miil21k.data.datasets import LabelledImages, label_images, open_source
 from miil21k.data.loader import EpochSampler, evaluation_loader, training_loader
 from miil21k.errors import UsageError
 from miil21k.zoo.schema import Preprocess
-from shapes import shape_space, write_folders
 
 PREPROCESS = Preprocess((3, 32, 32), "bilinear", 1.0, "squash", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "test")
 

@@ -115,14 +115,14 @@ def test_a_quoted_line_break_keeps_line_numbers_true(tmp_path: Path) -> None:
 
 
 def test_nested_folders_become_the_tree_and_folders_with_images_the_classes(tmp_path: Path) -> None:
-    images(tmp_path, "animal/dog/pug", "animal/cat", "animal/dog", "Zebra", ".cache/x")
+    images(tmp_path, "animal/dog/bulldog", "animal/cat", "animal/dog", "Zebra", ".cache/x")
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/readme.txt").write_text("no image")
     space = load_label_space(tmp_path)
-    assert space.wnids == ("Zebra", "cat", "dog", "pug")
+    assert space.wnids == ("Zebra", "bulldog", "cat", "dog")
     assert space.tree.wnids[4:] == ("animal", "empty", "notes")
-    assert parents(space)["pug"] == "dog"
+    assert parents(space)["bulldog"] == "dog"
     assert parents(space)["dog"] == "animal"
     assert from_folder(tmp_path, all_nodes=True).num_classes == 7
 

@@ -172,6 +172,7 @@ GOOD = "miil21k-label-space\t1\tpets\t1\nwnid\tparent\tlemmas\tgloss\nn1\tn2\tca
     [
         ("space\t1", "space\t2", "pets.tsv, line 1: expected 'miil21k-label-space', '1'"),
         ("\ta pet", "", "pets.tsv, line 3: expected 4 fields"),
+        ("\ta pet\nn2", "\nn2\t", "pets.tsv, line 3: expected 4 fields"),
         ("n1\tn2", "n1\tn3", "pets.tsv, line 3: the parent 'n3' is no node"),
         ("animal\t\n", "animal\t", "damaged or was cut off"),
         ("wnid\tparent", "wnid\tabove", "damaged or was cut off"),

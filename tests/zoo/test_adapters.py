@@ -13,6 +13,8 @@ from reference_transformers import EdgeNextSmall, Levit384, VitBase
 from torch import Tensor, nn
 
 from miil21k.zoo.adapters import LAYOUTS, adapt
+from miil21k.zoo.cache import Cache, CachedFile
+from miil21k.zoo.conversion import converted
 from miil21k.zoo.manifest import find_weights, load_manifest
 from miil21k.zoo.registry import create_model
 
@@ -101,6 +103,19 @@ def test_levit_of_usi_keeps_its_logits_and_loses_its_index_buffers(tmp_path: Pat
     torch.save({"epoch": 3, "args": args, "state_dict": net.state_dict()}, tmp_path / "single_label_ls.pth")
     model = _assert_same_logits("levit_384_21k_single_label", tmp_path / "single_label_ls.pth", net, size=224)
     assert model.label_space is None  # the release was never stated, and a class count does not tell it
+
+
+def test_levit_survives_the_conversion_to_safetensors(tmp_path: Path) -> None:
+    net = _published(Levit384, 7)
+    file = tmp_path / "levit.pth"
+    torch.save({"state_dict": net.state_dict()}, file)
+    source = find_weights("levit_384_21k_single_label").sources[0]
+    stored = converted(CachedFile(file, "0" * 64, source), Cache(tmp_path, tmp_path))
+    assert stored.suffix == ".safetensors"
+    model = create_model("levit_384_21k_single_label", checkpoint=stored, num_classes=7).eval()
+    images = torch.randn(2, 3, 224, 224)
+    with torch.inference_mode():
+        assert torch.allclose(model(images), net(images), rtol=1e-3, atol=1e-3)
 
 
 def test_edgenext_keeps_its_logits(tmp_path: Path) -> None:

@@ -1,0 +1,135 @@
+"""Hedge levels with a finite-sample guarantee, from labelled logits.
+
+For a sample drawn like those that the level was fitted on, the hedged answer is correct (an ancestor of the label, the
+label, below it, or no answer) with at least the wanted probability, averaged over the draw of the fitting samples. It
+holds for any model and any number of samples (split conformal prediction).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from miil21k.calibrate.record import Calibration, mask_digest
+from miil21k.calibrate.temperature import fit_temperatures, row_blocks
+from miil21k.decode.path import decode_path
+from miil21k.decode.probabilities import DEFAULT_RULE, node_probabilities
+from miil21k.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from miil21k.decode.logits import HeadKind
+    from miil21k.decode.probabilities import Rule
+    from miil21k.hierarchy.spaces import LabelSpace
+    from miil21k.hierarchy.tree import Tree
+
+__all__ = ["calibrate", "conformal_threshold", "hedge_scores"]
+
+ACCURACIES = (0.8, 0.9, 0.95, 0.99)
+STEP = 2e-6  # twice what decode.hedge forgives: the least by which a level must exceed a probability to refuse it
+
+
+def calibrate(  # noqa: PLR0913 (what a head is, and what is asked of it)
+    space: LabelSpace,
+    logits: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    head: HeadKind,
+    *,
+    accuracies: Sequence[float] = ACCURACIES,
+    rule: Rule = DEFAULT_RULE,
+    allowed: NDArray[np.bool_] | None = None,
+    model: str = "",
+    weights: str = "",
+    seed: int = 0,
+) -> Calibration:
+    """Return the calibration of a head from labelled logits.
+
+    logits: [n, C]. labels: int [n], node indices of `space.tree`. Half of the samples, drawn with `seed`, fit the
+    temperatures; the other half fits one hedge level per accuracy, so that the guarantee stays exact. An accuracy that
+    so few samples, or this model, cannot guarantee is left out. Raises UsageError for fewer than four samples or an
+    accuracy outside (0, 1), LogitsError for logits that cannot be decoded.
+    """
+    if not all(0 < accuracy < 1 for accuracy in accuracies):
+        raise UsageError(f"Accuracies lie between 0 and 1, not {', '.join(map(str, accuracies))}.")
+    if len(labels) < 4:
+        raise UsageError(f"Calibration needs at least four labelled samples, not {len(labels)}.")
+    _check_labels(space.tree, logits, labels)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    first, second = np.array_split(order, 2)
+    temperature = fit_temperatures(space.tree, logits[first], labels[first], head, allowed=allowed)
+    scores = np.concatenate(
+        [
+            hedge_scores(
+                space.tree,
+                node_probabilities(
+                    space.tree,
+                    logits[rows],
+                    head,
+                    allowed=allowed,
+                    temperature=temperature if head == "level_softmax" else temperature[0],
+                    rule=rule,
+                ),
+                labels[rows],
+            )
+            for rows in row_blocks(second, space.tree.num_nodes)
+        ]
+    )
+    levels = ((float(accuracy), conformal_threshold(scores, accuracy)) for accuracy in sorted(set(accuracies)))
+    return Calibration(
+        label_space=space.name,
+        sha256=space.sha256,
+        model=model,
+        weights=weights,
+        head=head,
+        rule=rule if head == "level_softmax" else "",
+        allowed=mask_digest(allowed),
+        temperature=temperature,
+        thresholds=tuple((accuracy, level) for accuracy, level in levels if level <= 1),
+        samples=(first.size, second.size),
+    )
+
+
+def hedge_scores(tree: Tree, node_prob: NDArray[np.float32], labels: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return float64 [B], the probability of the first wrong node on each chain of `decode_path`; 0 if none is wrong.
+
+    A hedged answer is correct exactly when the hedge level refuses that node. node_prob: [B, N]. A node is right when
+    it is the label, above it or below it. Source: Goren et al. 2024, 'climbing', on the chain of `decode_path`.
+    """
+    paths = decode_path(tree, node_prob)
+    truth = tree.level_target[labels]
+    depth = tree.depth[labels][:, None]
+    own = np.where(paths.nodes >= 0, paths.nodes, 0)
+    # Right at or above the label's depth: the label's ancestor there. Below: the node passes through the label.
+    above = own == np.where(truth >= 0, truth, -2)
+    through = np.take_along_axis(tree.level_target[own], depth[:, None, :].repeat(own.shape[1], 1), 2)[..., 0]
+    below = through == np.asarray(labels)[:, None]
+    wrong = (paths.nodes >= 0) & ~(above | below)
+    first = wrong.argmax(1)
+    score = np.where(wrong.any(1), paths.probs[np.arange(len(first)), first], 0.0)
+    return score.astype(np.float64)
+
+
+def conformal_threshold(scores: NDArray[np.float64], accuracy: float) -> float:
+    """Return the hedge level that refuses all but the share 1 - accuracy of `scores`; infinity when none can.
+
+    It lies just above the ceil((n + 1) accuracy)-th smallest score, so that a new sample's score is below it with
+    probability at least `accuracy`, whatever the distribution. With too few samples for that rank there is none.
+    """
+    rank = math.ceil((scores.size + 1) * accuracy - 1e-9)
+    if rank > scores.size:
+        return math.inf
+    level = float(np.partition(scores, rank - 1)[rank - 1]) + STEP
+    return level if level <= 1 else math.inf
+
+
+def _check_labels(tree: Tree, logits: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
+    given = np.asarray(labels)
+    if given.ndim != 1 or given.dtype.kind not in "iu" or len(given) != len(logits):
+        raise UsageError(f"Expected {len(logits)} integer labels, not {given.dtype} {list(given.shape)}.")
+    if given.min() < 0 or given.max() >= tree.num_nodes:
+        raise UsageError(f"Labels must lie in 0..{tree.num_nodes - 1}, not {given.min()}..{given.max()}.")

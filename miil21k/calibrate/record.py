@@ -1,0 +1,132 @@
+"""The small JSON file that makes the probabilities of one head trustworthy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from miil21k.decode.logits import HEAD_KINDS
+from miil21k.errors import LabelSpaceMismatch, UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from miil21k.decode.logits import HeadKind
+    from miil21k.hierarchy.spaces import LabelSpace
+
+__all__ = ["Calibration", "load_calibration", "mask_digest"]
+
+FORMAT = "miil21k-calibration"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What makes the probabilities of one head trustworthy.
+
+    label_space, sha256: name and digest of the tree. model, weights: canonical name and digest of the checkpoint,
+    empty if unknown. head: what its logits mean. rule: how a level_softmax head becomes one tree, else empty.
+    allowed: digest of the class mask, empty for all classes. temperature: one number, or one per depth for
+    level_softmax. thresholds: (accuracy, hedge level in (0, 1]) pairs. samples: how many labels the temperatures and
+    the thresholds were fitted on.
+    """
+
+    label_space: str
+    sha256: str
+    model: str
+    weights: str
+    head: HeadKind
+    rule: str
+    allowed: str
+    temperature: tuple[float, ...]
+    thresholds: tuple[tuple[float, float], ...]
+    samples: tuple[int, int]
+
+    def threshold(self, accuracy: float) -> float:
+        """Return the hedge level whose answers are correct with at least this probability.
+
+        Raises UsageError when the file holds none for it.
+        """
+        for known, level in self.thresholds:
+            if math.isclose(known, accuracy, abs_tol=1e-9):
+                return level
+        held = ", ".join(f"{known:g}" for known, _ in self.thresholds) or "none"
+        raise UsageError(
+            f"This calibration holds no threshold for accuracy {accuracy:g}, only for {held}: ask for one of these, or "
+            "calibrate again with it (an accuracy that the samples could not guarantee was left out)."
+        )
+
+    def require(self, space: LabelSpace, head: HeadKind, allowed: NDArray[np.bool_] | None = None) -> None:
+        """Raise LabelSpaceMismatch unless the calibration was made for this space, kind of head and class mask."""
+        if self.sha256 != space.sha256:
+            raise LabelSpaceMismatch(
+                f"The calibration is of label space '{self.label_space}' ({self.sha256[:12]}), the head of "
+                f"'{space.name}' ({space.sha256[:12]}): calibrate this head with its own labels."
+            )
+        if self.head != head:
+            raise LabelSpaceMismatch(f"The calibration is of a {self.head} head, this head is {head}: calibrate it.")
+        if self.allowed != mask_digest(allowed):
+            raise LabelSpaceMismatch(
+                "The calibration was made with another set of allowed classes (--include-removed-labels, a subtree, "
+                "a list): calibrate with the classes that will be allowed."
+            )
+
+    def to_json(self) -> str:
+        """Return the file's text; equal calibrations give equal bytes."""
+        return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}, indent=2, sort_keys=True) + "\n"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file, whole or not at all."""
+        target = Path(path)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+                file.write(self.to_json())
+            Path(temporary).replace(target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def load_calibration(path: str | os.PathLike[str]) -> Calibration:
+    """Return the calibration in a JSON file; raises UsageError when it is none, or of a newer version."""
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is no calibration file: {error}.") from None
+    if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
+        raise UsageError(f"{path} is no calibration file: it lacks 'format': '{FORMAT}'.")
+    if data.pop("version", None) != VERSION:
+        raise UsageError(f"{path} is a calibration of another version than {VERSION}: calibrate again.")
+    try:
+        return _checked(data)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path} is a damaged calibration ({error}): calibrate again.") from None
+
+
+def _checked(data: dict[str, Any]) -> Calibration:
+    temperature = tuple(float(value) for value in data.pop("temperature"))
+    thresholds = tuple((float(accuracy), float(level)) for accuracy, level in data.pop("thresholds"))
+    first, second = (int(count) for count in data.pop("samples"))
+    if not all(math.isfinite(value) and value > 0 for value in temperature):
+        raise ValueError(f"temperatures {temperature}")
+    if not all(0 < accuracy < 1 and 0 < level <= 1 for accuracy, level in thresholds):
+        raise ValueError(f"thresholds {thresholds}")
+    if data["head"] not in HEAD_KINDS or not all(isinstance(value, str) for value in data.values()):
+        raise ValueError(f"head {data['head']!r}")
+    return Calibration(**data, temperature=temperature, thresholds=thresholds, samples=(first, second))
+
+
+def mask_digest(allowed: NDArray[np.bool_] | None) -> str:
+    """Return a digest of a class mask, empty when it allows everything."""
+    if allowed is None or np.asarray(allowed).all():
+        return ""
+    return hashlib.sha256(np.packbits(np.asarray(allowed, np.bool_)).tobytes()).hexdigest()

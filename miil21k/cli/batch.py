@@ -1,0 +1,217 @@
+"""One run of `predict`: inputs through the predictor into the output, and all that may happen on the way."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import deque
+from contextlib import closing
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from miil21k.cli.progress import ProgressBar
+from miil21k.cli.provenance import Provenance
+from miil21k.cli.request import existing_output, fingerprint, predict_options
+from miil21k.cli.sinks import FileSink, chosen_format, open_sink
+from miil21k.data.inputs import expand, require_images
+from miil21k.errors import UsageError
+from miil21k.writers.embeddings import EmbeddingFile
+from miil21k.writers.output import Progress, already_done
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Generator, Iterator
+
+    from miil21k.data.images import ImageInput
+    from miil21k.predict.prediction import Prediction
+    from miil21k.predict.predictor import Predictor
+
+__all__ = ["execute"]
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Predict every input of the parsed command line; returns 0, 1 when some failed, 130 when interrupted."""
+    _log_to_stderr(args)
+    names = [*args.inputs, *args.source]
+    require_images(names, recursive=args.recursive)
+    return Batch(args, names).run()
+
+
+def _log_to_stderr(args: argparse.Namespace) -> None:
+    logger = logging.getLogger("miil21k")
+    logger.setLevel(logging.ERROR if args.quiet else logging.DEBUG if args.verbose else logging.INFO)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.handlers = [handler]
+
+
+class Batch:
+    """One run: construction refuses what cannot work before a model is loaded, `run` does the work."""
+
+    def __init__(self, args: argparse.Namespace, names: list[str]) -> None:
+        self._args = args
+        self._names = names
+        self._options = predict_options(args)
+        self._recorded = fingerprint(args, self._options)
+        existing = existing_output(args)
+        if args.append and args.embeddings:
+            raise UsageError("--append cannot be joined with --embeddings: their rows would no longer match.")
+        if args.log is not None and not Path(args.log).resolve().parent.is_dir():
+            raise UsageError(f"There is no folder for the log '{args.log}'.")
+        single = self._single()
+        self._card = single and chosen_format(args) == "table"  # names the model itself
+        self._sink = open_sink(args, self._recorded, existing, single=single)
+        self._embeddings = EmbeddingFile(Path(args.embeddings), existing) if args.embeddings else None
+        self._plots = None
+        if args.save_plots is not None:
+            from miil21k.cli.gallery import Gallery
+
+            self._plots = Gallery(Path(args.save_plots), exif=not args.no_exif, max_pixels=self._options.max_pixels)
+        self._rows = self._failed = 0
+
+    def _inputs(self) -> Iterator[ImageInput]:
+        return expand(self._names, recursive=self._args.recursive, offline=bool(self._args.offline))
+
+    def _single(self) -> bool:
+        """Return whether there is exactly one input; standard input is not read to find out."""
+        if "@-" in self._names or "-" in self._names:
+            return self._names == ["-"]
+        inputs = self._inputs()
+        return next(inputs, None) is not None and next(inputs, None) is None
+
+    def run(self) -> int:
+        """Return the exit code."""
+        from miil21k.predict.predictor import Predictor
+
+        if self._is_complete():
+            return int(self._failed > 0)
+        predictor = Predictor(self._args.model, options=self._options)
+        before, inputs = self._resumed(predictor.batch_size)
+        self._say_who_answers(predictor)
+        self._sink.begin(predictor.run, predictor.space)
+        if self._embeddings is not None:
+            self._embeddings.begin(before.rows)
+        provenance = None
+        if self._args.log is not None:
+            provenance = Provenance(Path(self._args.log), asdict(predictor.run), self._recorded)
+        self._rows, self._failed = before.rows, before.failed
+        outcome = "failed"
+        try:
+            outcome = self._work(predictor, inputs, before)
+        except KeyboardInterrupt:
+            outcome = "interrupted"
+        finally:
+            self._abandon()
+            if provenance is not None:
+                provenance.write(outcome, rows=self._rows, failed=self._failed, rows_from_before=before.rows)
+        self._say_how_it_ended(outcome)
+        return 130 if outcome == "interrupted" else int(self._failed > 0)
+
+    def _is_complete(self) -> bool:
+        """Return whether `--resume` finds nothing left to do; raises UsageError for inputs that have no row yet."""
+        sink, skips = self._sink, self._args.on_error == "skip"
+        if not isinstance(sink, FileSink) or not sink.file.complete:
+            return False
+        names = (item.name for item in self._inputs())
+        now, _ = already_done(sink.file.rows(), names, skips=skips, chunk=1, path=sink.file.path)
+        rest = sum(1 for _ in names)
+        if rest and not skips:
+            raise UsageError(
+                f"'{self._args.output}' is complete with {now.rows} rows, and {rest} more inputs follow: give only "
+                "those with --append, or all of them with --overwrite."
+            )
+        self._failed = now.failed + rest
+        self._note(f"'{self._args.output}' is complete already: {now.rows} rows, nothing to do.")
+        return True
+
+    def _resumed(self, chunk: int) -> tuple[Progress, Iterator[ImageInput]]:
+        """Return where the run goes on, at the beginning of a batch of `chunk`, and the inputs from there."""
+        inputs = self._inputs()
+        if not self._args.resume or not isinstance(self._sink, FileSink):
+            return Progress(0, 0, 0, 0), inputs
+        file = self._sink.file
+        recent: deque[ImageInput] = deque(maxlen=chunk)
+
+        def names() -> Iterator[str]:
+            for item in inputs:
+                recent.append(item)
+                yield item.name
+
+        skips = self._args.on_error == "skip"
+        now, start = already_done(file.rows(), names(), skips=skips, chunk=chunk, path=file.path)
+        file.keep(start.end)
+        again = now.inputs - start.inputs
+        return start, chain(list(recent)[len(recent) - again :], inputs)
+
+    def _work(self, predictor: Predictor, inputs: Iterator[ImageInput], before: Progress) -> str:
+        """Take every prediction; returns how it ended."""
+        if self._plots is not None:
+            inputs = self._plots.watching(inputs, before.inputs)
+        stream = cast("Generator[Prediction, None, None]", predictor.stream(inputs))
+        with closing(stream), self._bar(before.inputs) as bar:
+            for prediction in stream:
+                if self._take(prediction):
+                    return "stopped"
+                bar.advance()
+        self._sink.finish()
+        if self._embeddings is not None:
+            self._embeddings.finish()
+        return "complete"
+
+    def _take(self, prediction: Prediction) -> bool:
+        """Write one prediction; returns whether the run ends with it."""
+        failed = prediction.error is not None
+        self._failed += failed
+        if failed and self._args.on_error == "fail":
+            print(f"stopped: {prediction.error}", file=sys.stderr)
+            return True
+        if self._plots is not None:
+            self._plots.draw(prediction)
+        if failed and self._args.on_error == "skip":
+            self._note(f"skipped: {prediction.error}")
+            return False
+        if self._embeddings is not None:
+            self._embeddings.write(prediction.embedding)
+        self._sink.write(prediction)
+        self._rows += 1
+        return False
+
+    def _bar(self, done: int) -> ProgressBar:
+        args = self._args
+        rows_on_terminal = args.output == "-" and sys.stdout.isatty()
+        shown = sys.stderr.isatty() and not (args.no_progress or args.quiet or rows_on_terminal)
+        readable_twice = not {"-", "@-"} & set(self._names)
+        return ProgressBar(shown, self._inputs if readable_twice else None, done)
+
+    def _abandon(self) -> None:
+        """Close what an interruption left open; does nothing after a complete run."""
+        if isinstance(self._sink, FileSink):
+            self._sink.file.abandon()
+        if self._embeddings is not None:
+            self._embeddings.abandon()
+
+    def _say_how_it_ended(self, outcome: str) -> None:
+        rows = f"{self._rows} row{'' if self._rows == 1 else 's'}"
+        if outcome != "complete" and isinstance(self._sink, FileSink):
+            print(
+                f"{outcome}: '{self._args.output}' has {rows}, all whole; the same command with --resume goes on.",
+                file=sys.stderr,
+            )
+        elif outcome == "interrupted":
+            print(f"interrupted after {rows}", file=sys.stderr)
+        elif self._failed and self._rows > 1:
+            self._note(f"{rows}, {self._failed} of the inputs failed")
+
+    def _say_who_answers(self, predictor: Predictor) -> None:
+        run = predictor.run
+        if not self._card or self._args.verbose:
+            self._note(f"{run.model} on {run.device} ({run.dtype}), label space {run.label_space}")
+        if self._args.verbose:
+            self._note(f"batches of {predictor.batch_size}, threads that read: {predictor.workers}")
+            self._note(f"label space {run.label_space_sha256}, {predictor.preprocess}")
+
+    def _note(self, text: str) -> None:
+        if not self._args.quiet:
+            print(text, file=sys.stderr)

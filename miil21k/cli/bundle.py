@@ -1,0 +1,74 @@
+"""`miil21k bundle create` and `miil21k bundle install`: weights for machines without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from miil21k.errors import BundleError, UsageError
+from miil21k.zoo.manifest import find_weights
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["HELP", "configure", "run"]
+
+HELP = "Carry weights to a machine without a network: one tar with files, rows, label spaces and digests."
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the two verbs of `miil21k bundle`."""
+    verbs = parser.add_subparsers(dest="bundle_verb", metavar="create|install", required=True)
+    create = verbs.add_parser("create", help="write a bundle; what is not cached is downloaded first")
+    create.add_argument("names", nargs="+", metavar="NAME", help="names or aliases")
+    create.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.tar")
+    create.add_argument(
+        "--calibration", action="append", default=[], metavar="NAME=FILE.json", help="add it for NAME; repeatable"
+    )
+    create.add_argument("--cache-dir", metavar="DIR", help="take files from here")
+    create.add_argument("--offline", action="store_true", default=None, help="never connect: cached files only")
+    install = verbs.add_parser("install", help="check a bundle and put its files into the cache")
+    install.add_argument("bundle", type=Path, metavar="FILE.tar")
+    install.add_argument("--cache-dir", metavar="DIR", help="put files here")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one of the two verbs; prints what the bundle holds."""
+    return _create(args) if args.bundle_verb == "create" else _install(args)
+
+
+def _create(args: argparse.Namespace) -> int:
+    from miil21k.zoo.bundle import create_bundle
+
+    rows = list({row.name: row for row in map(find_weights, args.names)}.values())
+    calibrations = {}
+    for text in args.calibration:
+        name, mark, file = text.partition("=")
+        if not mark or (row := find_weights(name)) not in rows:
+            raise UsageError(f"--calibration {text}: write NAME=FILE.json with a NAME of this bundle.")
+        if not Path(file).is_file():
+            raise UsageError(f"--calibration {text}: there is no file '{file}'.")
+        calibrations[row.name] = Path(file)
+    try:
+        index = create_bundle(
+            rows, args.output, calibrations=calibrations, cache_dir=args.cache_dir, offline=args.offline
+        )
+    except OSError as error:
+        raise BundleError(f"Cannot write {args.output}: {error.strerror or error}.") from None
+    size = sum(member.size for member in index.members)
+    print(f"{args.output}: {', '.join(entry.name for entry in index.entries)}, {size / 1e6:.1f} MB")
+    return 0
+
+
+def _install(args: argparse.Namespace) -> int:
+    from miil21k.zoo.bundle import calibration_path, install_bundle
+    from miil21k.zoo.cache import Cache
+
+    index = install_bundle(args.bundle, cache_dir=args.cache_dir)
+    cache = Cache.at(args.cache_dir)
+    for entry in index.entries:
+        print(f"{entry.name}: {cache.file(entry.source)}")
+    for member in index.members:
+        if member.name.startswith("calibration/"):
+            print(f"calibration: {calibration_path(cache, Path(member.name).stem)}")
+    return 0

@@ -1,0 +1,63 @@
+"""`miil21k calibrate`: make the probabilities of a model trustworthy, from labelled images it was not trained on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from miil21k.cli.validate import request_of, show_progress
+
+if TYPE_CHECKING:
+    import argparse
+
+HELP = "Fit temperatures, and hedge levels with a guarantee, on labelled images that the model was not trained on."
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    add = parser.add_argument
+    add("data", metavar="DATA", help="class folders (DATA/<wnid>/<image>), or tar shards (folder or glob)")
+    add("-m", "--model", required=True, help="a name of the zoo, or a checkpoint of miil21k train")
+    add("-o", "--output", type=Path, default=Path("calibration.json"), metavar="FILE", help="default: %(default)s")
+    target = "share of hedged answers to be correct; repeatable (besides 0.8, 0.9, 0.95 and 0.99 where possible)"
+    add("--target", action="append", type=float, default=[], metavar="P", help=target)
+    add("--images", type=int, default=10_000, metavar="N", help="use at most N images (default: %(default)s)")
+    add("--include-removed-labels", action="store_true", help="for answers with the classes that ImageNet withdrew")
+    add("--checkpoint", metavar="FILE", help="weights for a named model, in any published layout")
+    add("--label-space", metavar="SPACE", help="the label space of the images (default: the head's)")
+    add("--seed", type=int, default=0, help="which images fit what (default: %(default)s)")
+    add("-b", "--batch-size", type=int, default=32, help="images per forward pass (default: %(default)s)")
+    add("-j", "--workers", type=int, default=2, help="processes that read images (default: %(default)s)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
+    add("--dtype", choices=["fp32", "fp16", "bf16"], default="fp32", help="precision (default: %(default)s)")
+    add("--offline", action="store_true", default=None, help="never touch the network")
+    add("-q", "--quiet", action="store_true", help="no progress and no summary on stderr")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the verb."""
+    from miil21k.errors import UsageError
+
+    if args.batch_size < 1 or args.workers < 0 or args.images < 4 or args.seed < 0:
+        raise UsageError("--batch-size must be 1 or more, --workers and --seed 0 or more, --images 4 or more.")
+    from miil21k.validate.fit import fit_calibration
+
+    found = fit_calibration(
+        request_of(args),
+        args.target,
+        most=args.images,
+        include_removed=args.include_removed_labels,
+        seed=args.seed,
+        progress=None if args.quiet else show_progress,
+    )
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    found.save(args.output)
+    if not args.quiet:
+        first, second = found.samples
+        temperatures = ", ".join(f"{value:.3g}" for value in found.temperature)
+        print(f"temperature {temperatures} from {first} images", file=sys.stderr)
+        for accuracy, level in found.thresholds:
+            print(f"correct in {accuracy:.0%}: hedge at P >= {level:.4f}, from {second} images", file=sys.stderr)
+    print(args.output)
+    return 0

@@ -1,0 +1,107 @@
+"""`miil21k fetch NAME...`: download weights ahead of their use."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from miil21k.errors import Miil21kError, UsageError
+from miil21k.zoo.manifest import find_weights
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from miil21k.zoo.cache import Cache
+    from miil21k.zoo.manifest import Weights
+
+__all__ = ["HELP", "configure", "run"]
+
+HELP = "Download weights ahead of their use, check them, and print where they lie."
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `miil21k fetch`."""
+    parser.add_argument("names", nargs="+", metavar="NAME", help="names or aliases, e.g. tresnet_m_21k")
+    parser.add_argument("--dry-run", action="store_true", help="show the sources in order, and what is cached")
+    parser.add_argument(
+        "--force", action="store_true", help="download anew, and replace the cached file and its pinned digest"
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of the Hub repository")
+    parser.add_argument("--cache-dir", metavar="DIR", help="keep the files here")
+    parser.add_argument("--offline", action="store_true", default=None, help="never connect: cached files only")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--json", action="store_true", help="one JSON object per name")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fetch every name; one that fails does not stop the others, and makes the exit code 1."""
+    from miil21k.zoo.cache import Cache, is_offline
+
+    rows = [find_weights(name) for name in args.names]
+    if args.force and is_offline(args.offline):
+        raise UsageError("--force downloads anew, but the network is off limits.")
+    cache = Cache.at(args.cache_dir)
+    failed = False
+    for weights in rows:
+        try:
+            answer = _plan(weights, cache, args) if args.dry_run else _fetch(weights, args)
+        except Miil21kError as error:
+            failed = True
+            answer = {"name": weights.name, "status": "error", "error": str(error)}
+            if not args.json:
+                print(f"miil21k fetch: {error}", file=sys.stderr)
+                continue
+        print(json.dumps(answer) if args.json else "\n".join(_text(answer)), flush=True)
+    return int(failed)
+
+
+def _fetch(weights: Weights, args: argparse.Namespace) -> dict[str, Any]:
+    from miil21k.zoo.download import fetch_anew, obtain
+
+    shown = False if args.quiet else None
+    if args.force:
+        found = fetch_anew(weights, revision=args.revision, cache_dir=args.cache_dir, progress=shown)
+    else:
+        found = obtain(weights, revision=args.revision, cache_dir=args.cache_dir, offline=args.offline, progress=shown)
+    return {
+        "name": weights.name,
+        "status": "ok",
+        "path": str(found.path),
+        "sha256": found.sha256,
+        "source": found.source.where,
+        "bytes": found.path.stat().st_size,
+    }
+
+
+def _plan(weights: Weights, cache: Cache, args: argparse.Namespace) -> dict[str, Any]:
+    sources = []
+    for source in weights.sources:
+        if args.revision is not None and source.kind != "hub":
+            continue
+        demand = cache.expected(source, args.revision)
+        cached = next(cache.paths(source, args.revision), None)
+        sources.append(
+            {
+                "source": source.where,
+                "format": source.format,
+                "size": source.size_seen or source.size,
+                "sha256": demand and demand[0],
+                "cached": cached and str(cached),
+                "note": source.status,
+            }
+        )
+    return {"name": weights.name, "status": "planned", "licence": weights.licence, "sources": sources}
+
+
+def _text(answer: dict[str, Any]) -> Iterator[str]:
+    if answer["status"] == "ok":
+        yield answer["path"]
+        return
+    yield f"{answer['name']} ({answer['licence']})"
+    for source in answer["sources"]:
+        digest = f"sha256 {source['sha256'][:16]}" if source["sha256"] else "no digest published: pinned on first use"
+        known = ", ".join(str(part) for part in (source["format"], source["size"], digest) if part)
+        yield f"  {source['source']}\n    {known}"
+        yield from (f"    {key}: {source[key]}" for key in ("cached", "note") if source[key])

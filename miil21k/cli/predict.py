@@ -1,0 +1,173 @@
+"""`miil21k predict` and `miil21k-predict`: images in, one row per image out. Options only."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from miil21k.writers.formats import FORMATS
+from miil21k.writers.labels import LABEL_TYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["HELP", "configure", "run"]
+
+HELP = "Name what is in images, as a path through the tree that stops where the model is no longer sure."
+_EXAMPLES = """examples:
+  miil21k-predict cat.jpg                              one picture, as a table
+  miil21k-predict photos/ -r -o rows.csv               a folder and all below it, into a file
+  miil21k-predict photos/ -r -o rows.csv --resume      go on after a kill: the same file, byte for byte
+  miil21k-predict '**/*.png' --hedge 0.95 | jq .path   surer answers, JSON lines into a pipe
+  miil21k-predict @list.txt --under n02084071          dogs only
+  curl -s https://example.org/cat.jpg | miil21k-predict -
+
+exit code: 0 all good, 1 some inputs failed, 2 usage, 130 interrupted. Rows go to standard output or --output,
+everything else to standard error. Row schema: docs/predict.md.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `miil21k predict`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.usage = "%(prog)s [options] INPUT ..."
+    parser.epilog = _EXAMPLES
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="INPUT",
+        help="file, folder, quoted glob, http(s) URL, '-' (one image on stdin), '@list.txt' or '@-' (one per line)",
+    )
+    _inputs(parser)
+    _model(parser)
+    _answer(parser)
+    _output(parser)
+    _machine(parser)
+    _messages(parser)
+
+
+def _inputs(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("inputs")
+    group.add_argument("--source", action="append", default=[], metavar="INPUT", help="the same as INPUT, repeatable")
+    group.add_argument("-r", "--recursive", action="store_true", help="also the subfolders of a folder")
+    group.add_argument("--no-exif", action="store_true", help="leave the orientation that the camera stored unapplied")
+    group.add_argument("--max-pixels", type=_whole(1), metavar="N", help="refuse larger images (default: 178,956,970)")
+
+
+def _model(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument("-m", "--model", metavar="NAME", help="default: tresnet_m_21k, else embedded")
+    group.add_argument("--checkpoint", "--weights", metavar="FILE", help="load this file into the model")
+    group.add_argument("--label-space", metavar="NAME", help="answer in this space, e.g. winter21 (exact from fall11)")
+    group.add_argument("--revision", help="branch, tag or commit of the Hub repository")
+    group.add_argument("--cache-dir", metavar="DIR", help="where checkpoints are kept (default: the Hub's cache)")
+    group.add_argument("--offline", action="store_true", default=None, help="no connection at all, URL inputs included")
+    group.add_argument("--img-size", "--imgsz", type=_whole(1), metavar="PX", help="input edge of the network")
+    group.add_argument("--crop-pct", type=_fraction, metavar="F", help="part of the resized image that is kept")
+    group.add_argument("--crop-mode", choices=("center", "squash"), help="cut the middle, or change the aspect ratio")
+    group.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="how images are resized")
+    group.add_argument(
+        "--list-models", nargs="?", const="*", metavar="GLOB", help="print the names of the models and stop"
+    )
+
+
+def _answer(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("answer")
+    group.add_argument("-k", "--topk", "--top-k", "--k", type=_whole(1), default=5, metavar="N", help="default: 5")
+    group.add_argument("--threshold", "--conf", type=_fraction, default=0.0, metavar="P", help="least topk probability")
+    sureness = group.add_mutually_exclusive_group()
+    sureness.add_argument(
+        "--hedge", type=_fraction, default=0.9, metavar="P", help="stop the path where it is less sure (default: 0.9)"
+    )
+    group.add_argument(
+        "--calibration", metavar="FILE", help="of miil21k calibrate: --hedge becomes the share of correct answers"
+    )
+    sureness.add_argument("--no-hedge", action="store_true", help="follow the path down to a leaf, sure or not")
+    group.add_argument("--level", type=_whole(0), metavar="N", help="cut the path at depth N (0: roots)")
+    group.add_argument("--levels", action="store_true", help="add the published rule: one label per level, if p > 0.5")
+    group.add_argument("--under", action="append", metavar="WNID", help="only classes at or below it, repeatable")
+    group.add_argument("--classes", metavar="LIST", help="only these wnids: comma-separated, or a file of lines")
+    group.add_argument("--exclude", metavar="LIST", help="all but these wnids and what lies below them")
+    group.add_argument("--include-removed-labels", action="store_true", help="also the classes that ImageNet withdrew")
+    group.add_argument("--label-type", choices=LABEL_TYPES, help="add a label to every node, and show it in tables")
+
+
+def _output(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument("-o", "--output", default="-", metavar="FILE", help="default: standard output")
+    group.add_argument(
+        "-f", "--format", choices=FORMATS, help="default: by FILE's extension; table on a terminal, jsonl in a pipe"
+    )
+    again = group.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on with FILE after an interruption")
+    again.add_argument("--append", action="store_true", help="add rows to FILE")
+    again.add_argument("--overwrite", action="store_true", help="replace FILE")
+    group.add_argument(
+        "--on-error",
+        choices=("row", "skip", "fail"),
+        default="row",
+        help="an input that fails gets a row (default), gets none, or ends the run",
+    )
+    group.add_argument("--embeddings", metavar="FILE.npy", help="the network's pre-logits, float32, one row per row")
+    group.add_argument("--save-plots", metavar="DIR", help="one picture per image: the image beside its path")
+    group.add_argument("--log", metavar="FILE.json", help="what was run: versions, model, device, counts, times")
+
+
+def _machine(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("machine")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    group.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), default="fp32", help="default: fp32")
+    group.add_argument(
+        "-b", "--batch-size", "--batch", type=_whole(1), metavar="N", help="default: 16 on a CPU, else 64"
+    )
+    group.add_argument("-j", "--workers", type=_whole(0), metavar="N", help="threads that read images (0: none)")
+
+
+def _messages(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("messages")
+    loudness = group.add_mutually_exclusive_group()
+    loudness.add_argument("-q", "--quiet", action="store_true", help="errors only")
+    loudness.add_argument("-v", "--verbose", action="store_true", help="also batches, threads and preprocessing")
+    group.add_argument("--no-progress", action="store_true", help="no progress bar (never shown outside a terminal)")
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text.replace(",", "").replace("_", ""))
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, not {value}")
+        return value
+
+    return number
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, not {text}")
+    return value
+
+
+_whole.__name__ = "number"
+_fraction.__name__ = "number"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict every input; returns 0, or 1 when some failed."""
+    if args.list_models is not None:
+        return _list_models(args.list_models)
+    from miil21k.cli.batch import execute
+
+    return execute(args)
+
+
+def _list_models(pattern: str) -> int:
+    from miil21k.zoo.manifest import list_models
+
+    names = list_models(pattern)
+    if not names:
+        print(f"No model matches '{pattern}'.", file=sys.stderr)
+    for name in names:
+        print(name)
+    return 0 if names else 1

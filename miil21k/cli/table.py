@@ -1,0 +1,160 @@
+"""Predictions for people: one image as a small card, many as one line each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import textwrap
+import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from miil21k.predict.prediction import Node, Prediction, Stop
+
+__all__ = ["Style", "Table", "cells", "fit", "stop_sentence"]
+
+BAR = 24  # cells of a bar of probability 1
+BOLD, DIM, GREEN, RED = "1", "2", "32", "31"
+
+
+class Style:
+    """Colours for a terminal, or none (NO_COLOR, a pipe, a file)."""
+
+    def __init__(self, colour: bool) -> None:
+        self._colour = colour and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+    def __call__(self, text: str, code: str) -> str:
+        """Return `text` in the SGR `code`."""
+        return f"\x1b[{code}m{text}\x1b[0m" if self._colour and text else text
+
+
+def cells(text: str) -> int:
+    """Return how many terminal cells `text` takes."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def fit(text: str, width: int) -> str:
+    """Return `text` in exactly `width` cells: padded, or its beginning replaced by an ellipsis."""
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    if cells(text) > width:
+        while cells(text) >= width:
+            text = text[1:]
+        text = f"…{text}"
+    return text + " " * (width - cells(text))
+
+
+def stop_sentence(stop: Stop, path: tuple[Node, ...]) -> str:
+    """Return why the path ended, in one sentence."""
+    rivals = ", ".join(f"{node.name} {node.probability:.2f}" for node in (stop.refused, stop.runner_up) if node)
+    if stop.reason == "leaf":
+        return "Nothing lies below it in the tree."
+    if stop.reason == "depth":
+        return f"Cut there as asked; below: {rivals}." if rivals else "Cut there as asked."
+    if stop.reason == "restriction":
+        return "Nothing below it is among the allowed classes."
+    where = "Nothing below it" if path else "Nothing"
+    return f"{where} is {stop.hedge:g} sure: {rivals}."
+
+
+class Table:
+    """Text for the eyes.
+
+    single: one image, shown as a card; otherwise one line per image. label: how a wnid is called, None for its name.
+    width: cells of a line, None for those of the terminal.
+    """
+
+    def __init__(
+        self, *, single: bool, colour: bool, label: Callable[[str], str] | None = None, width: int | None = None
+    ) -> None:
+        self._single = single
+        self._style = Style(colour)
+        self._label = label
+        self._width = width or min(shutil.get_terminal_size((80, 24)).columns, 120)
+
+    def text(self, prediction: Prediction) -> str:
+        """Return what is shown for one prediction, line feeds included."""
+        if prediction.error is not None:
+            return self._error(prediction)
+        return self._card(prediction) if self._single else self._line(prediction)
+
+    def _error(self, prediction: Prediction) -> str:
+        name = "" if self._single else fit(prediction.input, self._name_width) + "  "
+        return f"{name}{self._style('error', RED)}  {prediction.error}\n"
+
+    @property
+    def _name_width(self) -> int:
+        return max(12, self._width * 3 // 10)
+
+    def _called(self, node: Node) -> str:
+        return node.name if self._label is None else self._label(node.wnid)
+
+    def _line(self, prediction: Prediction) -> str:
+        name = fit(prediction.input, self._name_width)
+        label = prediction.label
+        if label is None:
+            return f"{name}     -  {self._style(self._unsure(prediction), DIM)}\n"
+        room = self._width - self._name_width - 8
+        text = self._called(label) if self._label else " > ".join(node.name for node in prediction.path)
+        shown = fit(text, room).rstrip()
+        head, mark, tail = shown.rpartition(" > ")
+        return f"{name}  {label.probability:.2f}  {self._style(head + mark, DIM)}{self._style(tail, BOLD)}\n"
+
+    def _unsure(self, prediction: Prediction) -> str:
+        assert prediction.stop is not None
+        return stop_sentence(prediction.stop, prediction.path)
+
+    def _card(self, prediction: Prediction) -> str:
+        style = self._style
+        lines = [style(prediction.input, DIM), ""]
+        lines += self._path_lines(prediction)
+        if prediction.stop is not None:
+            lines += [style(line, DIM) for line in self._wrapped(stop_sentence(prediction.stop, prediction.path))]
+        if prediction.topk:
+            lines += ["", *self._bars(prediction.topk)]
+        for level in prediction.levels or ():
+            kept = style("kept", GREEN) if level.kept else style("dropped", DIM)
+            lines.append(f"  level {level.depth:<2} {level.node.probability:.3f}  {level.node.name}  {kept}")
+        return "\n".join([*lines, "", *self._footer(prediction)]) + "\n"
+
+    def _path_lines(self, prediction: Prediction) -> list[str]:
+        label = prediction.label
+        if label is None:
+            return [f"  {self._style('no answer', BOLD)}"]
+        names = [node.name for node in prediction.path]
+        lines = self._wrapped(" > ".join(names), self._width - 10)
+        sure = self._style(f"{label.probability:.3f}", BOLD)
+        last = lines[-1]
+        before = last[: len(last) - len(names[-1])] if last.endswith(names[-1]) else None
+        shown = self._style(last, BOLD) if before is None else before + self._style(names[-1], f"{BOLD};{GREEN}")
+        return [*lines[:-1], f"{shown}  {sure}"]
+
+    def _wrapped(self, text: str, width: int | None = None) -> list[str]:
+        return textwrap.wrap(
+            text, width or self._width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+        )
+
+    def _bars(self, nodes: tuple[Node, ...]) -> list[str]:
+        names = [self._called(node) for node in nodes]
+        width = min(max(map(cells, names)), self._width - BAR - 24)
+        found = []
+        for node, name in zip(nodes, names, strict=True):
+            bar = _bar(node.probability)
+            shown = fit(name, width) if cells(name) <= width else fit(f"{name[: width - 1]}…", width)
+            found.append(f"  {node.wnid:<10} {shown}  {node.probability:.3f}  {self._style(bar, GREEN)}")
+        return found
+
+    def _footer(self, prediction: Prediction) -> list[str]:
+        run = prediction.run
+        parts = [run.model, run.label_space, f"{run.device} {run.dtype}"]
+        if run.removed_labels == "masked":
+            parts.append("withdrawn labels masked")
+        if prediction.stop is not None and not prediction.stop.calibrated:
+            parts.append("uncalibrated")
+        return [self._style(line, DIM) for line in self._wrapped(" · ".join(parts))]
+
+
+def _bar(probability: float) -> str:
+    eighths = round(probability * BAR * 8)
+    return "█" * (eighths // 8) + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[eighths % 8]

@@ -1,0 +1,159 @@
+"""`miil21k train`: train a model on class folders or shards. Progress on stderr, the run's folder on stdout."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+    from miil21k.train.loop import Report
+    from miil21k.train.recipes import Recipe
+
+HELP = "Train a model with semantic softmax or a baseline, on ImageNet-21K-P or on images and a hierarchy of your own."
+
+# Flags that are recipe fields under their usual names.
+_FIELDS = {
+    "epochs": "epochs",
+    "batch_size": "images per process and forward pass",
+    "lr": "peak learning rate; not rescaled by the batch size",
+    "optimizer": "a name of timm's factory: adam, adamw, sgd, lamb, ...",
+    "weight_decay": "weight decay",
+    "label_smoothing": "label smoothing",
+    "image_size": "training and evaluation side in pixels",
+    "precision": "fp32, fp16 or bf16",
+    "teacher": "a model of the zoo or a checkpoint to distil from",
+    "freeze": "'backbone', or prefixes of module names",
+    "seed": "decides every random draw",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    add = parser.add_argument
+    add("data", metavar="DATA", nargs="?", help="class folders (DATA/<wnid>/<image>), or tar shards (folder or glob)")
+    add("-m", "--model", help="a name of the zoo, an architecture of timm, or a checkpoint of an earlier run")
+    add("--recipe", default="miil_semantic", metavar="NAME", help="a named recipe (default: %(default)s)")
+    add("--list-recipes", action="store_true", help="show the recipes, their sources and what they reach, and exit")
+    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="change any field of the recipe; repeatable")
+    for field, text in _FIELDS.items():
+        add(f"--{field.replace('_', '-')}", metavar="X", help=f"{text} (default: the recipe's)")
+    add("--val", metavar="DIR", help="images to evaluate on after every epoch; decides about best.safetensors")
+    add(
+        "-o", "--output", type=Path, default=Path("run"), metavar="RUN", help="folder of the run (default: %(default)s)"
+    )
+    add("--resume", action="store_true", help="go on with the run in RUN where its last state file stands")
+    add("--checkpoint", metavar="FILE", help="weights to start from, in any published layout")
+    add("--label-space", metavar="SPACE", help="fall11, winter21, goog21k, in1k or a file (default: from the folders)")
+    add("--partial", action="store_true", help="accept classes without images")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
+    add("-j", "--workers", type=int, default=4, help="processes that read and augment images (default: %(default)s)")
+    add("--checkpoint-every", type=int, default=1000, metavar="N", help="updates between state files; 0: epochs only")
+    add("--log-every", type=int, default=50, metavar="N", help="updates between log rows (default: %(default)s)")
+    add("-q", "--quiet", action="store_true", help="no progress on stderr")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the verb."""
+    from miil21k.errors import UsageError
+
+    if args.list_recipes:
+        return _list_recipes()
+    if args.data is None or args.model is None:
+        raise UsageError("Training needs DATA and --model, for example: miil21k train images -m mobilenetv3_large_100")
+    if min(args.workers, args.checkpoint_every) < 0 or args.log_every < 1:
+        raise UsageError("--workers and --checkpoint-every must be 0 or more, --log-every 1 or more.")
+    from miil21k.train.job import Request
+    from miil21k.train.launch import launch
+
+    request = Request(
+        data=args.data,
+        model=args.model,
+        recipe_name=args.recipe,
+        recipe=_recipe(args),
+        folder=args.output,
+        val=args.val,
+        checkpoint=args.checkpoint,
+        label_space=args.label_space,
+        partial=args.partial,
+        device=args.device,
+        workers=args.workers,
+        log_every=args.log_every,
+        checkpoint_every=args.checkpoint_every,
+    )
+    progress = _Progress(args.quiet)
+    outcome = launch(request, progress, progress.say, resume=args.resume)
+    if outcome.is_main:
+        best = outcome.progress
+        if outcome.metric and not args.quiet:
+            print(f"best {outcome.metric} {best.best:.4f} in epoch {best.best_epoch}", file=sys.stderr)
+        print(args.output / ("best.safetensors" if outcome.metric else "last.safetensors"))
+    return 0
+
+
+def _recipe(args: argparse.Namespace) -> Recipe:
+    from miil21k.errors import UsageError
+    from miil21k.train.recipes import get_recipe, override
+
+    changes: dict[str, str] = {}
+    for pair in args.set:
+        field, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--set takes FIELD=VALUE, not '{pair}'.")
+        changes[field.strip().replace("-", "_")] = value
+    flags = {field: getattr(args, field) for field in _FIELDS if getattr(args, field) is not None}
+    twice = sorted(set(flags) & set(changes))
+    if twice:
+        raise UsageError(f"'{twice[0]}' is given twice, by its flag and by --set.")
+    return override(get_recipe(args.recipe), {**changes, **flags})
+
+
+def _list_recipes() -> int:
+    from miil21k.train.recipes import RECIPES
+
+    for name, recipe in RECIPES.items():
+        print(f"{name}\n  source: {recipe.source}\n  expected: {recipe.expected} (not reproduced by us)")
+    return 0
+
+
+class _Progress:
+    """Writes one line per report to stderr, at most twice a second between epochs."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.last = 0.0
+
+    def say(self, line: str) -> None:
+        """Write one line, unless quiet."""
+        if not self.quiet:
+            print(line, file=sys.stderr)
+
+    def __call__(self, report: Report) -> None:
+        now = time.monotonic()
+        if self.quiet or (report.metrics is None and now - self.last < 0.5):
+            return
+        self.last = now
+        parts = [
+            f"epoch {report.epoch}/{report.epochs}",
+            f"update {report.update:,}/{report.updates:,}",
+            f"loss {report.loss:.4f}",
+            f"lr {report.lr:.2e}",
+            f"{report.rate:,.0f} images/s",
+            f"ETA {_duration(report.eta)}",
+            f"waiting for data {report.waiting:.0%}",
+        ]
+        if report.metrics is not None:
+            parts += [f"{name} {value:.4f}" for name, value in report.metrics.items()]
+        print("  ".join(parts), file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    if math.isnan(seconds):  # no rate yet
+        return "unknown"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

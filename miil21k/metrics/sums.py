@@ -1,0 +1,87 @@
+"""Metrics as sums over samples, so that parts of a data set can be added up without loss.
+
+Every metric has `update` (add a batch), `merge` (add another part, of another process or another run), `state_dict`
+and `load_state_dict` (plain arrays), and `compute` (fractions by name). Processes that see disjoint samples get the
+figures of one process that sees them all; a sampler that pads with duplicates would not be exact, so use none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from miil21k.errors import LogitsError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+__all__ = ["Sums", "check_batch", "check_labels", "ratio"]
+
+
+class Sums:
+    """Base of the metrics: named arrays of counts (int64) and sums (float64) that are added up."""
+
+    def __init__(self, **zeros: NDArray[Any]) -> None:
+        self._sums: dict[str, NDArray[Any]] = zeros
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """Return the array called `name`."""
+        return self._sums[name]
+
+    def add(self, name: str, value: NDArray[Any] | float) -> None:
+        """Add `value` to the array called `name`."""
+        self._sums[name] += value
+
+    def merge(self, other: Sums) -> None:
+        """Add the samples of `other`, a metric of the same kind over the same tree."""
+        before = self.state_dict()
+        self.load_state_dict(other.state_dict())  # refuses a metric of another kind
+        for name, array in before.items():
+            self.add(name, array)
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Return copies of the arrays, for a file or another process."""
+        return {name: array.copy() for name, array in self._sums.items()}
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Replace the arrays by those of `state`; raises UsageError when they are not of this metric."""
+        found = {name: (array.shape, array.dtype) for name, array in state.items()}
+        expected = {name: (array.shape, array.dtype) for name, array in self._sums.items()}
+        if found != expected:
+            raise UsageError(f"This is no state of {type(self).__name__}: expected {expected}, found {found}.")
+        self._sums = {name: array.copy() for name, array in state.items()}
+
+    def compute(self) -> dict[str, float]:
+        """Return the metrics by name."""
+        raise NotImplementedError
+
+
+def check_batch(values: NDArray[np.floating], labels: NDArray[np.integer], width: int) -> NDArray[np.int64]:
+    """Return `labels` as int64 [B]; `values` must be finite [B, width] and labels in 0..width-1.
+
+    Raises LogitsError for values of another shape or that are not finite, UsageError for other labels.
+    """
+    if values.ndim != 2 or values.shape[1] != width:
+        raise LogitsError(f"Expected values of shape [batch, {width}], not {list(values.shape)}.")
+    if not np.isfinite(values).all():
+        row = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
+        raise LogitsError(f"Row {row} holds values that are NaN or infinite.")
+    return check_labels(labels, len(values), width)
+
+
+def check_labels(labels: NDArray[np.integer], batch: int, width: int) -> NDArray[np.int64]:
+    """Return `labels` as int64 [batch]; raises UsageError for another shape or an index outside 0..width-1."""
+    given = np.asarray(labels)
+    if given.shape != (batch,) or given.dtype.kind not in "iu":
+        raise UsageError(f"Expected {batch} integer labels, not {given.dtype} {list(given.shape)}.")
+    if batch and (given.min() < 0 or given.max() >= width):
+        raise UsageError(f"Labels must lie in 0..{width - 1}, not {int(given.min())}..{int(given.max())}.")
+    return given.astype(np.int64)
+
+
+def ratio(part: float, whole: float) -> float:
+    """Return part / whole, or NaN when nothing was counted."""
+    return float(part) / float(whole) if whole else float("nan")

@@ -1,0 +1,194 @@
+"""A prediction as a picture: the image beside its path, with a bar of probability per step."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import textwrap
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from miil21k.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL import Image
+
+    from miil21k.predict.prediction import Node, Prediction
+
+__all__ = ["draw_prediction", "require_matplotlib"]
+
+DPI = 150
+# All lengths are inches.
+MARGIN = 0.3
+IMAGE_WIDTH = 3.6
+NAMES = 2.5  # column of names
+BARS = 2.1  # a bar of probability 1
+NUMBERS = 0.5
+LINE = 0.2
+ROW_GAP = 0.09
+INDENT = 0.13
+POINTS_PER_INCH = 72
+SIZE = 10.0  # font points
+CHARACTER = 0.081  # mean width of a character of that size
+
+STRONG, STEP, GREY, TRACK, INK, FAINT = "#0b6e4f", "#7fb8a4", "#b8bdc4", "#eef0f2", "#1c2127", "#6b7480"
+
+
+def require_matplotlib() -> None:
+    """Raise MissingExtra unless matplotlib is installed; returns nothing."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingExtra("matplotlib", "plots", "Drawing pictures")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One name with its bar; `lines` is the wrapped name."""
+
+    lines: tuple[str, ...]
+    probability: float
+    indent: float
+    colour: str
+    ink: str
+    bold: bool = False
+
+    @property
+    def height(self) -> float:
+        return LINE * len(self.lines) + ROW_GAP
+
+
+def draw_prediction(image: Image.Image, prediction: Prediction, target: Path) -> None:
+    """Write a PNG of `image` (RGB) beside the path, the step that was not taken and the topk; returns nothing.
+
+    The last node of the path is emphasised, a dotted line marks the hedge, what lies below it is grey.
+    target: the file, replaced atomically. Raises MissingExtra without matplotlib.
+    """
+    require_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    path = _path_rows(prediction)
+    top = [_row(node, 0, GREY, INK) for node in prediction.topk]
+    heading, *rest = _heading(prediction)
+    height = _height(path, top, 1 + len(rest))
+    image_height = min(max(IMAGE_WIDTH * image.height / image.width, 0.4), 5.0)
+    height = max(height, image_height + 2 * MARGIN)
+    width = 3 * MARGIN + IMAGE_WIDTH + NAMES + BARS + NUMBERS
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    _place_image(figure, image, (width, height))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), frame_on=False, xticks=[], yticks=[])
+    axes.set_zorder(-1)
+    panel = _Panel(axes, 2 * MARGIN + IMAGE_WIDTH)
+    panel.heading(heading, rest)
+    panel.rows(path, hedge=prediction.stop.hedge if prediction.stop else None)
+    if top:
+        panel.caption(f"most probable {'class' if len(top) == 1 else 'classes'}")
+        panel.rows(top, hedge=None)
+    axes.text(width - MARGIN, height - 0.12, _footer(prediction), size=6.5, color=FAINT, ha="right", va="bottom")
+    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        figure.savefig(partial, format="png", dpi=DPI)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _place_image(figure: Any, image: Image.Image, size: tuple[float, float]) -> None:
+    width, height = size
+    shown = image.copy()
+    shown.thumbnail((int(IMAGE_WIDTH * DPI * 2), int((height - 2 * MARGIN) * DPI * 2)))
+    box = (MARGIN / width, MARGIN / height, IMAGE_WIDTH / width, 1 - 2 * MARGIN / height)
+    axes = figure.add_axes(box, anchor="N", xticks=[], yticks=[])
+    axes.imshow(shown, aspect="equal", interpolation="antialiased" if shown.width > 64 else "nearest")
+    for spine in axes.spines.values():
+        spine.set(linewidth=0.5, color=GREY)
+
+
+def _row(node: Node, depth: int, colour: str, ink: str, bold: bool = False) -> _Row:
+    indent = min(depth, 11) * INDENT
+    room = int((NAMES - indent - 0.1) / (CHARACTER * (1.08 if bold else 1)))
+    lines = textwrap.wrap(node.name, room, max_lines=3, placeholder="…") or [node.wnid]
+    return _Row(tuple(lines), node.probability, indent, colour, ink, bold)
+
+
+def _path_rows(prediction: Prediction) -> list[_Row]:
+    last = len(prediction.path) - 1
+    rows = [
+        _row(node, depth, STRONG if depth == last else STEP, INK, bold=depth == last)
+        for depth, node in enumerate(prediction.path)
+    ]
+    stop = prediction.stop
+    if stop is not None:
+        refused = [node for node in (stop.refused, stop.runner_up) if node is not None]
+        rows += [_row(node, last + 1, GREY, FAINT) for node in refused]
+    return rows
+
+
+def _height(path: list[_Row], top: list[_Row], heading_lines: int) -> float:
+    inner = 0.3 * heading_lines + 0.3 + sum(row.height for row in path)
+    if top:
+        inner += 0.5 + sum(row.height for row in top)
+    return 2 * MARGIN + inner + 0.1
+
+
+def _heading(prediction: Prediction) -> list[str]:
+    label = prediction.label
+    text = "No node is sure enough" if label is None else f"{label.name}"
+    return textwrap.wrap(text, 38, max_lines=2, placeholder="…")
+
+
+def _footer(prediction: Prediction) -> str:
+    run = prediction.run
+    parts = [run.model, run.label_space]
+    if prediction.stop is not None and not prediction.stop.calibrated:
+        parts.append("uncalibrated")
+    return "  ·  ".join(parts)
+
+
+class _Panel:
+    """Writes from the top down into axes whose unit is an inch, y downwards."""
+
+    def __init__(self, axes: Any, left: float) -> None:
+        self._axes = axes
+        self._left = left
+        self._y = MARGIN
+
+    def heading(self, first: str, rest: list[str]) -> None:
+        for line in (first, *rest):
+            self._axes.text(self._left, self._y, line, size=15, weight="bold", color=INK, va="top")
+            self._y += 0.3
+        self._y += 0.2
+
+    def caption(self, text: str) -> None:
+        self._y += 0.18
+        self._axes.text(self._left, self._y, text, size=8, color=FAINT, va="top")
+        self._y += 0.27
+
+    def rows(self, rows: list[_Row], hedge: float | None) -> None:
+        begin = self._y
+        for row in rows:
+            self._row(row)
+        if hedge is not None and rows:
+            x = self._left + NAMES + BARS * hedge
+            self._axes.plot([x, x], [begin - 0.08, self._y - ROW_GAP], color=INK, linewidth=0.8, linestyle=(0, (1, 2)))
+            self._axes.text(x, begin - 0.11, f"{hedge:g}", size=7, color=FAINT, ha="center", va="bottom")
+
+    def _row(self, row: _Row) -> None:
+        from matplotlib.patches import Rectangle
+
+        weight = "bold" if row.bold else "normal"
+        for number, line in enumerate(row.lines):
+            y = self._y + LINE * (number + 0.5)
+            x = self._left + row.indent
+            self._axes.text(x, y, line, size=SIZE, weight=weight, color=row.ink, va="center_baseline")
+        middle, thick = self._y + LINE * len(row.lines) / 2, LINE * 0.8
+        bar = self._left + NAMES
+        for length, colour in ((BARS, TRACK), (BARS * row.probability, row.colour)):
+            self._axes.add_patch(Rectangle((bar, middle - thick / 2), length, thick, color=colour, linewidth=0))
+        number_at = bar + BARS + 0.08
+        self._axes.text(
+            number_at, middle, f"{row.probability:.3f}", size=9, weight=weight, color=row.ink, va="center_baseline"
+        )
+        self._y += row.height

@@ -1,0 +1,237 @@
+"""From the words of a user to a job: images, label space, model, and the folder that the run owns."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from miil21k.data.augment import Augmentation
+from miil21k.data.datasets import matching_space
+from miil21k.errors import UsageError
+from miil21k.hierarchy.custom import load_own
+from miil21k.hierarchy.spaces import LABEL_SPACES, load_label_space
+from miil21k.train.journal import read_config, write_config
+from miil21k.versions import installed_versions
+from miil21k.zoo.schema import Preprocess
+from miil21k.zoo.strict_json import to_json
+from miil21k.zoo.trained import TrainedCard, load_trained, read_card
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from miil21k.data.datasets import ImageSource, LabelledImages
+    from miil21k.hierarchy.spaces import LabelSpace
+    from miil21k.train.recipes import Recipe
+    from miil21k.zoo.schema import HeadKind
+
+__all__ = ["HEADS", "Request", "augmentation_of", "choose_space", "create_network", "own_folder", "run_id_of"]
+
+HEADS: dict[str, HeadKind] = {
+    "semantic_softmax": "level_softmax",
+    "semantic_kd": "level_softmax",
+    "cross_entropy": "leaf_softmax",
+    "usi": "leaf_softmax",
+    "multi_label": "sigmoid",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for.
+
+    data, val: class folders or shards. model: a name of the zoo, an architecture of timm, or a checkpoint of an
+    earlier run. checkpoint: a file with the weights to start from. label_space: a shipped one or a file; None means
+    the shipped space whose classes the folders are, or else the folders as a hierarchy of their own. partial:
+    classes may be without images. folder: of the run. shard_cache: where indices of shards are kept.
+    """
+
+    data: str
+    model: str
+    recipe_name: str
+    recipe: Recipe
+    folder: Path
+    val: str | None = None
+    checkpoint: str | None = None
+    label_space: str | None = None
+    partial: bool = False
+    device: str = "auto"
+    workers: int = 4
+    log_every: int = 50
+    checkpoint_every: int = 1000
+    shard_cache: Path | None = None
+
+
+def choose_space(request: Request, source: ImageSource) -> LabelSpace:
+    """Return the label space of a run over `source`.
+
+    A hierarchy of the user's own gets a class for every node when the objective needs a logit for every node.
+    Raises UsageError for shards without a label space, when their classes are those of no shipped one.
+    """
+    name = request.label_space
+    all_nodes = HEADS[request.recipe.objective] != "leaf_softmax"
+    if name is not None:
+        own = name not in LABEL_SPACES and Path(name).exists()
+        return load_own(Path(name), all_nodes=all_nodes) if own else load_label_space(name)
+    shipped = matching_space(key.rpartition("/")[2] for key in source.keys)
+    if shipped is not None:
+        return load_label_space(shipped)
+    if not Path(request.data).is_dir() or next(Path(request.data).glob("*.tar"), None):
+        raise UsageError(f"The classes in '{request.data}' are of no shipped label space: name one with --label-space.")
+    return load_own(Path(request.data), all_nodes=all_nodes)
+
+
+def create_network(request: Request, space: LabelSpace) -> tuple[nn.Module, TrainedCard]:
+    """Return the network to train, with a head of `space`, and the card of its checkpoints.
+
+    A head of another label space is replaced by a fresh one, whatever its size. Raises UsageError when the
+    architecture does not take the recipe's dropout or image size.
+    """
+    recipe = request.recipe
+    torch.manual_seed(recipe.seed)
+    dropping = {"drop_rate": recipe.dropout, "drop_path_rate": recipe.drop_path}
+    extra: dict[str, Any] = {name: value for name, value in dropping.items() if value}
+    path = Path(request.model)
+    earlier = read_card(path) if path.suffix == ".safetensors" and path.exists() else None
+    if earlier is not None:
+        model, card = _from_earlier(path, earlier, extra)
+        kept = earlier.space.sha256 == space.sha256
+    else:
+        model, card = _from_zoo(request, space, extra)
+        kept = getattr(model, "label_space", None) == space.name
+    if not kept:
+        model.reset_classifier(space.num_classes)  # type: ignore[operator]
+    preprocess = _preprocess(recipe, card.preprocess, f"recipe {request.recipe_name}")
+    head = HEADS[recipe.objective]
+    return model, replace(card, head=head, space=space, preprocess=preprocess, recipe=request.recipe_name)
+
+
+def _from_earlier(path: Path, card: TrainedCard, extra: dict[str, Any]) -> tuple[nn.Module, TrainedCard]:
+    if not extra:
+        return load_trained(path)
+    model, _ = load_trained(path)
+    dropping = replace(card, arch_kwargs={**card.arch_kwargs, **extra}).build()
+    dropping.load_state_dict(model.state_dict())
+    return dropping, card
+
+
+def _from_zoo(request: Request, space: LabelSpace, extra: dict[str, Any]) -> tuple[nn.Module, TrainedCard]:
+    from miil21k.zoo.registry import create_model
+
+    size = request.recipe.image_size
+    model = _build(create_model, request, space, extra)
+    cfg = dict(model.pretrained_cfg)  # type: ignore[arg-type]
+    own: dict[str, Any] = {}
+    if size and cfg.get("fixed_input_size") and size != cfg["input_size"][1]:
+        own["img_size"] = size
+        model = _build(create_model, request, space, {**extra, **own})
+    weights = getattr(model, "weights", None)
+    preprocess = weights.preprocess if weights else _from_cfg(cfg)
+    arch = weights.arch if weights else request.model
+    kwargs = {**(weights.arch_kwargs if weights else {}), **own}
+    return model, TrainedCard(arch, kwargs, "leaf_softmax", space, preprocess, "", {})
+
+
+def _build(create_model: Any, request: Request, space: LabelSpace, extra: dict[str, Any]) -> nn.Module:
+    import timm
+
+    bare = timm.is_model(request.model)
+    known = {"checkpoint": request.checkpoint} if request.checkpoint else {"pretrained": request.recipe.pretrained}
+    if bare and not request.checkpoint:
+        known = {"pretrained": False}  # an architecture has no weights of its own
+    try:
+        model: nn.Module = create_model(request.model, num_classes=space.num_classes, **known, **extra)
+    except TypeError as error:
+        raise UsageError(f"The architecture of '{request.model}' does not take {', '.join(extra)} ({error}).") from None
+    return model
+
+
+def _from_cfg(cfg: dict[str, Any]) -> Preprocess:
+    squash = cfg.get("crop_mode") == "squash"
+    return Preprocess(
+        tuple(cfg["input_size"]),
+        "bicubic" if cfg["interpolation"] == "bicubic" else "bilinear",
+        float(cfg["crop_pct"] or 1.0),
+        "squash" if squash else "center",
+        tuple(float(x) for x in cfg["mean"]),  # type: ignore[arg-type]
+        tuple(float(x) for x in cfg["std"]),  # type: ignore[arg-type]
+        "timm",
+    )
+
+
+def _preprocess(recipe: Recipe, model: Preprocess, source: str) -> Preprocess:
+    """Return the preprocessing of evaluation that goes with the recipe's training images."""
+    size = recipe.image_size or model.input_size[1]
+    plain = recipe.normalise == "none"
+    squash = recipe.crop == "squash"
+    return Preprocess(
+        (3, size, size),
+        recipe.interpolation,
+        1.0 if squash else recipe.eval_crop_pct or model.crop_pct,
+        "squash" if squash else "center",
+        (0.0, 0.0, 0.0) if plain else model.mean,
+        (1.0, 1.0, 1.0) if plain else model.std,
+        source,
+    )
+
+
+def augmentation_of(recipe: Recipe, preprocess: Preprocess) -> Augmentation:
+    """Return the training augmentation of a recipe; raises UsageError for a policy that timm does not know."""
+    augmentation = Augmentation(
+        preprocess.input_size[1],
+        preprocess.mean,
+        recipe.crop,
+        recipe.interpolation,
+        recipe.scale,
+        recipe.ratio,
+        recipe.hflip,
+        recipe.color_jitter,
+        recipe.policy,
+        recipe.cutout,
+    )
+    augmentation.check()
+    return augmentation
+
+
+def run_id_of(request: Request, card: TrainedCard, images: LabelledImages, processes: int) -> str:
+    """Return a digest of all that decides the weights of a run: recipe, model, classes, images and processes."""
+    facts = {
+        "recipe": asdict(request.recipe),
+        "arch": card.arch,
+        "arch_kwargs": dict(card.arch_kwargs),
+        "label_space": card.space.sha256,
+        "preprocess": to_json(card.preprocess),
+        "labels": hashlib.sha256(images.labels.tobytes()).hexdigest(),
+        "processes": processes,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def own_folder(request: Request, run_id: str, facts: dict[str, Any], *, resume: bool) -> None:
+    """Make the folder of the run and write its config.json, or check that it holds this very run.
+
+    Raises UsageError when a run is there and is not to be resumed, or is another one.
+    """
+    config = read_config(request.folder)
+    if config is None:
+        request.folder.mkdir(parents=True, exist_ok=True)
+        write_config(request.folder, {**facts, "run_id": run_id, "versions": installed_versions()})
+        return
+    if not resume:
+        raise UsageError(f"'{request.folder}' holds a run already: go on with --resume, or choose another -o.")
+    if config.get("run_id") != run_id:
+        raise UsageError(_what_differs(request.folder, config, facts))
+
+
+def _what_differs(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> str:
+    old = {**before, **before.get("recipe", {})}
+    new = {**json.loads(json.dumps(now)), **json.loads(json.dumps(now["recipe"]))}
+    differs = [
+        f"{key} was {old.get(key)!r}, is {new[key]!r}" for key in new if key != "recipe" and old.get(key) != new[key]
+    ]
+    listed = "; ".join(differs[:5]) or "its images have other labels"
+    return f"The run in '{folder}' is another one: {listed}. Resume it as it was, or start in another folder."

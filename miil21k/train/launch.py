@@ -1,0 +1,164 @@
+"""A run from a request to its last checkpoint, in one process or as one of those that torchrun started."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from miil21k.data.datasets import label_images, open_source
+from miil21k.errors import UsageError
+from miil21k.train.evaluation import Evaluation, levels_of
+from miil21k.train.job import augmentation_of, choose_space, create_network, own_folder, run_id_of
+from miil21k.train.level_order import head_order, to_level_order
+from miil21k.train.loop import Job, create_sampler, train
+from miil21k.train.objectives import create_objective
+from miil21k.train.processes import join_processes, leave_processes, pick_device
+from miil21k.train.teachers import load_teacher
+from miil21k.zoo.strict_json import to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from miil21k.data.datasets import LabelledImages
+    from miil21k.decode.levels import Deepest
+    from miil21k.train.job import Request
+    from miil21k.train.loop import Report
+    from miil21k.train.processes import Processes
+    from miil21k.train.state import Progress
+    from miil21k.zoo.trained import TrainedCard
+
+__all__ = ["Outcome", "launch"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: where it stands, the metric that decided about `best` (empty without a validation set)."""
+
+    progress: Progress
+    metric: str
+    is_main: bool
+
+
+def launch(
+    request: Request, report: Callable[[Report], None], say: Callable[[str], None], *, resume: bool = False
+) -> Outcome:
+    """Train as `request` says; report and say are called in the main process only.
+
+    Raises UsageError, LabelSpaceMismatch and the like before anything is trained or written.
+    """
+    device = pick_device(request.device)
+    processes = join_processes(device)
+    try:
+        job, facts = _assemble(request, device, processes)
+        if processes.is_main:
+            own_folder(request, job.run_id, facts, resume=resume)
+            say(_opening(request, facts))
+        processes.wait()
+        progress = train(job, report if processes.is_main else _silent, resume=resume)
+    finally:
+        leave_processes()
+    return Outcome(progress, job.metric if job.evaluate else "", processes.is_main)
+
+
+def _silent(_report: Report) -> None:
+    return None
+
+
+def _assemble(request: Request, device: torch.device, processes: Processes) -> tuple[Job, dict[str, Any]]:
+    """Return the job, and what config.json says about it."""
+    recipe = request.recipe
+    source = processes.first(lambda: open_source(request.data, request.shard_cache))
+    space = choose_space(request, source)
+    images = label_images(source, space, partial=request.partial)
+    create_sampler(recipe, len(images), processes)  # refuses too few images while nothing is written
+    model, card = processes.first(lambda: create_network(request, space))
+    teacher = processes.first(lambda: load_teacher(recipe, space, card.preprocess, card.head))
+    model = _placed(model, request, device, processes)
+    _order_head(model, card, recipe.deepest)
+    objective = create_objective(recipe, space.tree, teacher, head_order(model.get_classifier()))  # type: ignore[operator]
+    augmentation = augmentation_of(recipe, card.preprocess)
+    evaluate = _evaluation(request, card, processes)
+    facts = _facts(request, card, images, evaluate, processes.world)
+    job = Job(
+        recipe=recipe,
+        model=model,
+        objective=objective.to(device),
+        images=images.decoded_near(2 * augmentation.size) if recipe.crop == "squash" else images,
+        augmentation=augmentation,
+        preprocess=card.preprocess,
+        evaluate=evaluate,
+        metric="top1"
+        if card.head == "leaf_softmax" or levels_of(space.tree, recipe.deepest) is None
+        else "semantic_top1",
+        folder=request.folder,
+        processes=processes,
+        metadata=card.to_metadata(),
+        run_id=run_id_of(request, card, images, processes.world),
+        workers=request.workers,
+        log_every=request.log_every,
+        checkpoint_every=request.checkpoint_every,
+    )
+    return job, facts
+
+
+def _placed(model: nn.Module, request: Request, device: torch.device, processes: Processes) -> nn.Module:
+    if request.recipe.sync_bn and processes.world > 1:
+        if device.type != "cuda":
+            raise UsageError("Synchronised batch norm needs GPUs: set the recipe's sync_bn to false on a CPU.")
+        from timm.layers import convert_sync_batchnorm
+
+        model = convert_sync_batchnorm(model)
+    if request.recipe.channels_last:
+        return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return model.to(device)
+
+
+def _order_head(model: nn.Module, card: TrainedCard, deepest: Deepest) -> None:
+    """Store the rows of a level_softmax head level after level, which makes its loss fast; saving undoes it."""
+    head = model.get_classifier()  # type: ignore[operator]
+    levels = levels_of(card.space.tree, deepest)
+    if card.head == "level_softmax" and levels is not None and isinstance(head, (nn.Linear, nn.Conv2d)):
+        to_level_order(head, levels)
+
+
+def _evaluation(request: Request, card: TrainedCard, processes: Processes) -> Evaluation | None:
+    if request.val is None:
+        return None
+    source = processes.first(lambda: open_source(str(request.val), request.shard_cache))
+    images = label_images(source, card.space, partial=True)
+    return Evaluation(images, card.head, card.preprocess, request.recipe, processes, request.workers)
+
+
+def _facts(
+    request: Request, card: TrainedCard, images: LabelledImages, evaluate: Evaluation | None, world: int
+) -> dict[str, Any]:
+    return {
+        "recipe_name": request.recipe_name,
+        "recipe": asdict(request.recipe),
+        "model": request.model,
+        "arch": card.arch,
+        "checkpoint": request.checkpoint,
+        "label_space": {"name": card.space.name, "sha256": card.space.sha256, "classes": card.space.num_classes},
+        "head": card.head,
+        "preprocess": to_json(card.preprocess),
+        "data": request.data,
+        "images": len(images),
+        "classes_without_images": int(images.absent.size),
+        "val": request.val,
+        "val_images": len(evaluate.images) if evaluate is not None else 0,
+        "processes": world,
+        "device": request.device,
+    }
+
+
+def _opening(request: Request, facts: dict[str, Any]) -> str:
+    recipe, space = request.recipe, facts["label_space"]
+    share = recipe.batch_size * recipe.accumulate * facts["processes"]
+    return (
+        f"{facts['images']:,} images of {space['classes']:,} classes (label space '{space['name']}'), "
+        f"{facts['val_images']:,} to validate; {request.model} by recipe {request.recipe_name}: {recipe.total_epochs} "
+        f"epochs, {share} images an update, {facts['processes']} process(es)"
+    )

@@ -1,0 +1,70 @@
+"""A teacher for distillation: a model of the zoo or of an earlier run, answering in the student's label space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from miil21k.errors import LabelSpaceMismatch, UsageError
+from miil21k.hierarchy.spaces import load_label_space, projection, require_same
+from miil21k.train.objectives import create_teacher
+from miil21k.zoo.trained import load_trained
+
+if TYPE_CHECKING:
+    from miil21k.hierarchy.spaces import LabelSpace
+    from miil21k.train.objectives import Teacher
+    from miil21k.train.recipes import Recipe
+    from miil21k.zoo.schema import HeadKind, Preprocess
+
+__all__ = ["load_teacher"]
+
+
+class _Selected(nn.Module):
+    """A model whose logits are a selection of another model's: exact, and no parameter more."""
+
+    def __init__(self, model: nn.Module, columns: torch.Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("columns", columns, persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(images)
+        return logits.index_select(1, self.get_buffer("columns"))
+
+
+def load_teacher(recipe: Recipe, space: LabelSpace, student: Preprocess, head: HeadKind) -> Teacher | None:
+    """Return the recipe's teacher on the CPU, None when its objective needs none.
+
+    The teacher's logits are selected for the classes of `space` where its own has them all. Raises
+    LabelSpaceMismatch when it lacks some or has another tree, UsageError when its head is of another kind.
+    """
+    if recipe.objective not in ("semantic_kd", "usi"):
+        return None
+    model, own, kind, preprocess = _load(recipe.teacher)
+    if kind != head:
+        raise UsageError(
+            f"The teacher '{recipe.teacher}' has a head of kind {kind}, the objective '{recipe.objective}' distils one "
+            f"of kind {head}: choose another teacher."
+        )
+    if own.wnids == space.wnids:
+        require_same(own, space, "student")
+    else:
+        model = _Selected(model, torch.from_numpy(projection(own, space)).long())
+    return create_teacher(model, (student.mean, student.std), (preprocess.mean, preprocess.std))
+
+
+def _load(name: str) -> tuple[nn.Module, LabelSpace, HeadKind, Preprocess]:
+    path = Path(name)
+    if path.suffix == ".safetensors":
+        model, card = load_trained(path)
+        return model, card.space, card.head, card.preprocess
+    from miil21k.zoo.manifest import find_weights
+    from miil21k.zoo.registry import create_model
+
+    weights = find_weights(name)
+    if weights.label_space is None:
+        raise LabelSpaceMismatch(f"The label space of '{name}' was never published: choose another teacher.")
+    return create_model(name, pretrained=True), load_label_space(weights.label_space), weights.head, weights.preprocess

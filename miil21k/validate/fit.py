@@ -1,0 +1,82 @@
+"""A calibration from a model and labelled images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from miil21k.calibrate.guarantee import ACCURACIES, calibrate
+from miil21k.errors import UsageError
+from miil21k.validate.run import prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from miil21k.calibrate.record import Calibration
+    from miil21k.validate.run import Request
+    from miil21k.validate.views import View
+
+__all__ = ["fit_calibration"]
+
+
+def fit_calibration(
+    request: Request,
+    targets: Sequence[float] = (),
+    *,
+    most: int = 10_000,
+    include_removed: bool = False,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Calibration:
+    """Return the calibration of a model on labelled images that it was not trained on.
+
+    targets: shares of correct answers to guarantee, beside the usual ones. most: at most so many images, drawn with
+    `seed`, are used. include_removed: calibrate for answers with the classes that ImageNet withdrew, too; without it,
+    for answers as `predict` gives them. Raises UsageError when a target cannot be guaranteed with these images.
+    """
+    prepared = prepare(request)
+    view = _sampled(prepared.view if include_removed else prepared.masked, most, seed)
+    inference = prepared.inference(request, view)
+    logits = np.empty((len(view.images), view.space.num_classes), np.float32)
+    labels = np.empty(len(view.images), np.int64)
+    done = 0
+    for batch in inference:
+        logits[done : done + len(batch.labels)] = batch.logits
+        labels[done : done + len(batch.labels)] = batch.labels
+        done += len(batch.labels)
+        if progress is not None:
+            progress(done + len(inference.unreadable), len(view.images))
+    found = calibrate(
+        view.space,
+        logits[:done],
+        labels[:done],
+        prepared.loaded.head,
+        accuracies=sorted({*ACCURACIES, *targets}),
+        allowed=view.allowed,
+        model=prepared.loaded.name,
+        weights=prepared.weights,
+        seed=seed,
+    )
+    _require_targets(found, targets, done)
+    return found
+
+
+def _require_targets(found: Calibration, targets: Sequence[float], images: int) -> None:
+    held = {accuracy for accuracy, _ in found.thresholds}
+    missing = [target for target in targets if target not in held]
+    if missing:
+        possible = ", ".join(f"{accuracy:g}" for accuracy in sorted(held)) or "none"
+        raise UsageError(
+            f"{images} images cannot guarantee that {missing[0]:g} of the answers are correct with this model: give "
+            f"more labelled images, or a smaller --target (possible here: {possible})."
+        )
+
+
+def _sampled(view: View, most: int, seed: int) -> View:
+    images = view.images
+    if len(images) <= most:
+        return view
+    chosen = np.sort(np.random.default_rng(seed).choice(len(images), most, replace=False))
+    return replace(view, images=replace(images, rows=images.rows[chosen], labels=images.labels[chosen]))

@@ -1,0 +1,52 @@
+"""Operating curve and reliability diagram as PNG."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from miil21k.metrics.operating import Curve
+    from miil21k.metrics.reliability import ReliabilityBins
+
+__all__ = ["draw_operating_curve", "draw_reliability"]
+
+
+def draw_operating_curve(curve: Curve, path: Path) -> None:
+    """Draw the share of correct answers over how much they say, in depth and in information."""
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.subplots()
+    for recall, label in ((curve.recall_depth, "depth"), (curve.recall_info, "information")):
+        axes.plot(recall, curve.correct, label=f"recall of {label}", linewidth=1.5)
+    axes.set(xlabel="recall", ylabel="correct", xlim=(0, 1), ylim=(0, 1.02), title="Operating curve")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, path)
+
+
+def draw_reliability(bins: ReliabilityBins, path: Path) -> None:
+    """Draw observed frequencies over stated probabilities, and how many statements each bin holds."""
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    seen = bins.statements > 0
+    above.plot((0, 1), (0, 1), color="0.6", linewidth=1, label="calibrated")
+    above.plot(bins.stated[seen], bins.observed[seen], marker="o", markersize=4, label="this model")
+    above.set(ylabel="observed", xlim=(0, 1), ylim=(0, 1.02), title="Reliability of the steps of the path")
+    above.grid(alpha=0.3)
+    above.legend()
+    width = 1 / len(bins.statements)
+    below.bar([(place + 0.5) * width for place in range(len(bins.statements))], bins.statements, width=0.95 * width)
+    below.set(xlabel="stated probability", ylabel="statements")
+    if (bins.statements > 0).any():
+        below.set_yscale("log")
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    part = path.with_suffix(".part")
+    FigureCanvasAgg(figure).print_png(str(part))
+    part.replace(path)

@@ -1,0 +1,197 @@
+"""A validation from a request to its report."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from miil21k.backends import TorchBackend
+from miil21k.calibrate.record import mask_digest
+from miil21k.data.datasets import open_source
+from miil21k.decode.probabilities import DEFAULT_RULE
+from miil21k.errors import UsageError
+from miil21k.predict.loading import load
+from miil21k.predict.options import PredictOptions
+from miil21k.validate.inference import Inference
+from miil21k.validate.score import Reading, Scorecard
+from miil21k.validate.views import choose_view, without_removed
+from miil21k.versions import installed_versions
+from miil21k.zoo.strict_json import to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from miil21k.backends import Backend
+    from miil21k.calibrate.record import Calibration
+    from miil21k.decode.logits import HeadKind
+    from miil21k.decode.probabilities import Rule
+    from miil21k.predict.loading import Loaded
+    from miil21k.validate.views import View
+
+__all__ = ["Request", "Validation", "prepare", "validate"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be validated on what.
+
+    data: class folders or shards. model: a name of the zoo, or a checkpoint of `miil21k train`; checkpoint: a file
+    with other weights for a named model. label_space: that of the images, when it is not the head's. view: `in1k` or
+    None. batch_size, workers, device, dtype: how it is run.
+    """
+
+    data: str
+    model: str
+    checkpoint: str | None = None
+    label_space: str | None = None
+    view: str | None = None
+    batch_size: int = 32
+    workers: int = 0
+    device: str = "auto"
+    dtype: str = "fp32"
+    offline: bool | None = None
+    shard_cache: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """What came out: the report as plain values, and the counts behind it."""
+
+    report: dict[str, Any]
+    card: Scorecard
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A model and its view of the images. weights: the digest of the model's tensors. masked: the same view without
+    the classes that ImageNet withdrew.
+    """
+
+    loaded: Loaded
+    backend: Backend
+    weights: str
+    view: View
+    masked: View
+
+    def inference(self, request: Request, view: View) -> Inference:
+        """Return what gives the logits of the images of `view`."""
+        return Inference(self.backend, self.loaded.preprocess, view, request.batch_size, request.workers)
+
+
+def prepare(request: Request) -> Prepared:
+    """Return everything that scoring needs; raises LabelSpaceMismatch before anything is computed."""
+    loaded = _load(request)
+    source = open_source(request.data, request.shard_cache)
+    view = choose_view(source, loaded.space, label_space=request.label_space, view=request.view)
+    digest = _digest(loaded.model)
+    backend = TorchBackend(loaded.model, loaded.space.num_classes, device=request.device, dtype=request.dtype)
+    return Prepared(loaded, backend, digest, view, without_removed(view, source))
+
+
+def _load(request: Request) -> Loaded:
+    if Path(request.model).suffix == ".safetensors":
+        if request.checkpoint:
+            raise UsageError("--model is a checkpoint already; leave --checkpoint out.")
+        return load(None, PredictOptions(checkpoint=request.model))
+    return load(request.model, PredictOptions(checkpoint=request.checkpoint, offline=request.offline))
+
+
+def _digest(model: nn.Module) -> str:
+    """Return the hex SHA-256 of a model's tensors, by name; the same for any file format they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        array = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {array.dtype} {tuple(array.shape)}\n".encode())
+        digest.update(array.view(-1).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def validate(
+    request: Request,
+    *,
+    hedge: float = 0.9,
+    calibration: Calibration | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Validation:
+    """Return every metric of the model on the images.
+
+    hedge: how sure the hedged answers are to be; with a calibration, how often they are to be correct. progress: called
+    with images done and in all. Raises LabelSpaceMismatch (images, head or calibration do not belong together),
+    LogitsError (not finite), UsageError (no image can be read) and what loading the model raises.
+    """
+    prepared = prepare(request)
+    view = prepared.view
+    if calibration is not None and calibration.allowed == mask_digest(prepared.masked.allowed):
+        view = prepared.masked
+    inference = prepared.inference(request, view)
+    card = Scorecard(view, _reading(prepared.loaded.head, view, hedge, calibration))
+    for batch in inference:
+        card.update(batch)
+        if progress is not None:
+            progress(card.samples + len(inference.unreadable), len(view.images))
+    if not card.samples:
+        raise UsageError(f"None of the {len(view.images)} images in '{request.data}' can be read.")
+    notes = list(view.notes)
+    if inference.unreadable:
+        notes.append(f"{len(inference.unreadable)} images could not be read and were left out.")
+    return Validation(_report(request, prepared, inference, card, notes), card, tuple(notes))
+
+
+def _reading(head: HeadKind, view: View, hedge: float, calibration: Calibration | None) -> Reading:
+    if calibration is None:
+        return Reading(head, target=hedge, hedge=hedge)
+    calibration.require(view.space, head, view.allowed)
+    temperature = calibration.temperature if head == "level_softmax" else calibration.temperature[0]
+    rule = cast("Rule", calibration.rule) if calibration.rule else DEFAULT_RULE
+    return Reading(head, temperature, rule, target=hedge, hedge=calibration.threshold(hedge))
+
+
+def _report(
+    request: Request, prepared: Prepared, inference: Inference, card: Scorecard, notes: list[str]
+) -> dict[str, Any]:
+    loaded, view, reading = prepared.loaded, card.view, card.reading
+    backend = inference.backend
+    head, space = loaded.space, view.space
+    return {
+        "metrics": card.metrics(),
+        "images": {
+            "data": request.data,
+            "scored": card.samples,
+            "classes_with_images": int((card.flat["class_samples"] > 0).sum()),
+            "classes_skipped": list(view.images.skipped),
+            "unreadable": [item._asdict() for item in inference.unreadable],
+        },
+        "model": {
+            "name": loaded.name,
+            "tensors_sha256": prepared.weights,
+            "head": loaded.head,
+            "label_space": head.name,
+            "label_space_sha256": head.sha256,
+            "preprocess": to_json(loaded.preprocess),
+        },
+        "view": {
+            "name": view.name,
+            "label_space": space.name,
+            "label_space_sha256": space.sha256,
+            "classes": space.num_classes if view.allowed is None else int(view.allowed.sum()),
+        },
+        "reading": {
+            "temperature": reading.temperature,
+            "rule": reading.rule,
+            "calibrated": reading.temperature is not None,
+        },
+        "run": {
+            "backend": backend.name,
+            "device": backend.device,
+            "dtype": backend.dtype,
+            "forward_seconds": inference.forward_seconds,
+            "waiting_seconds": inference.waiting_seconds,
+        },
+        "notes": notes,
+        "versions": installed_versions(),
+    }

@@ -1,0 +1,115 @@
+"""How a head's logits and a labelled data set are brought to one label space, or refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from miil21k.data.datasets import label_images, matching_space
+from miil21k.errors import LabelSpaceMismatch, UsageError
+from miil21k.hierarchy.spaces import load_label_space, projection, removed_classes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from miil21k.data.datasets import ImageSource, LabelledImages
+    from miil21k.hierarchy.spaces import LabelSpace
+
+__all__ = ["View", "choose_view", "without_removed"]
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Images labelled in the space in which the answers are scored.
+
+    name: `own` (the head's label space), the name of a space that the head was projected to, or `in1k`.
+    columns: int32 [C], which of the head's logits are those of `images.space`; None for all. allowed: bool [C], the
+    classes that may be the answer; None for all. notes: what was left out, in sentences.
+    """
+
+    name: str
+    images: LabelledImages
+    columns: NDArray[np.int32] | None
+    allowed: NDArray[np.bool_] | None
+    notes: tuple[str, ...]
+
+    @property
+    def space(self) -> LabelSpace:
+        """The label space of answers and labels."""
+        return self.images.space
+
+
+def without_removed(view: View, source: ImageSource) -> View:
+    """Return the view without the classes that ImageNet withdrew, as prediction answers; itself when there are none."""
+    removed = removed_classes(view.space)
+    if not removed.any() or view.allowed is not None:
+        return view
+    wnids = [wnid for wnid, gone in zip(view.space.wnids, removed, strict=True) if gone]
+    images = label_images(source, view.space, partial=True, skip=wnids)
+    return _view(view.name, images, view.columns, ~removed)
+
+
+def choose_view(
+    source: ImageSource, head: LabelSpace, *, label_space: str | None = None, view: str | None = None
+) -> View:
+    """Return the view of `source` for a head of the space `head`.
+
+    label_space: the space that the images were labelled in; the head's logits are selected for it, exactly and
+    without retraining. view `in1k`: the images are those of ImageNet-1K, and the head is scored on the classes that
+    it shares with it; images of the others are left out, and the other classes of the head cannot be the answer.
+    Raises LabelSpaceMismatch when images and head do not belong together, with the way out.
+    """
+    if view == "in1k":
+        if label_space is not None:
+            raise UsageError("--view in1k says what the images are; leave --label-space out.")
+        return _in1k(source, head)
+    if view is not None:
+        raise UsageError(f"No view '{view}'; there is in1k.")
+    if label_space is None and matching_space(key.rpartition("/")[2] for key in source.keys) == "in1k" != head.name:
+        raise LabelSpaceMismatch(
+            f"The images are those of ImageNet-1K, the head is of label space '{head.name}': score the classes that they "
+            "share with --view in1k."
+        )
+    if label_space is None:
+        return _view("own", label_images(source, head, partial=True), None, None)
+    wanted = load_label_space(label_space)
+    columns = None if wanted.sha256 == head.sha256 else projection(head, wanted)
+    return _view(wanted.name, label_images(source, wanted, partial=True), columns, None)
+
+
+def _in1k(source: ImageSource, head: LabelSpace) -> View:
+    known = load_label_space("in1k").wnids
+    strangers = [key for key in source.keys if key.rpartition("/")[2] not in set(known)]
+    if strangers:
+        raise LabelSpaceMismatch(
+            f"{len(strangers)} of {len(source.keys)} class folders are no classes of ImageNet-1K: "
+            f"{', '.join(strangers[:3])}{', ...' if len(strangers) > 3 else ''}. Score them without --view in1k."
+        )
+    own = set(head.wnids)
+    lacking = [wnid for wnid in known if wnid not in own]
+    if len(lacking) == len(known):
+        raise LabelSpaceMismatch(f"A head of label space '{head.name}' shares no class with ImageNet-1K.")
+    images = label_images(source, head, partial=True, skip=lacking)
+    shared = set(known) - set(lacking)
+    allowed = np.array([wnid in shared for wnid in head.wnids])
+    return _view("in1k", images, None, allowed)
+
+
+def _view(
+    name: str, images: LabelledImages, columns: NDArray[np.int32] | None, allowed: NDArray[np.bool_] | None
+) -> View:
+    if not len(images):
+        raise LabelSpaceMismatch("None of the images is of a class that this head can be scored on.")
+    notes = []
+    candidates = images.space.num_classes if allowed is None else int(allowed.sum())
+    scored = np.unique(images.labels).size
+    if images.skipped:
+        notes.append(
+            f"{len(images.skipped)} class folders cannot be answered by this head and were skipped: "
+            f"{', '.join(images.skipped[:9])}{', ...' if len(images.skipped) > 9 else ''}."
+        )
+    if scored < candidates:
+        notes.append(f"Images of {scored:,} of the {candidates:,} classes that can be answered are here.")
+    return View(name, images, columns, allowed, tuple(notes))

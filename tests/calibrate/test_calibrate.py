@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from miil21k.calibrate.guarantee import calibrate, conformal_threshold, hedge_scores
+from miil21k.calibrate.record import load_calibration
+from miil21k.calibrate.temperature import fit_temperatures
+from miil21k.decode.path import hedge
+from miil21k.decode.probabilities import node_probabilities
+from miil21k.errors import LabelSpaceMismatch, UsageError
+from miil21k.hierarchy.spaces import LabelSpace
+from miil21k.hierarchy.tree import Tree
+from miil21k.metrics.distance import is_correct
+
+
+def _space(tree: Tree, name: str = "toy") -> LabelSpace:
+    return LabelSpace(name, tree, tree.names, [""] * tree.num_nodes)
+
+
+@pytest.fixture
+def space() -> LabelSpace:
+    """Three roots with three children each, of which the first has two more; every node a class."""
+    names, parents = ["a", "b", "c"], [None, None, None]
+    for root in "abc":
+        names += [f"{root}{i}" for i in range(3)]
+        parents += [root] * 3
+        names += [f"{root}0{i}" for i in range(2)]
+        parents += [f"{root}0"] * 2
+    return _space(Tree.from_parents(names, parents))
+
+
+def _softmax_draw(rng: np.random.Generator, logits: np.ndarray) -> np.ndarray:
+    probs = np.exp(logits - logits.max(1, keepdims=True))
+    return (probs.cumsum(1) / probs.sum(1, keepdims=True) > rng.random((len(logits), 1))).argmax(1)
+
+
+def _leaf_problem(rng: np.random.Generator, tree: Tree, n: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:
+    """Draw logits whose probabilities are right only after division by `temperature`."""
+    logits = 1.5 * rng.standard_normal((n, tree.num_classes))
+    return (logits * temperature).astype(np.float32), _softmax_draw(rng, logits)
+
+
+def _correct(tree: Tree, logits: np.ndarray, labels: np.ndarray, found, level: float) -> np.ndarray:
+    kind = found.head
+    temperature = found.temperature if kind == "level_softmax" else found.temperature[0]
+    probs = node_probabilities(tree, logits, kind, temperature=temperature)
+    return is_correct(tree, hedge(tree, probs, level).node, labels)
+
+
+def test_one_temperature_is_recovered_for_a_leaf_softmax_head(space) -> None:
+    leaf_only = Tree.from_parents(space.tree.wnids[3:6], [None] * 3)
+    logits, labels = _leaf_problem(np.random.default_rng(0), leaf_only, 20_000, 3.0)
+    assert fit_temperatures(leaf_only, logits, labels, "leaf_softmax")[0] == pytest.approx(3.0, rel=0.03)
+
+
+def test_each_level_gets_its_own_temperature(space) -> None:
+    tree, rng = space.tree, np.random.default_rng(1)
+    flat = np.zeros((20_000, tree.num_classes), np.float32)
+    truth = rng.standard_normal(flat.shape)
+    for level, factor in zip(tree.levels, (0.5, 2.0, 4.0), strict=True):
+        flat[:, level.nodes] = factor * truth[:, level.nodes]
+    deep = tree.levels[2].nodes
+    labels = deep[_softmax_draw(rng, truth[:, deep])]
+    fitted = fit_temperatures(tree, flat, labels, "level_softmax")
+    assert fitted[2] == pytest.approx(4.0, rel=0.05)
+    few = fit_temperatures(tree, flat[:29], labels[:29], "level_softmax")
+    assert few == (1.0, 1.0, 1.0)
+
+
+def test_a_sigmoid_head_gets_one_temperature(space) -> None:
+    tree, rng = Tree.from_parents(list("pqrs"), [None] * 4), np.random.default_rng(2)
+    labels = rng.integers(0, 4, 20_000)
+    truth = np.where(np.arange(4) == labels[:, None], 1.0, -1.0)
+    noisy = np.where(rng.random((20_000, 4)) < 1 / (1 + math.e), -truth, truth)  # right with probability sigmoid(1)
+    assert fit_temperatures(tree, 2.5 * noisy, labels, "sigmoid")[0] == pytest.approx(2.5, rel=0.05)
+
+
+def test_a_separable_problem_stops_at_the_coldest_temperature() -> None:
+    tree = Tree.from_parents(["p", "q"], [None, None])
+    labels = np.arange(100) % 2
+    logits = np.where(np.arange(2) == labels[:, None], 0.5, -0.5)
+    assert fit_temperatures(tree, logits, labels, "leaf_softmax")[0] == pytest.approx(0.05, rel=1e-3)
+
+
+def test_the_threshold_takes_the_conformal_rank() -> None:
+    scores = np.arange(1, 100) / 100  # 99 samples: ranks of 100
+    assert conformal_threshold(scores, 0.9) == pytest.approx(0.90, abs=1e-5)
+    assert conformal_threshold(scores, 0.99) == pytest.approx(0.99, abs=1e-5)
+    assert conformal_threshold(scores, 0.995) == math.inf
+    assert conformal_threshold(np.ones(99), 0.9) == math.inf
+
+
+@pytest.mark.parametrize("head", ["leaf_softmax", "level_softmax", "sigmoid"])
+def test_a_score_is_the_least_level_that_makes_the_answer_correct(space, head) -> None:
+    tree, rng = space.tree, np.random.default_rng(3)
+    logits = 2 * rng.standard_normal((400, tree.num_classes)).astype(np.float32)
+    labels = rng.integers(0, tree.num_classes, 400)
+    probs = node_probabilities(tree, logits, head)
+    scores = hedge_scores(tree, probs, labels)
+    assert 0 < (scores > 0).mean() <= 1
+    for row in range(400):
+        one, label = probs[row : row + 1], labels[row : row + 1]
+        above = scores[row] + 2e-6
+        if above <= 1:
+            assert is_correct(tree, hedge(tree, one, above).node, label)[0]
+        if scores[row] > 0:
+            assert not is_correct(tree, hedge(tree, one, float(scores[row])).node, label)[0]
+
+
+@pytest.mark.parametrize("head", ["leaf_softmax", "level_softmax"])
+def test_the_guarantee_holds_on_held_out_samples(space, head) -> None:
+    tree, share = space.tree, {0.9: [], 0.95: []}
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        logits, labels = _leaf_problem(rng, tree, 700, 2.0)  # overconfident; wrong model for level_softmax
+        found = calibrate(space, logits[:200], labels[:200], head, accuracies=(0.9, 0.95), seed=seed)
+        for accuracy, kept in share.items():
+            kept.append(_correct(tree, logits[200:], labels[200:], found, found.threshold(accuracy)).mean())
+    for accuracy, kept in share.items():
+        error = np.std(kept) / math.sqrt(len(kept))
+        assert np.mean(kept) >= accuracy - 3 * error
+        assert np.mean(kept) <= accuracy + 0.02 + 3 * error  # not bought by never answering
+
+
+def test_too_few_samples_leave_an_accuracy_out_and_the_message_says_so(space) -> None:
+    logits, labels = _leaf_problem(np.random.default_rng(0), space.tree, 40, 1.0)
+    found = calibrate(space, logits, labels, "leaf_softmax", accuracies=(0.8, 0.99))
+    assert [accuracy for accuracy, _ in found.thresholds] == [0.8]
+    with pytest.raises(UsageError, match=r"only for 0\.8"):
+        found.threshold(0.99)
+
+
+def test_a_calibration_file_has_equal_bytes_and_comes_back_equal(space, tmp_path) -> None:
+    logits, labels = _leaf_problem(np.random.default_rng(0), space.tree, 200, 1.0)
+    made = [calibrate(space, logits, labels, "level_softmax", model="net.toy", weights="ab" * 32) for _ in range(2)]
+    for place, found in enumerate(made):
+        found.save(tmp_path / f"{place}.json")
+    assert (tmp_path / "0.json").read_bytes() == (tmp_path / "1.json").read_bytes()
+    assert load_calibration(tmp_path / "0.json") == made[0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0.json", "1.json"]
+
+
+def test_another_space_head_or_mask_is_refused(space, zoo_tree) -> None:
+    logits, labels = _leaf_problem(np.random.default_rng(0), space.tree, 60, 1.0)
+    allowed = np.ones(space.num_classes, bool)
+    found = calibrate(space, logits, labels, "leaf_softmax", allowed=allowed)
+    found.require(space, "leaf_softmax")
+    with pytest.raises(LabelSpaceMismatch, match="label space 'toy'"):
+        found.require(_space(zoo_tree, "zoo"), "leaf_softmax")
+    with pytest.raises(LabelSpaceMismatch, match="leaf_softmax head"):
+        found.require(space, "sigmoid")
+    allowed[0] = False
+    with pytest.raises(LabelSpaceMismatch, match="allowed classes"):
+        found.require(space, "leaf_softmax", allowed)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "other"}, "no calibration file"),
+        ({"version": 2}, "another version"),
+        ({"temperature": [0.0]}, "damaged"),
+        ({"thresholds": [[0.9, 1.5]]}, "damaged"),
+        ({"head": "softmax"}, "damaged"),
+        ({"surprise": "x"}, "damaged"),
+    ],
+)
+def test_damaged_files_are_refused(space, tmp_path, change, message) -> None:
+    logits, labels = _leaf_problem(np.random.default_rng(0), space.tree, 60, 1.0)
+    data = json.loads(calibrate(space, logits, labels, "leaf_softmax").to_json()) | change
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(UsageError, match=message):
+        load_calibration(path)
+
+
+def test_text_that_is_no_json_is_refused(tmp_path) -> None:
+    (tmp_path / "c.json").write_text("{")
+    with pytest.raises(UsageError, match="no calibration file"):
+        load_calibration(tmp_path / "c.json")
+
+
+def test_labels_out_of_range_and_odd_accuracies_are_refused(space) -> None:
+    logits, labels = _leaf_problem(np.random.default_rng(0), space.tree, 10, 1.0)
+    with pytest.raises(UsageError, match="Labels must lie"):
+        calibrate(space, logits, labels - 50, "leaf_softmax")
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        calibrate(space, logits, labels, "leaf_softmax", accuracies=(1.0,))
+    with pytest.raises(UsageError, match="at least four"):
+        calibrate(space, logits[:3], labels[:3], "leaf_softmax")

@@ -1,0 +1,190 @@
+"""What a user names becomes images, in a fixed order, lazily, and from the web only under limits."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+import pytest
+
+from miil21k.data.inputs import expand, fetch_image, image_extensions, require_images
+from miil21k.errors import ImageError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as the current one: pictures by name only, a subfolder, a hidden file and a text."""
+    for name in ("b.PNG", "a.jpg", "Z.webp", ".hidden.jpg", "notes.txt", "sub/c.jpg", "sub/deep/d.tiff", "t.gif"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(*given: str, recursive: bool = False) -> list[str]:
+    return [item.name.replace(os.sep, "/") for item in expand(given, recursive=recursive)]
+
+
+def test_a_folder_gives_its_images_in_bytewise_order(photos: Path) -> None:
+    assert names("./") == ["./Z.webp", "./a.jpg", "./b.PNG", "./t.gif"]
+
+
+def test_a_subfolder_stands_at_its_own_place_when_asked_for(photos: Path) -> None:
+    assert names(".", recursive=True) == [
+        *("./Z.webp", "./a.jpg", "./b.PNG"),
+        *("./sub/c.jpg", "./sub/deep/d.tiff", "./t.gif"),
+    ]
+
+
+def test_a_loop_of_links_ends(photos: Path) -> None:
+    (photos / "sub" / "again").symlink_to(photos, target_is_directory=True)
+    assert names("sub", recursive=True).count("sub/c.jpg") == 1
+
+
+def test_a_linked_folder_elsewhere_is_followed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = tmp_path_factory.mktemp("other")
+    (other / "x.jpg").touch()
+    (photos / "link").symlink_to(other, target_is_directory=True)
+    assert "./link/x.jpg" in names(".", recursive=True)
+
+
+def test_a_glob_is_expanded_by_us(photos: Path) -> None:
+    assert names("*.jpg") == ["a.jpg"]
+    assert names("**/*.jpg") == ["a.jpg", "sub/c.jpg"]
+    assert names("*") == ["Z.webp", "a.jpg", "b.PNG", "t.gif"]  # no text, no folder
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_a_file(photos: Path) -> None:
+    (photos / "odd[1].jpg").touch()
+    require_images(["odd[1].jpg"])
+    assert names("odd[1].jpg") == ["odd[1].jpg"]
+
+
+def test_a_list_names_one_input_per_line_and_keeps_spaces(photos: Path) -> None:
+    (photos / "list.txt").write_bytes(b"\xef\xbb\xbfa.jpg\r\n\n my photo.jpg\nsub\nmissing.jpg")
+    assert names("@list.txt") == ["a.jpg", " my photo.jpg", "sub/c.jpg", "missing.jpg"]
+
+
+def test_a_list_comes_from_standard_input(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a.jpg\nt.gif\n")))
+    assert names("@-", "b.PNG") == ["a.jpg", "t.gif", "b.PNG"]
+
+
+def test_a_dash_is_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"bytes")))
+    (item,) = expand(["-"])
+    assert (item.name, item.source) == ("-", b"bytes")
+
+
+def test_names_are_expanded_only_when_they_are_reached(photos: Path) -> None:
+    stream = expand(["a.jpg", "@gone.txt"])
+    assert next(stream).name == "a.jpg"
+    with pytest.raises(FileNotFoundError):
+        next(stream)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux file systems hold any byte")
+def test_a_name_that_is_no_utf8_keeps_its_bytes(photos: Path) -> None:
+    os.close(os.open(b"sub/\xff.jpg", os.O_CREAT))
+    found = [item.name for item in expand(["sub"])]
+    assert [os.fsencode(name) for name in found] == [b"sub/c.jpg", b"sub/\xff.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([], "No inputs"),
+        (["*.bmp"], "No images match '*.bmp'"),
+        (["empty"], "No images in 'empty'."),
+        (["outer"], "add -r"),
+        (["@gone.txt"], "The list 'gone.txt' cannot be read"),
+        (["-", "@-"], "only once"),
+    ],
+)
+def test_what_names_no_image_is_refused_before_any_work(photos: Path, given: list[str], words: str) -> None:
+    (photos / "empty").mkdir()
+    (photos / "outer" / "inner").mkdir(parents=True)
+    (photos / "outer" / "inner" / "x.jpg").touch()
+    with pytest.raises(UsageError) as caught:
+        require_images(given)
+    assert words in str(caught.value)
+
+
+def test_a_missing_file_is_left_to_get_its_row(photos: Path) -> None:
+    require_images(["nope.jpg"])
+    assert names("nope.jpg") == ["nope.jpg"]
+
+
+def test_extensions_are_those_that_can_be_drawn() -> None:
+    assert {".jpg", ".jpeg", ".png", ".webp", ".tif", ".bmp", ".gif", ".jp2"} <= image_extensions()
+    assert not {".pdf", ".eps", ".mpg", ".h5", ".grib", ".txt"} & image_extensions()
+
+
+class _Site(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path.startswith("/to/"):
+            self.send_response(302)
+            self.send_header("Location", self.path.removeprefix("/to/"))
+            self.end_headers()
+        elif self.path == "/short":
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            self.wfile.write(b"x" * 10)
+        elif self.path == "/big":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"x" * 5000)
+        elif self.path == "/slow":
+            threading.Event().wait(2)
+        else:
+            self.send_error(404)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Site) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_body_is_fetched_through_a_redirect(site: str) -> None:
+    assert fetch_image(f"{site}/to/{site}/big") == b"x" * 5000
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/none", "answered 404"),
+        ("/big", "larger than the limit of 4,999 bytes"),
+        ("/short", "cut off after 10 of 100"),
+        ("/to/file:///etc/hostname", "not allowed"),
+        ("/to/ftp://127.0.0.1/x", "not http or https"),
+        ("/slow", "timed out"),
+    ],
+)
+def test_a_fetch_that_fails_says_why(site: str, path: str, words: str) -> None:
+    with pytest.raises(ImageError) as caught:
+        fetch_image(site + path, limit=4999, timeout=0.5)
+    assert words in str(caught.value)
+    assert site + path in str(caught.value)
+
+
+def test_offline_no_connection_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("connected"))
+    (item,) = expand(["http://127.0.0.1:9/x.jpg"], offline=True)
+    assert callable(item.source)
+    with pytest.raises(ImageError, match="offline"):
+        item.source()

@@ -1,0 +1,72 @@
+"""The public surface, what importing it costs, and what the wheel carries."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import miil21k
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "timm", "torchvision", "onnxruntime", "nltk", "huggingface_hub", "matplotlib")
+
+
+def test_public_names_are_sorted_and_all_open() -> None:
+    assert sorted(miil21k.__all__, key=str.lower) == sorted(miil21k.__dir__(), key=str.lower)
+    assert miil21k.__all__ == sorted(miil21k.__all__)
+    for name in miil21k.__all__:
+        assert getattr(miil21k, name) is not None
+
+
+def test_an_unknown_public_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'Predicter'"):
+        _ = miil21k.Predicter
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import miil21k",
+        "from miil21k import Predictor, Prediction, LabelSpace, Tree, load_label_space",
+        "from miil21k.cli.main import predict_main\ntry: predict_main(['--help'])\nexcept SystemExit: pass",
+        "from miil21k.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass",
+        "from miil21k.cli.main import main\nmain(['tree', 'show', 'in1k'])",
+        "from miil21k.cli.main import main\nmain(['models', 'bit*'])",
+        "from miil21k.cli.main import main\nmain(['info', 'embedded'])",
+    ],
+)
+def test_light_work_imports_nothing_heavy(statement: str) -> None:
+    code = f"import sys\n{statement}\nprint([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "miil21k", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"miil21k {miil21k.__version__}"
+
+
+def test_an_unknown_verb_is_a_usage_error() -> None:
+    done = subprocess.run([sys.executable, "-m", "miil21k", "predikt"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "predikt" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_wheel_carries_data_types_and_licences(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        manifest = archive.read("miil21k/weights_manifest.json")
+    assert manifest == (ROOT / "weights_manifest.json").read_bytes()
+    spaces = {f"miil21k/hierarchy/label_spaces/{name}.tsv" for name in ("fall11", "winter21", "goog21k", "in1k")}
+    assert spaces | {"miil21k/py.typed", "miil21k/hierarchy/hypernym_choices.tsv"} <= names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert any(name.endswith("LICENSE.wordnet") for name in names)
+    assert not any(name.startswith("tests/") for name in names)

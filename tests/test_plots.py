@@ -1,0 +1,102 @@
+"""Pictures: every case has one, at a bounded size, with its pixels where they belong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from miil21k.cli.gallery import picture_name
+from miil21k.errors import MissingExtra
+from miil21k.plots import STRONG, draw_prediction
+from miil21k.predict.prediction import Node, Prediction, Run, Stop
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+pytest.importorskip("matplotlib", reason="the extra 'plots' is not installed")
+
+RUN = Run("embedded", "in1k", "0" * 64, "none", "torch", "cpu", "fp32")
+TIGER, EGYPTIAN = Node("n02123159", "tiger cat", 0.39), Node("n02124075", "Egyptian cat", 0.34)
+ANIMAL, CAT = Node("n00015388", "animal", 0.95), Node("n02121808", "domestic cat", 0.91)
+UNSURE = Stop("hedge", 0.9, False, TIGER, EGYPTIAN)
+ORANGE = (255, 160, 0)
+
+
+def drawn(folder: Path, prediction: Prediction, size: tuple[int, int] = (60, 40)) -> NDArray[np.uint8]:
+    target = folder / "picture.png"
+    draw_prediction(Image.new("RGB", size, ORANGE), prediction, target)
+    assert [p.name for p in folder.iterdir()] == ["picture.png"]
+    with Image.open(target) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def pixels(picture: NDArray[np.uint8], colour: tuple[int, ...]) -> int:
+    return int((np.abs(picture.astype(int) - colour).max(-1) < 4).sum())
+
+
+def strong() -> tuple[int, ...]:
+    return tuple(bytes.fromhex(STRONG[1:]))
+
+
+def test_the_image_and_the_emphasised_bar_are_in_the_picture(tmp_path: Path) -> None:
+    sure = drawn(tmp_path, Prediction("x", RUN, path=(ANIMAL, CAT), stop=UNSURE, topk=(TIGER, EGYPTIAN)))
+    assert pixels(sure, ORANGE) > 50_000
+    half = Node("n02121808", "domestic cat", 0.455)
+    unsure = drawn(tmp_path, Prediction("x", RUN, path=(ANIMAL, half), stop=UNSURE, topk=(TIGER, EGYPTIAN)))
+    assert pixels(sure, strong()) / pixels(unsure, strong()) == pytest.approx(2, rel=0.1)
+
+
+def test_an_empty_path_has_no_emphasised_bar(tmp_path: Path) -> None:
+    picture = drawn(tmp_path, Prediction("x", RUN, path=(), stop=UNSURE, topk=(TIGER,)))
+    assert pixels(picture, strong()) == 0
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4000, 30), (30, 4000)])
+@pytest.mark.parametrize("steps", [0, 1, 12])
+def test_extreme_images_and_paths_stay_on_the_page(tmp_path: Path, size: tuple[int, int], steps: int) -> None:
+    long = "artifact, a man-made object taken as a whole, with a name that needs several lines " * 2
+    path = tuple(Node("n00021939", long, 1 - step / 20) for step in range(steps))
+    picture = drawn(tmp_path, Prediction("x", RUN, path=path, stop=UNSURE, topk=(TIGER,) * 10), size)
+    assert pixels(picture, ORANGE) > 200
+    border = np.concatenate([picture[:5].reshape(-1, 3), picture[-5:].reshape(-1, 3), picture[:, -5:].reshape(-1, 3)])
+    assert (border == 255).all()
+    assert picture.shape[0] < 3600
+
+
+def test_drawing_leaves_the_global_state_of_matplotlib_alone(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from PIL import Image\n"
+        "from miil21k.plots import draw_prediction; from miil21k.predict.prediction import Prediction, Run\n"
+        "p = Prediction('x', Run('m', 's', '', 'none', 'torch', 'cpu', 'fp32'))\n"
+        f"draw_prediction(Image.new('RGB', (8, 8)), p, Path({str(tmp_path / 'x.png')!r}))\n"
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 0
+
+
+def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(MissingExtra, match=r"miil21k\[plots\]"):
+        draw_prediction(Image.new("RGB", (8, 8)), Prediction("x", RUN), tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a/b/cat.jpg", "000007_cat.png"),
+        ("../../etc/pass wd\n.jpg", "000007_pass_wd.png"),
+        ("https://example.org/x/y.png?size=2", "000007_y.png"),
+        ("-", "000007_image.png"),
+        ("C:\\photos\\猫.jpg", "000007_image.png"),
+        ("a" * 300 + ".jpg", f"000007_{'a' * 60}.png"),
+    ],
+)
+def test_picture_names_are_safe(name: str, expected: str) -> None:
+    assert picture_name(7, name) == expected

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from miil21k.errors import UsageError
+from miil21k.train.recipes import RECIPES, Recipe, get_recipe, override
+from miil21k.zoo.manifest import find_weights
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("miil_semantic", ("adam", 3e-4, 1e-4, 80, 64, 0.2, "onecycle")),
+        ("miil_single_label", ("adam", 3e-4, 1e-4, 80, 64, 0.2, "onecycle")),
+        ("miil_single_label_scratch", ("sgd", 1e-2, 1e-4, 140, 64, 0.2, "onecycle")),
+        ("miil_multi_label", ("adam", 3e-4, 1e-4, 80, 64, 0.0, "onecycle")),
+        ("miil_semantic_kd", ("adam", 3e-4, 1e-4, 80, 64, 0.2, "onecycle")),
+        ("usi", ("adamw", 2e-3, 2e-2, 300, 128, 0.0, "cosine")),
+        ("finetune", ("adam", 2e-4, 1e-4, 50, 128, 0.1, "cosine")),
+    ],
+)
+def test_the_published_numbers_stand_in_the_recipe(name: str, expected: tuple[object, ...]) -> None:
+    r = get_recipe(name)
+    assert (r.optimizer, r.lr, r.weight_decay, r.epochs, r.batch_size, r.label_smoothing, r.schedule) == expected
+
+
+def test_usi_runs_310_epochs_with_the_published_mixing_and_teacher_weight() -> None:
+    usi = get_recipe("usi")
+    assert usi.total_epochs == 310
+    assert (usi.mixup, usi.cutmix, usi.mixup_switch, usi.kd_weight) == (0.8, 1.0, 0.5, 5.0)
+    assert (usi.repeats, usi.eval_crop_pct, usi.policy) == (3, 0.95, "rand-m7-mstd0.5-inc1")
+
+
+def test_the_scratch_recipe_has_no_momentum_and_starts_from_nothing() -> None:
+    scratch = get_recipe("miil_single_label_scratch")
+    assert scratch.momentum == 0
+    assert not scratch.pretrained
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_says_where_it_comes_from_and_what_it_reaches(name: str) -> None:
+    assert len(RECIPES[name].source) > 20
+    assert len(RECIPES[name].expected) > 20
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.teacher])
+def test_every_teacher_is_in_the_zoo(name: str) -> None:
+    assert find_weights(RECIPES[name].teacher).label_space in {"fall11", "in1k"}
+
+
+def test_an_override_gives_a_new_recipe_of_the_right_types() -> None:
+    before = get_recipe("miil_semantic")
+    changes = {
+        "lr": "1e-3",
+        "epochs": "3",
+        "scale": "0.5,1",
+        "channels_last": "true",
+        "policy": "",
+        "precision": "bf16",
+    }
+    after = override(before, changes)
+    assert (after.lr, after.epochs, after.scale, after.channels_last) == (1e-3, 3, (0.5, 1.0), True)
+    assert (after.policy, after.precision) == ("", "bf16")
+    assert before == RECIPES["miil_semantic"]
+    assert dataclasses.replace(after, **{k: getattr(before, k) for k in changes}) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"larning_rate": "1"}, "no field 'larning_rate'"),
+        ({"labelsmoothing": "1"}, "Did you mean 'label_smoothing'"),
+        ({"epochs": "many"}, "epochs takes an integer, not 'many'"),
+        ({"epochs": "0"}, "epochs must be at least 1"),
+        ({"lr": "0"}, "lr must be above 0"),
+        ({"channels_last": "perhaps"}, "takes true or false"),
+        ({"scale": "1"}, "scale takes two numbers"),
+        ({"precision": "fp8"}, "one of fp32, fp16, bf16"),
+        ({"hflip": "2"}, "between 0 and 1"),
+        ({"label_smoothing": "1"}, r"in \[0, 1\)"),
+    ],
+)
+def test_a_wrong_override_is_refused_with_the_way_out(changes: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        override(get_recipe("miil_semantic"), changes)
+
+
+def test_an_unknown_recipe_names_the_nearest_one() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'miil_semantic'"):
+        get_recipe("mil_semantic")
+
+
+def test_distillation_without_a_teacher_is_refused() -> None:
+    with pytest.raises(UsageError, match="needs a teacher"):
+        Recipe("usi")
+
+
+def test_nan_is_no_learning_rate() -> None:
+    with pytest.raises(UsageError, match="lr must be above 0"):
+        Recipe("cross_entropy", lr=math.nan)

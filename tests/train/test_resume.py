@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+import runs
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from miil21k.errors import CheckpointError, CheckpointMismatch, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from miil21k.train.loop import Report
+
+FULL = replace(runs.TINY, epochs=3, ema_decay=0.9, dropout=0.2, random_erase=0.5, hflip=0.5)
+
+
+class Killed(Exception):
+    pass
+
+
+def _run_until(update: int, data: Path, folder: Path, **changes: object) -> None:
+    """Train and stop without any farewell after `update` updates."""
+
+    def stop(report: Report) -> None:
+        if report.update >= update:
+            raise Killed
+
+    with pytest.raises(Killed):
+        runs.launch(runs.request(data, folder, FULL, **changes), stop, lambda _line: None)
+
+
+def _files(folder: Path) -> dict[str, object]:
+    """Return the bits of every tensor, and the metadata, whose order in the file is arbitrary."""
+    found: dict[str, object] = {}
+    for name in ("last.safetensors", "best.safetensors", "last_ema.safetensors"):
+        for key, tensor in load_file(folder / name).items():
+            found[f"{name} {key}"] = tensor.numpy().tobytes()
+        with safe_open(folder / name, framework="np") as file:
+            found[name] = file.metadata()
+    return found
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    runs.run(shapes / "train", folder, FULL, val=str(shapes / "val"), workers=0)
+    torch.set_num_threads(threads)
+    return folder
+
+
+@pytest.mark.parametrize(("stop", "every", "workers"), [(5, 2, 0), (11, 3, 2), (7, 0, 0), (3, 0, 0)])
+def test_a_stopped_run_ends_with_the_weights_of_an_uninterrupted_one(
+    shapes: Path, tmp_path: Path, uninterrupted: Path, stop: int, every: int, workers: int
+) -> None:
+    options = {"val": str(shapes / "val"), "checkpoint_every": every, "workers": workers}
+    _run_until(stop, shapes / "train", tmp_path / "run", **options)
+    runs.run(shapes / "train", tmp_path / "run", FULL, resume=True, **options)
+    assert _files(tmp_path / "run") == _files(uninterrupted)
+
+
+def test_the_journal_of_a_resumed_run_has_every_update_once_with_the_same_losses(
+    shapes: Path, tmp_path: Path, uninterrupted: Path
+) -> None:
+    import json
+
+    def rows(folder: Path) -> list[tuple[str, int, float]]:
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        return [(r["kind"], r["update"], pytest.approx(r["loss"], rel=1e-6)) for r in map(json.loads, lines)]
+
+    options = {"val": str(shapes / "val"), "checkpoint_every": 4}
+    _run_until(10, shapes / "train", tmp_path / "run", **options)
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "step", "upd')  # a line that a kill cut short
+    runs.run(shapes / "train", tmp_path / "run", FULL, resume=True, **options)
+    assert rows(tmp_path / "run") == rows(uninterrupted)
+    table = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    assert [line.split(",")[1] for line in table] == ["epoch", "1", "2", "3"]
+
+
+def test_kill_nine_in_the_middle_of_an_epoch_loses_nothing(shapes: Path, tmp_path: Path, uninterrupted: Path) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "miil21k", "train", str(shapes / "train"), "-m", "test_resnet", "-o", str(folder)]
+    command += ["--label-space", str(shapes / "shapes.tsv"), "--val", str(shapes / "val"), "--device", "cpu", "-j", "2"]
+    command += ["--checkpoint-every", "2", "--log-every", "1", "--epochs", "3", "--batch-size", "8", "--lr", "3e-3"]
+    command += ["--precision", "fp32", "--image-size", "32"]
+    for pair in ("pretrained=false", "ema_decay=0.9", "dropout=0.2", "random_erase=0.5", "hflip=0.5"):
+        command += ["--set", pair]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (folder / "state.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (folder / "last.safetensors").exists()  # it was in its first epoch
+    done = subprocess.run([*command, "--resume"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(folder / "best.safetensors")
+    assert _files(folder) == _files(uninterrupted)
+
+
+def test_resuming_a_finished_run_changes_nothing(shapes: Path, tmp_path: Path) -> None:
+    recipe = replace(runs.TINY, epochs=1)
+    runs.run(shapes / "train", tmp_path / "run", recipe)
+    before = (tmp_path / "run" / "last.safetensors").read_bytes()
+    outcome, reports = runs.run(shapes / "train", tmp_path / "run", recipe, resume=True)
+    assert reports == []
+    assert outcome.progress.epoch == 1
+    assert (tmp_path / "run" / "last.safetensors").read_bytes() == before
+
+
+def test_resume_with_nothing_to_resume_starts(shapes: Path, tmp_path: Path) -> None:
+    outcome, _ = runs.run(shapes / "train", tmp_path / "run", replace(runs.TINY, epochs=1), resume=True)
+    assert outcome.progress.updates == 7
+
+
+def test_another_configuration_is_not_resumed_and_a_run_is_not_overwritten(shapes: Path, tmp_path: Path) -> None:
+    recipe = replace(runs.TINY, epochs=1)
+    runs.run(shapes / "train", tmp_path / "run", recipe)
+    with pytest.raises(UsageError, match="holds a run already: go on with --resume"):
+        runs.run(shapes / "train", tmp_path / "run", recipe)
+    with pytest.raises(UsageError, match=r"is another one: lr was 0\.003, is 0\.001"):
+        runs.run(shapes / "train", tmp_path / "run", replace(recipe, lr=1e-3), resume=True)
+
+
+def test_a_damaged_or_foreign_state_file_is_refused(shapes: Path, tmp_path: Path) -> None:
+    recipe = replace(runs.TINY, epochs=1)
+    state = tmp_path / "run" / "state.pt"
+    runs.run(shapes / "train", tmp_path / "run", recipe)
+    content = torch.load(state, weights_only=True)
+    torch.save({**content, "run_id": "another"}, state)
+    with pytest.raises(CheckpointMismatch, match="another configuration"):
+        runs.run(shapes / "train", tmp_path / "run", recipe, resume=True)
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        runs.run(shapes / "train", tmp_path / "run", recipe, resume=True)
+
+
+def test_the_state_file_holds_tensors_and_numbers_only(shapes: Path, tmp_path: Path) -> None:
+    runs.run(shapes / "train", tmp_path / "run", replace(FULL, epochs=1))
+    content = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    assert content["progress"]["updates"] == 7
+    weights = load_file(tmp_path / "run" / "last.safetensors")
+    assert len(weights) == len(content["model"]) - 1  # the head's order, which the checkpoint has undone
