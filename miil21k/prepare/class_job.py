@@ -108,13 +108,15 @@ def _write_all(file: io.FileIO, data: bytes) -> None:
 def prepare_class(job: ClassJob) -> dict[str, Any]:
     """Return the record of the class: id, places, outcomes, bytes read and written, damage of its archive.
 
-    When this returns, the files are in place and the record is in the journal. A class that is already there is
-    done again, to the same bytes. Raises PrepareError for a full disk or an unreadable source.
+    When this returns, the files are in place and the record is in the journal; a class that is in the journal is not
+    done again. Raises PrepareError for a full disk or an unreadable source.
     """
     target = Path(job.target)
     space = Workspace(target)
     staging = space.staging / f"{job.unit.id}.{uuid.uuid4().hex[:8]}"
     with disk_errors(target):
+        if space.is_finished(job.unit.id):  # a job that was sent again, because its answer was lost with a node
+            return space.read_record(job.unit.id)
         try:
             staging.mkdir(parents=True)
             record = _prepare(job, space, staging)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import threading
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait as wait_for_any
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from miil21k.errors import PrepareError
@@ -47,7 +49,7 @@ class LocalEngine:
             yield from map(work, jobs)
             return
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(self.workers, context, initializer=_single_threaded)
+        pool = ProcessPoolExecutor(self.workers, context, initializer=_begin_worker)
         try:
             queue = iter(jobs)
             running = {pool.submit(work, job) for job in itertools.islice(queue, 2 * self.workers)}
@@ -65,7 +67,16 @@ class LocalEngine:
             pool.shutdown(cancel_futures=True)
 
 
-def _single_threaded() -> None:
-    """Keep libraries of a worker from starting threads: the other cores have workers of their own."""
+def _begin_worker() -> None:
+    """Keep libraries from starting threads (the other cores have workers of their own), and end with the parent."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    """End this worker as soon as its parent is killed; else it would wait for jobs for ever."""
+    wait_for_any([sentinel])
+    os._exit(1)

@@ -70,7 +70,7 @@ class RayEngine:
             cause = error.cause
             if isinstance(cause, Miil21kError):
                 raise cause from None
-            raise
+            raise PrepareError(f"A job failed on the Ray cluster: {type(cause).__name__}: {cause}") from error
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[0]
             raise PrepareError(

@@ -16,8 +16,8 @@ from miil21k.prepare.split import FOLDERS
 from miil21k.prepare.workspace import Workspace, disk_errors
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from miil21k.prepare.engines import Engine
     from miil21k.prepare.options import PrepareOptions

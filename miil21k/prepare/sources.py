@@ -52,7 +52,7 @@ class Source:
             unit = ClassUnit(found.wnid, found.path, found.offset, found.size, serial)
             if finished(unit.id):
                 continue
-            yield _spool(found.content, unit, spool) if found.content else unit
+            yield _spool(found.content, unit, spool, sum(seen.values()) - 1) if found.content else unit
         if not seen:
             raise UsageError(f"'{self.path}' holds neither per-class tars nor class folders.")
 
@@ -137,11 +137,17 @@ def _cut(path: Path, count: int, why: str) -> PrepareError:
     )
 
 
-def _spool(content: IO[bytes], unit: ClassUnit, spool: Path) -> ClassUnit:
+def _spool(content: IO[bytes], unit: ClassUnit, spool: Path, count: int) -> ClassUnit:
+    """Copy a class tar out of the stream; count: of classes before it."""
+    source = unit.path
     spool.mkdir(parents=True, exist_ok=True)
     copy = spool / f"{unit.id}.tar"
-    with copy.open("wb") as file:
-        shutil.copyfileobj(content, file, 1 << 20)
+    try:
+        with copy.open("wb") as file:
+            shutil.copyfileobj(content, file, 1 << 20)
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        copy.unlink()
+        raise _cut(source, count, str(error)) from None
     return ClassUnit(unit.wnid, copy, 0, copy.stat().st_size, unit.serial, spooled=True)
 
 

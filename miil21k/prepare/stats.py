@@ -15,6 +15,7 @@ from miil21k.prepare.verify import count_images
 
 if TYPE_CHECKING:
     from pathlib import Path
+
     from numpy.typing import NDArray
 
 __all__ = ["LevelStats", "Stats", "draw_stats", "image_stats"]

@@ -24,8 +24,8 @@ from filelock import FileLock, Timeout
 from miil21k.errors import PrepareError, UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = ["Workspace", "disk_errors", "write_atomically"]
 
@@ -119,10 +119,15 @@ class Workspace:
         """Note that the class `unit_id` is in place."""
         write_atomically(self.units / f"{unit_id}.json", json.dumps(values).encode())
 
+    def read_record(self, unit_id: str) -> dict[str, Any]:
+        """Return what was noted of the finished class `unit_id`."""
+        record: dict[str, Any] = json.loads((self.units / f"{unit_id}.json").read_bytes())
+        return record
+
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield what was noted of every finished class, in bytewise order of their ids."""
         for unit_id in sorted(path.stem for path in self.units.glob("*.json")):
-            yield json.loads((self.units / f"{unit_id}.json").read_bytes())
+            yield self.read_record(unit_id)
 
     def publish(self, staged: Path, final: Path) -> None:
         """Move the folder `staged` to `final`, over what an interrupted attempt may have left there."""
