@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, NamedTuple
 
-from miil21k.data.folders import IMAGE_SUFFIXES
+from miil21k.data..py import IMAGE_SUFFIXES
 from miil21k.errors import PrepareError
 
 if TYPE_CHECKING:

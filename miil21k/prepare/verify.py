@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from miil21k.data.folders import IMAGE_SUFFIXES
+from miil21k.data..py import IMAGE_SUFFIXES
 from miil21k.data.images import load_image
 from miil21k.errors import ImageError, UsageError
 from miil21k.prepare.releases import compare_with_release

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tarfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from raw_archives import faulty, link, photo, photos, tar
 
 from miil21k.errors import PrepareError
 from miil21k.prepare.members import ClassUnit, MemberReader, list_members
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def unit(tmp_path: Path, data: bytes, before: bytes = b"", after: bytes = b"") -> ClassUnit:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import filecmp
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from raw_archives import MAX_PIXELS, raw_classes, write_outer
@@ -14,6 +13,9 @@ from miil21k.prepare.engines import LocalEngine
 from miil21k.prepare.members import ClassUnit, list_members
 from miil21k.prepare.options import PrepareOptions
 from miil21k.prepare.run import prepare
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ray = pytest.importorskip("ray")
 pytestmark = [

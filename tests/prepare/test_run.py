@@ -7,7 +7,6 @@ import io
 import json
 import tarfile
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,6 +27,7 @@ from miil21k.prepare.split import FOLDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 OPTIONS = PrepareOptions(min_images=10, val_per_class=2, size=224, max_pixels=MAX_PIXELS, shard_size=8)
 SHARDS = replace(OPTIONS, format="webdataset")

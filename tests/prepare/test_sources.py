@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from raw_archives import photos, raw_classes, tar, write_outer
@@ -10,6 +10,9 @@ from raw_archives import photos, raw_classes, tar, write_outer
 from miil21k.errors import PrepareError, UsageError
 from miil21k.prepare.members import list_members
 from miil21k.prepare.sources import open_source
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CLASSES = {name: data for name, data in raw_classes().items() if name != "n00000002"}
 

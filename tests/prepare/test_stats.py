@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,6 +10,9 @@ from PIL import Image
 
 from miil21k.errors import UsageError
 from miil21k.prepare.stats import LevelStats, draw_stats, image_stats
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COUNTS = {"n00015388": 3, "n02084071": 5, "n02121808": 4, "n04524313": 2}  # animal, dog, domestic cat, vehicle
 
