@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from miil21k.data..py import IMAGE_SUFFIXES
+from miil21k.hierarchy.custom import IMAGE_SUFFIXES
 from miil21k.prepare.conversion import Converted, open_converter
 from miil21k.prepare.members import ClassUnit, MemberReader, list_members
 from miil21k.prepare.packs import PackWriter

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, NamedTuple
 
-from miil21k.data..py import IMAGE_SUFFIXES
 from miil21k.errors import PrepareError
+from miil21k.hierarchy.custom import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

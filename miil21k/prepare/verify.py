@@ -13,9 +13,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from miil21k.data..py import IMAGE_SUFFIXES
 from miil21k.data.images import load_image
 from miil21k.errors import ImageError, UsageError
+from miil21k.hierarchy.custom import IMAGE_SUFFIXES
 from miil21k.prepare.releases import compare_with_release
 from miil21k.prepare.report import INDEX, MANIFEST, VAL_LIST, read_manifest
 from miil21k.prepare.split import FOLDERS
