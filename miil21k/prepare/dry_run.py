@@ -12,6 +12,7 @@ from miil21k.prepare.members import MemberReader, list_members
 from miil21k.prepare.releases import compare_with_release
 from miil21k.prepare.sources import open_source
 from miil21k.prepare.split import assign_places
+from miil21k.prepare.workspace import disk_errors
 
 if TYPE_CHECKING:
     from miil21k.prepare.members import ClassUnit
@@ -40,7 +41,7 @@ def dry_run(source: str, options: PrepareOptions, release: str = "auto") -> dict
     sizes: list[int] = []
     ignored: list[str] = []
     classes = 0
-    with tempfile.TemporaryDirectory(prefix="miil21k-") as spool:
+    with disk_errors(Path(source)), tempfile.TemporaryDirectory(prefix="miil21k-") as spool:
         for unit in open_source(source).units(Path(spool), lambda _: False, ignored):
             members = list_members(unit).members
             assigned = assign_places(members, options.min_images, options.val_per_class, repeated=unit.serial > 1)
