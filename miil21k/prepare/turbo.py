@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["TurboConverter"]
 
 _FIRST_BYTES = 1 << 22  # of the buffer; it grows to the largest image met
-_ORIENTED = b"Exif\x00\x00"
-_HEAD = 1 << 16
+_EXIF = b"Exif\x00\x00"
+_APP1, _START_OF_SCAN, _FILL = 0xE1, 0xDA, 0xFF
 
 
 class TurboConverter:
@@ -35,6 +35,8 @@ class TurboConverter:
         self._pillow = PillowConverter(options)
         self._buffer = np.empty(_FIRST_BYTES, np.uint8)
         self._antialiased = options.resize == "antialiased"
+        aten: Any = torch.ops.aten
+        self._resample = aten._upsample_bilinear2d_aa.default if self._antialiased else aten.upsample_bilinear2d.default
 
     def convert(self, data: bytes) -> Converted:
         """Return the prepared image, or why there is none."""
@@ -43,7 +45,7 @@ class TurboConverter:
         except ValueError:
             return self._pillow.convert(data)
         target = target_dimensions(width, height, self._options)
-        plain = space in ("YCbCr", "Gray") and data.find(_ORIENTED, 0, _HEAD) < 0
+        plain = space in ("YCbCr", "Gray") and not _has_exif(data)
         if target is None or not plain or width * height > self._options.max_pixels:
             return self._pillow.convert(data)
         k = decode_fraction(width, height, target) if self._antialiased else 1
@@ -72,8 +74,21 @@ class TurboConverter:
         self, pixels: NDArray[np.uint8], target: tuple[int, int], scales: tuple[float, float]
     ) -> NDArray[np.uint8]:
         """Return uint8 [height, width, 3] from uint8 [rows, columns, 3]; target and scales are (across, down)."""
-        image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-        aten: Any = torch.ops.aten
-        resample = aten._upsample_bilinear2d_aa if self._antialiased else aten.upsample_bilinear2d
-        resized: torch.Tensor = resample(image, [target[1], target[0]], False, scales[1], scales[0])
-        return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
+        # Batch first, then permute: only so does torch see channels-last memory, and answer in it.
+        image = torch.from_numpy(pixels).unsqueeze(0).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            resized: torch.Tensor = self._resample(image, [target[1], target[0]], False, scales[1], scales[0])
+            return resized.permute(0, 2, 3, 1)[0].contiguous().numpy()
+
+
+def _has_exif(data: bytes) -> bool:
+    """Say whether the JPEG has an EXIF block; walks from segment to segment, as searching the bytes takes longer."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == _FILL and data[at + 1] != _START_OF_SCAN:
+        if data[at + 1] == _FILL:  # any number of fill bytes may stand before a marker
+            at += 1
+        elif data[at + 1] == _APP1 and data.startswith(_EXIF, at + 4):
+            return True
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return False
