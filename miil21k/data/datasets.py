@@ -126,7 +126,7 @@ def label_images(
 
 
 def _check(keys: Sequence[str], class_of: NDArray[np.int32], space: LabelSpace, partial: bool, *, chosen: bool) -> None:
-    """Raise LabelSpaceMismatch as `label_images` says; chosen: classes were left out, so another space is no mistake."""
+    """Raise LabelSpaceMismatch as `label_images` says; chosen: classes were left out on purpose."""
     unknown = [key for key, found in zip(keys, class_of, strict=True) if found == -2]
     known = class_of[class_of >= 0]
     if known.size != np.unique(known).size:

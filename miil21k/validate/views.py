@@ -69,8 +69,8 @@ def choose_view(
         raise UsageError(f"No view '{view}'; there is in1k.")
     if label_space is None and matching_space(key.rpartition("/")[2] for key in source.keys) == "in1k" != head.name:
         raise LabelSpaceMismatch(
-            f"The images are those of ImageNet-1K, the head is of label space '{head.name}': score the classes that they "
-            "share with --view in1k."
+            f"The images are those of ImageNet-1K, the head is of label space '{head.name}': score the classes that "
+            "they share with --view in1k."
         )
     if label_space is None:
         return _view("own", label_images(source, head, partial=True), None, None)

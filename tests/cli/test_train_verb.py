@@ -25,7 +25,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _words(data: Path, folder: Path) -> list[str]:
     return [
         "train", str(data / "train"), "-m", "test_resnet", "-o", str(folder), "--label-space", str(data / "shapes.tsv"),
-        "--device", "cpu", "-j", "0", "--epochs", "1", "--batch-size", "14", "--image-size", "32", "--precision", "fp32",
+        "--device", "cpu", "-j", "0", "--epochs", "1", "--batch-size", "14", "--image-size", "32",
+        "--precision", "fp32",
     ]  # fmt: skip
 
 
