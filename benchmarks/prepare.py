@@ -292,17 +292,22 @@ def pipeline(folder: Path, per_class: int) -> None:
     count = write_archive(folder / "outer.tar", images, 40, per_class)
     options = PrepareOptions(codec="turbo", min_images=per_class - 1)
     best: dict[str, list[float]] = {}
-    for _ in range(2):
+    for _ in range(3):
         runs = {
             "published steps": lambda: published_steps(folder / "outer.tar", folder / "a", per_class - 1),
-            "prepare": lambda: prepare(str(folder / "outer.tar"), folder / "b", options, LocalEngine(cores)),
-            "conversion alone, no files": lambda: conversion_alone(images, count, cores),
+            "prepare, warm, in one process": lambda: prepare(
+                str(folder / "outer.tar"), folder / "b", options, LocalEngine(1), release="none"
+            ),
+            f"prepare, {cores} processes, starts included": lambda: prepare(
+                str(folder / "outer.tar"), folder / "b", options, LocalEngine(cores)
+            ),
+            "conversion alone, no files": lambda: convert_all((images * (count // len(images) + 1))[:count]),
         }
         for name, run in runs.items():
             best[name] = [min(pair) for pair in zip(best.get(name, [1e9, 1e9]), timed(run), strict=True)]
             shutil.rmtree(folder / "a", ignore_errors=True)
             shutil.rmtree(folder / "b", ignore_errors=True)
-    print(f"\n{count:,} images in 40 classes, outer tar to finished folders, {cores} cores, starts included\n")
+    print(f"\n{count:,} images in 40 classes, outer tar to finished folders\n", flush=True)
     print("| | images/s | ratio | images per CPU second | ratio |\n|---|---|---|---|---|")
     wall, cpu = best["published steps"]
     for name, (seconds, spent) in best.items():
@@ -312,21 +317,14 @@ def pipeline(folder: Path, per_class: int) -> None:
     memory(folder, images)
 
 
-def conversion_alone(images: list[bytes], count: int, cores: int) -> None:
-    many = (images * (count // len(images) + 1))[:count]
-    with ProcessPoolExecutor(cores) as processes:
-        list(processes.map(convert_all, [many[core::cores] for core in range(cores)]))
-
-
 def memory(folder: Path, images: list[bytes]) -> None:
-    """Print the largest process of a run at 1x and 10x: of the parent and of the workers."""
-    print("\n| archive | images | parent | largest worker |\n|---|---|---|---|")
+    """Print the largest worker of a run at 1x and 10x."""
+    print("\n| archive | images | largest worker |\n|---|---|---|")
     for name, classes in (("1x", 8), ("10x", 80)):
         count = write_archive(folder / "outer.tar", images, classes, 200)
         code = (
             "import resource, sys; from miil21k.cli.main import main; main(sys.argv[1:]);"
-            "peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)];"
-            "print(*peaks, file=sys.stderr)"
+            "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)"
         )
         words = [
             "prepare",
@@ -340,8 +338,8 @@ def memory(folder: Path, images: list[bytes]) -> None:
             "none",
         ]
         done = subprocess.run([sys.executable, "-c", code, *words], check=True, capture_output=True, text=True)
-        parent, worker = (int(word) / 1024 for word in done.stderr.split()[-2:])
-        print(f"| {name} | {count:,} | {parent:.0f} MiB | {worker:.0f} MiB |")
+        worker = int(done.stderr.split()[-1]) / 1024
+        print(f"| {name} | {count:,} | {worker:.0f} MiB |")
         shutil.rmtree(folder / "b")
 
 
