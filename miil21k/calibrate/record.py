@@ -100,8 +100,10 @@ def load_calibration(path: str | os.PathLike[str]) -> Calibration:
     """Return the calibration in a JSON file; raises UsageError when it is none, or of a newer version."""
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} is no calibration file: {error}.") from None
+    except OSError as error:
+        raise UsageError(f"The calibration {path} cannot be read: {error.strerror or error}.") from None
+    except ValueError:
+        raise UsageError(f"{path} is no calibration file: it is not JSON.") from None
     if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
         raise UsageError(f"{path} is no calibration file: it lacks 'format': '{FORMAT}'.")
     if data.pop("version", None) != VERSION:
