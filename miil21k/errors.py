@@ -17,6 +17,7 @@ Miil21kError
 ├── ChecksumMismatch      the bytes are not the ones that were published or pinned
 ├── CheckpointError       a checkpoint file is damaged or unsafe to load
 │   └── CheckpointMismatch  its tensors do not fit the model
+├── PrepareError          a data set cannot be prepared: the disk is full, the source is cut off
 └── MissingExtra          an optional dependency is not installed
 ```
 """
@@ -35,6 +36,7 @@ __all__ = [
     "ManifestError",
     "Miil21kError",
     "MissingExtra",
+    "PrepareError",
     "TreeError",
     "UnknownClass",
     "UnknownModel",
@@ -100,6 +102,10 @@ class CheckpointError(Miil21kError):
 
 class CheckpointMismatch(CheckpointError):
     """The tensors of a checkpoint do not fit the model."""
+
+
+class PrepareError(Miil21kError):
+    """A data set cannot be prepared further: the disk is full, the source is cut off, a check failed."""
 
 
 class MissingExtra(Miil21kError, ImportError):

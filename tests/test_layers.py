@@ -38,6 +38,7 @@ LAYERS: dict[str, tuple[int, set[str]]] = {
     "predict": (7, {"numpy", "PIL"}),
     "validate": (8, {"numpy", "torch", "matplotlib"}),
     "train": (8, {"numpy", "torch", "timm", "safetensors", "matplotlib"}),
+    "prepare": (8, {"numpy", "PIL", "torch", "simplejpeg", "ray", "matplotlib", "filelock"}),
     "writers": (8, {"numpy", "pyarrow"}),
     "plots": (8, {"numpy", "PIL", "matplotlib"}),
     "cli": (10, {"numpy", "tqdm"}),
@@ -49,6 +50,10 @@ ONLY_IN = {
     ("hierarchy", "torch"): {"official"},
     ("data", "torch"): {"augment", "loader"},
     ("data", "timm"): {"augment"},
+    ("prepare", "torch"): {"turbo"},
+    ("prepare", "simplejpeg"): {"turbo"},
+    ("prepare", "ray"): {"ray_engine"},
+    ("prepare", "matplotlib"): {"stats"},
 }
 ROOT_FILES = {"__init__", "__main__"}
 

@@ -32,6 +32,7 @@ VERBS = {
     "predict": "name what is in images, as a path through the tree",
     "models": "list the models of the zoo",
     "info": "show everything that is known about one model",
+    "prepare": "make ImageNet-21K-P from the raw archive, check it, count it",
     "tree": "show, search, export or build label spaces",
     "fetch": "download weights ahead of their use",
     "verify": "recompute the digests of cached weights",

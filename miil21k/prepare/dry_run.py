@@ -1,0 +1,75 @@
+"""What a run would do, and the space it would take, without writing anything."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from miil21k.prepare.conversion import open_converter
+from miil21k.prepare.members import MemberReader, list_members
+from miil21k.prepare.releases import compare_with_release
+from miil21k.prepare.sources import open_source
+from miil21k.prepare.split import assign_places
+from miil21k.prepare.workspace import disk_errors
+
+if TYPE_CHECKING:
+    from miil21k.prepare.members import ClassUnit
+    from miil21k.prepare.options import PrepareOptions
+    from miil21k.prepare.split import Assigned
+
+__all__ = ["dry_run"]
+
+_SAMPLES = 256
+_SAMPLES_PER_CLASS = 4
+_BLOCK = 4096  # what a file takes on common file systems is a multiple of this
+_SHARD_OVERHEAD = 512 + 256 + 1024  # header, half a block of padding, and the .cls of a sample
+
+
+def dry_run(source: str, options: PrepareOptions, release: str = "auto") -> dict[str, Any]:
+    """Return what `prepare` would do: classes and images per place, comparison with the release, and space.
+
+    Only headers are read, and up to 256 images converted in memory to estimate `bytes` (of the result) and
+    `peak_bytes` (at most on the disk: shards are written from packs as large as themselves). A compressed archive is
+    read to its end, with one class at a time in the folder for temporary files. Broken images are found by the real
+    run only, so `failed` here counts what shows in names and headers. Raises like `prepare`.
+    """
+    converter = open_converter(options)
+    images: Counter[str] = Counter()
+    kept: list[str] = []
+    sizes: list[int] = []
+    ignored: list[str] = []
+    classes = 0
+    with disk_errors(Path(source)), tempfile.TemporaryDirectory(prefix="miil21k-") as spool:
+        for unit in open_source(source).units(Path(spool), lambda _: False, ignored):
+            members = list_members(unit).members
+            assigned = assign_places(members, options.min_images, options.val_per_class, repeated=unit.serial > 1)
+            images.update(found.place for found in assigned)
+            classes += unit.serial == 1
+            if any(found.place in ("train", "val") for found in assigned):
+                kept.append(unit.wnid)
+            if len(sizes) < _SAMPLES:
+                sizes += [len(converter.convert(data).data or b"") for data in _sampled(unit, assigned)]
+            if unit.spooled:
+                unit.path.unlink()
+    written = images["train"] + images["val"] + images["small_class"]
+    packed = options.format == "webdataset"
+    each = sum(size + _SHARD_OVERHEAD if packed else -(-size // _BLOCK) * _BLOCK for size in sizes) / max(1, len(sizes))
+    return {
+        "classes": {"total": classes, "kept": len(kept), "small": classes - len(kept)},
+        "images": dict(images),
+        "release": compare_with_release(kept, images, release),
+        "ignored": sorted(ignored),
+        "sampled": len(sizes),
+        "bytes": round(written * each),
+        "peak_bytes": round(written * each * (2 if packed else 1)),
+    }
+
+
+def _sampled(unit: ClassUnit, assigned: list[Assigned]) -> list[bytes]:
+    """Return the bytes of a few images of the class, evenly spread over its names."""
+    images = [found.member for found in assigned if found.place in ("train", "val", "small_class")]
+    step = max(1, len(images) // _SAMPLES_PER_CLASS)
+    with MemberReader(unit) as reader:
+        return [reader.read(member) for member in images[::step][:_SAMPLES_PER_CLASS]]

@@ -1,0 +1,152 @@
+"""What one class holds: every member of its tar or folder, harmless or not, and how to read it."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+from miil21k.errors import PrepareError
+from miil21k.hierarchy.custom import IMAGE_SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["ClassUnit", "Member", "MemberList", "MemberReader", "list_members"]
+
+_BLOCK = tarfile.BLOCKSIZE
+
+
+@dataclass(frozen=True)
+class ClassUnit:
+    """The images of one class, the unit of work.
+
+    wnid: the class. serial: 1, or more when the source names the class again. path: its folder, its tar, or the
+    archive in which its tar lies at `offset` with `size` bytes. spooled: `path` is a copy to remove when done.
+    """
+
+    wnid: str
+    path: Path
+    offset: int = 0
+    size: int = 0
+    serial: int = 1
+    spooled: bool = False
+
+    @property
+    def id(self) -> str:
+        """What the journal calls the unit."""
+        return self.wnid if self.serial == 1 else f"{self.wnid}~{self.serial}"
+
+
+class Member(NamedTuple):
+    """A file of a class. name: as the source has it. offset: bytes into the file that holds it.
+
+    fault: why it cannot be an image, empty when it can.
+    """
+
+    name: str
+    size: int
+    offset: int
+    fault: str = ""
+
+    @property
+    def basename(self) -> str:
+        """The name without folders."""
+        return self.name.rpartition("/")[2]
+
+
+class MemberList(NamedTuple):
+    """The members in source order; `damage` says where the archive breaks off, empty when it is whole."""
+
+    members: list[Member]
+    damage: str
+
+
+def list_members(unit: ClassUnit) -> MemberList:
+    """Return every member of `unit` (folders excepted); reads headers only. Raises PrepareError."""
+    try:
+        if unit.path.is_dir():
+            return MemberList(list(_folder_members(unit.path)), "")
+        with unit.path.open("rb") as file:
+            return _tar_members(file, unit)
+    except OSError as error:
+        raise PrepareError(f"Cannot read '{unit.path}': {error.strerror or error}.") from None
+
+
+def _folder_members(folder: Path) -> Iterator[Member]:
+    for entry in sorted(os.scandir(folder), key=lambda found: os.fsencode(found.name)):
+        if entry.is_dir():
+            yield Member(f"{entry.name}/", 0, 0, "not_a_file")
+        elif not entry.is_file():  # a link to nowhere, a pipe, a device
+            yield Member(entry.name, 0, 0, "not_a_file")
+        else:
+            yield Member(entry.name, entry.stat().st_size, 0, _name_fault(entry.name))
+
+
+def _tar_members(file: IO[bytes], unit: ClassUnit) -> MemberList:
+    members: list[Member] = []
+    end = unit.offset + unit.size
+    file.seek(unit.offset)
+    try:
+        with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
+            while (info := archive.next()) is not None and info.offset < end:
+                archive.members.clear()  # type: ignore[attr-defined] # tarfile keeps them all, we need each once
+                if not info.isdir():
+                    members.append(_tar_member(info, end))
+            where = info.offset if info is not None else archive.offset
+    except (tarfile.TarError, EOFError) as error:
+        return MemberList(members, f"cut off after {len(members)} members ({error})")
+    return MemberList(members, _damage(file, where, end, len(members)))
+
+
+def _damage(file: IO[bytes], where: int, end: int, count: int) -> str:
+    """Return what is wrong with the end; tarfile takes a damaged header in the middle for the end in silence."""
+    if where + _BLOCK > end:
+        return f"cut off after {count} members (no end mark)"
+    file.seek(where)
+    return f"damaged after {count} members (no tar header)" if file.read(_BLOCK).strip(b"\0") else ""
+
+
+def _tar_member(info: tarfile.TarInfo, end: int) -> Member:
+    if not info.isreg() or info.issparse():
+        fault = "link" if info.issym() or info.islnk() else "not_a_file"
+    elif info.offset_data + info.size > end:
+        fault = "archive_cut"
+    else:
+        fault = _name_fault(info.name)
+    return Member(info.name, info.size, info.offset_data, fault)
+
+
+def _name_fault(name: str) -> str:
+    parts = PurePosixPath(name).parts
+    if name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
+        return "unsafe_path"
+    if not parts or parts[-1].startswith("."):
+        return "hidden_name"
+    if any(ord(letter) < 32 for letter in name):
+        return "unsafe_path"  # a line break in a name would break every list of files
+    return "" if os.path.splitext(parts[-1])[1].lower() in IMAGE_SUFFIXES else "not_an_image_name"  # noqa: PTH122
+
+
+class MemberReader:
+    """Reads members of one unit; a context manager that holds the archive open."""
+
+    def __init__(self, unit: ClassUnit) -> None:
+        self._folder = unit.path if unit.path.is_dir() else None
+        self._file = None if self._folder else unit.path.open("rb")
+
+    def __enter__(self) -> MemberReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file:
+            self._file.close()
+
+    def read(self, member: Member) -> bytes:
+        """Return the bytes of `member`; fewer than its size when the source is cut off. Raises OSError."""
+        if self._file is None:
+            return ((self._folder or Path()) / member.name).read_bytes()
+        self._file.seek(member.offset)
+        return self._file.read(member.size)

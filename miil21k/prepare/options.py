@@ -1,0 +1,82 @@
+"""What a prepared data set depends on: every option that changes a byte of it, and nothing else."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any, Literal, get_args
+
+from miil21k.data.images import MAX_PIXELS
+from miil21k.errors import MissingExtra, UsageError
+
+__all__ = ["Codec", "Format", "Mode", "PrepareOptions", "Resize", "resolve_codec"]
+
+Mode = Literal["squish", "short-edge", "keep"]
+Resize = Literal["antialiased", "published"]
+Format = Literal["folders", "webdataset"]
+Codec = Literal["turbo", "pillow"]
+PUBLISHED_SIZE = {"squish": 224, "short-edge": 256, "keep": 0}
+JPEG_QUALITY = 95  # OpenCV's default, which the published script takes
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """How a source becomes a data set; the defaults are ImageNet-21K-P as published, but antialiased.
+
+    min_images: a class is kept when it has strictly more. val_per_class: so many images of every kept class, the
+    first by bytewise file name, become validation. size: pixels of both sides (squish) or of the short one; None is
+    the published 224 or 256. An image whose longer side is below `size` is copied byte for byte. mode `keep` copies
+    everything. resize: `antialiased` (triangle filter over all source pixels) or `published` (bilinear between the
+    four nearest, which aliases). codec: `turbo` (simplejpeg and torch) or `pillow`; their bytes differ.
+    shard_size: images per shard; seed: their order (webdataset). max_pixels: a larger image is a failure.
+    Raises UsageError for a value outside its range.
+    """
+
+    min_images: int = 500
+    val_per_class: int = 50
+    mode: Mode = "squish"
+    size: int | None = None
+    resize: Resize = "antialiased"
+    format: Format = "folders"
+    codec: Codec = "pillow"
+    quality: int = JPEG_QUALITY
+    shard_size: int = 5000
+    seed: int = 0
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        for name, kinds in (("mode", Mode), ("resize", Resize), ("format", Format), ("codec", Codec)):
+            if getattr(self, name) not in get_args(kinds):
+                raise UsageError(f"No {name} '{getattr(self, name)}': choose one of {', '.join(get_args(kinds))}.")
+        bounds = {"min_images": 0, "val_per_class": 0, "shard_size": 1, "seed": 0, "max_pixels": 1, "quality": 1}
+        for name, lowest in bounds.items():
+            if getattr(self, name) < lowest:
+                raise UsageError(f"{name} is {getattr(self, name)}, but must be {lowest} or more.")
+        if self.quality > 100 or (self.size is not None and not 1 <= self.size <= 65_500):
+            raise UsageError(f"quality is {self.quality} (at most 100), size is {self.size} (1 to 65,500).")
+        if self.min_images < self.val_per_class:
+            raise UsageError(
+                f"A class of {self.min_images + 1} images would be kept, and {self.val_per_class} of them taken for "
+                "validation: let min_images be val_per_class or more, so that every kept class can be trained."
+            )
+
+    @property
+    def target_size(self) -> int:
+        """Pixels that resized images get; 0 for mode `keep`."""
+        return PUBLISHED_SIZE[self.mode] if self.size is None or self.mode == "keep" else self.size
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the options and the library versions that the bytes of the result depend on, as JSON values."""
+        libraries = ("pillow",) if self.codec == "pillow" else ("pillow", "simplejpeg", "torch")
+        return {**asdict(self), "size": self.target_size, "libraries": {n: metadata.version(n) for n in libraries}}
+
+
+def resolve_codec(name: str) -> Codec:
+    """Return the codec called `name`; `auto` is turbo where simplejpeg is installed. Raises MissingExtra."""
+    installed = importlib.util.find_spec("simplejpeg") is not None
+    if name == "turbo" and not installed:
+        raise MissingExtra("simplejpeg", "prepare", "The codec 'turbo'")
+    if name == "pillow":
+        return "pillow"
+    return "turbo" if installed else "pillow"

@@ -1,0 +1,162 @@
+"""Where classes come from: the outer archive, a folder of per-class tars, or class folders."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tarfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+from miil21k.errors import PrepareError, UsageError
+from miil21k.prepare.members import ClassUnit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["Source", "open_source"]
+
+Kind = Literal["archive", "stream", "tars", "folders"]
+_CLASS_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A place that holds classes.
+
+    kind: `archive` (an uncompressed outer tar, read at any offset), `stream` (a compressed one, read from front to
+    back), `tars` (a folder of per-class tars) or `folders` (class folders).
+    """
+
+    path: Path
+    kind: Kind
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a resumed run must find again, as JSON values."""
+        size = self.path.stat().st_size if self.path.is_file() else None
+        return {"name": self.path.name, "kind": self.kind, "bytes": size}
+
+    def units(self, spool: Path, finished: Callable[[str], bool], ignored: list[str]) -> Iterator[ClassUnit]:
+        """Yield the classes in source order, those that are `finished(unit id)` left out.
+
+        spool: a folder for one class tar at a time out of a compressed archive; the taker removes it.
+        ignored: gets the names of what is no class. Raises PrepareError when the source is cut off, UsageError when
+        it holds no class.
+        """
+        seen: dict[str, int] = {}
+        for found in self._classes(ignored):
+            serial = seen[found.wnid] = seen.get(found.wnid, 0) + 1
+            unit = ClassUnit(found.wnid, found.path, found.offset, found.size, serial)
+            if finished(unit.id):
+                continue
+            yield _spool(found.content, unit, spool, sum(seen.values()) - 1) if found.content else unit
+        if not seen:
+            raise UsageError(f"'{self.path}' holds neither per-class tars nor class folders.")
+
+    def _classes(self, ignored: list[str]) -> Iterator[_Found]:
+        if self.kind in ("archive", "stream"):
+            return _archive_classes(self.path, self.kind == "stream", ignored)
+        return _folder_classes(self.path, self.kind == "tars", ignored)
+
+
+@dataclass(frozen=True)
+class _Found:
+    wnid: str
+    path: Path
+    offset: int = 0
+    size: int = 0
+    content: IO[bytes] | None = None
+
+
+def open_source(path: str) -> Source:
+    """Return the source at `path`. Raises UsageError when it is none."""
+    root = Path(path)
+    if root.is_dir():
+        return Source(root, "tars" if any(root.glob("*.tar")) else "folders")
+    if not root.exists():
+        raise UsageError(f"There is no '{path}'.")
+    kinds: tuple[tuple[str, Kind], ...] = (("r:", "archive"), ("r|*", "stream"))
+    for mode, kind in kinds:
+        if _opens(root, mode):
+            return Source(root, kind)
+    raise UsageError(f"'{path}' is no tar archive, compressed or not: give the outer archive or a folder.")
+
+
+def _opens(path: Path, mode: str) -> bool:
+    try:
+        with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+            return archive.next() is not None
+    except (tarfile.TarError, EOFError, OSError, zlib.error):
+        return False
+
+
+def _class_name(name: str) -> str | None:
+    base = name.rpartition("/")[2]
+    stem = base.removesuffix(".tar")
+    return stem if base.endswith(".tar") and _CLASS_NAME.fullmatch(stem) else None
+
+
+def _archive_classes(path: Path, stream: bool, ignored: list[str]) -> Iterator[_Found]:
+    total = path.stat().st_size
+    count = 0
+    try:
+        with tarfile.open(path, "r|*" if stream else "r:") as archive:
+            while (info := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]
+                wnid = _class_name(info.name) if info.isreg() else None
+                if wnid is None:
+                    if not info.isdir():
+                        ignored.append(info.name)
+                    continue
+                if not stream and info.offset_data + info.size > total:
+                    raise _cut(path, count, f"'{info.name}' goes on behind the end")
+                yield _Found(wnid, path, info.offset_data, info.size, archive.extractfile(info) if stream else None)
+                count += 1
+            _check_end(path, archive.offset, stream, count)
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise _cut(path, count, str(error)) from None
+
+
+def _check_end(path: Path, offset: int, stream: bool, count: int) -> None:
+    if stream:
+        return  # an early end of compressed data raises by itself
+    with path.open("rb") as file:
+        file.seek(offset)
+        block = file.read(tarfile.BLOCKSIZE)
+    if block.strip(b"\0") or len(block) < tarfile.BLOCKSIZE:
+        raise _cut(path, count, "no end mark")
+
+
+def _cut(path: Path, count: int, why: str) -> PrepareError:
+    return PrepareError(
+        f"'{path}' is cut off or damaged after {count} classes ({why}): get it again and run the same command; "
+        "finished classes are kept."
+    )
+
+
+def _spool(content: IO[bytes], unit: ClassUnit, spool: Path, count: int) -> ClassUnit:
+    """Copy a class tar out of the stream; count: of classes before it."""
+    source = unit.path
+    spool.mkdir(parents=True, exist_ok=True)
+    copy = spool / f"{unit.id}.tar"
+    try:
+        with copy.open("wb") as file:
+            shutil.copyfileobj(content, file, 1 << 20)
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        copy.unlink()
+        raise _cut(source, count, str(error)) from None
+    return ClassUnit(unit.wnid, copy, 0, copy.stat().st_size, unit.serial, spooled=True)
+
+
+def _folder_classes(root: Path, tars: bool, ignored: list[str]) -> Iterator[_Found]:
+    for entry in sorted(os.scandir(root), key=lambda found: os.fsencode(found.name)):
+        path = Path(entry.path)
+        name = _class_name(entry.name) if tars else entry.name
+        of_kind = entry.is_file() if tars else entry.is_dir()
+        if of_kind and name is not None and _CLASS_NAME.fullmatch(name):
+            yield _Found(name, path, 0, entry.stat().st_size if tars else 0)
+        else:
+            ignored.append(entry.name)

@@ -1,0 +1,206 @@
+"""Whether a prepared data set is what it claims to be: release, counts, hashes, broken images."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from miil21k.data.images import load_image
+from miil21k.errors import ImageError, UsageError
+from miil21k.hierarchy.custom import IMAGE_SUFFIXES
+from miil21k.prepare.releases import compare_with_release
+from miil21k.prepare.report import INDEX, MANIFEST, VAL_LIST, read_manifest
+from miil21k.prepare.split import FOLDERS
+from miil21k.prepare.workspace import disk_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["Verified", "count_images", "verify"]
+
+_AHEAD = 256  # files that are checked at once; their names wait in memory
+
+
+class Verified(NamedTuple):
+    """layout: folders or webdataset. images: counts per place. classes: kept and small classes found.
+
+    release: see `compare_with_release`. faults: sentences, one per thing that is wrong; empty when all is well.
+    checked: how many files were read.
+    """
+
+    layout: str
+    images: dict[str, int]
+    classes: dict[str, int]
+    release: dict[str, Any]
+    faults: list[str]
+    checked: int
+
+
+class _Expected(NamedTuple):
+    """A file below the target, the digest it must have (empty: unknown), and whether to decode it."""
+
+    path: Path
+    sha256: str
+    decode: bool
+
+
+def verify(target: Path, *, release: str = "auto", decode: bool = False, workers: int = 4) -> Verified:
+    """Check the data set at `target`, prepared here or elsewhere in the published layout; return what was found.
+
+    With a manifest every file is compared by its SHA-256, and files that are not in it are faults; without one every
+    image is decoded. decode: decode in both cases. workers: threads. Shards are compared by the index, and their
+    members counted. A class counts by the name of its folder, whatever its number of images.
+    Raises UsageError when there is no data set at `target`.
+    """
+    if not any((target / folder).is_dir() for folder in FOLDERS.values()):
+        raise UsageError(f"'{target}' holds no prepared data set: there is no {' or '.join(FOLDERS.values())} in it.")
+    with disk_errors(target):
+        layout = "webdataset" if any(target.glob("*/*.tar")) else "folders"
+        per_class = count_images(target)
+        faults = list(_reports(target))
+        expected = _shards(target, decode) if layout == "webdataset" else _files(target, decode, faults)
+        checked = 0
+        for checked, fault in enumerate(_checked(expected, workers), 1):  # noqa: B007
+            if fault:
+                faults.append(fault)
+    images = {place: sum(found.values()) for place, found in per_class.items()}
+    kept = per_class["train"].keys() | per_class["val"].keys()
+    classes = {"kept": len(kept), "small": len(per_class["small_class"])}
+    return Verified(layout, images, classes, compare_with_release(kept, images, release), faults, checked)
+
+
+def count_images(target: Path) -> dict[str, Counter[str]]:
+    """Return the number of images per class (wnid) for each of train, val and small_class."""
+    counts: dict[str, Counter[str]] = {}
+    for place, folder in FOLDERS.items():
+        found = counts[place] = Counter[str]()
+        root = target / folder
+        for shard in sorted(root.glob("*.tar")):
+            found.update(_shard_classes(shard))
+        for entry in sorted(os.scandir(root), key=lambda item: item.name) if root.is_dir() else ():
+            if entry.is_dir():
+                found[entry.name] = sum(_is_image(file.name) for file in os.scandir(entry.path))
+    return counts
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _shard_classes(shard: Path) -> Iterator[str]:
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            while (info := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]
+                if _is_image(info.name):
+                    yield info.name.partition("/")[0]
+    except tarfile.TarError:
+        return  # its digest, or the index, says that it is damaged
+
+
+def _reports(target: Path) -> Iterator[str]:
+    """Yield what is wrong with the manifest, the validation list and the index themselves."""
+    if not (target / "summary.json").exists():
+        return
+    recorded = json.loads((target / "summary.json").read_bytes())["sha256"]
+    for name in (MANIFEST, VAL_LIST, INDEX):
+        if name in recorded and _digest(target / name) != recorded[name]:
+            yield f"{name} is not the one that was written with this data set"
+
+
+def _shards(target: Path, decode: bool) -> Iterator[_Expected]:
+    index = target / INDEX
+    recorded = json.loads(index.read_bytes())["shards"] if index.exists() else []
+    known = {shard["name"]: shard["sha256"] for shard in recorded}
+    found = {path.relative_to(target).as_posix() for path in target.glob("*/*.tar")}
+    for name in sorted(known.keys() | found):
+        yield _Expected(target / name, known.get(name, "" if not known else "unknown"), decode or not known)
+
+
+def _files(target: Path, decode: bool, faults: list[str]) -> Iterator[_Expected]:
+    if not (target / MANIFEST).exists():
+        for path in _all_files(target):
+            yield _Expected(path, "", True)
+        return
+    classes: set[str] = set()
+    for wnid, rows in groupby(read_manifest(target / MANIFEST), key=lambda row: row.wnid):
+        classes.add(wnid)
+        names = set()
+        for row in rows:
+            if row.file:
+                names.add(row.file)
+                yield _Expected(target / row.file, row.sha256, decode)
+        found = (f"{folder}/{wnid}/{name}" for folder in FOLDERS.values() for name in _names(target / folder / wnid))
+        faults += [f"{name} is not in the manifest" for name in found if name not in names]
+    for folder in FOLDERS.values():
+        faults += [f"{folder}/{name} is not in the manifest" for name in _names(target / folder) if name not in classes]
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208 (names, not paths: a class has many)
+
+
+def _all_files(target: Path) -> Iterator[Path]:
+    for folder in FOLDERS.values():
+        for parent, subfolders, files in os.walk(target / folder):
+            subfolders.sort()
+            yield from (Path(parent) / name for name in sorted(files))
+
+
+def _checked(expected: Iterable[_Expected], workers: int) -> Iterator[str]:
+    """Yield the fault of every file in turn, empty when it is good."""
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: list[_Expected] = []
+        for file in expected:
+            waiting.append(file)
+            if len(waiting) == _AHEAD:
+                yield from pool.map(_fault, waiting)
+                waiting = []
+        yield from pool.map(_fault, waiting)
+
+
+def _fault(file: _Expected) -> str:
+    name = "/".join(file.path.parts[-3:] if file.path.suffix != ".tar" else file.path.parts[-2:])
+    try:
+        if file.sha256 == "unknown":
+            return f"{name} is not in {INDEX}"
+        if file.sha256 and _digest(file.path) != file.sha256:
+            return f"{name} has changed since it was written"
+        if file.decode:
+            return _undecodable(file.path, name)
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except OSError as error:
+        return f"{name} cannot be read: {error.strerror or error}"
+    return ""
+
+
+def _undecodable(path: Path, name: str) -> str:
+    try:
+        if path.suffix != ".tar":
+            load_image(path, name=name, reduce_to=1)
+            return ""
+        with tarfile.open(path, "r:") as archive:
+            for info in archive:
+                content = archive.extractfile(info) if _is_image(info.name) else None
+                if content:
+                    load_image(io.BytesIO(content.read()), name=f"{name}/{info.name}", reduce_to=1)
+    except (ImageError, tarfile.TarError) as error:
+        return str(error)
+    return ""
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,150 @@
+"""The folder `.prepare` in a target that is being prepared: the plan, finished units, and what is not finished yet.
+
+```
+.prepare/plan.json            source, options and versions: what a later run must have the same
+.prepare/units/<id>.json      one finished class: counts (written last, so it is the proof that all is in place)
+.prepare/units/<id>.csv       its rows of the manifest
+.prepare/packs/<id>.<place>   its samples as tar blocks, with their positions beside them (webdataset)
+.prepare/shards/<name>.json   one finished shard: images, bytes, SHA-256
+.prepare/staging, spool       what a kill may leave half done; emptied when a run begins
+```
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from miil21k.errors import PrepareError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["Workspace", "disk_errors", "write_atomically"]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def disk_errors(target: Path) -> Iterator[None]:
+    """Turn an OSError of the block into one sentence: a full disk, or what cannot be read or written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise PrepareError(
+                f"No space left for '{target}': free some and run the same command again, finished classes are kept."
+            ) from None
+        raise PrepareError(f"Cannot read or write '{error.filename or target}': {error.strerror or error}.") from None
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Put `data` at `path`; whoever reads it sees the old file or the whole new one."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class Workspace:
+    """Paths and records below `target`; see the module."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.root = target / ".prepare"
+        self.units = self.root / "units"
+        self.packs = self.root / "packs"
+        self.shards = self.root / "shards"
+        self.staging = self.root / "staging"
+        self.spool = self.root / "spool"
+        self.summary = target / "summary.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out of the target. Raises UsageError when one is at work there."""
+        self.target.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.target / ".prepare.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UsageError(f"Another run is preparing '{self.target}': wait for it, or stop it first.") from None
+        try:
+            yield
+        finally:
+            lock.release()
+            if self.summary.exists():
+                (self.target / ".prepare.lock").unlink(missing_ok=True)
+
+    def begin(self, plan: dict[str, Any]) -> bool:
+        """Return True when `plan` was carried out before; else make the folders ready to go on with it.
+
+        Raises UsageError when the target holds something else, or was begun with another plan.
+        """
+        plan = json.loads(json.dumps(plan))
+        if self.summary.exists():
+            _same_plan(self.target, json.loads(self.summary.read_bytes())["plan"], plan)
+            shutil.rmtree(self.root, ignore_errors=True)
+            return True
+        stored = self.root / "plan.json"
+        if stored.exists():
+            _same_plan(self.target, json.loads(stored.read_bytes()), plan)
+        elif any(entry.name not in (".prepare", ".prepare.lock") for entry in self.target.iterdir()):
+            raise UsageError(f"'{self.target}' is not empty, and was not begun by this command: give a new folder.")
+        for leftover in (self.staging, self.spool):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for folder in (self.units, self.packs, self.shards, self.staging):
+            folder.mkdir(parents=True, exist_ok=True)
+        if not stored.exists():
+            write_atomically(stored, json.dumps(plan, indent=1).encode())
+        return False
+
+    def finish(self) -> None:
+        """Remove everything that only an unfinished run needs."""
+        shutil.rmtree(self.root)
+
+    def is_finished(self, unit_id: str) -> bool:
+        """Say whether the class `unit_id` is in place."""
+        return (self.units / f"{unit_id}.json").exists()
+
+    def record(self, unit_id: str, values: dict[str, Any]) -> None:
+        """Note that the class `unit_id` is in place."""
+        write_atomically(self.units / f"{unit_id}.json", json.dumps(values).encode())
+
+    def read_record(self, unit_id: str) -> dict[str, Any]:
+        """Return what was noted of the finished class `unit_id`."""
+        record: dict[str, Any] = json.loads((self.units / f"{unit_id}.json").read_bytes())
+        return record
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield what was noted of every finished class, in bytewise order of their ids."""
+        for unit_id in sorted(path.stem for path in self.units.glob("*.json")):
+            yield self.read_record(unit_id)
+
+    def publish(self, staged: Path, final: Path) -> None:
+        """Move the folder `staged` to `final`, over what an interrupted attempt may have left there."""
+        final.parent.mkdir(parents=True, exist_ok=True)
+        if final.exists():
+            shutil.rmtree(final)
+        staged.rename(final)
+
+
+def _same_plan(target: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    differing = [
+        f"{group} {name}: {stored[group].get(name)!r}, now {wanted[group].get(name)!r}"
+        for group in ("source", "options", "release")
+        for name in wanted[group]
+        if stored.get(group, {}).get(name) != wanted[group][name]
+    ]
+    if differing:
+        raise UsageError(
+            f"'{target}' was begun with other settings ({'; '.join(differing)}): give the same, or a new folder."
+        )

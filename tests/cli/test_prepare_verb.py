@@ -1,0 +1,78 @@
+"""`miil21k prepare` as it is typed."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from miil21k.cli.main import main
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    (tmp_path / "raw").mkdir()
+    out = io.BytesIO()
+    Image.fromarray(np.full((240, 320, 3), 90, np.uint8)).save(out, "JPEG")
+    for wnid, count in (("n02084071", 5), ("n02121808", 3)):
+        with tarfile.open(tmp_path / f"raw/{wnid}.tar", "w") as archive:
+            for index in range(count):
+                info = tarfile.TarInfo(f"{wnid}_{index}.JPEG")
+                data = out.getvalue() if index else b""
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    return tmp_path / "raw"
+
+
+OPTIONS = ["--min-images", "3", "--val-per-class", "2", "--workers", "1", "--codec", "pillow"]
+
+
+def test_prepare_verify_and_stats_in_turn(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = str(tmp_path / "out")
+    assert main(["prepare", str(raw), target, *OPTIONS, "--dry-run"]) == 0
+    assert "classes   total 2, kept 1, small 1\nimages    val 2, train 3, small class 3\n" in capsys.readouterr().out
+    assert not Path(target).exists()
+    assert main(["prepare", str(raw), target, *OPTIONS]) == 0
+    found = capsys.readouterr()
+    assert "images    train 3, val 1, small class 2, failed 2, sum 8\n          empty 2\n" in found.out
+    assert "warning: 10,449 classes of winter21 are missing" in found.err
+    assert main(["prepare", str(raw), target, *OPTIONS, "--json"]) == 0
+    found = capsys.readouterr()
+    assert json.loads(found.out)["images"] == {"train": 3, "val": 1, "small_class": 2, "failed": 2}
+    assert found.err.startswith("2 classes were finished before.")
+    assert main(["prepare", str(raw), target, *OPTIONS, "--strict"]) == 1
+    assert "not as asked with --strict" in capsys.readouterr().err
+    assert main(["prepare", "verify", target]) == 0
+    assert "checked   6 files, 0 faults" in capsys.readouterr().out
+    assert main(["prepare", "verify", target, "--strict"]) == 1
+    capsys.readouterr()
+    assert main(["prepare", "stats", target, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["places"]["train"] == {"classes": 1, "images": 3}
+    next(Path(target).glob("imagenet21k_train/*/*")).unlink()
+    assert main(["prepare", "verify", target]) == 1
+    assert "is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["verify", "x", "--plot", "a.png"], "--plot is an option of 'stats', not of 'verify'"),
+        (["stats", "x", "--min-images", "4"], "--min-images is an option of 'prepare', not of 'stats'"),
+        (["a.tar", "x", "--decode"], "--decode is an option of 'verify', not of 'prepare'"),
+        (["a.tar", "x", "--address", "auto"], "--address is of a Ray cluster: add --engine ray"),
+        (["a.tar", "x", "--workers", "0"], "--workers is 0, but must be 1 or more"),
+        (["missing.tar", "x"], "There is no 'missing.tar'"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_two(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["prepare", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

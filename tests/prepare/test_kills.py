@@ -1,0 +1,166 @@
+"""kill -9 and full disks, with real processes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from raw_archives import MAX_PIXELS, raw_classes, write_outer
+
+OPTIONS = ["--min-images", "10", "--val-per-class", "2", "--codec", "pillow", "--shard-size", "8", "--max-pixels"]
+
+
+def command(source: Path, target: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "miil21k", "prepare", str(source), str(target), *OPTIONS, str(MAX_PIXELS), *more]
+
+
+def tree(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def finished(target: Path) -> dict[str, int]:
+    """Return the inode of every journal entry: it changes when work is done again."""
+    return {path.name: path.stat().st_ino for path in (target / ".prepare/units").glob("*.json")}
+
+
+@pytest.fixture(scope="module")
+def outer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    classes = {f"n0000{group}{wnid[5:]}": data for group in range(3) for wnid, data in raw_classes().items()}
+    return write_outer(tmp_path_factory.mktemp("raw") / "whole.tar.gz", classes, "w:gz")
+
+
+@pytest.mark.parametrize("options", [("--workers", "2"), ("--workers", "1", "--format", "webdataset")])
+def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(outer: Path, tmp_path: Path, options: tuple[str]) -> None:
+    subprocess.run(command(outer, tmp_path / "whole", *options), check=True, capture_output=True, timeout=120)
+    target = tmp_path / "killed"
+    kept = 0
+    for classes in (1, 5, 9):  # killed as soon as so many classes are finished
+        before = finished(target)
+        process = subprocess.Popen(
+            command(outer, target, *options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and len(finished(target)) < classes:
+            time.sleep(0.002)
+        process.kill()
+        process.wait()
+        if process.returncode != -signal.SIGKILL:
+            break
+        after = finished(target)
+        assert before.items() <= after.items()
+        kept += len(before)
+    assert kept > 4
+    done = subprocess.run(command(outer, target, *options), check=True, capture_output=True, text=True, timeout=120)
+    assert "classes were finished before" in done.stderr
+    assert tree(target) == tree(tmp_path / "whole")
+
+
+def test_workers_end_with_their_parent(outer: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(command(outer, tmp_path / "out", "--workers", "2"), stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        process.kill()
+        process.wait()
+        pytest.skip("needs /proc")
+    while len(children.read_text().split()) < 3:  # two workers and the resource tracker
+        time.sleep(0.01)
+    workers = [int(pid) for pid in children.read_text().split()]
+    time.sleep(0.3)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and any(_alive(pid) for pid in workers):
+        time.sleep(0.05)
+    assert not [pid for pid in workers if _alive(pid)]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_killed_worker_is_one_sentence(outer: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(outer, tmp_path / "out", "--workers", "2"), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        process.kill()
+        process.wait()
+        pytest.skip("needs /proc")
+    while len(found := children.read_text().split()) < 3:
+        time.sleep(0.01)
+    os.kill(int(found[-1]), signal.SIGKILL)
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert errors.splitlines()[-1].startswith("miil21k prepare: A worker process was killed")
+
+
+def test_a_full_disk_stops_with_one_sentence_and_goes_on_when_there_is_space(outer: Path, tmp_path: Path) -> None:
+    options = ("--workers", "1", "--format", "webdataset")
+    subprocess.run(command(outer, tmp_path / "whole", *options), check=True, capture_output=True)
+    target = tmp_path / "full"
+    limit = 150_000  # bytes that one file may have: stands for the space that is left
+    stopped = subprocess.run(
+        command(outer, target, *options),
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        check=False,
+    )
+    assert (stopped.returncode, stopped.stdout) == (1, "")
+    assert stopped.stderr == (
+        f"miil21k prepare: No space left for '{target}': free some and run the same command again, finished classes "
+        "are kept.\n"
+    )
+    subprocess.run(command(outer, target, *options), check=True, capture_output=True)
+    assert tree(target) == tree(tmp_path / "whole")
+
+
+def test_a_file_system_without_space_stops_and_goes_on(outer: Path, tmp_path: Path) -> None:
+    target = tmp_path / "small"
+    target.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", target], capture_output=True, check=False)
+    if mount.returncode:
+        pytest.skip("may not mount a file system")
+    try:
+        stopped = subprocess.run(command(outer, target, "--workers", "1"), capture_output=True, text=True, check=False)
+        assert stopped.returncode == 1
+        assert stopped.stderr.count("\n") == 1
+        assert "No space left" in stopped.stderr
+        before = finished(target)
+        assert len(before) > 0
+        subprocess.run(["mount", "-o", "remount,size=30m", target], check=True)
+        done = subprocess.run(command(outer, target, "--workers", "1"), capture_output=True, text=True, check=True)
+        assert f"{len(before)} classes were finished before" in done.stderr
+        shutil.copytree(target, tmp_path / "copy")
+    finally:
+        subprocess.run(["umount", target], check=True)
+    subprocess.run(command(outer, tmp_path / "whole", "--workers", "1"), check=True, capture_output=True)
+    assert tree(tmp_path / "copy") == tree(tmp_path / "whole")
+
+
+def test_two_runs_do_not_work_on_one_target(outer: Path, tmp_path: Path) -> None:
+    first = subprocess.Popen(
+        command(outer, tmp_path / "out", "--workers", "1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        while not finished(tmp_path / "out") and first.poll() is None:
+            time.sleep(0.002)
+        first.send_signal(signal.SIGSTOP)
+        second = subprocess.run(command(outer, tmp_path / "out"), capture_output=True, text=True, check=False)
+        assert second.returncode == 2
+        assert "Another run is preparing" in second.stderr
+    finally:
+        first.kill()
+        first.wait()

@@ -1,0 +1,53 @@
+"""Options that make no sense are refused before any work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from miil21k.errors import UsageError
+from miil21k.prepare.options import PrepareOptions
+from miil21k.prepare.releases import RELEASES, compare_with_release, nearest_release
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "crop"}, "No mode 'crop': choose one of squish, short-edge, keep"),
+        ({"val_per_class": -1}, "val_per_class is -1, but must be 0 or more"),
+        ({"size": 0}, "size is 0"),
+        ({"quality": 101}, "quality is 101"),
+        ({"shard_size": 0}, "shard_size is 0, but must be 1 or more"),
+        ({"min_images": 49}, "A class of 50 images would be kept, and 50 of them taken for validation"),
+    ],
+)
+def test_senseless_values_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        PrepareOptions(**options)
+
+
+def test_the_fingerprint_names_every_option_and_the_libraries() -> None:
+    found = PrepareOptions(mode="short-edge").fingerprint()
+    assert (found["size"], found["min_images"], found["val_per_class"], found["resize"]) == (
+        256,
+        500,
+        50,
+        "antialiased",
+    )
+    assert list(found["libraries"]) == ["pillow"]
+    assert PrepareOptions(size=224).fingerprint() == PrepareOptions().fingerprint()
+
+
+def test_published_counts_fit_the_label_spaces() -> None:
+    from miil21k.hierarchy.spaces import load_label_space
+
+    for name, release in RELEASES.items():
+        assert load_label_space(name).num_classes == release.classes
+        full = compare_with_release(load_label_space(name).wnids, {"train": release.train, "val": release.val}, "auto")
+        assert full == {"name": name, "missing": [], "extra": [], "deviations": []}
+    assert RELEASES["winter21"].val == 50 * 10_450
+    assert nearest_release(["mine"]) is None
+    assert compare_with_release(["n02084071"], {}, "none")["deviations"] == []
+    with pytest.raises(UsageError, match="No release 'spring22'"):
+        compare_with_release([], {}, "spring22")

@@ -1,0 +1,286 @@
+"""From the raw archive to the published layout: nothing lost, nothing done twice, the same bytes on every way."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from raw_archives import FAULTS, MAX_PIXELS, faulty, photo, photos, raw_classes, tar, write_outer
+
+from miil21k.data.datasets import label_images, open_source
+from miil21k.errors import PrepareError, UsageError
+from miil21k.hierarchy.spaces import LabelSpace
+from miil21k.hierarchy.tree import Tree
+from miil21k.prepare import class_job
+from miil21k.prepare.conversion import open_converter
+from miil21k.prepare.dry_run import dry_run
+from miil21k.prepare.engines import LocalEngine
+from miil21k.prepare.options import PrepareOptions
+from miil21k.prepare.report import read_manifest
+from miil21k.prepare.run import Outcome, prepare
+from miil21k.prepare.split import FOLDERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+OPTIONS = PrepareOptions(min_images=10, val_per_class=2, size=224, max_pixels=MAX_PIXELS, shard_size=8)
+SHARDS = replace(OPTIONS, format="webdataset")
+
+
+@pytest.fixture(scope="module")
+def outer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_outer(tmp_path_factory.mktemp("raw") / "whole.tar", raw_classes())
+
+
+def run(source: Path, target: Path, options: PrepareOptions = OPTIONS, workers: int = 1, **more: Any) -> Outcome:
+    return prepare(str(source), target, options, LocalEngine(workers), **more)
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Return the digest of every file below `folder`."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_published_layout_holds_what_the_published_steps_would_give(outer: Path, tmp_path: Path) -> None:
+    run(outer, tmp_path / "out")
+    expected: dict[str, bytes] = {}
+    converter = open_converter(OPTIONS)
+    for wnid, data in raw_classes().items():
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            unpacked = {
+                m.name: archive.extractfile(m).read()  # type: ignore[union-attr]
+                for m in archive
+                if m.isreg() and m.name.lower().endswith((".jpeg", ".png")) and m.name[0] not in "./"
+            }
+        for rank, name in enumerate(sorted(unpacked)):
+            place = "small_class" if len(unpacked) <= 10 else "val" if rank < 2 else "train"
+            result = converter.convert(unpacked[name])
+            if result.data is not None:
+                suffix = ".JPEG" if name.endswith(".png") else ""
+                expected[f"{FOLDERS[place]}/{wnid}/{name}{suffix}"] = result.data  # type: ignore[index]
+    written = {name: digest for name, digest in tree(tmp_path / "out").items() if "/" in name}
+    assert written == {name: hashlib.sha256(data).hexdigest() for name, data in expected.items()}
+
+
+def test_every_member_stands_in_the_manifest_once_with_its_reason(outer: Path, tmp_path: Path) -> None:
+    summary = run(outer, tmp_path / "out").summary
+    rows = list(read_manifest(tmp_path / "out/manifest.csv"))
+    assert len(rows) == summary["members"] == 13 + 30 + 10 + 11
+    assert summary["images"] == {"train": 11 + 17 + 9, "val": 6, "small_class": 10, "duplicate": 1, "failed": 10}
+    odd = {row.source: (row.place, row.outcome) for row in rows if row.source in FAULTS}
+    assert odd == FAULTS
+    assert [(r.source, r.source_bytes) for r in rows if r.place == "duplicate"] == [
+        ("n00000002_3.JPEG", len(dict(photos("n00000002", 14))["n00000002_3.JPEG"]))
+    ]
+    for row in rows:
+        if row.file:
+            assert hashlib.sha256((tmp_path / "out" / row.file).read_bytes()).hexdigest() == row.sha256
+    assert sum(row.bytes for row in rows) == summary["bytes"]
+    listed = (tmp_path / "out/val_images.txt").read_bytes()
+    assert listed.startswith(b"n00000001/n00000001_0.JPEG\nn00000001/n00000001_1.JPEG\nn00000002/")
+    assert hashlib.sha256(listed).hexdigest() == summary["sha256"]["val_images.txt"]
+
+
+def test_nothing_is_written_outside_the_target(outer: Path, tmp_path: Path) -> None:
+    run(outer, tmp_path / "a/out")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["out"]
+    assert sorted(path.name for path in (tmp_path / "a/out").iterdir()) == [
+        *sorted(FOLDERS.values()),
+        "manifest.csv",
+        "summary.json",
+        "val_images.txt",
+    ]
+
+
+@pytest.mark.parametrize("options", [OPTIONS, SHARDS], ids=["folders", "webdataset"])
+def test_the_loader_of_the_training_reads_what_was_written(
+    outer: Path, tmp_path: Path, options: PrepareOptions
+) -> None:
+    run(outer, tmp_path / "out", options)
+    wnids = ("n00000001", "n00000002", "n00000004")
+    space = LabelSpace("raw", Tree.from_parents(wnids, (None,) * 3, num_classes=3), wnids, ("",) * 3)
+    images = label_images(open_source(str(tmp_path / "out/imagenet21k_train")), space)
+    assert len(images) == 37
+    assert sorted(images.labels.tolist()) == [0] * 11 + [1] * 17 + [2] * 9
+    assert {images.load(index).size for index in range(37)} == {(224, 224), (200, 150)}
+
+
+def test_shards_hold_what_folders_hold_in_the_order_of_the_seed(outer: Path, tmp_path: Path) -> None:
+    run(outer, tmp_path / "folders")
+    summary = run(outer, tmp_path / "shards", SHARDS).summary
+    index = json.loads((tmp_path / "shards/index.json").read_bytes())
+    assert index["images"] == {"train": 37, "val": 6, "small_class": 10}
+    assert [s["images"] for s in index["shards"] if s["place"] == "train"] == [8, 8, 8, 8, 5]
+    order, contents = [], []
+    for shard in (s for s in index["shards"] if s["place"] == "train"):
+        data = (tmp_path / "shards" / shard["name"]).read_bytes()
+        assert (hashlib.sha256(data).hexdigest(), len(data)) == (shard["sha256"], shard["bytes"])
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            for info in archive:
+                assert (info.mtime, info.uid, info.uname) == (0, 0, "")
+                content = archive.extractfile(info).read()  # type: ignore[union-attr]
+                if info.name.endswith(".cls"):
+                    order.append(content.decode())
+                    assert info.name.startswith(f"{order[-1]}/")
+                else:
+                    contents.append(hashlib.sha256(content).hexdigest())
+    files = tree(tmp_path / "folders/imagenet21k_train")
+    assert sorted(contents) == sorted(files.values())
+    assert order != sorted(order)
+    assert summary["sha256"]["index.json"] == hashlib.sha256((tmp_path / "shards/index.json").read_bytes()).hexdigest()
+    run(outer, tmp_path / "other", replace(SHARDS, seed=1))
+    assert tree(tmp_path / "other")["manifest.csv"] == tree(tmp_path / "shards")["manifest.csv"]
+    assert json.loads((tmp_path / "other/index.json").read_bytes())["shards"][0] != index["shards"][0]
+
+
+def test_all_kinds_of_source_and_any_number_of_workers_give_the_same(outer: Path, tmp_path: Path) -> None:
+    run(outer, tmp_path / "expected")
+    expected = {name: digest for name, digest in tree(tmp_path / "expected").items() if name != "summary.json"}
+    stream = write_outer(tmp_path / "whole.tar.gz", raw_classes(), "w:gz")
+    (tmp_path / "tars").mkdir()
+    for wnid, data in raw_classes().items():
+        (tmp_path / f"tars/{wnid}.tar").write_bytes(data)
+    for name, source, workers in (("from gz", stream, 2), ("from tars", tmp_path / "tars", 1), ("again", outer, 2)):
+        run(source, tmp_path / name, workers=workers)
+        found = tree(tmp_path / name)
+        del found["summary.json"]  # it names the source
+        assert found == expected
+
+
+@pytest.mark.parametrize("options", [OPTIONS, SHARDS], ids=["folders", "webdataset"])
+def test_a_run_that_stops_anywhere_goes_on_and_ends_with_the_same_bytes(
+    outer: Path, tmp_path: Path, options: PrepareOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(outer, tmp_path / "whole", options)
+    done: list[str] = []
+
+    def interrupt_after(count: int) -> Callable[[dict[str, Any]], None]:
+        def progress(record: dict[str, Any]) -> None:
+            done.append(record.get("id") or record["name"])
+            if len(done) >= count:
+                raise KeyboardInterrupt
+
+        return progress
+
+    for count in range(1, 20):
+        try:
+            run(outer, tmp_path / "parts", options, progress=interrupt_after(count))
+            break
+        except KeyboardInterrupt:
+            continue
+    assert len(done) == len(set(done))  # finished work is not done again
+    assert tree(tmp_path / "parts") == tree(tmp_path / "whole")
+    monkeypatch.setattr(class_job, "open_converter", None)  # a complete target is not touched
+    assert run(outer, tmp_path / "parts", options).resumed == 4
+    assert tree(tmp_path / "parts") == tree(tmp_path / "whole")
+
+
+def test_files_of_an_unfinished_class_are_replaced(outer: Path, tmp_path: Path) -> None:
+    run(outer, tmp_path / "whole")
+
+    def stop(record: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(outer, tmp_path / "parts", progress=stop)
+    half = tmp_path / "parts/imagenet21k_train/n00000002"
+    half.mkdir()
+    (half / "half.JPEG").write_bytes(b"half")
+    (tmp_path / "parts/.prepare/staging/n00000002.dead").mkdir()
+    run(outer, tmp_path / "parts")
+    assert tree(tmp_path / "parts") == tree(tmp_path / "whole")
+
+
+def test_other_options_or_another_source_are_refused_for_a_begun_target(outer: Path, tmp_path: Path) -> None:
+    def stop(record: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(outer, tmp_path / "out", progress=stop)
+    with pytest.raises(UsageError, match=r"options val_per_class: 2, now 3.*the same, or a new folder"):
+        run(outer, tmp_path / "out", replace(OPTIONS, val_per_class=3))
+    other = write_outer(tmp_path / "other.tar", {"n1": tar(photos("n1", 3))})
+    with pytest.raises(UsageError, match=r"source name: 'whole.tar', now 'other.tar'"):
+        run(other, tmp_path / "out")
+    run(outer, tmp_path / "out")
+    with pytest.raises(UsageError, match="options size: 224, now 225"):
+        run(outer, tmp_path / "out", replace(OPTIONS, size=225))
+
+
+def test_a_target_with_other_files_and_a_target_in_the_source_are_refused(outer: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").write_text("x")
+    with pytest.raises(UsageError, match="is not empty"):
+        run(outer, tmp_path / "mine")
+    (tmp_path / "src/n1").mkdir(parents=True)
+    with pytest.raises(UsageError, match="lies in the source"):
+        run(tmp_path / "src", tmp_path / "src/out")
+
+
+def test_damaged_archives_and_repeated_classes_are_reported_and_strict_makes_them_fatal(tmp_path: Path) -> None:
+    data = tar(photos("n00000001", 13))
+    outer = tmp_path / "whole.tar"
+    outer.write_bytes(
+        tar(
+            [
+                ("n00000001.tar", data[:-3000]),
+                ("n00000002.tar", tar(faulty())),
+                ("more/n00000001.tar", tar(photos("n00000001", 2))),
+                ("README", b"x"),
+            ]
+        )
+    )
+    with pytest.raises(PrepareError, match=r"is written.*13 images failed; 1 class archives are damaged"):
+        run(outer, tmp_path / "out", strict=True)
+    summary = run(outer, tmp_path / "out").summary
+    assert summary["damaged_archives"] == {"n00000001": "cut off after 13 members (no end mark)"}
+    assert summary["ignored"] == ["README"]
+    assert summary["outcomes"]["failed:class_repeated"] == 2
+    assert summary["outcomes"]["failed:archive_cut"] == 1
+    assert summary["classes"] == {"total": 2, "kept": 2, "small": 0}
+
+
+def test_counts_and_classes_are_compared_with_a_release(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    for wnid in ("n02084071", "n02121808", "n99999999"):  # dog, domestic cat, nothing
+        (tmp_path / f"raw/{wnid}.tar").write_bytes(tar(photos(wnid, 11)))
+    summary = run(tmp_path / "raw", tmp_path / "out", release="fall11").summary
+    assert (summary["release"]["name"], len(summary["release"]["missing"])) == ("fall11", 11_219)
+    assert summary["release"]["extra"] == ["n99999999"]
+    assert summary["release"]["deviations"][2:] == [
+        "27 train images, published 11,797,632",
+        "6 val images, published 561,052",
+    ]
+    with pytest.raises(PrepareError, match="11,219 classes of fall11 are missing"):
+        run(tmp_path / "raw", tmp_path / "out", release="fall11", strict=True)
+
+
+def test_a_dry_run_counts_the_same_and_writes_nothing(outer: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    plan = dry_run(str(outer), OPTIONS)
+    assert sorted(tmp_path.iterdir()) == before
+    assert plan["classes"] == {"total": 4, "kept": 3, "small": 1}
+    # What is broken inside counts as an image until it is decoded: 901, 902, 903 and 906.
+    assert plan["images"] == {"train": 41, "val": 6, "small_class": 10, "duplicate": 1, "failed": 6}
+    run(outer, tmp_path / "out")
+    on_disk = sum(-(-p.stat().st_size // 4096) * 4096 for p in (tmp_path / "out").glob("*/*/*"))
+    assert plan["bytes"] == pytest.approx(on_disk, rel=0.2)
+    packed = dry_run(str(write_outer(tmp_path / "whole.tar.gz", raw_classes(), "w:gz")), SHARDS)
+    assert packed["images"] == plan["images"]
+    assert packed["peak_bytes"] == pytest.approx(2 * packed["bytes"], abs=2)
+
+
+def test_names_that_would_fall_together_fail_instead_of_overwriting(tmp_path: Path) -> None:
+    entries = [("a.png", photo(fmt="PNG")), ("a.png.JPEG", photo(seed=1)), ("b.x.jpg", photo()), ("b_x.jpg", photo())]
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/n1.tar").write_bytes(tar(entries))
+    summary = run(tmp_path / "raw", tmp_path / "folders").summary
+    assert summary["outcomes"] == {"failed:name_taken": 1, "small_class:resized": 3}
+    assert run(tmp_path / "raw", tmp_path / "shards", SHARDS).summary["outcomes"] == summary["outcomes"]
