@@ -299,3 +299,21 @@ def test_a_compiled_run_gives_the_losses_of_a_plain_one_and_weights_that_load(sh
     )
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor, atol=1e-3, rtol=1e-3, msg=name)
+
+
+def test_the_buffers_that_are_saved_are_those_of_the_main_process(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def receive(self: Processes, module: nn.Module) -> None:
+        """What happens in every process but the main one: its own running statistics are overwritten."""
+        for name, buffer in module.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.fill_(0.25)
+
+    monkeypatch.setattr(Processes, "share_buffers", receive)
+    runs.run(shapes / "train", tmp_path / "run", replace(runs.TINY, epochs=1, batch_size=28, ema_decay=0.5))
+    for name in ("last", "last_ema"):
+        state = load_trained(tmp_path / "run" / f"{name}.safetensors")[0].state_dict()
+        means = [tensor for key, tensor in state.items() if key.endswith("running_mean")]
+        assert means
+        assert all(bool((mean == 0.25).all()) for mean in means)
