@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from miil21k.decode.path import decode_path, hedge
+from miil21k.decode.path import hedge
 from miil21k.decode.probabilities import DEFAULT_RULE, probabilities
 from miil21k.hierarchy.spaces import LABEL_SPACES
 from miil21k.metrics.accuracy import FlatAccuracy, SemanticAccuracy, SubtreeConfusion
@@ -81,7 +81,7 @@ class Scorecard:
         self.hedged_node.update(answers.node, labels)
         self.depth_sum += answers.length.sum()
         self.operating.update(nodes, labels)
-        self.reliability.update_nodes(tree, nodes, decode_path(tree, nodes).nodes, labels)
+        self.reliability.update_nodes(tree, nodes, answers.paths.nodes, labels)
 
     @property
     def samples(self) -> int:
