@@ -48,7 +48,6 @@ class LevelTable:
     order: int64 [C], the class of each column in level order: the K levels, then the classes of no trained level.
     column: int64 [C], the inverse. targets: int64 [C, K], the column of a label's ancestor-or-self at each level, -1
     below its own depth. sizes, weights: float64 [K] (float32 where a device has no float64), classes per level and W_k.
-    member: float32 [C, K rounded up to 16], 1 where a class, in class order, belongs to a level.
     head: the order of the columns of the logits that the losses are given.
     """
 
@@ -59,7 +58,6 @@ class LevelTable:
     targets: torch.Tensor
     sizes: torch.Tensor
     weights: torch.Tensor
-    member: torch.Tensor
     head: HeadOrder = "class"
 
     @property
@@ -70,7 +68,7 @@ class LevelTable:
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
         """The tensors by name, for a module that registers them as buffers."""
-        return {name: getattr(self, name) for name in ("order", "column", "targets", "sizes", "weights", "member")}
+        return {name: getattr(self, name) for name in ("order", "column", "targets", "sizes", "weights")}
 
     @cached_property
     def widths(self) -> list[int]:
@@ -87,8 +85,8 @@ class LevelTable:
 
     def with_tensors(self, tensors: Mapping[str, torch.Tensor]) -> LevelTable:
         """Return the table with these in the place of its `tensors`."""
-        order, column, targets, sizes, weights, member = (tensors[name] for name in self.tensors)
-        return replace(self, order=order, column=column, targets=targets, sizes=sizes, weights=weights, member=member)
+        order, column, targets, sizes, weights = (tensors[name] for name in self.tensors)
+        return replace(self, order=order, column=column, targets=targets, sizes=sizes, weights=weights)
 
     def targets_of(self, labels: torch.Tensor) -> torch.Tensor:
         """Return int64 [B, K], the columns of the targets of `labels` (int64 [B]); one gather.
@@ -140,9 +138,6 @@ def level_table(
     at_least = np.array([(tree.depth >= depth).sum() for depth in depths])
     cuts = [*levels.starts.tolist(), levels.classes.size]
     bounds = tuple(pairwise(cuts))
-    member = np.zeros((classes, -(-len(depths) // 16) * 16), np.float32)  # a multiple of 16 suits the matrix product
-    for level, (start, stop) in enumerate(bounds):
-        member[order[start:stop], level] = 1
     return LevelTable(
         depths=depths,
         bounds=bounds,
@@ -151,7 +146,6 @@ def level_table(
         targets=torch.from_numpy(targets),
         sizes=torch.tensor([stop - start for start, stop in bounds], dtype=torch.float64),
         weights=torch.from_numpy(np.minimum(max_weight, classes / at_least)),
-        member=torch.from_numpy(member),
         head=head,
     )
 

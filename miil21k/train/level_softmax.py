@@ -10,6 +10,9 @@ softmax over the whole row serves all levels: P(level) is its mass inside the ro
 the row's softmax divided by that mass. Where a level or a target is so improbable that it could underflow, every level
 is first shifted by its own maximum, which costs two more passes. On a CPU the need for it is looked up; elsewhere it
 is always done, since looking would wait for the device.
+
+Logits in class order are permuted block by block, and so is the gradient at the end: a gather inside rows that lie in
+a cache costs less than sums over scattered columns.
 """
 
 from __future__ import annotations
@@ -80,9 +83,14 @@ class _LevelCrossEntropy(torch.autograd.Function):
             if grad is None:
                 grad, mass, _ = _passes(logits, targets, levels, ctx.smoothing)
             floor = share * (ctx.smoothing / levels.sizes.to(share.dtype))
+            missed = (ctx.smoothing - 1) * share
             for rows in _row_blocks(grad, levels):
-                _scale_in_place(grad[rows], share[rows] / mass[rows], floor[rows], levels)
-        return grad.scatter_add_(1, _columns(targets, levels), (ctx.smoothing - 1) * share), None, None, None
+                part = grad[rows]
+                _scale_in_place(part, share[rows] / mass[rows], floor[rows], levels)
+                part.scatter_add_(1, targets[rows].clamp(min=0), missed[rows])
+                if levels.head == "class":
+                    part.copy_(_permuted(part, levels.column))
+        return grad, None, None, None
 
 
 def _without_autocast(device: str) -> AbstractContextManager[None]:
@@ -95,7 +103,7 @@ def _passes(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return probs [B, C], unnormalised within a level; mass [B, K], their sum per level; losses [B, K].
 
-    The columns of probs stand in the order of the logits. A loss is garbage where there is no target.
+    The columns of probs stand in level order. A loss is garbage where there is no target.
     """
     probs = torch.empty_like(logits, memory_format=torch.contiguous_format)
     parts = [
@@ -108,7 +116,9 @@ def _passes(
 def _block(
     z: torch.Tensor, targets: torch.Tensor, probs: torch.Tensor, levels: LevelTable, smoothing: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    columns = _columns(targets, levels)
+    if levels.head == "class":
+        z = _permuted(z, levels.order)
+    columns = targets.clamp(min=0)
     hit = z.gather(1, columns)
     found = _fast(z, targets, columns, probs, levels) if z.device.type == "cpu" else None
     if found is None:
@@ -133,26 +143,21 @@ def _fast(
 
 def _exact(z: torch.Tensor, probs: torch.Tensor, levels: LevelTable) -> tuple[torch.Tensor, torch.Tensor]:
     """Fill `probs` and return the logsumexp and the mass of every level, exact whatever the logits."""
-    by_class = levels.head == "class"
-    ordered = z.index_select(1, levels.order) if by_class else z
-    top = torch.stack([part.amax(dim=1) for part in _parts(ordered, levels)], dim=1)
-    shifted = torch.full_like(ordered, -torch.inf)
-    for into, part, least in zip(
-        _parts(shifted, levels), _parts(ordered, levels), torch.split(top, 1, dim=1), strict=True
-    ):
+    top = torch.stack([part.amax(dim=1) for part in _parts(z, levels)], dim=1)
+    shifted = torch.full_like(z, -torch.inf)
+    for into, part, least in zip(_parts(shifted, levels), _parts(z, levels), torch.split(top, 1, dim=1), strict=True):
         torch.sub(part, least, out=into)
-    if by_class:
-        shifted = shifted.index_select(1, levels.column)
     torch.softmax(shifted, dim=1, out=probs)
     mass = _sums(probs, levels)
     # the largest shifted logit is 0, so its probability is one over the row's normaliser
     return top + (mass / probs.amax(dim=1, keepdim=True)).log(), mass
 
 
-def _columns(targets: torch.Tensor, levels: LevelTable) -> torch.Tensor:
-    """Return [B, K], where the targets stand in the logits; some valid column where there is none."""
-    columns = targets.clamp(min=0)
-    return columns if levels.head == "level" else levels.order[columns]
+def _permuted(values: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Return the columns of `values` [R, C] in another order."""
+    if values.device.type == "cpu":
+        values.sum()  # reads the rows in order, which brings them into the cache; the gather alone would wait for each
+    return values.index_select(1, columns)
 
 
 def _parts(values: torch.Tensor, levels: LevelTable) -> tuple[torch.Tensor, ...]:
@@ -162,23 +167,16 @@ def _parts(values: torch.Tensor, levels: LevelTable) -> tuple[torch.Tensor, ...]
 
 def _sums(values: torch.Tensor, levels: LevelTable) -> torch.Tensor:
     """Return [R, K], the sum of `values` [R, C] over each level."""
-    if levels.head == "level":
-        return torch.stack([part.sum(dim=1) for part in _parts(values, levels)], dim=1)
-    # Permuting the columns would cost more than this product.
-    return torch.mm(values, levels.member.to(values.dtype))[:, : len(levels.bounds)]
+    return torch.stack([part.sum(dim=1) for part in _parts(values, levels)], dim=1)
 
 
 def _scale_in_place(probs: torch.Tensor, scale: torch.Tensor, floor: torch.Tensor, levels: LevelTable) -> None:
     """Turn `probs` [R, C] into probs * scale - floor within each level (both [R, K]), and 0 outside of all."""
-    if levels.head == "level":
-        for part, factor, less in zip(
-            _parts(probs, levels), torch.split(scale, 1, dim=1), torch.split(floor, 1, dim=1), strict=True
-        ):
-            part.mul_(factor).sub_(less)
-        probs[:, levels.bounds[-1][1] :] = 0
-    else:
-        spread = levels.member[:, : scale.shape[1]].t().to(probs.dtype)
-        probs.mul_(torch.mm(scale, spread)).addmm_(floor, spread, alpha=-1)
+    for part, factor, less in zip(
+        _parts(probs, levels), torch.split(scale, 1, dim=1), torch.split(floor, 1, dim=1), strict=True
+    ):
+        part.mul_(factor).sub_(less)
+    probs[:, levels.bounds[-1][1] :] = 0
 
 
 def _row_blocks(values: torch.Tensor, levels: LevelTable) -> list[slice]:
