@@ -7,7 +7,7 @@ Data: CIFAR-10 from a zip of `train/<class>/*.jpg` and `test/<class>/*.jpg`, and
 Debian's `dataset-fashion-mnist`. Both become label spaces of WordNet (see `blurred_sets.py`); half of the training
 labels, the same ones in every run, are replaced by a random ancestor. A seed changes the initial weights and the order
 of the images. The teacher of distillation is twice as wide and trains twice as long on the same labels, with semantic
-softmax. Transfer is a linear probe on the features, on the other data set.
+softmax. Transfer is a linear probe on the features, on the other data set; an untrained network is its baseline.
 
 Every finished run is added to the JSON at once; a second call with the same settings goes on where the first one
 stopped. `--report` prints the tables from it as Markdown and draws the pictures. Training runs in bfloat16.
@@ -84,6 +84,7 @@ def run(args: argparse.Namespace) -> None:
             raise UsageError(f"{args.out} holds runs with other settings: name another file with --out.")
     bench = Bench(args, results)
     for seed in range(args.seeds):
+        bench.add_untrained(seed)
         for index in range(len(bench.sets)):
             for scheme in args.schemes if index < 2 else INNER_SCHEMES:
                 bench.add(index, scheme, seed)
@@ -111,6 +112,13 @@ class Bench:
         start = time.process_time()
         network = self.trained(index, scheme, seed, self.args.width, self.args.epochs, teacher)
         self.record(index, scheme, seed, network, time.process_time() - start)
+
+    def add_untrained(self, seed: int) -> None:
+        """Measure networks as initialised: what a linear probe finds without any training."""
+        for index, data in enumerate(self.sets[:2]):
+            if not self.has(index, "untrained", seed):
+                torch.manual_seed(seed)
+                self.record(index, "untrained", seed, Network(self.args.width, data.space.num_classes), 0.0)
 
     def has(self, index: int, scheme: str, seed: int) -> bool:
         key = (self.sets[index].name, scheme, seed)

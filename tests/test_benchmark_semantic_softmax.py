@@ -135,7 +135,7 @@ def test_the_comparison_runs_once_reports_and_goes_on_where_it_stopped(
     runs = json.loads(out.read_text())["runs"]
     assert runs[: len(first)] == first
     names = ("CIFAR-10", "Fashion-MNIST")
-    whole = [(name, scheme) for name in names for scheme in (*SCHEMES, "teacher")]
+    whole = [(name, scheme) for name in names for scheme in (*SCHEMES, "teacher", "untrained")]
     inner = [(f"{name}, two inner classes", "semantic") for name in names]
     assert sorted((run["set"], run["scheme"]) for run in runs) == sorted(whole + inner)
     coloured = {run["scheme"]: run for run in runs if run["set"] == "CIFAR-10"}
