@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Deepest", "LevelOrder", "Levels", "decode_levels", "level_order", "levels_of_nodes"]
 
 Deepest = Literal["published", "keep"]
-BLOCK_VALUES = 1 << 18  # logits per block of rows: 1 MiB of float32 stays in the cache between passes
+BLOCK_VALUES = 1 << 19  # logits per block of rows: 2 MiB of float32 stay in the cache between passes
 LOWEST = np.finfo(np.float32).min
 
 
