@@ -1,4 +1,4 @@
-"""Write docs/models.md and docs/models.svg from the manifest: `python scripts/model_page.py`."""
+"""Write docs/models.md, docs/models.svg and the README's table from the manifest: `python scripts/model_page.py`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PAGE = ROOT / "docs" / "models.md"
 PICTURE = ROOT / "docs" / "models.svg"
+README = ROOT / "README.md"
+OPENING, CLOSING = "<!-- models: written by scripts/model_page.py -->\n", "<!-- /models -->"
 
 FAMILIES = {
     "miil21k": "ImageNet-21K Pretraining for the Masses (MIIL)",
@@ -45,13 +47,45 @@ MOVED |= {"resnetv2_50x3_bit": ((-7, 3), "right")}
 SHORT = {"mobilenetv3_large_100": "MobileNetV3-L", "ofa_flops_595m_s": "OFA-595", "mixer_b16_224": "Mixer-B/16"}
 SHORT |= {"vit_base_patch16_224_miil": "ViT-B/16", "tresnet_m": "TResNet-M", "tresnet_v2_l": "TResNet-L-V2"}
 SHORT |= {"edgenext_small": "EdgeNeXt-S", "edgenext_base": "EdgeNeXt-B"}
+LEGEND = "filled: MIT or Apache-2.0, hollow: CC-BY-NC\ncross: only in the MIIL bucket"
 TICKS = (5, 10, 20, 50, 100, 200, 500, 1000)
 LABELS = {"miil21k": "MIIL", "usi": "USI", "ssl": "SSL", "swsl": "SWSL", "bit": "BiT"}
+
+
+USE = """## How to get one
+
+```python
+import miil21k
+
+model = miil21k.create_model("tresnet_m_21k", pretrained=True)  # a fresh head: num_classes=17
+model.weights, model.label_space  # its manifest row, and "fall11"
+```
+
+- A file of your own, in any published layout: `create_model("tresnet_m_21k", checkpoint="tresnet_m_miil_21k.pth")`.
+- torch.hub: `torch.hub.load("path/to/a/clone", "resnet50_swsl", source="local")`, with '.' and '-' of a name as '_'.
+- timm: after `import miil21k.zoo.registry`, `timm.create_model` answers to `<architecture>_miil_in21k` for all seven
+  21K backbones. The names that timm lacks (`resnet50_`, `ofa_flops_595m_s_`, `tresnet_v2_l_miil_in21k`) load their
+  weights through this package; the tags `resnet50.miil_in21k` and `ofa_flops_595m_s.miil_in21k` build the network only.
+- A bare architecture (`tresnet_m`) is built with random weights. With `pretrained=True` it is refused, since it does
+  not say which of its weights is meant.
+
+The seven MIIL 21K backbones are preprocessed by default as their published semantic accuracy was measured: squashed to
+224x224, without crop. timm crops the centre for the same weights; `miil21k info NAME` shows both, and
+`model.weights.preprocessings["timm"]` holds the other.
+"""
 
 
 def page() -> str:
     """Return the text of docs/models.md."""
     return "\n".join(_lines()) + "\n"
+
+
+def readme() -> str:
+    """Return the text of README.md with its table of the 21K backbones and the embedded model renewed."""
+    before, rest = README.read_text(encoding="utf-8").split(OPENING)
+    rows = [w for w in load_manifest().models if w.family == "embedded" or w.name.endswith("miil_in21k")]
+    rows += [w for w in load_manifest().models if w.name == "vit_base_patch16_224_miil.in21k"]
+    return before + OPENING + "\n".join(_table(rows)) + "\n" + CLOSING + rest.split(CLOSING)[1]
 
 
 def _lines() -> Iterator[str]:
@@ -70,6 +104,7 @@ def _lines() -> Iterator[str]:
     yield "- **where**: `mirrored` on several hosts, `one host`, `bucket` only in a bucket that has answered 403,"
     yield "  `package` in an installable package."
     yield "- **licence**: of the weights as their repository states it. CC-BY-NC 4.0 excludes commercial use."
+    yield from ("", USE.rstrip("\n"))
     for family, title in FAMILIES.items():
         yield from ("", f"## {title}", "")
         yield from _table(w for w in manifest.models if w.family == family)
@@ -122,9 +157,7 @@ def draw(path: Path) -> None:
     _panel(right, "semantic_top1", "ImageNet-21K-P semantic top-1 (%)")
     left.set(xlim=(4, 1300), ylim=(71.5, 86))
     right.set(xlim=(14, 140), ylim=(72.5, 78.2))
-    left.legend(
-        loc="lower right", frameon=False, title="filled: MIT or Apache-2.0, hollow: CC-BY-NC\ncross: only in the MIIL bucket"
-    )
+    left.legend(loc="lower right", frameon=False, title=LEGEND)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
@@ -177,11 +210,11 @@ def _value(weights: Weights) -> float:
 
 
 def main() -> None:
-    """Write both files, each at once."""
-    PAGE.parent.mkdir(exist_ok=True)
-    draft = PAGE.with_suffix(".md.part")
-    draft.write_text(page(), encoding="utf-8")
-    draft.replace(PAGE)
+    """Write the three files, each at once."""
+    for path, text in ((PAGE, page()), (README, readme())):
+        draft = path.with_suffix(".md.part")
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
     picture = PICTURE.with_suffix(".part.svg")
     draw(picture)
     picture.replace(PICTURE)

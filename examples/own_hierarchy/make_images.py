@@ -1,4 +1,4 @@
-"""Draw small images of eight forms into OUT/train, OUT/calibration, OUT/test and OUT/photos, one folder per form.
+"""Draw small images of eight forms into OUT/train, OUT/val, OUT/calibration and OUT/test, and a few into OUT/photos.
 
 Stands in for photographs of your own; the hierarchy beside it is shapes.csv.
 """
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--per-class", type=int, default=150, help="training images per form")
     args = parser.parse_args()
     rng = random.Random(0)  # noqa: S311 (pictures, no secret)
-    for part, count in (("train", args.per_class), ("calibration", 40), ("test", 25), ("photos", 1)):
+    for part, count in (("train", args.per_class), ("val", 15), ("calibration", 40), ("test", 25), ("photos", 1)):
         for form in FORMS:
             folder = args.out / part / form if part != "photos" else args.out / part
             folder.mkdir(parents=True, exist_ok=True)

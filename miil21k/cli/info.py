@@ -145,4 +145,4 @@ def _ways_on(weights: Weights) -> Iterator[str]:
         if any(s.kind == "hub" for s in weights.sources)
         else "There is no copy on the Hugging Face Hub."
     )
-    yield f"Bring a bundle from a machine that has it: miil21k bundle create {weights.name}"
+    yield f"Bring a bundle from a machine that has it: miil21k bundle create {weights.name} -o FILE.tar"

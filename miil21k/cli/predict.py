@@ -80,6 +80,9 @@ def _answer(parser: argparse.ArgumentParser) -> None:
     sureness.add_argument(
         "--hedge", type=_fraction, default=0.9, metavar="P", help="stop the path where it is less sure (default: 0.9)"
     )
+    group.add_argument(
+        "--calibration", metavar="FILE", help="of miil21k calibrate: --hedge becomes the share of correct answers"
+    )
     sureness.add_argument("--no-hedge", action="store_true", help="follow the path down to a leaf, sure or not")
     group.add_argument("--level", type=_whole(0), metavar="N", help="cut the path at depth N (0: roots)")
     group.add_argument("--levels", action="store_true", help="add the published rule: one label per level, if p > 0.5")

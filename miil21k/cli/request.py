@@ -19,7 +19,7 @@ __all__ = ["existing_output", "fingerprint", "predict_options"]
 _SAME_NAME = (
     *("checkpoint", "label_space", "revision", "cache_dir", "offline", "device", "dtype", "batch_size", "workers"),
     *("img_size", "crop_pct", "crop_mode", "interpolation", "max_pixels"),
-    *("topk", "threshold", "hedge", "include_removed_labels", "levels"),
+    *("topk", "threshold", "hedge", "calibration", "include_removed_labels", "levels"),
 )
 # Rows do not depend on these, or the note of an unfinished output records what they led to.
 _FREE = {"workers", "threads", "offline", "cache_dir", "device"}

@@ -85,7 +85,8 @@ def run(args: argparse.Namespace) -> int:
         log_every=args.log_every,
         checkpoint_every=args.checkpoint_every,
     )
-    outcome = launch(request, _Progress(args.quiet), lambda line: print(line, file=sys.stderr), resume=args.resume)
+    progress = _Progress(args.quiet)
+    outcome = launch(request, progress, progress.say, resume=args.resume)
     if outcome.is_main:
         best = outcome.progress
         if outcome.metric and not args.quiet:
@@ -125,6 +126,11 @@ class _Progress:
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
         self.last = 0.0
+
+    def say(self, line: str) -> None:
+        """Write one line, unless quiet."""
+        if not self.quiet:
+            print(line, file=sys.stderr)
 
     def __call__(self, report: Report) -> None:
         now = time.monotonic()

@@ -116,7 +116,7 @@ def label_images(
         wnid = key if key in index else key.rpartition("/")[2]
         if wnid not in left_out:
             class_of[position] = index.get(wnid, -2)
-    _check(source.keys, class_of, space, partial)
+    _check(source.keys, class_of, space, partial, chosen=bool(left_out))
     labels = class_of[source.key_of]
     rows = np.flatnonzero(labels >= 0)
     present = np.unique(class_of[class_of >= 0])
@@ -125,7 +125,8 @@ def label_images(
     return LabelledImages(source, space, rows, labels[rows], absent, skipped)
 
 
-def _check(keys: Sequence[str], class_of: NDArray[np.int32], space: LabelSpace, partial: bool) -> None:
+def _check(keys: Sequence[str], class_of: NDArray[np.int32], space: LabelSpace, partial: bool, *, chosen: bool) -> None:
+    """Raise LabelSpaceMismatch as `label_images` says; chosen: classes were left out on purpose."""
     unknown = [key for key, found in zip(keys, class_of, strict=True) if found == -2]
     known = class_of[class_of >= 0]
     if known.size != np.unique(known).size:
@@ -135,7 +136,7 @@ def _check(keys: Sequence[str], class_of: NDArray[np.int32], space: LabelSpace, 
     lacking = _without_images(space, known)
     if not unknown and not lacking:
         return
-    other = matching_space(key.rpartition("/")[2] for key in keys)
+    other = None if chosen else matching_space(key.rpartition("/")[2] for key in keys)
     if other is not None and other != space.name:
         raise LabelSpaceMismatch(
             f"The images are of label space '{other}' ({len(keys):,} classes), not of '{space.name}' "

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
+from miil21k.calibrate.record import load_calibration
 from miil21k.decode.levels import decode_levels
 from miil21k.decode.path import decode_path, hedge
 from miil21k.decode.probabilities import probabilities
@@ -17,8 +18,10 @@ from miil21k.predict.prediction import LevelLabel, Node, Stop
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from miil21k.calibrate.record import Calibration
     from miil21k.decode.logits import HeadKind
     from miil21k.decode.path import Paths
+    from miil21k.decode.probabilities import Rule
     from miil21k.decode.topk import TopK
     from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.predict.options import PredictOptions
@@ -56,9 +59,20 @@ class Answerer:
         self._allowed = restrict(
             tree, under=options.under, classes=options.classes, exclude=options.exclude, removed=self._hidden
         )
+        self._temperature = None if options.temperature is None else np.asarray(options.temperature)
+        self._rule, self._level = options.rule, options.hedge
+        if options.calibration is not None:
+            self._calibrate(load_calibration(options.calibration))
         kept = np.ones(space.num_classes, bool) if self._hidden is None else ~self._hidden
         shown = np.flatnonzero(viable(tree, kept) & (tree.parent >= 0))
         self._open_children = np.bincount(tree.parent[shown], minlength=tree.num_nodes)
+
+    def _calibrate(self, found: Calibration) -> None:
+        found.require(self.space, self.head, self._allowed)
+        self._temperature = np.asarray(found.temperature if self.head == "level_softmax" else found.temperature[0])
+        self._rule = cast("Rule", found.rule) if found.rule else self._rule
+        if self._level is not None:
+            self._level = found.threshold(self._level)
 
     def answer(self, logits: NDArray[np.float32]) -> list[Answer]:
         """Return one answer per row of `logits`, float32 [B, C] of the head's own space.
@@ -68,15 +82,14 @@ class Answerer:
         if self._columns is not None:
             logits = logits[:, self._columns]
         options, tree = self.options, self.space.tree
-        temperature = None if options.temperature is None else np.asarray(options.temperature)
         found = probabilities(
-            tree, logits, self.head, allowed=self._allowed, temperature=temperature, rule=options.rule
+            tree, logits, self.head, allowed=self._allowed, temperature=self._temperature, rule=self._rule
         )
         paths, stops = self._paths(found.nodes)
         top = topk_classes(found.classes, options.topk)
         levels: list[tuple[LevelLabel, ...] | None] = [None] * len(logits)
         if options.levels:
-            levels = self._levels(logits, temperature)
+            levels = self._levels(logits, self._temperature)
         return [
             Answer(self._chain(paths, row, length), stop, self._best(top, row), levels[row])
             for row, (length, stop) in enumerate(stops)
@@ -85,15 +98,15 @@ class Answerer:
     def _paths(self, nodes: NDArray[np.float32]) -> tuple[Paths, list[tuple[int, Stop]]]:
         """Return the chains, and per row how much of its chain is accepted and why not more."""
         options, tree = self.options, self.space.tree
-        calibrated = options.temperature is not None
-        if options.hedge is None:
+        calibrated = self._temperature is not None
+        if self._level is None:
             paths = decode_path(tree, nodes, max_depth=options.max_depth, removed=self._hidden)
             lengths = paths.length.tolist()
             return paths, [
                 (length, Stop(self._end(paths, row, length), None, calibrated, None, None))
                 for row, length in enumerate(lengths)
             ]
-        hedged = hedge(tree, nodes, options.hedge, max_depth=options.max_depth, removed=self._hidden)
+        hedged = hedge(tree, nodes, self._level, max_depth=options.max_depth, removed=self._hidden)
         stops = []
         for row, length in enumerate(hedged.length.tolist()):
             refused = self._node(hedged.refused[row], hedged.refused_prob[row])

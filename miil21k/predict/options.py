@@ -41,7 +41,9 @@ class PredictOptions:
     Answer: topk classes; hedge in (0, 1], None for the whole chain; max_depth, the deepest depth of the path
     (0: roots). under, classes, exclude: wnids that restrict the answer, after which probabilities are
     renormalised. threshold: leave out of topk what is less probable. temperature: divide logits by it (one
-    number, or one per depth), as fitted for this model. rule: how a level_softmax head becomes one tree.
+    number, or one per depth), as fitted for this model. calibration: a file of `miil21k calibrate`, which brings
+    temperatures and rule, and makes `hedge` the share of answers that are correct. rule: how a level_softmax head
+    becomes one tree.
     include_removed_labels: answer also with the classes that ImageNet withdrew.
     levels: add the published per-level labels. embeddings: add the network's pre-logits.
     """
@@ -73,6 +75,7 @@ class PredictOptions:
     exclude: Sequence[str] | None = None
     threshold: float = 0.0
     temperature: float | Sequence[float] | None = None
+    calibration: str | Path | None = None
     rule: Rule = DEFAULT_RULE
     include_removed_labels: bool = False
     levels: bool = False
@@ -85,6 +88,8 @@ class PredictOptions:
                 raise UsageError(f"{name} must be at least {least}, not {value}.")
         if self.hedge is not None and not 0 < self.hedge <= 1:
             raise UsageError(f"hedge lies above 0 and up to 1, not {self.hedge}.")
+        if self.calibration is not None and self.temperature is not None:
+            raise UsageError("A calibration brings its own temperatures: leave temperature out.")
         if not 0 <= self.threshold <= 1:
             raise UsageError(f"threshold lies between 0 and 1, not {self.threshold}.")
         if self.dtype not in ("fp32", "fp16", "bf16"):

@@ -50,8 +50,10 @@ class Stop:
     """Why the path ended where it did.
 
     reason: `leaf`: the path reached a class without children; `hedge`: the next step was less sure than
-    `hedge`; `depth`: the path was cut at the depth that was asked for; `restriction`: nothing below is allowed.
-    hedge: the wanted certainty, None when the whole chain was asked for. calibrated: whether temperatures
+    `hedge` asks for; `depth`: the path was cut at the depth that was asked for; `restriction`: nothing below is
+    allowed.
+    hedge: the wanted certainty (with a calibration file, the wanted share of correct answers, for which it knows the
+    probability that a step must have), None when the whole chain was asked for. calibrated: whether temperatures
     that were fitted to this model were applied; without them a probability is what the network says.
     refused: the next step that was not taken. runner_up: its most probable sibling.
     """

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["level_cross_entropy"]
 
 SMALLEST = 1e-25  # probabilities below it are on the way to underflow
-BLOCK_BYTES = 12 << 20  # rows per block on a CPU: the block stays in the last-level cache between passes
+BLOCK_BYTES = {"level": 12 << 20, "class": 3 << 20}  # rows per block on a CPU: what is written stays in a cache
 
 
 def level_cross_entropy(
@@ -80,7 +80,7 @@ class _LevelCrossEntropy(torch.autograd.Function):
             if grad is None:
                 grad, mass, _ = _passes(logits, targets, levels, ctx.smoothing)
             floor = share * (ctx.smoothing / levels.sizes.to(share.dtype))
-            for rows in _row_blocks(grad):
+            for rows in _row_blocks(grad, levels):
                 _scale_in_place(grad[rows], share[rows] / mass[rows], floor[rows], levels)
         return grad.scatter_add_(1, _columns(targets, levels), (ctx.smoothing - 1) * share), None, None, None
 
@@ -98,7 +98,9 @@ def _passes(
     The columns of probs stand in the order of the logits. A loss is garbage where there is no target.
     """
     probs = torch.empty_like(logits, memory_format=torch.contiguous_format)
-    parts = [_block(logits[rows], targets[rows], probs[rows], levels, smoothing) for rows in _row_blocks(logits)]
+    parts = [
+        _block(logits[rows], targets[rows], probs[rows], levels, smoothing) for rows in _row_blocks(logits, levels)
+    ]
     mass, losses = parts[0] if len(parts) == 1 else (torch.cat(found) for found in zip(*parts, strict=True))
     return probs, mass, losses
 
@@ -179,7 +181,9 @@ def _scale_in_place(probs: torch.Tensor, scale: torch.Tensor, floor: torch.Tenso
         probs.mul_(torch.mm(scale, spread)).addmm_(floor, spread, alpha=-1)
 
 
-def _row_blocks(values: torch.Tensor) -> list[slice]:
+def _row_blocks(values: torch.Tensor, levels: LevelTable) -> list[slice]:
     rows = len(values)
-    step = max(1, BLOCK_BYTES // (values.shape[1] * values.element_size())) if values.device.type == "cpu" else rows
-    return [slice(start, start + step) for start in range(0, rows, max(1, step))]
+    if values.device.type != "cpu":
+        return [slice(0, rows)]
+    step = max(1, BLOCK_BYTES[levels.head] // (values.shape[1] * values.element_size()))
+    return [slice(start, start + step) for start in range(0, rows, step)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from miil21k.data.datasets import label_images
+from miil21k.data.datasets import label_images, matching_space
 from miil21k.errors import LabelSpaceMismatch, UsageError
 from miil21k.hierarchy.spaces import load_label_space, projection, removed_classes
 
@@ -67,6 +67,11 @@ def choose_view(
         return _in1k(source, head)
     if view is not None:
         raise UsageError(f"No view '{view}'; there is in1k.")
+    if label_space is None and matching_space(key.rpartition("/")[2] for key in source.keys) == "in1k" != head.name:
+        raise LabelSpaceMismatch(
+            f"The images are those of ImageNet-1K, the head is of label space '{head.name}': score the classes that "
+            "they share with --view in1k."
+        )
     if label_space is None:
         return _view("own", label_images(source, head, partial=True), None, None)
     wanted = load_label_space(label_space)

@@ -75,6 +75,8 @@ class _Plan:
     """How to build one model: the row, the head that is wanted, and what timm is told."""
 
     def __init__(self, name: str, num_classes: int | None, in_chans: int, arch_kwargs: dict[str, Any]) -> None:
+        if (num_classes or 0) < 0 or in_chans < 1:
+            raise UsageError(f"num_classes must be 0 or more and in_chans 1 or more, not {num_classes} and {in_chans}.")
         ours = any(name in (w.name, *w.aliases) for w in load_manifest().models)
         bare = not ours and "." not in name and timm.is_model(name)
         self.weights = None if bare else find_weights(name)

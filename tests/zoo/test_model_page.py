@@ -29,6 +29,12 @@ def test_the_committed_page_is_up_to_date() -> None:
     assert all(f"| `{w.name}` |" in committed for w in load_manifest().models)
 
 
+def test_the_table_of_the_readme_is_up_to_date() -> None:
+    committed = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert committed == _generator().readme(), "run: python scripts/model_page.py"
+    assert all(f"| `{w.name}` |" in committed for w in load_manifest().models if w.label_space == "fall11")
+
+
 def test_the_picture_is_drawn(tmp_path: Path) -> None:
     _generator().draw(tmp_path / "models.svg")
     drawn = (tmp_path / "models.svg").read_text(encoding="utf-8")

@@ -132,6 +132,12 @@ def test_the_default_preprocessing_stands_in_the_models_configuration() -> None:
     assert (config["mean"], config["std"]) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
+@pytest.mark.parametrize("wrong", [{"num_classes": -3}, {"in_chans": 0}])
+def test_a_count_that_makes_no_sense_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match="num_classes must be 0 or more and in_chans 1 or more"):
+        create_model("resnet18_ssl", **wrong)
+
+
 def test_a_row_whose_class_count_is_unknown_asks_for_it() -> None:
     with pytest.raises(UsageError, match=r"pass num_classes=11221 \(fall11\) or 10450 \(winter21\)"):
         create_model("tresnet_m_21k_single_label")

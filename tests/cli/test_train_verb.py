@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from shapes import shape_space, write_folders
+
+from miil21k.cli.main import main
+from miil21k.cli.train import _duration
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("shapes")
+    write_folders(root / "train", 3, seed=0)
+    write_folders(root / "val", 1, seed=1)
+    (root / "shapes.tsv").write_text(shape_space().to_text())
+    return root
+
+
+def _words(data: Path, folder: Path) -> list[str]:
+    return [
+        "train", str(data / "train"), "-m", "test_resnet", "-o", str(folder), "--label-space", str(data / "shapes.tsv"),
+        "--device", "cpu", "-j", "0", "--epochs", "1", "--batch-size", "14", "--image-size", "32",
+        "--precision", "fp32",
+    ]  # fmt: skip
+
+
+def test_train_prints_the_checkpoint_on_stdout_and_progress_on_stderr(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*_words(data, tmp_path / "run"), "--val", str(data / "val"), "--set", "label_smoothing=0.1"]
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{tmp_path / 'run' / 'best.safetensors'}\n"
+    assert err.startswith("42 images of 14 classes (label space 'shapes'), 14 to validate; test_resnet by recipe miil_")
+    assert "epoch 1/1  update 3/3  loss" in err
+    assert "ETA 0:00:00  waiting for data" in err
+    assert "best semantic_top1 " in err
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["recipe"]["label_smoothing"] == 0.1
+    assert config["recipe_name"] == "miil_semantic"
+    assert main([*words, "--resume", "-q"]) == 0
+    assert capsys.readouterr() == (out, "")
+
+
+def test_without_validation_the_last_checkpoint_is_the_result(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*_words(data, tmp_path / "run"), "-q"]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{tmp_path / 'run' / 'last.safetensors'}\n"
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+    assert "epoch" not in err
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--set", "epocks=3"], "Did you mean 'epochs'?"),
+        (["--set", "lr"], "--set takes FIELD=VALUE, not 'lr'"),
+        (["--set", "epochs=3"], "'epochs' is given twice"),
+        (["--recipe", "mil_semantic"], "Did you mean 'miil_semantic'?"),
+        (["-j", "-1"], "--workers and --checkpoint-every must be 0 or more"),
+        (["--device", "tpu"], "No device 'tpu'"),
+        (["--label-space", "winter20"], "Did you mean"),
+        (["-m", "test_resnex"], "No weight 'test_resnex'"),
+    ],
+)
+def test_usage_errors_are_one_sentence_and_exit_2(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str], message: str
+) -> None:
+    assert main([*_words(data, tmp_path / "run"), *extra]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("miil21k train: ")
+    assert message in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_and_model_are_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train"]) == 2
+    assert "Training needs DATA and --model" in capsys.readouterr().err
+
+
+def test_list_recipes_tells_source_and_expectation(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--list-recipes"]) == 0
+    out = capsys.readouterr().out
+    assert "miil_semantic\n  source: Alibaba-MIIL/ImageNet21K, train_semantic_softmax.py" in out
+    assert out.count("(not reproduced by us)") == 8
+
+
+def test_durations_read_as_hours_minutes_seconds() -> None:
+    assert _duration(3725.4) == "1:02:05"
+    assert _duration(float("nan")) == "unknown"

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from shapes import shape_space, write_folders
+
+from miil21k.cli.main import main
+from miil21k.zoo.trained import TrainedCard
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an untrained `model.safetensors` for the shapes, and 12 images per class."""
+    import torch
+
+    from miil21k.train.state import save_weights
+    from miil21k.zoo.schema import Preprocess
+
+    root = tmp_path_factory.mktemp("work")
+    write_folders(root / "images", 12)
+    preprocess = Preprocess((3, 32, 32), "bilinear", 1.0, "squash", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "test")
+    card = TrainedCard("test_resnet", {}, "leaf_softmax", shape_space(), preprocess, "none", {})
+    torch.manual_seed(0)
+    save_weights(root / "model.safetensors", card.build().state_dict(), card.to_metadata())
+    level = replace(card, head="level_softmax")
+    save_weights(root / "level.safetensors", card.build().state_dict(), level.to_metadata())
+    return root
+
+
+def _words(work: Path, verb: str, model: str = "model") -> list[str]:
+    return [verb, str(work / "images"), "-m", str(work / f"{model}.safetensors"), "--device", "cpu", "-j", "0"]
+
+
+def test_validate_prints_json_into_a_pipe_and_writes_the_report(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*_words(work, "validate"), "-o", str(tmp_path / "report")]) == 0
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert report["images"]["scored"] == 14 * 12
+    assert 0 <= report["metrics"]["flat"]["top1"] < 0.5  # nothing was learned
+    assert json.loads((tmp_path / "report" / "validation.json").read_text()) == report
+    assert "validation.json, classes.csv, subtrees.csv" in err
+
+
+def test_validate_prints_a_table_when_asked(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*_words(work, "validate"), "-f", "table", "-q"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("model.safetensors on 168 images, 14 classes of shapes\nsemantic\n  semantic_top1 ")
+    assert err == ""
+
+
+def test_validate_exits_1_when_an_image_cannot_be_read(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folders(tmp_path, 1, names=("red", "blue"))
+    (tmp_path / "red" / "red_0.jpg").write_bytes(b"")
+    assert main(["validate", str(tmp_path), *_words(work, "validate")[2:]]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["images"]["unreadable"][0]["name"] == "red/red_0.jpg"
+    assert "1 images could not be read and were left out." in err
+
+
+def test_validate_refuses_images_of_another_label_space(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folders(tmp_path, 1, names=("red",))
+    (tmp_path / "red").rename(tmp_path / "n02084071")
+    assert main(["validate", str(tmp_path), *_words(work, "validate")[2:]]) == 2
+    assert "1 of 1 class folders are no classes of label space 'shapes': n02084071" in capsys.readouterr().err
+    assert main([*_words(work, "validate"), "--label-space", "winter21"]) == 2
+    assert "cannot answer in 'winter21'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["model", "level"])
+def test_calibrate_writes_a_file_that_validate_and_predict_accept(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], model: str
+) -> None:
+    path = tmp_path / "new" / "calibration.json"
+    assert main([*_words(work, "calibrate", model), "-o", str(path), "--seed", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{path}\n"
+    assert err.startswith("temperature ")
+    thresholds = dict(json.loads(path.read_text())["thresholds"])
+    assert 0.8 in thresholds
+    words = [*_words(work, "validate", model), "--calibration", str(path), "--hedge", "0.8"]
+    assert main(words) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["reading"]["calibrated"]
+    assert report["metrics"]["hedged"]["level"] == thresholds[0.8]
+    image = str(work / "images" / "red" / "red_0.jpg")
+    words = ["predict", image, "--checkpoint", str(work / f"{model}.safetensors"), "--device", "cpu", "-f", "jsonl"]
+    assert main([*words, "--calibration", str(path), "--hedge", "0.8"]) == 0
+    assert json.loads(capsys.readouterr().out)["stop"]["calibrated"]
+
+
+def test_a_target_out_of_reach_is_refused_and_nothing_is_written(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "calibration.json"
+    assert main([*_words(work, "calibrate"), "-o", str(path), "--target", "0.999"]) == 2
+    assert "168 images cannot guarantee that 0.999 of the answers are correct" in capsys.readouterr().err
+    assert main([*_words(work, "calibrate"), "-o", str(path), "--target", "1.5"]) == 2
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("extra", [["--hedge", "0"], ["-b", "0"], ["-j", "-1"]])
+def test_numbers_out_of_range_are_refused(work: Path, capsys: pytest.CaptureFixture[str], extra: list[str]) -> None:
+    assert main([*_words(work, "validate"), *extra]) == 2
+    assert "must be 1 or more" in capsys.readouterr().err

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+from shapes import shape_space, write_folders
+
+from miil21k.data.datasets import open_source
+from miil21k.errors import LabelSpaceMismatch, UsageError
+from miil21k.hierarchy.spaces import load_label_space, projection
+from miil21k.validate.views import choose_view, without_removed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+MISSING_NINE = (
+    "n02085782", "n02089078", "n02089867", "n02089973", "n02091635", "n02108000", "n02112706", "n02113978", "n04399382",
+)  # fmt: skip
+
+
+def _folders(root: Path, wnids: Iterable[str]) -> str:
+    picture = root / "picture.png"
+    Image.new("RGB", (2, 2)).save(picture)
+    for wnid in wnids:
+        (root / "images" / wnid).mkdir(parents=True)
+        os.link(picture, root / "images" / wnid / "0.png")
+    return str(root / "images")
+
+
+@pytest.mark.parametrize("head", ["fall11", "winter21"])
+def test_a_21k_head_is_scored_on_the_991_classes_it_shares_with_imagenet_1k(tmp_path: Path, head: str) -> None:
+    space = load_label_space(head)
+    source = open_source(_folders(tmp_path, load_label_space("in1k").wnids))
+    with pytest.raises(LabelSpaceMismatch, match="they share with --view in1k"):
+        choose_view(source, space)
+    view = choose_view(source, space, view="in1k")
+    assert len(view.images) == 991
+    assert view.images.skipped == MISSING_NINE
+    assert view.allowed is not None
+    assert view.allowed.sum() == 991
+    assert view.allowed[view.images.labels].all()
+    assert view.space is space
+    assert view.notes[0].startswith("9 class folders cannot be answered by this head and were skipped: n02085782")
+
+
+def test_the_991_folders_alone_give_the_same_view(tmp_path: Path) -> None:
+    wnids = [wnid for wnid in load_label_space("in1k").wnids if wnid not in MISSING_NINE]
+    view = choose_view(open_source(_folders(tmp_path, wnids)), load_label_space("winter21"), view="in1k")
+    assert len(view.images) == 991
+    assert view.images.skipped == ()
+    assert view.notes == ()
+
+
+def test_other_folders_are_refused_as_imagenet_1k(tmp_path: Path) -> None:
+    source = open_source(_folders(tmp_path, ["n00005787", "n02123045"]))
+    with pytest.raises(LabelSpaceMismatch, match="1 of 2 class folders are no classes of ImageNet-1K: n00005787"):
+        choose_view(source, load_label_space("fall11"), view="in1k")
+    with pytest.raises(UsageError, match="leave --label-space out"):
+        choose_view(source, load_label_space("fall11"), view="in1k", label_space="winter21")
+    with pytest.raises(UsageError, match="No view 'imagenet'"):
+        choose_view(source, load_label_space("fall11"), view="imagenet")
+
+
+def test_a_fall11_head_on_winter21_folders_is_refused_or_projected(tmp_path: Path) -> None:
+    fall11, winter21 = load_label_space("fall11"), load_label_space("winter21")
+    source = open_source(_folders(tmp_path, winter21.wnids))
+    with pytest.raises(LabelSpaceMismatch, match="use --label-space winter21"):
+        choose_view(source, fall11)
+    view = choose_view(source, fall11, label_space="winter21")
+    assert view.space is winter21
+    assert view.images.labels.tolist() == list(range(10_450))
+    assert np.array_equal(view.columns, projection(fall11, winter21))
+    with pytest.raises(LabelSpaceMismatch, match="771 of its 11221"):
+        choose_view(source, winter21, label_space="fall11")
+
+
+def test_withdrawn_classes_are_left_out_as_prediction_leaves_them_out(tmp_path: Path) -> None:
+    fall11 = load_label_space("fall11")
+    source = open_source(_folders(tmp_path, fall11.wnids))
+    masked = without_removed(choose_view(source, fall11), source)
+    assert len(masked.images) == 10_450
+    assert masked.allowed is not None
+    assert (~masked.allowed).sum() == 771
+    winter21 = load_label_space("winter21")
+    (tmp_path / "other").mkdir()
+    source = open_source(_folders(tmp_path / "other", ["n02084071"]))
+    view = choose_view(source, winter21)
+    assert without_removed(view, source) is view
+
+
+def test_a_few_folders_are_scored_and_the_report_says_how_few(tmp_path: Path) -> None:
+    source = open_source(str(write_folders(tmp_path, 2, names=("red", "blue_square"))))
+    view = choose_view(source, shape_space())
+    assert len(view.images) == 4
+    assert view.notes == ("Images of 2 of the 14 classes that can be answered are here.",)
