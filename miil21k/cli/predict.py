@@ -57,7 +57,7 @@ def _inputs(parser: argparse.ArgumentParser) -> None:
 
 def _model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
-    group.add_argument("-m", "--model", metavar="NAME", help="default: tresnet_m_21k, else embedded")
+    group.add_argument("-m", "--model", metavar="NAME", help="or an .onnx file (default: tresnet_m_21k, else embedded)")
     group.add_argument("--checkpoint", "--weights", metavar="FILE", help="load this file into the model")
     group.add_argument("--label-space", metavar="NAME", help="answer in this space, e.g. winter21 (exact from fall11)")
     group.add_argument("--revision", help="branch, tag or commit of the Hub repository")

@@ -106,8 +106,10 @@ class _Writer:
     def generations(self, values: str) -> list[str]:
         sizes = np.diff(self.walk.starts)
         sizes = sizes[sizes > 0]
-        return [values] if sizes.size == 1 else self.graph.split(
-            "Split", values, self.ints(sizes), outputs=sizes.size, axis=1
+        return (
+            [values]
+            if sizes.size == 1
+            else self.graph.split("Split", values, self.ints(sizes), outputs=sizes.size, axis=1)
         )
 
     def joined(self, parts: list[str]) -> str:
@@ -207,7 +209,8 @@ class _Writer:
         batch = graph.add("Concat", graph.add("Shape", nodes, start=0, end=1), self.ints([1]), axis=0)
         family = graph.add("Expand", self.ints([[walk.roots]]), batch)
         family_of = self.ints(np.append(walk.family_of[:-1], walk.num_families))  # column V, no node, has no children
-        columns, probs = [], []
+        columns: list[str] = []
+        probs: list[str] = []
         for _ in range(int(np.count_nonzero(np.diff(walk.starts)))):
             columns.append(graph.add("GatherElements", best, family, axis=1))
             prob = graph.add("GatherElements", extended, columns[-1], axis=1)

@@ -32,13 +32,15 @@ class GraphWriter:
         return self.named(f"{self._prefix}/constant_{len(self.initializers)}", values, dtype)
 
     def named(self, name: str, values: ArrayLike, dtype: type[np.generic]) -> str:
-        """Add an initializer of that name and return the name: the default of a graph input, if it has the name of one."""
+        """Add an initializer and return its name; named like a graph input, it is the default of that input."""
         self.initializers.append(numpy_helper.from_array(np.asarray(values, dtype), name))
         return name
 
     def add(self, kind: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         """Add a node of one output and return that output's name."""
-        return self.split(kind, *inputs, outputs=[output or f"{self._prefix}/{kind}_{len(self.nodes)}"], **attributes)[0]
+        return self.split(kind, *inputs, outputs=[output or f"{self._prefix}/{kind}_{len(self.nodes)}"], **attributes)[
+            0
+        ]
 
     def split(self, kind: str, *inputs: str, outputs: list[str] | int, **attributes: Any) -> list[str]:
         """Add a node of several outputs (their names, or how many) and return their names."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,10 +42,12 @@ def write_crop(graph: GraphWriter, images: str, preprocess: Preprocess) -> str:
     batch = graph.add("Shape", images, start=0, end=1)
     sizes = graph.add("Concat", batch, graph.constant([3], np.int64), full, axis=0)
     mode = _MODES[preprocess.interpolation]
-    cubic = {"cubic_coeff_a": _PILLOW_CUBIC} if mode == "cubic" else {}
     planes = graph.add("Transpose", images, perm=[0, 3, 1, 2])
     # exclude_outside: weights that fall outside the image are dropped and the rest rescaled, as Pillow does.
-    resized = graph.add("Resize", planes, "", "", sizes, mode=mode, antialias=1, exclude_outside=1, **cubic)
+    # cubic_coeff_a speaks for mode cubic alone.
+    resized = graph.add(
+        "Resize", planes, "", "", sizes, mode=mode, antialias=1, exclude_outside=1, cubic_coeff_a=_PILLOW_CUBIC
+    )
     if not crops(preprocess):
         return resized
     wanted = graph.constant(size, np.int64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import warnings
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto
 
-__all__ = ["OUTPUTS", "PIXELS", "fold_weight_standardisation", "network_to_onnx", "weights_digest"]
+__all__ = ["OUTPUTS", "PIXELS", "fold_weight_standardisation", "network_to_onnx"]
 
 PIXELS = "pixels"
 OUTPUTS = ("logits", "embedding")
@@ -48,7 +47,9 @@ def network_to_onnx(model: nn.Module, input_size: tuple[int, int, int]) -> Model
     computed once. Raises ExportError when torch's exporter fails, or when the model lacks timm's `forward_head`.
     """
     if not hasattr(model, "forward_head"):
-        raise ExportError(f"{type(model).__name__} has no timm forward_features and forward_head: it gives no embedding.")
+        raise ExportError(
+            f"{type(model).__name__} has no timm forward_features and forward_head: it gives no embedding."
+        )
     model.eval().requires_grad_(False)
     fold_weight_standardisation(model)
     fold_batch_norm(model)
@@ -68,7 +69,9 @@ def network_to_onnx(model: nn.Module, input_size: tuple[int, int, int]) -> Model
             )
     except Exception as error:  # the exporter fails in as many ways as there are models
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ExportError(f"torch {torch.__version__} cannot export {type(model).__name__} to ONNX: {reason}") from error
+        raise ExportError(
+            f"torch {torch.__version__} cannot export {type(model).__name__} to ONNX: {reason}"
+        ) from error
     assert program is not None
     return program.model_proto
 
@@ -99,10 +102,10 @@ def fold_weight_standardisation(model: nn.Module) -> int:
         plain = nn.Conv2d(
             module.in_channels,
             module.out_channels,
-            module.kernel_size,  # type: ignore[arg-type]
-            module.stride,  # type: ignore[arg-type]
-            module.padding,  # type: ignore[arg-type]
-            module.dilation,  # type: ignore[arg-type]
+            module.kernel_size,
+            module.stride,
+            module.padding,
+            module.dilation,
             module.groups,
             bias=module.bias is not None,
         )
@@ -111,12 +114,3 @@ def fold_weight_standardisation(model: nn.Module) -> int:
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, plain)
     return len(found)
-
-
-def weights_digest(model: nn.Module) -> str:
-    """Return the hex SHA-256 over the names, types, shapes and bytes of the tensors of `model`, in their order."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

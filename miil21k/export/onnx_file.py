@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from miil21k.errors import ExportError, UsageError
-from miil21k.export.network import network_to_onnx, weights_digest
+from miil21k.export.network import network_to_onnx
 from miil21k.export.onnx_model import ExportOptions, assemble, decoding_of
 from miil21k.export.proof import BOUNDS, prove
 from miil21k.files import replace_file
 from miil21k.zoo.exported import read_export_card
+from miil21k.zoo.integrity import tensors_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,8 +55,8 @@ def export_onnx(
 ) -> dict[str, Any]:
     """Export `loaded` to `output`, prove it, and return the report that lies beside it as `<output>.json`.
 
-    loaded: a torch network with its label space; it is put into evaluation mode and left as it is. licence: of its weights.
-    photos: image files to prove it on, beside the three that come with miil21k. say: told each step in one line.
+    loaded: a torch network with its label space; it is put into evaluation mode and left as it is. licence: of its
+    weights. photos: image files to prove it on, beside the three that come with miil21k. say: told each step.
     An existing file is replaced by a proved one or stays as it was. Raises ExportError when the network cannot be
     exported or misses a bound, UsageError for more weights than one file holds or an output of another name.
     """
@@ -67,12 +68,12 @@ def export_onnx(
     size = sum(tensor.nbytes for tensor in loaded.model.state_dict().values())
     if size > MOST_BYTES:
         raise UsageError(
-            f"'{loaded.name}' has {size / 1e9:.1f} GB of weights, and one ONNX file holds 2.1 GB: choose a smaller model."
+            f"'{loaded.name}' has {size / 1e9:.1f} GB of weights, and one ONNX file holds 2.1: choose a smaller model."
         )
     decoding = decoding_of(loaded, options)
     loaded.model.eval()
     say(f"exporting {loaded.name} ({size / 1e6:.0f} MB of weights)")
-    facts = {"licence": licence, "weights_sha256": weights_digest(loaded.model)}
+    facts = {"licence": licence, "weights_sha256": tensors_digest(loaded.model)}
     network = network_to_onnx(copy.deepcopy(loaded.model), loaded.preprocess.input_size)
     model = assemble(network, loaded, options, **facts)
     part = output.with_name(f".{output.name}.{os.getpid()}.part")

@@ -13,7 +13,6 @@ from miil21k.decode.path import decode_path, hedge
 from miil21k.decode.probabilities import probabilities
 from miil21k.decode.topk import topk_classes
 from miil21k.errors import ExportError
-from miil21k.export.decoding import HEDGE_INPUT
 from miil21k.export.images import CROP_INPUT
 from miil21k.export.network import PIXELS
 from miil21k.export.onnx_model import IMAGES, image_model
@@ -80,7 +79,9 @@ class Proof:
     def check(self, row: dict[str, Any], key: str, bound: float) -> None:
         """Note a failure when a measurement exceeds its bound."""
         if not row[key] <= bound:  # also for NaN
-            self.failures.append(f"{key} is {row[key]:.3g} on {row['images']} in a batch of {row['batch']}, over {bound:g}")
+            self.failures.append(
+                f"{key} is {row[key]:.3g} on {row['images']} in a batch of {row['batch']}, over {bound:g}"
+            )
 
     def worst(self) -> dict[str, float]:
         """Return the largest value of each measurement."""
@@ -151,9 +152,7 @@ def _photo(path: Path) -> Image.Image:
 
 
 class _Prover:
-    def __init__(
-        self, session: InferenceSession, model: nn.Module, preprocess: Preprocess, decoding: Decoding
-    ) -> None:
+    def __init__(self, session: InferenceSession, model: nn.Module, preprocess: Preprocess, decoding: Decoding) -> None:
         self.session = session
         self.inputs = {value.name for value in session.get_inputs()}
         self.inputs |= {value.name for value in session.get_overridable_initializers()}
@@ -269,7 +268,9 @@ def _apart(exact: Decoded, found: Decoded, tie: float, level: float) -> tuple[in
     return apart, tied
 
 
-def _rivals(probs: NDArray[np.float32], first: NDArray[np.int32], second: NDArray[np.int32]) -> list[tuple[float, float]]:
+def _rivals(
+    probs: NDArray[np.float32], first: NDArray[np.int32], second: NDArray[np.int32]
+) -> list[tuple[float, float]]:
     """Return the probabilities of the two nodes where two answers first part; none where they are the same."""
     at = np.flatnonzero(first != second)
     if not at.size:

@@ -35,13 +35,13 @@ class Groups:
 
 def groups_by_size(members: Sequence[NDArray[np.int64]], fill: int) -> Groups:
     """Return the groups in buckets of 1, 2, 3-4, 5-8, ... members; no group may be empty."""
-    sizes = np.array([group.size for group in members], np.int64)
-    widths = np.ceil(np.log2(np.maximum(sizes, 1))).astype(int)
+    sizes = [group.size for group in members]
+    widths = np.ceil(np.log2(sizes)).astype(int)
     tables, order = [], []
     for width in np.unique(widths):
         chosen = np.flatnonzero(widths == width)
         table = np.full((chosen.size, 2**width), fill, np.int32)
-        for row, group in enumerate(chosen):
+        for row, group in enumerate(chosen.tolist()):
             table[row, : sizes[group]] = members[group]
         tables.append(table)
         order.append(chosen)

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from miil21k.backends import OnnxBackend
 from miil21k.errors import DownloadError, MissingExtra, UsageError
 from miil21k.hierarchy.spaces import load_label_space
+from miil21k.zoo.exported import read_export_card
 from miil21k.zoo.manifest import find_weights
 
 if TYPE_CHECKING:
@@ -26,25 +28,33 @@ log = logging.getLogger("miil21k.predict")
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A network ready to run. notice: one sentence when another model than the preferred one answers, else None."""
+    """A network ready to run.
 
-    model: Any  # a torch nn.Module; this room imports no torch
+    notice: one sentence when another model than the preferred one answers, else None. weights_sha256: the digest of
+    its tensors where the file recorded it, as exports do.
+    """
+
+    model: Any  # a torch nn.Module, or the OnnxBackend of an export; this room imports no torch
     name: str
     space: LabelSpace
     head: HeadKind
     preprocess: Preprocess
     notice: str | None = None
+    weights_sha256: str | None = None
 
 
 def load(name: str | None, options: PredictOptions) -> Loaded:
     """Return the network that `name` and `options.checkpoint` stand for.
 
+    A name that ends in `.onnx` is the path of an export, and no torch is imported.
     A model that was named is loaded or an error is raised. Without a name, a checkpoint of `miil21k train` says
     itself what it is; without either, `tresnet_m_21k` is preferred, and `embedded` answers when that is neither
     cached nor reachable.
     """
     if name is None and options.checkpoint is not None:
         return _trained(Path(options.checkpoint), options)
+    if name is not None and name.endswith(".onnx"):
+        return _exported(Path(name), options)
     if name is not None:
         return _published(find_weights(name), options)
     try:
@@ -92,6 +102,24 @@ def _sized(weights: Weights, options: PredictOptions) -> dict[str, Any]:
         size = weights.preprocess.input_size[1]
         raise UsageError(f"'{weights.name}' has a fixed input of {size} x {size} pixels: leave img_size out.")
     return {}
+
+
+def _exported(path: Path, options: PredictOptions) -> Loaded:
+    if options.checkpoint is not None:
+        raise UsageError(f"'{path}' holds its weights: leave the checkpoint out, or export that one.")
+    card = read_export_card(path)
+    edge = card.preprocess.input_size[1]
+    if options.img_size not in (None, edge):
+        raise UsageError(f"'{path}' was exported for {edge} x {edge} pixels: leave img_size out.")
+    backend = OnnxBackend(
+        path,
+        card.space.num_classes,
+        normalises=card.form == "full",
+        device=options.device,
+        dtype=options.dtype,
+    )
+    preprocess = _preprocess(card.preprocess, options)
+    return Loaded(backend, card.model, card.space, card.head, preprocess, weights_sha256=card.weights_sha256)
 
 
 def _trained(path: Path, options: PredictOptions) -> Loaded:

@@ -90,8 +90,8 @@ def _from_metadata(metadata: dict[str, str], path: Path) -> ExportCard:
     space = parse_label_space(metadata["label_space_text"], f"the label space of {path.name}")
     if space.sha256 != metadata["label_space_sha256"]:
         raise LabelSpaceMismatch(
-            f"The label space in '{path}' is {space.sha256[:12]}, its digest says {metadata['label_space_sha256'][:12]}: "
-            "the file was changed after its export. Export the model again."
+            f"The label space in '{path}' is {space.sha256[:12]}, and its digest says "
+            f"{metadata['label_space_sha256'][:12]}: the file was changed after its export. Export the model again."
         )
     if metadata["head"] not in get_args(HeadKind):
         raise ValueError(f"head {metadata['head']}")
