@@ -44,10 +44,8 @@ def write_crop(graph: GraphWriter, images: str, preprocess: Preprocess) -> str:
     mode = _MODES[preprocess.interpolation]
     planes = graph.add("Transpose", images, perm=[0, 3, 1, 2])
     # exclude_outside: weights that fall outside the image are dropped and the rest rescaled, as Pillow does.
-    # cubic_coeff_a speaks for mode cubic alone.
-    resized = graph.add(
-        "Resize", planes, "", "", sizes, mode=mode, antialias=1, exclude_outside=1, cubic_coeff_a=_PILLOW_CUBIC
-    )
+    filters: dict[str, Any] = {"antialias": 1, "exclude_outside": 1, "cubic_coeff_a": _PILLOW_CUBIC}
+    resized = graph.add("Resize", planes, "", "", sizes, mode=mode, **filters)
     if not crops(preprocess):
         return resized
     wanted = graph.constant(size, np.int64)

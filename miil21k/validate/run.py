@@ -97,12 +97,8 @@ def _load(request: Request) -> Loaded:
         if request.checkpoint:
             raise UsageError("--model is a checkpoint already; leave --checkpoint out.")
         return load(None, PredictOptions(checkpoint=request.model))
-    options = PredictOptions(
-        checkpoint=request.checkpoint,
-        offline=request.offline,
-        device=request.device,
-        dtype=cast("Dtype", request.dtype),
-    )
+    dtype = cast("Dtype", request.dtype)
+    options = PredictOptions(request.checkpoint, offline=request.offline, device=request.device, dtype=dtype)
     return load(request.model, options)
 
 
