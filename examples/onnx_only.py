@@ -1,4 +1,4 @@
-"""Name what is in a picture with nothing but onnxruntime, Pillow and NumPy: python onnx_only.py model.onnx cat.jpg ..."""
+"""Name what is in pictures with onnxruntime, Pillow and NumPy alone: python onnx_only.py model.onnx cat.jpg ..."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -17,7 +17,9 @@ from miil21k.decode.restriction import restrict
 from miil21k.decode.topk import topk_classes
 from miil21k.export.decoding import Decoding
 from miil21k.hierarchy.spaces import load_label_space, removed_classes
-from miil21k.hierarchy.tree import Tree
+
+if TYPE_CHECKING:
+    from miil21k.hierarchy.tree import Tree
 
 RULES = ("coherent", "min", "sibling", "product")
 ROUNDING = 2e-6
@@ -120,7 +122,7 @@ def test_a_path_goes_through_a_withdrawn_class_and_leaves_it_out(zoo_tree: Tree)
     assert_decides_alike(fixed, logits, (0.5, 0.99))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(cases(), st.sampled_from(["leaf_softmax", "sigmoid"]), st.floats(0.05, 1))
 def test_any_forest_and_mask_is_walked_as_numpy_walks_it(case: Case, head: str, level: float) -> None:
     if len(case.logits):
@@ -128,7 +130,7 @@ def test_any_forest_and_mask_is_walked_as_numpy_walks_it(case: Case, head: str, 
         assert_decides_alike(fixed, case.logits, (level,), ties=True)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(cases(only_classes=True), st.sampled_from(RULES), st.floats(0.05, 1))
 def test_any_forest_of_levels_is_walked_as_numpy_walks_it(case: Case, rule: str, level: float) -> None:
     if len(case.logits):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from onnx import TensorProto, helper
@@ -11,6 +11,9 @@ from miil21k.errors import CheckpointError, LabelSpaceMismatch
 from miil21k.hierarchy.spaces import load_label_space
 from miil21k.zoo.exported import ExportCard, read_export_card, read_metadata
 from miil21k.zoo.schema import Preprocess
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def write(path: Path, metadata: dict[str, str], weights: int = 300) -> Path:
