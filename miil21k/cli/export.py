@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from miil21k.decode.logits import HEAD_KINDS
 from miil21k.decode.probabilities import DEFAULT_RULE, Rule
 from miil21k.errors import MissingExtra, UnknownModel, UsageError
 
@@ -33,6 +34,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="images to answers, or pixels to logits (%(default)s)",
     )
     add("--checkpoint", "--weights", metavar="FILE", help="export this file's weights")
+    add("--label-space", metavar="SPACE", help="what the classes of a checkpoint of your own are, a name or a file")
+    add("--head", choices=HEAD_KINDS, help="what the logits of a checkpoint of your own mean")
     add("--revision", help="branch, tag or commit of the Hub repository")
     add("--cache-dir", metavar="DIR", help="where checkpoints are kept (default: the Hub's cache)")
     add("--offline", action="store_true", default=None, help="never connect: cached files only")
@@ -59,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     from miil21k.calibrate.record import load_calibration
     from miil21k.export.onnx_file import export_onnx, photographs_in
     from miil21k.export.onnx_model import ExportOptions
+    from miil21k.hierarchy.spaces import load_label_space
     from miil21k.predict.loading import load
     from miil21k.predict.options import PredictOptions
 
@@ -71,8 +75,13 @@ def run(args: argparse.Namespace) -> int:
         calibration=load_calibration(args.calibration) if args.calibration else None,
     )
     photos = photographs_in(args.images) if args.images else []
-    names = ("checkpoint", "revision", "cache_dir", "offline", "img_size")
+    names = ("checkpoint", "label_space", "head", "revision", "cache_dir", "offline", "img_size")
     loaded = load(args.model, PredictOptions(**{name: getattr(args, name) for name in names}))
+    if args.label_space and load_label_space(args.label_space).sha256 != loaded.space.sha256:
+        raise UsageError(
+            f"The head of '{loaded.name}' is of '{loaded.space.name}', and so is its export: leave --label-space out, "
+            "and give it to miil21k-predict."
+        )
     report = export_onnx(
         loaded,
         args.output,

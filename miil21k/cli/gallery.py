@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from miil21k.data.images import load_image
 from miil21k.data.inputs import is_url
-from miil21k.errors import ImageError
+from miil21k.errors import ImageError, UsageError
 from miil21k.plots import draw_prediction, require_matplotlib
 
 if TYPE_CHECKING:
@@ -37,14 +37,18 @@ def picture_name(number: int, name: str) -> str:
 
 
 class Gallery:
-    """Draws predictions into a folder, which is created with the first picture.
+    """Draws predictions into a folder, which is created when it is missing.
 
     Predictions come in the order of the inputs that `watching` passed on.
-    Raises MissingExtra without matplotlib.
+    Raises MissingExtra without matplotlib, UsageError when the folder cannot be one.
     """
 
     def __init__(self, folder: Path, *, exif: bool, max_pixels: int) -> None:
         require_matplotlib()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"'{folder}' cannot be the folder of --save-plots: {error.strerror}.") from None
         self._folder = folder
         self._exif = exif
         self._max_pixels = max_pixels
@@ -73,5 +77,4 @@ class Gallery:
         except ImageError as error:  # it was readable when it was predicted
             log.warning("no picture: %s", error)
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
         draw_prediction(image, prediction, self._folder / picture_name(self._number, item.name))

@@ -92,3 +92,11 @@ def _run(name: str, words: list[str], prog: str) -> int:
         # The reader (head, less) went away: not our failure, and nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # What the verbs could not foresee: a full disk, a folder without the right to write.
+        where = f"'{error.filename}': " if error.filename is not None else ""
+        print(f"{prog}: {where}{error.strerror or error}.", file=sys.stderr)
+        return 1
+    except MemoryError:
+        print(f"{prog}: not enough memory; smaller images or a smaller --batch-size need less.", file=sys.stderr)
+        return 1

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from miil21k.writers.formats import FORMATS
 from miil21k.writers.labels import LABEL_TYPES
+from miil21k.zoo.schema import HeadKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,9 +58,20 @@ def _inputs(parser: argparse.ArgumentParser) -> None:
 
 def _model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
-    group.add_argument("-m", "--model", metavar="NAME", help="or an .onnx file (default: tresnet_m_21k, else embedded)")
+    group.add_argument(
+        "-m",
+        "--model",
+        metavar="NAME",
+        help="default: tresnet_m_21k, else embedded; an .onnx file of miil21k export; an architecture of timm with "
+        "--checkpoint and --label-space",
+    )
     group.add_argument("--checkpoint", "--weights", metavar="FILE", help="load this file into the model")
-    group.add_argument("--label-space", metavar="NAME", help="answer in this space, e.g. winter21 (exact from fall11)")
+    group.add_argument(
+        "--label-space", metavar="SPACE", help="answer in this space (winter21: exact from fall11), a name or a file"
+    )
+    group.add_argument(
+        "--head", choices=get_args(HeadKind), help="what an architecture's logits mean (default: leaf_softmax)"
+    )
     group.add_argument("--revision", help="branch, tag or commit of the Hub repository")
     group.add_argument("--cache-dir", metavar="DIR", help="where checkpoints are kept (default: the Hub's cache)")
     group.add_argument("--offline", action="store_true", default=None, help="no connection at all, URL inputs included")
@@ -85,7 +97,9 @@ def _answer(parser: argparse.ArgumentParser) -> None:
     )
     sureness.add_argument("--no-hedge", action="store_true", help="follow the path down to a leaf, sure or not")
     group.add_argument("--level", type=_whole(0), metavar="N", help="cut the path at depth N (0: roots)")
-    group.add_argument("--levels", action="store_true", help="add the published rule: one label per level, if p > 0.5")
+    group.add_argument(
+        "--levels", action="store_true", help="add one label per level, kept if p > 0.5 (published rule)"
+    )
     group.add_argument("--under", action="append", metavar="WNID", help="only classes at or below it, repeatable")
     group.add_argument("--classes", metavar="LIST", help="only these wnids: comma-separated, or a file of lines")
     group.add_argument("--exclude", metavar="LIST", help="all but these wnids and what lies below them")

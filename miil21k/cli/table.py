@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from miil21k.predict.prediction import Node, Prediction, Stop
 
-__all__ = ["Style", "Table", "cells", "fit", "stop_sentence"]
+__all__ = ["Style", "Table", "beginning", "cells", "fit", "stop_sentence"]
 
 BAR = 24  # cells of a bar of probability 1
 BOLD, DIM, GREEN, RED = "1", "2", "32", "31"
@@ -43,6 +43,15 @@ def fit(text: str, width: int) -> str:
             text = text[1:]
         text = f"…{text}"
     return text + " " * (width - cells(text))
+
+
+def beginning(text: str, width: int) -> str:
+    """Return `text` in exactly `width` cells: padded, or its end replaced by an ellipsis."""
+    if cells(text) > width:
+        while cells(text) >= width:
+            text = text[:-1]
+        text = f"{text}…"
+    return fit(text, width)
 
 
 def stop_sentence(stop: Stop, path: tuple[Node, ...]) -> str:
@@ -96,9 +105,11 @@ class Table:
         if label is None:
             return f"{name}     -  {self._style(self._unsure(prediction), DIM)}\n"
         room = self._width - self._name_width - 8
-        text = self._called(label) if self._label else " > ".join(node.name for node in prediction.path)
-        shown = fit(text, room).rstrip()
-        head, mark, tail = shown.rpartition(" > ")
+        if self._label:
+            head, mark, tail = "", "", beginning(self._called(label), room).rstrip()
+        else:
+            shown = fit(" > ".join(node.name for node in prediction.path), room).rstrip()
+            head, mark, tail = shown.rpartition(" > ")
         return f"{name}  {label.probability:.2f}  {self._style(head + mark, DIM)}{self._style(tail, BOLD)}\n"
 
     def _unsure(self, prediction: Prediction) -> str:
@@ -141,7 +152,7 @@ class Table:
         found = []
         for node, name in zip(nodes, names, strict=True):
             bar = _bar(node.probability)
-            shown = fit(name, width) if cells(name) <= width else fit(f"{name[: width - 1]}…", width)
+            shown = beginning(name, width)
             found.append(f"  {node.wnid:<10} {shown}  {node.probability:.3f}  {self._style(bar, GREEN)}")
         return found
 

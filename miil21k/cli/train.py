@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--workers and --checkpoint-every must be 0 or more, --log-every 1 or more.")
     from miil21k.train.job import Request
     from miil21k.train.launch import launch
+    from miil21k.zoo.cache import Cache
 
     request = Request(
         data=args.data,
@@ -84,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
         log_every=args.log_every,
         checkpoint_every=args.checkpoint_every,
+        shard_cache=Cache.at().root / "shards",
     )
     progress = _Progress(args.quiet)
     outcome = launch(request, progress, progress.say, resume=args.resume)

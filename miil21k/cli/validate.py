@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
 def request_of(args: argparse.Namespace) -> Any:
     """Return the request that the arguments make; `calibrate` shares it."""
     from miil21k.validate.run import Request
+    from miil21k.zoo.cache import Cache
 
     return Request(
         data=args.data,
@@ -87,6 +88,7 @@ def request_of(args: argparse.Namespace) -> Any:
         device=args.device,
         dtype=args.dtype,
         offline=args.offline,
+        shard_cache=Cache.at().root / "shards",
     )
 
 

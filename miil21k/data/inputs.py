@@ -87,8 +87,9 @@ def expand(names: Iterable[str], *, recursive: bool = False, offline: bool = Fal
 
     A name is a file, a folder (its files with an image extension, hidden ones left out; with `recursive` those of
     its subfolders too), a glob (`**` included), an http or https URL, `-` (one encoded image on standard input),
-    `@list.txt` or `@-` (one such name per line, UTF-8). A folder gives its entries in bytewise order of their
-    names, a subfolder at its own place among them; only the names of the folder at hand are held in memory.
+    `@list.txt` or `@-` (one such name per line, UTF-8; empty lines are skipped, and lines that begin with `# `
+    unless such a file exists). A folder gives its entries in bytewise order of their names, a subfolder at its own
+    place among them; only the names of the folder at hand are held in memory.
     A file or URL is not opened here. offline: a URL becomes an error row without any connection.
     """
     for name in names:
@@ -118,7 +119,8 @@ def _listed(path: str, recursive: bool, offline: bool) -> Iterator[ImageInput]:
         for number, line in enumerate(lines):
             text = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
             name = text.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
-            if name.strip():
+            comment = name.startswith("# ") and not os.path.lexists(name)
+            if name.strip() and not comment:
                 yield from _named(name, recursive, offline)
 
 

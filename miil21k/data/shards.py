@@ -7,6 +7,7 @@ the same as for folders; the shards must lie on a file system, not behind a pipe
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -56,7 +57,8 @@ def index_shard(path: Path, cache: Path | None = None) -> ShardIndex:
             stored.unlink(missing_ok=True)  # a damaged index is rebuilt
     index = _scan(path)
     if stored is not None:
-        _store(stored, index)
+        with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+            _store(stored, index)
     return index
 
 

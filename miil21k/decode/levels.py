@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from miil21k.hierarchy.tree import Tree
 
-__all__ = ["Deepest", "LevelOrder", "Levels", "decode_levels", "level_order"]
+__all__ = ["Deepest", "LevelOrder", "Levels", "decode_levels", "level_order", "levels_of_nodes"]
 
 Deepest = Literal["published", "keep"]
 BLOCK_VALUES = 1 << 18  # logits per block of rows: 1 MiB of float32 stays in the cache between passes
@@ -112,6 +112,32 @@ def decode_levels(
         best, prob = _decode_block(order, block, scale)
         nodes[rows, order.depths] = best
         probs[rows, order.depths] = prob
+    return Levels(nodes, probs, probs > threshold)
+
+
+def levels_of_nodes(
+    tree: Tree, node_prob: NDArray[np.float32], threshold: float = 0.5, *, removed: ArrayLike | None = None
+) -> Levels:
+    """Return, per level, the most probable node of that depth: what `decode_levels` is for one flat head.
+
+    A softmax over the logits of one depth means nothing for a head that was trained with one softmax over all
+    classes, or with sigmoids; P(node) does. node_prob: float32 [B, N] of `node_probabilities`.
+    removed: bool [C], classes that are never shown. Ties go to the lowest node index.
+    """
+    hidden = np.zeros(tree.num_nodes, bool)
+    if removed is not None:
+        hidden[: tree.num_classes] = np.asarray(removed, bool)
+    nodes = np.full((len(node_prob), tree.max_depth + 1), -1, np.int32)
+    probs = np.zeros(nodes.shape, np.float32)
+    rows = np.arange(len(node_prob))
+    for level in tree.levels:
+        shown = level.nodes[~hidden[level.nodes]]
+        if not shown.size:
+            continue
+        part = node_prob[:, shown]
+        best = part.argmax(axis=1)
+        probs[:, level.depth] = part[rows, best]
+        nodes[:, level.depth] = np.where(probs[:, level.depth] > 0, shown[best], -1)
     return Levels(nodes, probs, probs > threshold)
 
 

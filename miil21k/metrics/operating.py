@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -30,26 +31,39 @@ class Steps(NamedTuple):
     prob: NDArray[np.float64]
 
 
-def pareto_steps(tree: Tree, node_prob: NDArray[np.floating], info: NDArray[np.float64] | None = None) -> Steps:
+def pareto_steps(tree: Tree, node_prob: NDArray[np.floating]) -> Steps:
     """Return the ordered Pareto set of each row of `node_prob` [B, N].
 
     Nodes are taken in the order of falling probability (ties: more information first, then lower index) and kept when
-    they hold more information than all before. info: `information(tree)` when it is at hand.
+    they hold more information than all before. A node of probability 0 is no answer.
     """
-    info = information(tree) if info is None else info
-    columns = np.argsort(-info, kind="stable")
-    sorted_by = columns[np.argsort(-node_prob[:, columns], axis=1, kind="stable")]
-    gained = info[sorted_by]
-    before = np.maximum.accumulate(gained, axis=1)
-    before = np.concatenate([np.zeros((len(node_prob), 1)), before[:, :-1]], axis=1)
-    # A node of probability 0 is no answer; nodes that hold nothing cannot improve on the virtual root.
-    keep = (gained > before) & (np.take_along_axis(node_prob, sorted_by, axis=1) > 0)
-    keep = np.concatenate([np.ones((len(keep), 1), bool), keep], axis=1)
-    nodes = np.concatenate([np.full((len(keep), 1), -1, np.int64), sorted_by], axis=1)
-    row, place = np.nonzero(keep)
-    node = nodes[row, place]
+    # Few amounts of information occur (114 in winter21). A node is kept when it is the first of the best of its amount
+    # and better than all that hold more, so no row needs to be sorted.
+    columns, bounds = _by_information(tree)
+    values = node_prob[:, columns]
+    best = np.maximum.reduceat(values, bounds[:-1], axis=1)
+    ahead = np.maximum.accumulate(np.pad(best, ((0, 0), (1, 0))), axis=1)[:, :-1]
+    keep = best > ahead
+    nodes = np.full((len(node_prob), bounds.size), -1, np.int64)
+    for amount in np.flatnonzero(keep.any(0)):
+        rows = np.flatnonzero(keep[:, amount])
+        start, stop = bounds[amount], bounds[amount + 1]
+        nodes[rows, amount] = columns[start + values[rows, start:stop].argmax(1)]
+    keep = np.pad(keep, ((0, 0), (0, 1)), constant_values=True)
+    row, place = np.nonzero(keep[:, ::-1])
+    node = nodes[:, ::-1][row, place]
     prob = np.where(node >= 0, node_prob[row, node], 1.0).astype(np.float64)
     return Steps(row, node, np.minimum(prob, 1.0))
+
+
+@lru_cache(maxsize=32)
+def _by_information(tree: Tree) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the nodes that hold any information, the most informative first, and the bounds of equal amounts."""
+    info = information(tree)
+    columns = np.argsort(-info, kind="stable")
+    columns = columns[info[columns] > 0]
+    starts = np.flatnonzero(np.diff(info[columns], prepend=np.inf))
+    return columns, np.append(starts, columns.size)
 
 
 class Curve(NamedTuple):
@@ -97,7 +111,7 @@ class OperatingCurve(Sums):
     def update(self, node_prob: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
         """Add a batch: P(node) [B, N] finite, labels int [B]."""
         labels = check_batch(node_prob, labels, self.tree.num_nodes)
-        steps = pareto_steps(self.tree, node_prob, self._info)
+        steps = pareto_steps(self.tree, node_prob)
         values = self._measure(steps, labels[steps.row])
         first = np.diff(steps.row, prepend=-1) > 0
         change = np.diff(values, axis=1, prepend=0.0)

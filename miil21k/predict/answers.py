@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 
 from miil21k.calibrate.record import load_calibration
-from miil21k.decode.levels import decode_levels
+from miil21k.decode.levels import decode_levels, levels_of_nodes
 from miil21k.decode.path import decode_path, hedge
 from miil21k.decode.probabilities import probabilities
 from miil21k.decode.restriction import restrict, viable
 from miil21k.decode.topk import topk_classes
+from miil21k.hierarchy.search import find_one
 from miil21k.hierarchy.spaces import projection, removed_classes
 from miil21k.predict.prediction import LevelLabel, Node, Stop
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from miil21k.calibrate.record import Calibration
@@ -44,7 +47,7 @@ class Answerer:
 
     own: the space of the head's logits. space: the space of the answer, a subset of its classes or the same.
     Raises LabelSpaceMismatch when the head lacks a class of `space`, UnknownClass and UsageError for a restriction
-    that names unknown nodes or leaves no class.
+    that names unknown or ambiguous nodes or leaves no class.
     """
 
     def __init__(self, own: LabelSpace, space: LabelSpace, head: HeadKind, options: PredictOptions) -> None:
@@ -57,7 +60,11 @@ class Answerer:
         if self._hidden is not None:
             self.removed_labels = "masked"
         self._allowed = restrict(
-            tree, under=options.under, classes=options.classes, exclude=options.exclude, removed=self._hidden
+            tree,
+            under=_wnids(space, [options.under] if isinstance(options.under, str) else options.under),
+            classes=_wnids(space, options.classes),
+            exclude=_wnids(space, options.exclude),
+            removed=self._hidden,
         )
         self._temperature = None if options.temperature is None else np.asarray(options.temperature)
         self._rule, self._level = options.rule, options.hedge
@@ -89,7 +96,7 @@ class Answerer:
         top = topk_classes(found.classes, options.topk)
         levels: list[tuple[LevelLabel, ...] | None] = [None] * len(logits)
         if options.levels:
-            levels = self._levels(logits, self._temperature)
+            levels = self._levels(logits, found.nodes)
         return [
             Answer(self._chain(paths, row, length), stop, self._best(top, row), levels[row])
             for row, (length, stop) in enumerate(stops)
@@ -139,12 +146,21 @@ class Answerer:
         found = (self._node(*pair) for pair in pairs if pair[1] >= self.options.threshold)
         return tuple(node for node in found if node)
 
-    def _levels(
-        self, logits: NDArray[np.float32], temperature: NDArray[np.float64] | None
-    ) -> list[tuple[LevelLabel, ...] | None]:
-        decoded = decode_levels(self.space.tree, logits, allowed=self._allowed, temperature=temperature)
+    def _levels(self, logits: NDArray[np.float32], nodes: NDArray[np.float32]) -> list[tuple[LevelLabel, ...] | None]:
+        if self.head == "level_softmax":
+            decoded = decode_levels(self.space.tree, logits, allowed=self._allowed, temperature=self._temperature)
+        else:
+            decoded = levels_of_nodes(self.space.tree, nodes, removed=self._hidden)
         rows: list[tuple[LevelLabel, ...] | None] = []
-        for nodes, probs, kept in zip(decoded.nodes, decoded.probs, decoded.kept, strict=True):
-            labels = ((depth, self._node(node, probs[depth]), kept[depth]) for depth, node in enumerate(nodes.tolist()))
+        for best, probs, kept in zip(decoded.nodes, decoded.probs, decoded.kept, strict=True):
+            labels = ((depth, self._node(node, probs[depth]), kept[depth]) for depth, node in enumerate(best.tolist()))
             rows.append(tuple(LevelLabel(depth, node, bool(keep)) for depth, node, keep in labels if node))
         return rows
+
+
+def _wnids(space: LabelSpace, keys: Sequence[str] | None) -> list[str] | None:
+    """Return the wnids that `keys` stand for: wnids, or names that only one node of `space` has."""
+    if keys is None:
+        return None
+    known = space.tree.index_of
+    return [key if key in known else space.tree.wnids[find_one(space, key)] for key in keys]

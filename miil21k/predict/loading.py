@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miil21k.backends import OnnxBackend
-from miil21k.errors import DownloadError, MissingExtra, UsageError
+from miil21k.errors import DownloadError, LabelSpaceMismatch, MissingExtra, UnknownModel, UsageError
 from miil21k.hierarchy.spaces import load_label_space
 from miil21k.zoo.exported import read_export_card
 from miil21k.zoo.manifest import find_weights
@@ -46,6 +45,7 @@ class Loaded:
 def load(name: str | None, options: PredictOptions) -> Loaded:
     """Return the network that `name` and `options.checkpoint` stand for.
 
+<<<<<<< HEAD
     A name that ends in `.onnx` is the path of an export, and no torch is imported.
     A model that was named is loaded or an error is raised. Without a name, a checkpoint of `miil21k train` says
     itself what it is; without either, `tresnet_m_21k` is preferred, and `embedded` answers when that is neither
@@ -55,8 +55,19 @@ def load(name: str | None, options: PredictOptions) -> Loaded:
         return _trained(Path(options.checkpoint), options)
     if name is not None and name.endswith(".onnx"):
         return _exported(Path(name), options)
+=======
+    A model that was named is loaded or an error is raised. The name may also be any architecture of timm when a
+    checkpoint and its label space are given; its logits then mean `options.head`, `leaf_softmax` unless told
+    otherwise. Without a name, a checkpoint of `miil21k train` says itself what it is; without either,
+    `tresnet_m_21k` is preferred, and `embedded` answers when that is neither cached nor reachable.
+    """
+>>>>>>> main
     if name is not None:
-        return _published(find_weights(name), options)
+        return _named(name, options)
+    if options.head is not None:
+        raise UsageError("The option head is for a checkpoint of your own: name its architecture as the model.")
+    if options.checkpoint is not None:
+        return _trained(Path(options.checkpoint), options)
     try:
         return _published(find_weights(DEFAULT_MODEL), options)
     except DownloadError as error:
@@ -70,14 +81,31 @@ def load(name: str | None, options: PredictOptions) -> Loaded:
         return replace(loaded, notice=notice)
 
 
+def _named(name: str, options: PredictOptions) -> Loaded:
+    if name.endswith(".onnx"):
+        return _exported(Path(name), options)
+    try:
+        weights = find_weights(name)
+    except UnknownModel:
+        if options.checkpoint is None:
+            raise
+        return _own(name, options)
+    if options.head is not None:
+        raise UsageError(f"The head of '{weights.name}' is known ({weights.head}): leave the option head out.")
+    return _published(weights, options)
+
+
 def _published(weights: Weights, options: PredictOptions) -> Loaded:
-    if weights.label_space is None:
+    named = weights.label_space or options.label_space
+    if named is None:
         spaces = " or ".join(candidate.label_space for candidate in weights.candidates)
         raise UsageError(
-            f"The label space of '{weights.name}' was never published (it may be {spaces}): it cannot be decoded."
+            f"The label space of '{weights.name}' was never published (it may be {spaces}): "
+            "say with label_space which one its classes are."
         )
+    space = load_label_space(named)
     preprocess = _preprocess(weights.preprocess, options)  # refused before anything is downloaded
-    sized = _sized(weights, options)
+    sized = _sized(weights.arch, weights.preprocess, options)
     from miil21k.zoo.registry import create_model
 
     model = create_model(
@@ -89,24 +117,47 @@ def _published(weights: Weights, options: PredictOptions) -> Loaded:
         offline=options.offline,
         **sized,
     )
-    return Loaded(model, weights.name, load_label_space(weights.label_space), weights.head, preprocess)
+    _require_classes(model, space, weights.name)
+    return Loaded(model, weights.name, space, weights.head, preprocess)
 
 
-def _sized(weights: Weights, options: PredictOptions) -> dict[str, Any]:
+def _own(arch: str, options: PredictOptions) -> Loaded:
+    """Return a bare architecture filled with the user's file, preprocessed as timm does for that architecture."""
+    from miil21k.zoo.registry import create_model
+    from miil21k.zoo.timm_names import own_preprocess
+
+    standard = own_preprocess(arch)
+    if options.label_space is None:
+        raise UsageError(f"'{arch}' is an architecture: say with label_space what the classes of the checkpoint are.")
+    space = load_label_space(options.label_space)
+    preprocess = _preprocess(standard, options)
+    model = create_model(arch, checkpoint=options.checkpoint, **_sized(arch, standard, options))
+    _require_classes(model, space, str(options.checkpoint))
+    return Loaded(model, arch, space, options.head or "leaf_softmax", preprocess)
+
+
+def _require_classes(model: Any, space: LabelSpace, name: str) -> None:
+    if model.num_classes != space.num_classes:
+        raise LabelSpaceMismatch(
+            f"The head of {name} has {model.num_classes} classes, the label space '{space.name}' {space.num_classes}."
+        )
+
+
+def _sized(arch: str, own: Preprocess, options: PredictOptions) -> dict[str, Any]:
     """Return what the architecture must be told about another input size; convolutional networks take any."""
-    if options.img_size in (None, weights.preprocess.input_size[1]):
+    size = own.input_size[1]
+    if options.img_size in (None, size):
         return {}
-    if weights.arch.startswith("vit_"):
+    if arch.startswith("vit_"):
         return {"dynamic_img_size": True}  # resamples the position embedding in every forward pass
-    if weights.arch.startswith(("mixer_", "levit_")):
-        size = weights.preprocess.input_size[1]
-        raise UsageError(f"'{weights.name}' has a fixed input of {size} x {size} pixels: leave img_size out.")
+    if arch.startswith(("mixer_", "levit_")):
+        raise UsageError(f"'{arch}' has a fixed input of {size} x {size} pixels: leave img_size out.")
     return {}
 
 
 def _exported(path: Path, options: PredictOptions) -> Loaded:
-    if options.checkpoint is not None:
-        raise UsageError(f"'{path}' holds its weights: leave the checkpoint out, or export that one.")
+    if options.checkpoint is not None or options.head is not None:
+        raise UsageError(f"'{path}' holds its weights and says what its head is: leave checkpoint and head out.")
     card = read_export_card(path)
     edge = card.preprocess.input_size[1]
     if options.img_size not in (None, edge):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from miil21k.data.images import MAX_PIXELS
+from miil21k.decode.logits import HEAD_KINDS
 from miil21k.decode.probabilities import DEFAULT_RULE
 from miil21k.errors import UsageError
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from miil21k.decode.logits import HeadKind
     from miil21k.decode.probabilities import Rule
 
 __all__ = ["Dtype", "PredictOptions", "changed"]
@@ -27,9 +29,11 @@ class PredictOptions:
     """Every option of a `Predictor`.
 
     Model: checkpoint is a local file to load instead of the published one. label_space: the space to answer in;
-    None means the head's own, and `winter21` is an exact selection from a fall11 head. revision: a branch, tag or
-    commit of the Hub repository. cache_dir: where checkpoints are kept, None for the Hub's own cache.
-    offline: never touch the network; None asks `HF_HUB_OFFLINE`.
+    None means the head's own, and `winter21` is an exact selection from a fall11 head. Where the head's own space is
+    unknown (an architecture with a checkpoint, weights that came without one) it says which that is. head: what the
+    logits of an architecture's checkpoint mean, None for `leaf_softmax`. revision: a branch, tag or commit of the
+    Hub repository. cache_dir: where checkpoints are kept, None for the Hub's own cache. offline: never touch the
+    network; None asks `HF_HUB_OFFLINE`.
 
     Run: device `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; dtype `fp32`, `fp16` or `bf16`. batch_size: images per
     forward pass. workers: threads that each read, decode and run batches; 0 does all in the calling thread.
@@ -50,6 +54,7 @@ class PredictOptions:
 
     checkpoint: str | Path | None = None
     label_space: str | None = None
+    head: HeadKind | None = None
     revision: str | None = None
     cache_dir: str | Path | None = None
     offline: bool | None = None
@@ -92,6 +97,8 @@ class PredictOptions:
             raise UsageError("A calibration brings its own temperatures: leave temperature out.")
         if not 0 <= self.threshold <= 1:
             raise UsageError(f"threshold lies between 0 and 1, not {self.threshold}.")
+        if self.head not in (None, *HEAD_KINDS):
+            raise UsageError(f"head must be {', '.join(HEAD_KINDS)} or None, not '{self.head}'.")
         if self.dtype not in ("fp32", "fp16", "bf16"):
             raise UsageError(f"dtype must be fp32, fp16 or bf16, not '{self.dtype}'.")
 

@@ -231,6 +231,8 @@ class _Run:
     def _evaluate(self) -> _Evaluated:
         model, ema = self.trained.model, self.trained.ema
         averaged = ema.module if ema is not None else None
+        for module in filter(None, (model, averaged)):
+            self.job.processes.share_buffers(module)
         if self.job.evaluate is None:
             return _Evaluated({}, math.nan, averaged or model)
         metrics = dict(self.job.evaluate(model.eval()))

@@ -75,8 +75,8 @@ def multi_label_bce(logits: torch.Tensor, labels: torch.Tensor, ancestors: torch
     """
     z = _real(logits)
     positive = _positives(labels, ancestors)
-    # softplus(z) is the loss of a negative, softplus(z) - z that of a positive: no dense target is built
-    return (F.softplus(z).sum() - _once(z.gather(1, positive), positive).sum()) / z.shape[0]
+    # -log(1 - p) is the loss of a negative, and z less of it that of a positive: no dense target is built
+    return (-F.logsigmoid(-z).sum() - _once(z.gather(1, positive), positive).sum()) / z.shape[0]
 
 
 def asymmetric(
@@ -108,7 +108,7 @@ def asymmetric(
 
 def _negative(z: torch.Tensor, gamma: float, margin: float) -> torch.Tensor:
     if not margin:
-        return torch.sigmoid(z) ** gamma * F.softplus(z)
+        return -(torch.sigmoid(z) ** gamma) * F.logsigmoid(-z)
     shifted = (torch.sigmoid(z) - margin).clamp(min=0)
     return -(shifted**gamma) * torch.log1p(-shifted)
 

@@ -18,6 +18,8 @@ from miil21k.backends import choose_device
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from torch import nn
+
 T = TypeVar("T")
 
 __all__ = ["Processes", "join_processes", "leave_processes", "pick_device"]
@@ -52,6 +54,12 @@ class Processes:
         found: list[Any] = [None] * self.world
         dist.all_gather_object(found, value, group=self.cpu_group)
         return found
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give every process the buffers that the main process has (running statistics differ between processes)."""
+        if self.world > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0)
 
     def first(self, work: Callable[[], T]) -> T:
         """Return work(), done by the main process before the others, so that they find what it downloaded."""

@@ -116,13 +116,25 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "repeats"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("hflip", "random_erase", "mixup_prob", "mixup_switch", "dropout", "drop_path", "cutout"):
+        for name in (
+            "hflip",
+            "random_erase",
+            "mixup_prob",
+            "mixup_switch",
+            "dropout",
+            "drop_path",
+            "cutout",
+            "pct_start",
+        ):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
         for name in ("label_smoothing", "ema_decay"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
         for name in ("weight_decay", "clip_grad", "mixup", "cutmix", "min_lr", "kd_weight", "image_size", "seed"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        _require(self.lr > 0, "lr", self.lr, "above 0")
+        for name in ("warmup_epochs", "cooldown_epochs", "color_jitter", "eval_crop_pct", "max_level_weight"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in ("lr", "div_factor", "final_div_factor"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         _require(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "in (0, 1]")
         for field, options in _literals().items():
             _require(getattr(self, field) in options, field, repr(getattr(self, field)), f"one of {', '.join(options)}")

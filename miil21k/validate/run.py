@@ -97,8 +97,13 @@ def _load(request: Request) -> Loaded:
         if request.checkpoint:
             raise UsageError("--model is a checkpoint already; leave --checkpoint out.")
         return load(None, PredictOptions(checkpoint=request.model))
-    dtype = cast("Dtype", request.dtype)
-    options = PredictOptions(request.checkpoint, offline=request.offline, device=request.device, dtype=dtype)
+    options = PredictOptions(
+        checkpoint=request.checkpoint,
+        label_space=request.label_space,
+        offline=request.offline,
+        device=request.device,
+        dtype=cast("Dtype", request.dtype),
+    )
     return load(request.model, options)
 
 
@@ -145,9 +150,9 @@ def _reading(head: HeadKind, view: View, hedge: float, calibration: Calibration 
 def _report(
     request: Request, prepared: Prepared, inference: Inference, card: Scorecard, notes: list[str]
 ) -> dict[str, Any]:
-    loaded, view, reading = prepared.loaded, card.view, card.reading
+    view, reading = card.view, card.reading
     backend = inference.backend
-    head, space = loaded.space, view.space
+    space = view.space
     return {
         "metrics": card.metrics(),
         "images": {
@@ -157,14 +162,7 @@ def _report(
             "classes_skipped": list(view.images.skipped),
             "unreadable": [item._asdict() for item in inference.unreadable],
         },
-        "model": {
-            "name": loaded.name,
-            "tensors_sha256": prepared.weights,
-            "head": loaded.head,
-            "label_space": head.name,
-            "label_space_sha256": head.sha256,
-            "preprocess": to_json(loaded.preprocess),
-        },
+        "model": _model(prepared),
         "view": {
             "name": view.name,
             "label_space": space.name,
@@ -185,4 +183,16 @@ def _report(
         },
         "notes": notes,
         "versions": installed_versions(),
+    }
+
+
+def _model(prepared: Prepared) -> dict[str, Any]:
+    loaded = prepared.loaded
+    return {
+        "name": loaded.name,
+        "tensors_sha256": prepared.weights,
+        "head": loaded.head,
+        "label_space": loaded.space.name,
+        "label_space_sha256": loaded.space.sha256,
+        "preprocess": to_json(loaded.preprocess),
     }

@@ -59,9 +59,10 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         tensors = load_file(path)
         with safe_open(path, "pt") as file:
             order = json.loads((file.metadata() or {}).get("tensor_order", "[]"))
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise _damaged(path, error) from None
-    if sorted(order) == sorted(tensors):
+    named = isinstance(order, list) and all(isinstance(name, str) for name in order)
+    if named and sorted(order) == sorted(tensors):
         return {name: tensors[name] for name in order}
     return tensors
 
@@ -86,7 +87,7 @@ def _read_numpy(path: Path) -> dict[str, Tensor]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except (ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, OSError, MemoryError, zipfile.BadZipFile) as error:
         raise _damaged(path, error) from None
 
 
@@ -116,10 +117,13 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not content:
         raise CheckpointError(f"{path} holds no state dict: expected named tensors, found {type(content).__name__}.")
     for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor) or value.layout != torch.strided:
             raise CheckpointError(
-                f"{path} holds no state dict: '{name}' is of type {type(value).__name__}, not a tensor."
+                f"{path} holds no state dict: '{name}' is of type {type(value).__name__}, not a dense tensor."
             )
+        stored = value.untyped_storage().nbytes()
+        if value.nbytes > _MAX_EXPANSION * stored:  # a view may repeat the same few bytes without end
+            raise CheckpointError(f"{path} is refused: '{name}' claims {value.nbytes} bytes and holds {stored}.")
     prefix = "module." if all(name.startswith("module.") for name in content) else ""
     return {name.removeprefix(prefix): tensor for name, tensor in content.items()}
 
@@ -133,7 +137,7 @@ def fit(model: nn.Module, state_dict: Mapping[str, Tensor], name: str) -> None:
     """Put the tensors into the model, by assignment; parameters keep the model's dtype and requires_grad.
 
     name: what the model is called in messages. Batch counters, which some layouts do not hold, may be missing.
-    Raises CheckpointMismatch that lists every kind of missing, unexpected and mis-shaped tensor.
+    Raises CheckpointMismatch that lists missing, unexpected and mis-shaped tensors, and numbers that are no floats.
     """
     own = model.state_dict()
     missing = sorted(k for k in own.keys() - state_dict.keys() if not k.endswith("num_batches_tracked"))
@@ -143,11 +147,13 @@ def fit(model: nn.Module, state_dict: Mapping[str, Tensor], name: str) -> None:
         for k in sorted(own.keys() & state_dict.keys())
         if own[k].shape != state_dict[k].shape
     ]
-    problems = [
-        _listed(kind, names)
-        for kind, names in (("missing", missing), ("unexpected", unexpected), ("mis-shaped", misshaped))
-        if names
+    no_float = [
+        f"{k} {state_dict[k].dtype}"
+        for k in sorted(own.keys() & state_dict.keys())
+        if own[k].is_floating_point() and not state_dict[k].is_floating_point()
     ]
+    found = {"missing": missing, "unexpected": unexpected, "mis-shaped": misshaped, "not floating-point": no_float}
+    problems = [_listed(kind, names) for kind, names in found.items() if names]
     if problems:
         raise CheckpointMismatch(f"The checkpoint does not fit {name}: {'; '.join(problems)}.")
     cast = {k: t.to(own[k].dtype).contiguous() if t.is_floating_point() else t for k, t in state_dict.items()}

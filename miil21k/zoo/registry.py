@@ -11,7 +11,7 @@ from timm.models import adapt_input_conv
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from miil21k.errors import CheckpointMismatch, UsageError
+from miil21k.errors import CheckpointMismatch, UnknownModel, UsageError
 from miil21k.zoo.adapters import LAYOUTS, adapt
 from miil21k.zoo.checkpoint import fit, read_state_dict
 from miil21k.zoo.manifest import find_weights, list_models, load_manifest
@@ -53,30 +53,35 @@ def create_model(  # noqa: PLR0913 - the options of torch.hub and timm, one keyw
 
     The model carries `weights` (its manifest row, or None) and `label_space` (None once the head is replaced),
     and its `pretrained_cfg` holds the row's default preprocessing.
-    Raises UnknownModel, UsageError (a class count is needed; the architecture was never published),
+    Raises UnknownModel, UsageError (a class count is needed; the architecture was never published; no such device),
     CheckpointError and CheckpointMismatch, DownloadError and ChecksumMismatch.
     """
-    plan = _Plan(name, num_classes, in_chans, arch_kwargs)
+    plan, target = _Plan(name, num_classes, in_chans, arch_kwargs), (_device(device), _dtype(dtype))
     if checkpoint is not None:
         model = plan.from_tensors(read_state_dict(Path(checkpoint)), str(checkpoint))
     elif pretrained:
         from miil21k.zoo.conversion import fetch_safetensors
 
-        weights = find_weights(name)
+        weights = plan.published()
         cache = None if cache_dir is None else Path(cache_dir)
         path = fetch_safetensors(weights, revision=revision, cache_dir=cache, offline=offline)
         model = plan.from_tensors(read_state_dict(path), str(path))
     else:
         model = plan.fresh()
-    return model.to(device=device, dtype=_dtype(dtype))
+    return model.to(*target)
 
 
 class _Plan:
     """How to build one model: the row, the head that is wanted, and what timm is told."""
 
     def __init__(self, name: str, num_classes: int | None, in_chans: int, arch_kwargs: dict[str, Any]) -> None:
-        if (num_classes or 0) < 0 or in_chans < 1:
-            raise UsageError(f"num_classes must be 0 or more and in_chans 1 or more, not {num_classes} and {in_chans}.")
+        counts = (0 if num_classes is None else num_classes, in_chans)
+        whole = all(isinstance(n, int) and not isinstance(n, bool) for n in counts)
+        if not isinstance(name, str) or not whole or counts[0] < 0 or counts[1] < 1:
+            raise UsageError(
+                "The name must be text, num_classes a whole number from 0 and in_chans one from 1, "
+                f"not {name!r}, {num_classes!r} and {in_chans!r}."
+            )
         ours = any(name in (w.name, *w.aliases) for w in load_manifest().models)
         bare = not ours and "." not in name and timm.is_model(name)
         self.weights = None if bare else find_weights(name)
@@ -92,6 +97,15 @@ class _Plan:
             raise UsageError(
                 f"{self.weights.name} cannot be built: the configuration of {self.arch} was never published."
             )
+
+    def published(self) -> Weights:
+        """Return the row to download. Raises UnknownModel for a bare architecture, which names none."""
+        if self.weights is None and all(w.arch != self.name for w in load_manifest().models):
+            raise UnknownModel(
+                f"'{self.name}' is an architecture of timm of which the zoo has no weights: pass checkpoint=FILE, "
+                "or take timm's own weights with timm.create_model."
+            )
+        return find_weights(self.name)
 
     def fresh(self) -> nn.Module:
         """Return the model with random parameters."""
@@ -120,7 +134,7 @@ class _Plan:
         layouts = LAYOUTS if self.weights is None else self.weights.layouts
         state = adapt(raw, layouts, {key: tensor.shape for key, tensor in model.state_dict().items()})
         heads = [f"{head}.weight" for head in _classifiers(model)]
-        rows = next((state[head].shape[0] for head in heads if head in state), 0)
+        rows = next((state[head].shape[0] for head in heads if head in state and state[head].ndim), 0)
         wanted = self._wanted_classes(rows, source)
         if rows != expected:
             with _SkipParameterInit():
@@ -233,9 +247,21 @@ def _classifiers(model: nn.Module) -> tuple[str, ...]:
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if dtype is not None and not isinstance(found, torch.dtype):
-        raise UsageError(f"'{dtype}' is no dtype of torch. Examples: float32, bfloat16, float16.")
+    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if dtype is not None and not (isinstance(found, torch.dtype) and found.is_floating_point):
+        raise UsageError(f"'{dtype}' is no floating-point dtype of torch. Examples: float32, bfloat16, float16.")
+    return found
+
+
+def _device(device: torch.device | str | None) -> torch.device | None:
+    """Return the device. Raises UsageError for one that torch does not know or this machine lacks."""
+    if device is None:
+        return None
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:  # torch raises all of them
+        raise UsageError(f"The device '{device}' cannot be used: {str(error).strip().partition('. ')[0]}.") from None
     return found
 
 

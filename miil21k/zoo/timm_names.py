@@ -12,20 +12,22 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from timm.data import resolve_data_config
 from timm.models import PretrainedCfg, get_pretrained_cfg, is_model, register_model
 from timm.models import _registry as timm_registry
 
 import miil21k.models.ofa  # noqa: F401 - registers the architecture
-from miil21k.zoo.manifest import load_manifest
+from miil21k.errors import UnknownModel
+from miil21k.zoo.manifest import Preprocess, load_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import nn
 
-    from miil21k.zoo.manifest import Preprocess, Weights
+    from miil21k.zoo.manifest import Weights
 
-__all__ = ["timm_cfg"]
+__all__ = ["own_preprocess", "timm_cfg"]
 
 default_cfgs: dict[str, dict[str, Any]] = {}  # where timm's decorator looks for the configuration of a name
 
@@ -55,6 +57,23 @@ def timm_cfg(weights: Weights, preprocess: Preprocess | None = None) -> Pretrain
         std=chosen.std,
         num_classes=weights.num_classes or weights.candidates[0].num_classes,
         license=weights.licence,
+    )
+
+
+def own_preprocess(arch: str) -> Preprocess:
+    """Return how timm preprocesses for an architecture by default. Raises UnknownModel for one it does not know."""
+    if not is_model(arch):
+        raise UnknownModel(f"'{arch}' is neither a weight of the zoo (miil21k models) nor an architecture of timm.")
+    cfg = get_pretrained_cfg(arch) or PretrainedCfg()
+    found = resolve_data_config(pretrained_cfg=cfg.to_dict())
+    return Preprocess(
+        input_size=found["input_size"],
+        interpolation="bilinear" if found["interpolation"] == "bilinear" else "bicubic",
+        crop_pct=found["crop_pct"],
+        crop_mode="squash" if found["crop_mode"] == "squash" else "center",
+        mean=found["mean"],
+        std=found["std"],
+        source=f"timm's default for {arch}",
     )
 
 

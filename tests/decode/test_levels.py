@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from forests import Case, cases
 from hypothesis import given
-from reference import published_levels
+from reference import at_depth, published_levels
 
-from miil21k.decode.levels import BLOCK_VALUES, decode_levels, level_order
+from miil21k.decode.levels import BLOCK_VALUES, decode_levels, level_order, levels_of_nodes
+from miil21k.decode.probabilities import node_probabilities
 from miil21k.errors import LogitsError, UsageError
 from miil21k.hierarchy.tree import Tree
 
@@ -122,3 +123,22 @@ def test_nonsense_is_refused() -> None:
         decode_levels(TREE, np.full((1, 7), np.nan))
     with pytest.raises(UsageError, match="deepest must be"):
         decode_levels(TREE, np.zeros((1, 7)), deepest="miil")
+
+
+@given(cases())
+def test_a_flat_head_answers_each_level_with_its_most_probable_node(case: Case) -> None:
+    nodes = node_probabilities(case.tree, case.logits, "leaf_softmax", allowed=case.allowed)
+    found = levels_of_nodes(case.tree, nodes)
+    for row, probs in enumerate(nodes.tolist()):
+        for depth in range(case.tree.max_depth + 1):
+            best = max(at_depth(case.tree, depth), key=lambda node: (probs[node], -node))
+            assert found.nodes[row, depth] == (best if probs[best] > 0 else -1)
+            assert found.probs[row, depth] == np.float32(probs[best])
+            assert found.kept[row, depth] == (probs[best] > 0.5)
+
+
+def test_a_removed_class_is_no_answer_of_its_level() -> None:
+    nodes = np.zeros((1, 7), np.float32)
+    nodes[0, [ANIMAL, DOG, CAT]] = 0.9, 0.6, 0.3
+    removed = np.arange(7) == DOG
+    assert levels_of_nodes(TREE, nodes, removed=removed).nodes.tolist() == [[ANIMAL, CAT, -1]]

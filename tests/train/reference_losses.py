@@ -69,5 +69,6 @@ def binary(
                 total -= (1 - p) ** gamma_pos * math.log(p)
             else:
                 q = max(p - margin, 0.0)
-                total -= q**gamma_neg * math.log(1 - q)
+                rest = 1 - q if margin else 1 / (1 + math.exp(z))  # 1 - q would lose digits as q nears 1
+                total -= q**gamma_neg * math.log(rest)
     return total / len(labels)

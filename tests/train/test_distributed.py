@@ -80,13 +80,41 @@ def test_validation_counts_every_image_once(two_runs: tuple[Path, Path]) -> None
     for a, b in zip(one, two, strict=True):
         assert b["val_own_level_top1"] == a["val_own_level_top1"]
         assert b["val_semantic_top1"] == a["val_semantic_top1"]
-        assert (b["val_own_level_top1"] * 27) % 1 == pytest.approx(0, abs=1e-9)  # a share of 27 images, none of them padding
+        assert (b["val_own_level_top1"] * 27) % 1 == pytest.approx(0, abs=1e-9)
 
 
 def test_the_weights_agree(two_runs: tuple[Path, Path]) -> None:
     one, two = (load_file(folder / "last.safetensors") for folder in two_runs)
     for name, tensor in one.items():
         np.testing.assert_allclose(two[name].numpy(), tensor.numpy(), atol=2e-5, err_msg=name)
+
+
+TALK = """
+import json, sys
+import torch
+from miil21k.train.processes import join_processes, leave_processes
+processes = join_processes(torch.device("cpu"))
+norm = torch.nn.BatchNorm1d(2)
+norm.running_mean.fill_(processes.rank + 7)  # the statistics of the last batch differ between processes
+processes.share_buffers(norm)
+means = processes.gather(norm.running_mean.tolist())
+sums = processes.sum([processes.rank, 2.5])
+order = []
+processes.first(lambda: order.append(processes.rank))
+if processes.is_main:
+    print(json.dumps([means, sums, order]))
+leave_processes()
+"""
+
+
+def test_processes_share_buffers_sums_and_values(tmp_path: Path) -> None:
+    (tmp_path / "talk.py").write_text(TALK)
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*start, str(tmp_path / "talk.py")], env=environment, capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == [[[7.0, 7.0], [7.0, 7.0]], [1.0, 5.0], [0]]
 
 
 def test_synchronised_batch_norm_is_refused_on_a_cpu(data: Path) -> None:

@@ -5,18 +5,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from shapes import shape_space, write_folders
 
 from miil21k.data.datasets import open_source
 from miil21k.errors import LabelSpaceMismatch, UsageError
 from miil21k.hierarchy.spaces import load_label_space, projection
+from miil21k.train.state import save_weights
+from miil21k.validate.run import Request, validate
 from miil21k.validate.views import choose_view, without_removed
+from miil21k.zoo.schema import Preprocess
+from miil21k.zoo.trained import TrainedCard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+PREPROCESS = Preprocess((3, 32, 32), "bilinear", 1.0, "squash", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "test")
 MISSING_NINE = (
     "n02085782", "n02089078", "n02089867", "n02089973", "n02091635", "n02108000", "n02112706", "n02113978", "n04399382",
 )  # fmt: skip
@@ -76,6 +82,22 @@ def test_a_fall11_head_on_winter21_folders_is_refused_or_projected(tmp_path: Pat
     assert np.array_equal(view.columns, projection(fall11, winter21))
     with pytest.raises(LabelSpaceMismatch, match="771 of its 11221"):
         choose_view(source, winter21, label_space="fall11")
+
+
+def test_a_projected_head_answers_in_the_other_label_space(tmp_path: Path) -> None:
+    fall11 = load_label_space("fall11")
+    card = TrainedCard("test_resnet", {}, "leaf_softmax", fall11, PREPROCESS, "none", {})
+    model = card.build()
+    with torch.no_grad():
+        model.get_parameter("fc.weight").zero_()
+        model.get_parameter("fc.bias")[fall11.tree.index("n02123045")] = 9.0  # tabby, whatever the image
+    save_weights(tmp_path / "model.safetensors", model.state_dict(), card.to_metadata())
+    data = _folders(tmp_path, ["n02123045", "n02084071", "n15102894", "n00005787"])
+    request = Request(data, str(tmp_path / "model.safetensors"), label_space="winter21", device="cpu")
+    report = validate(request).report
+    assert report["metrics"]["flat"]["top1"] == 0.25
+    assert report["view"]["label_space"] == "winter21"
+    assert report["model"]["label_space"] == "fall11"
 
 
 def test_withdrawn_classes_are_left_out_as_prediction_leaves_them_out(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import pickle
 import zipfile
@@ -116,13 +117,38 @@ def test_an_archive_that_unpacks_to_far_more_than_its_size_is_not_opened(tmp_pat
     [
         ([1, 2], "expected named tensors, found list"),
         ({}, "expected named tensors"),
-        ({"a": 3}, "'a' is of type int, not a tensor"),
+        ({"a": 3}, "'a' is of type int, not a dense tensor"),
         ({"state_dict": {"a": torch.zeros(1), 5: torch.zeros(1)}}, "'5' is of type Tensor"),
     ],
 )
 def test_a_file_that_holds_no_state_dict_is_refused(content: object, message: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=message):
+        read_state_dict(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("order", ["[" * 50_000, "7", "null", '[1, "a.bias"]', '{"a.bias": 1}'])
+def test_a_note_of_the_order_that_is_none_is_no_crash(order: str, tmp_path: Path) -> None:
+    save_file(TENSORS, tmp_path / "x.safetensors", metadata={"tensor_order": order})
+    if order.startswith("[["):
+        with pytest.raises(CheckpointError, match="damaged or no checkpoint"):
+            read_state_dict(tmp_path / "x.safetensors")
+    else:
+        _assert_read(tmp_path / "x.safetensors")
+
+
+def test_an_array_that_claims_more_than_the_memory_is_refused(tmp_path: Path) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (1 << 48,)})
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("a.npy", header.getvalue())
+    with pytest.raises(CheckpointError, match="damaged or no checkpoint"):
+        read_state_dict(tmp_path / "x.npz")
+
+
+def test_a_view_that_repeats_a_few_bytes_without_end_is_refused(tmp_path: Path) -> None:
+    torch.save({"fc.weight": torch.zeros(1).expand(10**9, 512)}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"'fc\.weight' claims 2048000000000 bytes and holds 4"):
         read_state_dict(tmp_path / "x.pth")
 
 
@@ -172,6 +198,12 @@ def test_a_misfit_lists_what_is_missing_unexpected_and_misshaped() -> None:
         "1 mis-shaped (0.weight (2, 4) instead of (2, 3))."
     )
     assert torch.equal(net[1].running_var, before)  # nothing was loaded half-way
+
+
+def test_whole_numbers_are_no_weights() -> None:
+    net = _net()
+    with pytest.raises(CheckpointMismatch, match=r"1 not floating-point \(0\.weight torch\.int64\)"):
+        fit(net, {**net.state_dict(), "0.weight": torch.ones(2, 3, dtype=torch.int64)}, "net")
 
 
 def test_a_long_report_is_cut() -> None:

@@ -110,8 +110,13 @@ def test_grey_pictures_get_the_summed_first_kernel(published: tuple[Path, nn.Mod
 def test_dtype_and_device_are_applied(published: tuple[Path, nn.Module]) -> None:
     model = create_model("resnet18_ssl", checkpoint=published[0], dtype="bfloat16", device="cpu")
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
-    with pytest.raises(UsageError, match="'float17' is no dtype of torch"):
-        create_model("resnet18_ssl", dtype="float17")
+    assert create_model("resnet18_ssl", checkpoint=published[0], dtype="torch.float16").fc.weight.dtype == torch.float16
+    for wrong in ("float17", "int8", torch.int64):
+        with pytest.raises(UsageError, match=f"'{wrong}' is no floating-point dtype of torch"):
+            create_model("resnet18_ssl", dtype=wrong)
+    for device in ("cudda", "cuda:99"):
+        with pytest.raises(UsageError, match=f"The device '{device}' cannot be used: "):
+            create_model("resnet18_ssl", device=device)
 
 
 def test_features_come_from_the_loaded_weights(published: tuple[Path, nn.Module]) -> None:
@@ -132,10 +137,22 @@ def test_the_default_preprocessing_stands_in_the_models_configuration() -> None:
     assert (config["mean"], config["std"]) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
-@pytest.mark.parametrize("wrong", [{"num_classes": -3}, {"in_chans": 0}])
-def test_a_count_that_makes_no_sense_is_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(UsageError, match="num_classes must be 0 or more and in_chans 1 or more"):
+@pytest.mark.parametrize(
+    "wrong", [{"num_classes": -3}, {"in_chans": 0}, {"num_classes": "17"}, {"num_classes": True}, {"in_chans": 3.0}]
+)
+def test_a_count_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="num_classes a whole number from 0 and in_chans one from 1"):
         create_model("resnet18_ssl", **wrong)
+
+
+def test_a_name_that_is_no_text_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"The name must be text, .* not None, None and 3"):
+        create_model(None)
+
+
+def test_a_timm_architecture_without_weights_of_the_zoo_says_so() -> None:
+    with pytest.raises(UnknownModel, match="of timm of which the zoo has no weights"):
+        create_model("convnext_tiny", pretrained=True)
 
 
 def test_a_row_whose_class_count_is_unknown_asks_for_it() -> None:
