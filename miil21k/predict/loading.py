@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from miil21k.backends import OnnxBackend
 from miil21k.errors import DownloadError, LabelSpaceMismatch, MissingExtra, UnknownModel, UsageError
 from miil21k.hierarchy.spaces import load_label_space
 from miil21k.zoo.exported import read_export_card
@@ -45,23 +46,12 @@ class Loaded:
 def load(name: str | None, options: PredictOptions) -> Loaded:
     """Return the network that `name` and `options.checkpoint` stand for.
 
-<<<<<<< HEAD
     A name that ends in `.onnx` is the path of an export, and no torch is imported.
-    A model that was named is loaded or an error is raised. Without a name, a checkpoint of `miil21k train` says
-    itself what it is; without either, `tresnet_m_21k` is preferred, and `embedded` answers when that is neither
-    cached nor reachable.
-    """
-    if name is None and options.checkpoint is not None:
-        return _trained(Path(options.checkpoint), options)
-    if name is not None and name.endswith(".onnx"):
-        return _exported(Path(name), options)
-=======
     A model that was named is loaded or an error is raised. The name may also be any architecture of timm when a
     checkpoint and its label space are given; its logits then mean `options.head`, `leaf_softmax` unless told
     otherwise. Without a name, a checkpoint of `miil21k train` says itself what it is; without either,
     `tresnet_m_21k` is preferred, and `embedded` answers when that is neither cached nor reachable.
     """
->>>>>>> main
     if name is not None:
         return _named(name, options)
     if options.head is not None:
