@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 IMAGE = Path(__file__).parent.parent / "examples" / "images" / "cat.jpg"
 MOST_PARAMS = 120e6
@@ -53,6 +54,7 @@ def random_model(row):
     """Return a `Loaded` of random weights whose norms are not the identity."""
     import torch
 
+    from miil21k.data.transforms import normalise
     from miil21k.hierarchy.spaces import load_label_space
     from miil21k.predict.loading import Loaded
     from miil21k.zoo.registry import create_model
@@ -70,8 +72,17 @@ def random_model(row):
         norm.bias.data.uniform_(-0.1, 0.1)
     if norms:  # statistics that fit what comes in, as training leaves them: otherwise float32 itself is the limit
         with torch.no_grad():
-            model.train()(torch.randn(4, *row.preprocess.input_size))
+            model.train()(torch.from_numpy(np.ascontiguousarray(normalise(samples(row), row.preprocess))))
     return Loaded(model.eval(), row.name, space, row.head, row.preprocess)
+
+
+def samples(row) -> np.ndarray:
+    """Return uint8 [4, H, W, 3], the three photographs and noise."""
+    from miil21k.data.transforms import crop_image
+    from miil21k.export.onnx_file import own_photographs
+
+    crops = [crop_image(Image.open(path).convert("RGB"), row.preprocess) for path in own_photographs()]
+    return np.stack([*crops, np.random.default_rng(0).integers(0, 256, crops[0].shape, np.uint8)])
 
 
 def zoo(names: list[str]) -> None:

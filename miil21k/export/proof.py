@@ -39,14 +39,15 @@ _PHOTO_SIZE = (281, 357)
 class Bounds:
     """What an export must keep to.
 
-    logits: largest difference to torch from equal pixels, relative to the range of torch's logits; the embedding
-    alike. probabilities: largest difference to the NumPy decoding of the graph's own logits, whose path, hedged node
-    and top-k must be the same. grey_levels: largest difference to Pillow filtering rows, then columns.
+    logits, embedding: largest difference to torch from equal pixels, relative to the range of torch's.
+    probabilities: largest difference to the NumPy decoding of the graph's own logits, whose path, hedged node and
+    top-k must be the same. grey_levels: largest difference to Pillow filtering rows, then columns.
     tie: from equal pixels two answers may differ where torch finds them this near in probability, relatively;
     photo_tie: the same for photographs through the resize of the graph instead of Pillow's.
     """
 
     logits: float = 1e-4
+    embedding: float = 1e-3
     probabilities: float = 1e-5
     grey_levels: int = 1
     tie: float = 1e-3
@@ -103,7 +104,7 @@ def prove(
         row = {"images": kind, "batch": len(images), "size": list(images.shape[1:3])}
         prover.equal_pixels(row, images)
         proof.check(row, "logits", BOUNDS.logits)
-        proof.check(row, "embedding", BOUNDS.logits)
+        proof.check(row, "embedding", BOUNDS.embedding)
         proof.check(row, "answers_apart", 0)
         if full:
             prover.whole_graph(row, images)
