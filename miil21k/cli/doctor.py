@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
 
     from miil21k.zoo.doctor import Examination, Host, Place
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["HELP", "configure", "run"]
 
 HELP = "Show versions, devices, caches and which hosts answer, and say what to do."
+_LONGEST_WAIT = 600.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +24,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as -f json")
     parser.add_argument("--cache-dir", metavar="DIR", help="look here instead of the usual caches")
     parser.add_argument("--offline", action="store_true", default=None, help="ask no host")
-    parser.add_argument("--timeout", type=float, default=5.0, metavar="S", help="seconds per host, default: 5")
+    parser.add_argument("--timeout", type=_seconds, default=5.0, metavar="S", help="seconds per host, default: 5")
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= _LONGEST_WAIT:
+        raise argparse.ArgumentTypeError(f"must lie above 0 and up to {_LONGEST_WAIT:g} seconds, not {text}")
+    return value
+
+
+_seconds.__name__ = "number"
 
 
 def run(args: argparse.Namespace) -> int:

@@ -38,8 +38,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Fetch every name; one that fails does not stop the others, and makes the exit code 1."""
     from miil21k.zoo.cache import Cache, is_offline
+    from miil21k.zoo.download import check_revision
 
     rows = [find_weights(name) for name in args.names]
+    for weights in rows:
+        check_revision(weights, args.revision)
     if args.force and is_offline(args.offline):
         raise UsageError("--force downloads anew, but the network is off limits.")
     cache = Cache.at(args.cache_dir)

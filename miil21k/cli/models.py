@@ -39,7 +39,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--availability", choices=get_args(Availability), help="where the file lies")
     parser.add_argument("--available", action="store_true", help="leave out what only a failing bucket holds")
-    parser.add_argument("--cached", action="store_true", help="only what lies on this machine")
+    parser.add_argument(
+        "--cached", action=argparse.BooleanOptionalAction, help="only what lies, or does not lie, on this machine"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.available:
         rows = tuple(w for w in rows if w.availability != "bucket_only")
-    if args.cached:
-        rows = tuple(w for w in rows if _is_cached(w))
+    if args.cached is not None:
+        rows = tuple(w for w in rows if _is_cached(w) == args.cached)
     {"table": _table, "json": _json, "csv": _csv}[args.format](rows)
     if not rows:
         print("No weight passes. All of them: miil21k models", file=sys.stderr)

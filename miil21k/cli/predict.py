@@ -100,9 +100,13 @@ def _answer(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--levels", action="store_true", help="add one label per level, kept if p > 0.5 (published rule)"
     )
-    group.add_argument("--under", action="append", metavar="WNID", help="only classes at or below it, repeatable")
-    group.add_argument("--classes", metavar="LIST", help="only these wnids: comma-separated, or a file of lines")
-    group.add_argument("--exclude", metavar="LIST", help="all but these wnids and what lies below them")
+    group.add_argument(
+        "--under", action="append", metavar="WNID", help="only classes at or below it (or its name), repeatable"
+    )
+    group.add_argument(
+        "--classes", metavar="LIST", help="only these: wnids or names, comma-separated, or a file of wnids"
+    )
+    group.add_argument("--exclude", metavar="LIST", help="all but these and what lies below them, named likewise")
     group.add_argument("--include-removed-labels", action="store_true", help="also the classes that ImageNet withdrew")
     group.add_argument("--label-type", choices=LABEL_TYPES, help="add a label to every node, and show it in tables")
 
@@ -132,6 +136,7 @@ def _machine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("machine")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     group.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), default="fp32", help="default: fp32")
+    group.add_argument("--half", dest="dtype", action="store_const", const="fp16", help="the same as --dtype fp16")
     group.add_argument(
         "-b", "--batch-size", "--batch", type=_whole(1), metavar="N", help="default: 16 on a CPU, else 64"
     )

@@ -46,6 +46,8 @@ def _wnids(text: str | None) -> tuple[str, ...] | None:
     if path.is_file():
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         found = [line.replace(",", " ").split()[0] for line in lines if line.strip(" ,\t")]
+    elif path.suffix in (".txt", ".csv", ".tsv"):
+        raise UsageError(f"There is no file '{text}'.")
     else:
         found = [part.strip() for part in text.split(",") if part.strip()]
     if not found:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_PIXELS", "ImageInput", "ImageSource", "load_image"]
 
 MAX_PIXELS = 178_956_970  # where Pillow too refuses: half a gigabyte of RGB
-ImageSource: TypeAlias = "str | Path | bytes | IO[bytes] | Image.Image | NDArray[Any]"
+ImageSource: TypeAlias = "str | Path | bytes | bytearray | memoryview | IO[bytes] | Image.Image | NDArray[Any]"
 
 _opening = threading.Lock()
 
@@ -74,13 +74,17 @@ def load_image(
         raise ImageError(f"Cannot read '{name}': {error.strerror or error}.") from None
 
 
-def _open(source: str | Path | bytes | IO[bytes], name: str) -> Image.Image:
-    if isinstance(source, bytes):
-        if not source:
+def _open(source: str | Path | bytes | bytearray | memoryview | IO[bytes], name: str) -> Image.Image:
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        if not len(source):
             raise ImageError(f"'{name}' is empty (0 bytes).")
         file: Any = io.BytesIO(source)
     else:
         file = source
+        if not isinstance(source, (str, Path)) and not hasattr(source, "read"):
+            raise ImageError(
+                f"'{name}' is a {type(source).__name__}: give a path, encoded bytes, a Pillow image or a NumPy array."
+            )
         if isinstance(source, (str, Path)) and Path(source).is_file() and Path(source).stat().st_size == 0:
             raise ImageError(f"'{name}' is empty (0 bytes).")
     # Pillow's own limit is a global that warns or raises during open, whatever the caller allows; ours follows at once.
@@ -199,7 +203,7 @@ def _from_array(values: NDArray[Any], name: str) -> Image.Image:
 def _name(source: ImageSource) -> str:
     if isinstance(source, (str, Path)):
         return str(source)
-    if isinstance(source, bytes):
+    if isinstance(source, (bytes, bytearray, memoryview)):
         return f"{len(source)} bytes"
     if isinstance(source, np.ndarray):
         return f"array {list(source.shape)}"

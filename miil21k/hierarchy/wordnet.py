@@ -20,6 +20,7 @@ from __future__ import annotations
 import io
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from miil21k.hierarchy.tree import Tree
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
 
-__all__ = ["WORDNET_FOLDERS", "WordNet", "build_label_space", "class_list", "open_wordnet"]
+__all__ = ["WORDNET_FOLDERS", "WordNet", "build_label_space", "class_list", "find_wordnet", "open_wordnet"]
 
 # Where operating systems keep WordNet 3.0 (Debian and Fedora; Homebrew).
 WORDNET_FOLDERS = (
@@ -124,7 +125,7 @@ def open_wordnet(folder: Path | None = None) -> Iterator[WordNet]:
         raise Miil21kError("Reading WordNet needs the package 'nltk': pip install nltk") from None
     if folder is not None and not (folder / "data.noun").is_file():
         raise UsageError(f"No WordNet in {folder}: expected the folder that holds 'data.noun'.")
-    found = folder or next((f for f in (*WORDNET_FOLDERS, *_nltk_corpora()) if (f / "data.noun").is_file()), None)
+    found = folder or find_wordnet()
     if found is None:
         raise UsageError(
             "WordNet 3.0 was not found: install it ('apt install wordnet-base', or 'python -m nltk.downloader wordnet' "
@@ -150,10 +151,15 @@ def open_wordnet(folder: Path | None = None) -> Iterator[WordNet]:
             nltk.data.path.remove(root)
 
 
-def _nltk_corpora() -> list[Path]:
-    import nltk.data
+def find_wordnet() -> Path | None:
+    """Return the folder that `open_wordnet` reads when none is named, or None; no file is opened. Needs nltk."""
+    return next((f for f in chain(WORDNET_FOLDERS, _nltk_corpora()) if (f / "data.noun").is_file()), None)
 
-    return [Path(str(folder)) / "corpora" / "wordnet" for folder in nltk.data.path]
+
+def _nltk_corpora() -> Iterator[Path]:
+    import nltk.data  # only now: it takes seconds, and the system's folder is asked first
+
+    yield from (Path(str(folder)) / "corpora" / "wordnet" for folder in nltk.data.path)
 
 
 def _reader(root: str, streams: ExitStack) -> Any:

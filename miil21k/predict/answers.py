@@ -61,7 +61,7 @@ class Answerer:
             self.removed_labels = "masked"
         self._allowed = restrict(
             tree,
-            under=_wnids(space, [options.under] if isinstance(options.under, str) else options.under),
+            under=_wnids(space, options.under),
             classes=_wnids(space, options.classes),
             exclude=_wnids(space, options.exclude),
             removed=self._hidden,
@@ -158,9 +158,10 @@ class Answerer:
         return rows
 
 
-def _wnids(space: LabelSpace, keys: Sequence[str] | None) -> list[str] | None:
+def _wnids(space: LabelSpace, keys: Sequence[str] | str | None) -> list[str] | None:
     """Return the wnids that `keys` stand for: wnids, or names that only one node of `space` has."""
     if keys is None:
         return None
+    keys = [keys] if isinstance(keys, str) else keys
     known = space.tree.index_of
     return [key if key in known else space.tree.wnids[find_one(space, key)] for key in keys]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Dtype", "PredictOptions", "changed"]
 
 Dtype = Literal["fp32", "fp16", "bf16"]
+MAX_IMG_SIZE = 4096  # pixels; far above any published network, and a batch of 16 still takes 3 GB as float32
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,11 @@ class PredictOptions:
     the weights when given. exif: apply the orientation that the camera stored. max_pixels: refuse larger images.
 
     Answer: topk classes; hedge in (0, 1], None for the whole chain; max_depth, the deepest depth of the path
-    (0: roots). under, classes, exclude: wnids that restrict the answer, after which probabilities are
-    renormalised. threshold: leave out of topk what is less probable. temperature: divide logits by it (one
-    number, or one per depth), as fitted for this model. calibration: a file of `miil21k calibrate`, which brings
-    temperatures and rule, and makes `hedge` the share of answers that are correct. rule: how a level_softmax head
-    becomes one tree.
+    (0: roots). under, classes, exclude: wnids, or names that only one node has, that restrict the answer, after
+    which probabilities are renormalised. threshold: leave out of topk what is less probable. temperature: divide
+    logits by it (one number, or one per depth), as fitted for this model. calibration: a file of
+    `miil21k calibrate`, which brings temperatures and rule, and makes `hedge` the share of answers that are correct.
+    rule: how a level_softmax head becomes one tree.
     include_removed_labels: answer also with the classes that ImageNet withdrew.
     levels: add the published per-level labels. embeddings: add the network's pre-logits.
     """
@@ -76,8 +77,8 @@ class PredictOptions:
     hedge: float | None = 0.9
     max_depth: int | None = None
     under: Sequence[str] | str | None = None
-    classes: Sequence[str] | None = None
-    exclude: Sequence[str] | None = None
+    classes: Sequence[str] | str | None = None
+    exclude: Sequence[str] | str | None = None
     threshold: float = 0.0
     temperature: float | Sequence[float] | None = None
     calibration: str | Path | None = None
@@ -95,6 +96,13 @@ class PredictOptions:
             raise UsageError(f"hedge lies above 0 and up to 1, not {self.hedge}.")
         if self.calibration is not None and self.temperature is not None:
             raise UsageError("A calibration brings its own temperatures: leave temperature out.")
+        if self.img_size is not None and not 1 <= self.img_size <= MAX_IMG_SIZE:
+            raise UsageError(f"img_size lies between 1 and {MAX_IMG_SIZE} pixels, not {self.img_size}.")
+        if self.crop_pct is not None and not 0.01 <= self.crop_pct <= 1:
+            raise UsageError(f"crop_pct lies between 0.01 and 1, not {self.crop_pct}.")
+        for name, choices in (("interpolation", ("bilinear", "bicubic")), ("crop_mode", ("center", "squash"))):
+            if getattr(self, name) not in (None, *choices):
+                raise UsageError(f"{name} must be {' or '.join(choices)}, not '{getattr(self, name)}'.")
         if not 0 <= self.threshold <= 1:
             raise UsageError(f"threshold lies between 0 and 1, not {self.threshold}.")
         if self.head not in (None, *HEAD_KINDS):

@@ -14,8 +14,9 @@ from PIL import Image
 
 from miil21k.backends import as_backend, available_cpus
 from miil21k.data.images import ImageInput, load_image
+from miil21k.data.inputs import fetch_image, is_url
 from miil21k.data.transforms import crop_image, decode_edge, normalise
-from miil21k.errors import Miil21kError
+from miil21k.errors import Miil21kError, UsageError
 from miil21k.hierarchy.spaces import load_label_space
 from miil21k.predict.answers import Answerer
 from miil21k.predict.loading import load
@@ -96,14 +97,17 @@ class Predictor:
     ) -> Prediction | list[Prediction]:
         """Return one Prediction for one image, or a list of them for several, in order.
 
-        images: a path, encoded bytes, a binary file, a Pillow image, an array [H, W, 3] (or what else
-        `load_image` takes), an `ImageInput`, or an iterable of these; an array [B, H, W, 3] is several images.
+        images: a path, an http or https URL, encoded bytes, a binary file, a Pillow image, an array [H, W, 3] (or
+        what else `load_image` takes), an `ImageInput`, or an iterable of these; an array [B, H, W, 3] is several.
         progress: called after each image with how many are done. An unreadable image is a Prediction of status
-        `error`, not an exception. Raises LogitsError when the network gives NaN or infinite logits.
+        `error`, not an exception. Raises LogitsError when the network gives NaN or infinite logits, UsageError for
+        what is neither an image nor an iterable.
         """
         if _is_one(images):
             with self.backend.threads(self.options.threads or available_cpus()):
                 return self._answer_batch([_named(images, 0)])[0]
+        if not hasattr(images, "__iter__"):
+            raise UsageError(f"A {type(images).__name__} is neither an image nor several of them.")
         answers = []
         for answer in self.stream(cast("Iterable[ImageSource | ImageInput]", images)):
             answers.append(answer)
@@ -153,10 +157,12 @@ class Predictor:
 
     def _crop(self, image: ImageInput) -> NDArray[np.uint8] | str:
         """Return what the network sees of `image`, uint8 [H, W, 3], or why it cannot be read."""
-        options = self.options
+        options, source = self.options, image.source
         try:
+            if isinstance(source, str) and is_url(source):
+                source = fetch_image(source, offline=bool(options.offline))
             loaded = load_image(
-                image.source() if callable(image.source) else image.source,
+                source() if callable(source) else source,
                 name=image.name,
                 exif=options.exif,
                 max_pixels=options.max_pixels,
@@ -201,7 +207,11 @@ def _in_order(
 def _is_one(images: object) -> TypeGuard[ImageSource | ImageInput]:
     if isinstance(images, np.ndarray):
         return images.ndim != 4
-    return isinstance(images, (str, Path, bytes, Image.Image, ImageInput, io.IOBase)) or hasattr(images, "read")
+    if type(images).__module__.partition(".")[0] == "torch":  # iterating a tensor would give its rows
+        return True
+    return isinstance(images, (str, Path, bytes, bytearray, memoryview, Image.Image, ImageInput, io.IOBase)) or hasattr(
+        images, "read"
+    )
 
 
 def _named(image: ImageSource | ImageInput, number: int) -> ImageInput:

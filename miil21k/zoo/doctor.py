@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from miil21k import __version__
-from miil21k.errors import DownloadError, Miil21kError
-from miil21k.hierarchy.wordnet import open_wordnet
+from miil21k.errors import DownloadError
+from miil21k.hierarchy.wordnet import find_wordnet
 from miil21k.zoo.cache import Cache, cached_path, is_offline
 from miil21k.zoo.hub import endpoint
 from miil21k.zoo.manifest import find_weights, load_manifest
@@ -190,11 +190,11 @@ def _ask(host: str, url: str, timeout: float) -> Host:
 
 
 def _has_wordnet() -> bool:
-    try:
-        with open_wordnet():
-            return True
-    except Miil21kError:
+    """Return whether WordNet 3.0 and its reader are here; opening it would take seconds, so its first lines decide."""
+    if importlib.util.find_spec("nltk") is None or (folder := find_wordnet()) is None:
         return False
+    with (folder / "data.noun").open("rb") as file:
+        return b"WordNet 3.0 " in file.read(4096)
 
 
 def _without_password(value: str) -> str:

@@ -7,7 +7,7 @@ import tempfile
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from miil21k.errors import ChecksumMismatch, DownloadError, Miil21kError, MissingExtra
+from miil21k.errors import ChecksumMismatch, DownloadError, Miil21kError, MissingExtra, UsageError
 from miil21k.zoo.cache import Cache, CachedFile, address, hub_digest, is_offline, remove_with_blob
 from miil21k.zoo.hub import download_from_hub, endpoint
 from miil21k.zoo.integrity import digest_fits, file_damage, sha256_of
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from miil21k.zoo.schema import Source, Weights
 
-__all__ = ["fetch", "fetch_anew", "find_cached", "obtain"]
+__all__ = ["check_revision", "fetch", "fetch_anew", "find_cached", "obtain"]
 
 
 def fetch(
@@ -39,7 +39,7 @@ def fetch(
 
     Raises DownloadError, with every source and its reason, when none gave the file; ChecksumMismatch when a
     cached file, or every file that came, is not the one that was published or pinned; MissingExtra when the
-    weights are in a package that is not installed.
+    weights are in a package that is not installed; UsageError for a revision of what is not on the Hub.
     """
     return obtain(weights, revision=revision, cache_dir=cache_dir, offline=offline, progress=progress).path
 
@@ -53,6 +53,7 @@ def obtain(
     progress: bool | None = None,
 ) -> CachedFile:
     """Return what `fetch` returns, with its digest and its source."""
+    check_revision(weights, revision)
     cache = Cache.at(cache_dir)
     found = find_cached(weights, cache, revision)
     if found is not None:
@@ -78,6 +79,12 @@ def obtain(
         except (DownloadError, ChecksumMismatch) as error:
             failures.append((source, error))
     raise _gave_up(weights, revision, failures)
+
+
+def check_revision(weights: Weights, revision: str | None) -> None:
+    """Raise UsageError for a revision of weights that are not on the Hub, where alone there are revisions."""
+    if revision is not None and all(source.kind != "hub" for source in weights.sources):
+        raise UsageError(f"{weights.name} is not on the Hub, so it has no revision '{revision}': leave it out.")
 
 
 def fetch_anew(

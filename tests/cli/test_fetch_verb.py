@@ -109,3 +109,9 @@ def test_an_unknown_name_is_a_usage_error_before_anything_is_fetched(
     assert main(["fetch", NAME, "tresnet_x", "--cache-dir", str(tmp_path)]) == 2
     assert "tresnet_x" in capsys.readouterr().err
     assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["embedded", "resnet50_miil_21k"])
+def test_a_revision_of_what_is_not_on_the_hub_is_a_usage_error(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fetch", name, "--revision", "main"]) == 2
+    assert "is not on the Hub, so it has no revision 'main'" in capsys.readouterr().err

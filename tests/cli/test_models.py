@@ -80,6 +80,8 @@ def test_cached_rows_are_those_whose_file_lies_here(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     rows = json.loads(_out(capsys, "models", "--cached", "--json"))
     assert [row["name"] for row in rows] == ["embedded"]
+    others = json.loads(_out(capsys, "models", "--no-cached", "--json"))
+    assert [row["name"] for row in others] == [w.name for w in load_manifest().models if w.name != "embedded"]
 
 
 def test_no_match_is_an_empty_list_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,6 +73,12 @@ def test_a_list_names_one_input_per_line_and_keeps_spaces(photos: Path) -> None:
     assert names("@list.txt") == ["a.jpg", " my photo.jpg", "sub/c.jpg", "missing.jpg"]
 
 
+def test_a_comment_in_a_list_is_no_input_but_a_file_of_that_name_is(photos: Path) -> None:
+    (photos / "list.txt").write_text("# my cats\na.jpg\n#1.jpg\n# real.jpg\n")
+    (photos / "# real.jpg").touch()
+    assert names("@list.txt") == ["a.jpg", "#1.jpg", "# real.jpg"]
+
+
 def test_a_list_comes_from_standard_input(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a.jpg\nt.gif\n")))
     assert names("@-", "b.PNG") == ["a.jpg", "t.gif", "b.PNG"]

@@ -22,6 +22,7 @@ from miil21k.errors import CheckpointError, DownloadError, ImageError, UnknownCl
 from miil21k.predict import loading
 from miil21k.predict.options import PredictOptions, changed
 from miil21k.predict.predictor import Predictor
+from miil21k.zoo import registry
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
 CAT, COFFEE, ROCKET = (IMAGES / f"{name}.jpg" for name in ("cat", "coffee", "rocket"))
@@ -40,7 +41,10 @@ def embedded() -> Predictor:
 
 
 def with_options(predictor: Predictor, **changes: Any) -> Predictor:
-    return Predictor("embedded", options=predictor.options, **changes)
+    """A predictor with other options of images and answers, around the same network: building it takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "create_model", lambda *_, **__: predictor.backend._model)
+        return Predictor("embedded", options=predictor.options, **changes)
 
 
 def words(nodes: tuple[Any, ...]) -> list[str]:
@@ -185,6 +189,32 @@ def test_depth_subtree_lists_and_threshold_restrict_the_answer(embedded: Predict
         with_options(embedded, under="n99999999")
 
 
+def test_a_restriction_takes_names_that_only_one_node_has(embedded: Predictor) -> None:
+    assert (
+        with_options(embedded, under="domestic cat")(CAT).topk == with_options(embedded, under=DOMESTIC_CAT)(CAT).topk
+    )
+    assert words(with_options(embedded, classes="Tabby")(CAT).topk) == ["tabby"]
+    assert with_options(embedded, exclude=["domestic_cat"])(CAT).topk[0].name == "lynx"
+    with pytest.raises(UnknownClass, match=r"2 nodes of 'in1k' are named 'crane'.*n02012849.*n03126707"):
+        with_options(embedded, under="crane")
+    with pytest.raises(UnknownClass, match="Near: 'dog'"):
+        with_options(embedded, under="dogg")
+
+
+def test_what_is_no_image_is_named_by_its_type(embedded: Predictor) -> None:
+    assert "'image 0' is a Tensor: give a path" in str(embedded(torch.zeros(3, 8, 8)).error)
+    (nothing,) = embedded([None])
+    assert "'image 0' is a NoneType" in str(nothing.error)
+    with pytest.raises(UsageError, match="A NoneType is neither an image nor several"):
+        embedded(None)
+
+
+def test_an_address_is_fetched_unless_the_predictor_is_offline(embedded: Predictor) -> None:
+    address = "http://127.0.0.1:9/cat.jpg"  # the discard port: nobody answers
+    assert "cannot be reached" in str(embedded(address).error)
+    assert "offline" in str(with_options(embedded, offline=True)(address).error)
+
+
 def test_temperature_flattens_and_counts_as_calibrated(embedded: Predictor) -> None:
     found = with_options(embedded, temperature=2.0)(CAT)
     assert found.topk[0].probability < 0.39
@@ -226,7 +256,11 @@ def test_image_options_change_what_the_network_sees(embedded: Predictor) -> None
 def test_options_that_make_no_sense_are_refused() -> None:
     with pytest.raises(UsageError, match="Did you mean 'topk'"):
         changed(PredictOptions(), {"top_k": 3})
-    for wrong in ({"topk": 0}, {"hedge": 0.0}, {"hedge": 1.5}, {"workers": -1}, {"threshold": 2}, {"dtype": "fp8"}):
+    for wrong in (
+        *({"topk": 0}, {"hedge": 0.0}, {"hedge": 1.5}, {"workers": -1}, {"threshold": 2}, {"dtype": "fp8"}),
+        *({"img_size": 0}, {"img_size": 10**7}, {"crop_pct": 0}, {"crop_pct": float("nan")}),
+        *({"interpolation": "nearest"}, {"crop_mode": "corner"}),
+    ):
         with pytest.raises(UsageError, match=next(iter(wrong))):
             changed(PredictOptions(), wrong)
     with pytest.raises(UnknownModel, match="tresnet_m"):

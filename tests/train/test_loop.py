@@ -281,3 +281,21 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(shapes: Path, t
     with pytest.raises(UsageError, match="Mixup and cutmix are not defined"):
         replace(runs.TINY, mixup=0.1)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_a_compiled_run_gives_the_losses_of_a_plain_one_and_weights_that_load(shapes: Path, tmp_path: Path) -> None:
+    from torch._dynamo.utils import counters
+
+    recipe = replace(runs.TINY, epochs=1, batch_size=28)
+    _, plain = runs.run(shapes / "train", tmp_path / "plain", recipe)
+    counters.clear()
+    _, compiled = runs.run(shapes / "train", tmp_path / "compiled", replace(recipe, compile=True))
+    assert counters["stats"]["unique_graphs"] >= 1
+    assert not counters["graph_break"]
+    assert [r.loss for r in compiled] == pytest.approx([r.loss for r in plain], rel=1e-4)
+    before, after = (
+        load_trained(tmp_path / name / "last.safetensors")[0].state_dict() for name in ("plain", "compiled")
+    )
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, atol=1e-3, rtol=1e-3, msg=name)

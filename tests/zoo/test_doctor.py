@@ -79,3 +79,16 @@ def test_each_host_of_the_manifest_is_asked_once(monkeypatch: pytest.MonkeyPatch
     assert next(iter(addresses)) == "mirror.example"
     assert addresses["mirror.example"].startswith("http://mirror.example/hub/timm/")
     assert len(addresses) == 5
+
+
+def test_wordnet_counts_when_it_is_version_3_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found() -> bool:
+        return examine(tmp_path, offline=True).wordnet
+
+    monkeypatch.setattr("miil21k.hierarchy.wordnet.WORDNET_FOLDERS", (tmp_path,))
+    monkeypatch.setattr("nltk.data.path", [])
+    assert not found()
+    (tmp_path / "data.noun").write_text("  1 This software and database is WordNet 3.1 Copyright 2011\n")
+    assert not found()
+    (tmp_path / "data.noun").write_text("  1 This software and database is WordNet 3.0 Copyright 2006\n")
+    assert found()
