@@ -53,6 +53,7 @@ def network_to_onnx(model: nn.Module, input_size: tuple[int, int, int]) -> Model
     model.eval().requires_grad_(False)
     fold_weight_standardisation(model)
     fold_batch_norm(model)
+    _keep_zero_padding(model)
     example = torch.zeros(2, *input_size)  # a batch of 1 would be taken for a constant
     try:
         with _quiet():
@@ -74,6 +75,16 @@ def network_to_onnx(model: nn.Module, input_size: tuple[int, int, int]) -> Model
         ) from error
     assert program is not None
     return program.model_proto
+
+
+def _keep_zero_padding(model: nn.Module) -> None:
+    """Give explicit zero padding (BiT's, before its max pooling) a value that is 0 to rounding.
+
+    ONNX Runtime merges a Pad of exactly 0 into the MaxPool behind it, which pads with minus infinity instead.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.ConstantPad2d) and module.value == 0:
+            module.value = 1e-30
 
 
 @contextmanager
