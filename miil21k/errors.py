@@ -14,6 +14,7 @@ Miil21kError
 ├── ManifestError         weights_manifest.json breaks its schema
 ├── BundleError           a bundle is damaged, or holds what no bundle may hold
 ├── DownloadError         no source gave the checkpoint
+├── ExportError           an export does not compute what the model computes, or cannot be run
 ├── ChecksumMismatch      the bytes are not the ones that were published or pinned
 ├── CheckpointError       a checkpoint file is damaged or unsafe to load
 │   └── CheckpointMismatch  its tensors do not fit the model
@@ -30,6 +31,7 @@ __all__ = [
     "CheckpointMismatch",
     "ChecksumMismatch",
     "DownloadError",
+    "ExportError",
     "ImageError",
     "LabelSpaceMismatch",
     "LogitsError",
@@ -90,6 +92,10 @@ class BundleError(Miil21kError):
 
 class DownloadError(Miil21kError):
     """No source of a checkpoint could be reached or gave the right file."""
+
+
+class ExportError(Miil21kError):
+    """An export does not compute what the model computes, or its file cannot be run."""
 
 
 class ChecksumMismatch(Miil21kError):

@@ -37,6 +37,7 @@ LAYERS: dict[str, tuple[int, set[str]]] = {
     "backends": (6, {"numpy", "torch", "onnxruntime"}),
     "predict": (7, {"numpy", "PIL"}),
     "validate": (8, {"numpy", "torch", "matplotlib"}),
+    "export": (8, {"numpy", "torch", "timm", "onnx", "onnxruntime", "PIL"}),
     "train": (8, {"numpy", "torch", "timm", "safetensors", "matplotlib"}),
     "prepare": (8, {"numpy", "PIL", "torch", "simplejpeg", "ray", "matplotlib", "filelock"}),
     "writers": (8, {"numpy", "pyarrow"}),

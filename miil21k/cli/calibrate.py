@@ -18,7 +18,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     add = parser.add_argument
     add("data", metavar="DATA", help="class folders (DATA/<wnid>/<image>), or tar shards (folder or glob)")
-    add("-m", "--model", required=True, help="a name of the zoo, or a checkpoint of miil21k train")
+    add(
+        "-m",
+        "--model",
+        required=True,
+        help="a name of the zoo, a checkpoint of miil21k train, or an .onnx file of miil21k export",
+    )
     add("-o", "--output", type=Path, default=Path("calibration.json"), metavar="FILE", help="default: %(default)s")
     target = "share of hedged answers to be correct; repeatable (besides 0.8, 0.9, 0.95 and 0.99 where possible)"
     add("--target", action="append", type=float, default=[], metavar="P", help=target)

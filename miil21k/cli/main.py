@@ -38,6 +38,7 @@ VERBS = {
     "verify": "recompute the digests of cached weights",
     "bundle": "carry weights to a machine without a network",
     "doctor": "show versions, devices, caches and reachability, and what to do",
+    "export": "write a model as one proved ONNX file, from images to paths",
     "train": "train a model with semantic softmax or a baseline",
     "validate": "measure a model on labelled images",
     "calibrate": "make the probabilities of a model trustworthy",

@@ -17,7 +17,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     add = parser.add_argument
     add("data", metavar="DATA", help="class folders (DATA/<wnid>/<image>), or tar shards (folder or glob)")
-    add("-m", "--model", required=True, help="a name of the zoo, or a checkpoint of miil21k train")
+    add(
+        "-m",
+        "--model",
+        required=True,
+        help="a name of the zoo, a checkpoint of miil21k train, or an .onnx file of miil21k export",
+    )
     add("--checkpoint", metavar="FILE", help="weights for a named model, in any published layout")
     add("--label-space", metavar="SPACE", help="the label space of the images (default: the head's)")
     add(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from miil21k.zoo.schema import Preprocess
 
-__all__ = ["crop_image", "decode_edge", "evaluation_transform", "normalise", "resize_edge"]
+__all__ = ["crop_image", "decode_edge", "evaluation_transform", "normalise", "resize_edge", "resized_size"]
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -40,7 +40,7 @@ def crop_image(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
     be more than eight times as long as the crop, is resized around the crop alone.
     """
     _, height, width = preprocess.input_size
-    full_width, full_height = _resized(image.size, preprocess)
+    full_width, full_height = resized_size(image.size, preprocess)
     left, top = _margin(full_width - width), _margin(full_height - height)
     method = _FILTERS[preprocess.interpolation]
     if max(full_width, full_height) > 8 * max(width, height):
@@ -53,8 +53,8 @@ def crop_image(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
     return np.asarray(whole.crop((left, top, left + width, top + height)))
 
 
-def _resized(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
-    """Return (width, height) after the resize, as torchvision rounds them."""
+def resized_size(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
+    """Return (width, height) after the resize of an image of `size`, (width, height), as torchvision rounds them."""
     edge = resize_edge(preprocess)
     if preprocess.crop_mode == "center" and preprocess.input_size[1] != preprocess.input_size[2]:
         raise UsageError(f"A centre crop is square, not {preprocess.input_size[1:]}; use crop_mode 'squash'.")

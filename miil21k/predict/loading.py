@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from miil21k.backends import OnnxBackend
 from miil21k.errors import DownloadError, LabelSpaceMismatch, MissingExtra, UnknownModel, UsageError
 from miil21k.hierarchy.spaces import load_label_space
+from miil21k.zoo.exported import read_export_card
 from miil21k.zoo.manifest import find_weights
 
 if TYPE_CHECKING:
@@ -26,19 +28,25 @@ log = logging.getLogger("miil21k.predict")
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A network ready to run. notice: one sentence when another model than the preferred one answers, else None."""
+    """A network ready to run.
 
-    model: Any  # a torch nn.Module; this room imports no torch
+    notice: one sentence when another model than the preferred one answers, else None. weights_sha256: the digest of
+    its tensors where the file recorded it, as exports do.
+    """
+
+    model: Any  # a torch nn.Module, or the OnnxBackend of an export; this room imports no torch
     name: str
     space: LabelSpace
     head: HeadKind
     preprocess: Preprocess
     notice: str | None = None
+    weights_sha256: str | None = None
 
 
 def load(name: str | None, options: PredictOptions) -> Loaded:
     """Return the network that `name` and `options.checkpoint` stand for.
 
+    A name that ends in `.onnx` is the path of an export, and no torch is imported.
     A model that was named is loaded or an error is raised. The name may also be any architecture of timm when a
     checkpoint and its label space are given; its logits then mean `options.head`, `leaf_softmax` unless told
     otherwise. Without a name, a checkpoint of `miil21k train` says itself what it is; without either,
@@ -64,6 +72,8 @@ def load(name: str | None, options: PredictOptions) -> Loaded:
 
 
 def _named(name: str, options: PredictOptions) -> Loaded:
+    if name.endswith(".onnx"):
+        return _exported(Path(name), options)
     try:
         weights = find_weights(name)
     except UnknownModel:
@@ -133,6 +143,24 @@ def _sized(arch: str, own: Preprocess, options: PredictOptions) -> dict[str, Any
     if arch.startswith(("mixer_", "levit_")):
         raise UsageError(f"'{arch}' has a fixed input of {size} x {size} pixels: leave img_size out.")
     return {}
+
+
+def _exported(path: Path, options: PredictOptions) -> Loaded:
+    if options.checkpoint is not None or options.head is not None:
+        raise UsageError(f"'{path}' holds its weights and says what its head is: leave checkpoint and head out.")
+    card = read_export_card(path)
+    edge = card.preprocess.input_size[1]
+    if options.img_size not in (None, edge):
+        raise UsageError(f"'{path}' was exported for {edge} x {edge} pixels: leave img_size out.")
+    backend = OnnxBackend(
+        path,
+        card.space.num_classes,
+        normalises=card.form == "full",
+        device=options.device,
+        dtype=options.dtype,
+    )
+    preprocess = _preprocess(card.preprocess, options)
+    return Loaded(backend, card.model, card.space, card.head, preprocess, weights_sha256=card.weights_sha256)
 
 
 def _trained(path: Path, options: PredictOptions) -> Loaded:

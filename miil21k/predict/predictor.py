@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast, overload
 import numpy as np
 from PIL import Image
 
-from miil21k.backends import TorchBackend, available_cpus
+from miil21k.backends import as_backend, available_cpus
 from miil21k.data.images import ImageInput, load_image
 from miil21k.data.inputs import fetch_image, is_url
 from miil21k.data.transforms import crop_image, decode_edge, normalise
@@ -40,9 +40,10 @@ _MOST_WORKERS = 8
 class Predictor:
     """A model that answers images with paths through the tree.
 
-    model: a name of the zoo (canonical or alias). None prefers `tresnet_m_21k` and falls back to `embedded` when that
-    is neither cached nor reachable; `notice` then says so, and a warning is logged. options, and keywords that
-    change them: see `PredictOptions` (`Predictor("embedded", hedge=0.8, topk=3)`).
+    model: a name of the zoo (canonical or alias), or the path of an `.onnx` file that miil21k exported. None prefers
+    `tresnet_m_21k` and falls back to `embedded` when that is neither cached nor reachable; `notice` then says so, and
+    a warning is logged. options, and keywords that change them: see `PredictOptions`
+    (`Predictor("embedded", hedge=0.8, topk=3)`).
 
     Attributes: run, what all rows share. space, the label space of the answers. preprocess. backend. notice.
     Raises UnknownModel, UsageError (an option, a device), LabelSpaceMismatch, DownloadError, CheckpointError,
@@ -57,7 +58,7 @@ class Predictor:
         self._answerer = Answerer(loaded.space, self.space, loaded.head, self.options)
         self.preprocess = loaded.preprocess
         self.notice = loaded.notice
-        self.backend: Backend = TorchBackend(
+        self.backend: Backend = as_backend(
             loaded.model, loaded.space.num_classes, device=self.options.device, dtype=self.options.dtype
         )
         self.run = Run(
@@ -173,7 +174,8 @@ class Predictor:
 
     def _answers(self, batch: list[ImageInput], crops: NDArray[np.uint8], errors: dict[int, str]) -> list[Prediction]:
         good = [row for row in range(len(batch)) if row not in errors]
-        outputs = self.backend.run(normalise(crops, self.preprocess), embed=self.options.embeddings)
+        images = crops if self.backend.normalises else normalise(crops, self.preprocess)
+        outputs = self.backend.run(images, embed=self.options.embeddings)
         answers = dict(zip(good, self._answerer.answer(outputs.logits[good]), strict=True))
         predictions = []
         for row, image in enumerate(batch):

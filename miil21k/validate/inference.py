@@ -54,7 +54,8 @@ class Inference:
             if batch.labels.numel():
                 began = time.perf_counter()
                 pixels = batch.images.numpy().transpose(0, 2, 3, 1)
-                logits = self.backend.run(normalise(pixels, self.preprocess)).logits
+                images = pixels if self.backend.normalises else normalise(pixels, self.preprocess)
+                logits = self.backend.run(images).logits
                 self.forward_seconds += time.perf_counter() - began
                 if self.view.columns is not None:
                     logits = logits[:, self.view.columns]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from miil21k.backends import TorchBackend
+from miil21k.backends import as_backend
 from miil21k.calibrate.record import mask_digest
 from miil21k.data.datasets import open_source
 from miil21k.decode.probabilities import DEFAULT_RULE
@@ -18,18 +17,18 @@ from miil21k.validate.inference import Inference
 from miil21k.validate.score import Reading, Scorecard
 from miil21k.validate.views import choose_view, without_removed
 from miil21k.versions import installed_versions
+from miil21k.zoo.integrity import tensors_digest
 from miil21k.zoo.strict_json import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from torch import nn
 
     from miil21k.backends import Backend
     from miil21k.calibrate.record import Calibration
     from miil21k.decode.logits import HeadKind
     from miil21k.decode.probabilities import Rule
     from miil21k.predict.loading import Loaded
+    from miil21k.predict.options import Dtype
     from miil21k.validate.views import View
 
 __all__ = ["Request", "Validation", "prepare", "validate"]
@@ -88,8 +87,8 @@ def prepare(request: Request) -> Prepared:
     loaded = _load(request)
     source = open_source(request.data, request.shard_cache)
     view = choose_view(source, loaded.space, label_space=request.label_space, view=request.view)
-    digest = _digest(loaded.model)
-    backend = TorchBackend(loaded.model, loaded.space.num_classes, device=request.device, dtype=request.dtype)
+    digest = loaded.weights_sha256 or tensors_digest(loaded.model)
+    backend = as_backend(loaded.model, loaded.space.num_classes, device=request.device, dtype=request.dtype)
     return Prepared(loaded, backend, digest, view, without_removed(view, source))
 
 
@@ -98,18 +97,14 @@ def _load(request: Request) -> Loaded:
         if request.checkpoint:
             raise UsageError("--model is a checkpoint already; leave --checkpoint out.")
         return load(None, PredictOptions(checkpoint=request.model))
-    options = PredictOptions(checkpoint=request.checkpoint, label_space=request.label_space, offline=request.offline)
+    options = PredictOptions(
+        checkpoint=request.checkpoint,
+        label_space=request.label_space,
+        offline=request.offline,
+        device=request.device,
+        dtype=cast("Dtype", request.dtype),
+    )
     return load(request.model, options)
-
-
-def _digest(model: nn.Module) -> str:
-    """Return the hex SHA-256 of a model's tensors, by name; the same for any file format they came from."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        array = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {array.dtype} {tuple(array.shape)}\n".encode())
-        digest.update(array.view(-1).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def validate(

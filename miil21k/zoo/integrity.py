@@ -11,9 +11,11 @@ from miil21k.errors import CheckpointError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import nn
+
     from miil21k.zoo.schema import FileFormat
 
-__all__ = ["digest_fits", "file_damage", "sha256_of"]
+__all__ = ["digest_fits", "file_damage", "sha256_of", "tensors_digest"]
 
 _BLOCK = 1 << 20
 
@@ -66,3 +68,13 @@ def _safetensors_damage(path: Path, head: bytes) -> str | None:
             return None
     except SafetensorError as error:
         return f"damaged safetensors file ({error})"
+
+
+def tensors_digest(model: nn.Module) -> str:
+    """Return the hex SHA-256 of a model's tensors, by name; the same for any file format they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        array = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {array.dtype} {tuple(array.shape)}\n".encode())
+        digest.update(array.view(-1).numpy().tobytes())
+    return digest.hexdigest()

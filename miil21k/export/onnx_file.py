@@ -1,0 +1,151 @@
+"""Write a proved ONNX file, with its report beside it; or nothing."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from miil21k.errors import ExportError, UsageError
+from miil21k.export.network import network_to_onnx
+from miil21k.export.onnx_model import ExportOptions, assemble, decoding_of
+from miil21k.export.proof import BOUNDS, prove
+from miil21k.files import replace_file
+from miil21k.zoo.exported import read_export_card
+from miil21k.zoo.integrity import tensors_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from miil21k.export.proof import Proof
+    from miil21k.predict.loading import Loaded
+
+__all__ = ["MOST_BYTES", "export_onnx", "own_photographs", "photographs_in", "report_path"]
+
+MOST_BYTES = (1 << 31) - (1 << 24)  # of weights: one protobuf message ends at 2 GiB, tables and labels included
+REPORT_SCHEMA = 1
+_PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+
+
+def report_path(output: Path) -> Path:
+    """Return where the report of an export is kept."""
+    return output.with_name(f"{output.name}.json")
+
+
+def own_photographs() -> list[Path]:
+    """Return the photographs that come with miil21k, inside the package (a wheel) or in a clone."""
+    package = Path(__file__).parent.parent
+    inside = package / "photographs"
+    folder = inside if inside.exists() else package.parent / "examples" / "images"
+    return sorted(folder.glob("*.jpg"))
+
+
+def export_onnx(
+    loaded: Loaded,
+    output: Path,
+    options: ExportOptions | None = None,
+    *,
+    licence: str = "",
+    photos: Sequence[Path] = (),
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Export `loaded` to `output`, prove it, and return the report that lies beside it as `<output>.json`.
+
+    loaded: a torch network with its label space; it is put into evaluation mode and left as it is. licence: of its
+    weights. photos: image files to prove it on, beside the three that come with miil21k. say: told each step.
+    An existing file is replaced by a proved one or stays as it was. Raises ExportError when the network cannot be
+    exported or misses a bound, UsageError for more weights than one file holds or an output of another name.
+    """
+    options = options or ExportOptions()
+    if output.suffix != ".onnx":
+        raise UsageError(f"'{output}' does not end in .onnx, by which miil21k and others know an ONNX model.")
+    if not output.parent.is_dir():
+        raise UsageError(f"There is no folder '{output.parent}'.")
+    size = sum(tensor.nbytes for tensor in loaded.model.state_dict().values())
+    if size > MOST_BYTES:
+        raise UsageError(
+            f"'{loaded.name}' has {size / 1e9:.1f} GB of weights, and one ONNX file holds 2.1: choose a smaller model."
+        )
+    decoding = decoding_of(loaded, options)
+    loaded.model.eval()
+    say(f"exporting {loaded.name} ({size / 1e6:.0f} MB of weights)")
+    facts = {"licence": licence, "weights_sha256": tensors_digest(loaded.model)}
+    network = network_to_onnx(copy.deepcopy(loaded.model), loaded.preprocess.input_size)
+    model = assemble(network, loaded, options, **facts)
+    part = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        _write(model, part)
+        say("proving it against torch")
+        pictures = [*own_photographs(), *photos]
+        full = options.form == "full"
+        proof = prove(part, loaded.model, loaded.preprocess, decoding, pictures, full=full)
+        report = _report(part, model, proof, len(pictures))
+        if proof.failures:
+            raise ExportError(
+                f"The export of '{loaded.name}' does not compute what the model computes, so it was not kept: "
+                f"{'; '.join(proof.failures[:3])}{'; ...' if len(proof.failures) > 3 else ''}."
+            )
+        replace_file(report_path(output), json.dumps(report, indent=1) + "\n")
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)
+    return report
+
+
+def _write(model: onnx.ModelProto, part: Path) -> None:
+    try:
+        onnx.checker.check_model(model)
+        part.write_bytes(model.SerializeToString())
+    except OSError as error:
+        raise ExportError(f"Cannot write {part.parent}: {error.strerror or error}.") from None
+    except Exception as error:  # the checker and protobuf raise classes of their own
+        raise ExportError(f"The exported graph is no valid ONNX model: {error}") from None
+
+
+def _report(part: Path, model: onnx.ModelProto, proof: Proof, photographs: int) -> dict[str, Any]:
+    """Return inputs, outputs, nodes, metadata and measurements as JSON values, for people and other languages."""
+    import onnxruntime
+
+    card = read_export_card(part)
+    tree = card.space.tree
+    facts = {key: value for key, value in card.to_metadata().items() if key != "label_space_text"}
+    for key in ("preprocess", "decoding", "versions"):
+        facts[key] = json.loads(facts[key])
+    return {
+        "schema": REPORT_SCHEMA,
+        **facts,
+        "bytes": part.stat().st_size,
+        "opset": model.opset_import[0].version,
+        "inputs": [_declared(value) for value in model.graph.input],
+        "outputs": [_declared(value) for value in model.graph.output],
+        "num_classes": tree.num_classes,
+        "wnids": list(tree.wnids),
+        "names": list(tree.names),
+        "parents": tree.parent.tolist(),
+        "proof": {
+            "runtime": f"onnxruntime {onnxruntime.__version__}, CPUExecutionProvider",
+            "photographs": photographs,
+            "bounds": vars(BOUNDS),
+            "worst": proof.worst(),
+            "rows": proof.rows,
+        },
+    }
+
+
+def _declared(value: onnx.ValueInfoProto) -> dict[str, Any]:
+    tensor = value.type.tensor_type
+    shape = [dim.dim_param or dim.dim_value for dim in tensor.shape.dim]
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    return {"name": value.name, "dtype": dtype, "shape": shape}
+
+
+def photographs_in(folder: Path) -> list[Path]:
+    """Return the pictures of a folder, not of its subfolders; raises UsageError when there are none."""
+    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in _PHOTO_SUFFIXES)
+    if not found:
+        raise UsageError(f"'{folder}' holds no pictures ({', '.join(sorted(_PHOTO_SUFFIXES))}).")
+    return found

@@ -1,0 +1,43 @@
+"""A small network and exports of it and of the embedded one, made once per session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from small_networks import small_network
+
+from miil21k.export.onnx_file import export_onnx
+from miil21k.export.onnx_model import ExportOptions
+from miil21k.predict.loading import load
+from miil21k.predict.options import PredictOptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from miil21k.predict.loading import Loaded
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def small() -> Loaded:
+    return small_network()
+
+
+@pytest.fixture(scope="session")
+def tensor_export(small: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tensor") / "small.onnx"
+    export_onnx(small, path, ExportOptions(form="tensor"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def embedded_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("embedded") / "embedded.onnx"
+    export_onnx(load("embedded", PredictOptions()), path, licence="Apache-2.0")
+    return path

@@ -1,0 +1,50 @@
+"""Small graphs around the parts of an export, and a session that runs them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from miil21k.export.decoding import DECODED, HEDGE_INPUT, Decoding, write_decoding
+from miil21k.export.graph import IR_VERSION, OPSET, GraphWriter
+from miil21k.export.proof import open_session
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from onnxruntime import InferenceSession
+
+INDICES = {"topk_index", "path", "hedge_node"}
+
+
+def session_of(
+    graph: GraphWriter, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]
+) -> InferenceSession:
+    content = helper.make_graph(graph.nodes, "part", inputs, outputs, graph.initializers)
+    model = helper.make_model(content, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    onnx.checker.check_model(model)
+    return open_session(model.SerializeToString())
+
+
+class DecodingGraph:
+    """The decoding part alone: logits -> answers by name."""
+
+    def __init__(self, decoding: Decoding) -> None:
+        graph = GraphWriter("decode")
+        write_decoding(graph, "logits", decoding)
+        logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", decoding.tree.num_classes])
+        level = helper.make_tensor_value_info(HEDGE_INPUT, TensorProto.FLOAT, [])
+        outputs = []
+        for name in DECODED:
+            dtype = TensorProto.INT32 if name in INDICES else TensorProto.FLOAT
+            outputs.append(helper.make_tensor_value_info(name, dtype, ["batch"] if "hedge" in name else ["batch", "n"]))
+        self._session = session_of(graph, [logits, level], outputs)
+
+    def __call__(self, logits: np.ndarray, level: float | None = None) -> dict[str, Any]:
+        feed = {"logits": logits}
+        if level is not None:
+            feed[HEDGE_INPUT] = np.array(level, np.float32)
+        return dict(zip(DECODED, self._session.run(list(DECODED), feed), strict=True))
