@@ -62,8 +62,8 @@ def _model(parser: argparse.ArgumentParser) -> None:
         "-m",
         "--model",
         metavar="NAME",
-        help="default: tresnet_m_21k, else embedded; an .onnx file of miil21k export; an architecture of timm with "
-        "--checkpoint and --label-space",
+        help="default: tresnet_m_21k, else embedded; an .onnx file of miil21k export; a .safetensors file of miil21k "
+        "train; an architecture of timm with --checkpoint and --label-space",
     )
     group.add_argument("--checkpoint", "--weights", metavar="FILE", help="load this file into the model")
     group.add_argument(

@@ -46,7 +46,8 @@ class Loaded:
 def load(name: str | None, options: PredictOptions) -> Loaded:
     """Return the network that `name` and `options.checkpoint` stand for.
 
-    A name that ends in `.onnx` is the path of an export, and no torch is imported.
+    A name that ends in `.onnx` is the path of an export, and no torch is imported; one that ends in `.safetensors` is
+    the path of what `miil21k train` wrote.
     A model that was named is loaded or an error is raised. The name may also be any architecture of timm when a
     checkpoint and its label space are given; its logits then mean `options.head`, `leaf_softmax` unless told
     otherwise. Without a name, a checkpoint of `miil21k train` says itself what it is; without either,
@@ -74,6 +75,10 @@ def load(name: str | None, options: PredictOptions) -> Loaded:
 def _named(name: str, options: PredictOptions) -> Loaded:
     if name.endswith(".onnx"):
         return _exported(Path(name), options)
+    if name.endswith(".safetensors"):
+        if options.checkpoint is not None or options.head is not None:
+            raise UsageError(f"'{name}' is a checkpoint that says what it is: leave checkpoint and head out.")
+        return _trained(Path(name), options)
     try:
         weights = find_weights(name)
     except UnknownModel:

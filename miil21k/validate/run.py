@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from miil21k.backends import as_backend
@@ -22,6 +21,7 @@ from miil21k.zoo.strict_json import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from miil21k.backends import Backend
     from miil21k.calibrate.record import Calibration
@@ -93,10 +93,6 @@ def prepare(request: Request) -> Prepared:
 
 
 def _load(request: Request) -> Loaded:
-    if Path(request.model).suffix == ".safetensors":
-        if request.checkpoint:
-            raise UsageError("--model is a checkpoint already; leave --checkpoint out.")
-        return load(None, PredictOptions(checkpoint=request.model))
     options = PredictOptions(
         checkpoint=request.checkpoint,
         label_space=request.label_space,

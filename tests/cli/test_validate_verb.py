@@ -114,3 +114,14 @@ def test_a_target_out_of_reach_is_refused_and_nothing_is_written(
 def test_numbers_out_of_range_are_refused(work: Path, capsys: pytest.CaptureFixture[str], extra: list[str]) -> None:
     assert main([*_words(work, "validate"), *extra]) == 2
     assert "must be 1 or more" in capsys.readouterr().err
+
+
+def test_predict_takes_the_same_checkpoint_as_a_model(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = next((work / "images").rglob("*.jpg"))
+    words = ["predict", str(image), "-m", str(work / "model.safetensors"), "-f", "jsonl", "-j", "0", "--device", "cpu"]
+    assert main(words) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["status"], row["model"]) == ("ok", "model.safetensors")
+    assert row["label_space_sha256"] == shape_space().sha256
+    assert main([*words, "--checkpoint", "other.pth"]) == 2
+    assert "leave checkpoint and head out" in capsys.readouterr().err

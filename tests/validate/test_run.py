@@ -174,5 +174,5 @@ def test_nothing_to_score_is_an_error(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "red" / "a.jpg").write_bytes(b"no image")
     with pytest.raises(UsageError, match="None of the 1 images"):
         validate(Request(str(tmp_path), str(trained / "model.safetensors"), device="cpu"))
-    with pytest.raises(UsageError, match="leave --checkpoint out"):
+    with pytest.raises(UsageError, match="leave checkpoint and head out"):
         validate(_request(trained, checkpoint="x.safetensors"))
