@@ -16,13 +16,12 @@ __all__ = ["RELEASES", "Release", "compare_with_release", "nearest_release"]
 class Release(NamedTuple):
     """Published counts of images. Source: the README of Alibaba-MIIL/ImageNet21K and its dataset_preprocessing."""
 
-    classes: int
     train: int
     val: int
 
 
 # fall11 has two validation images more than 50 per class; nobody has said why.
-RELEASES = {"fall11": Release(11_221, 11_797_632, 561_052), "winter21": Release(10_450, 11_060_223, 522_500)}
+RELEASES = {"fall11": Release(11_797_632, 561_052), "winter21": Release(11_060_223, 522_500)}
 _FEW = 5
 
 
