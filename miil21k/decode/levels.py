@@ -106,7 +106,7 @@ def decode_levels(
     for rows, part in finite_blocks(given, given.shape[1], BLOCK_VALUES):
         if not order.sizes.size:
             continue
-        block = part.copy() if in_level_order else part.take(order.classes, axis=1)
+        block = part.copy() if in_level_order else part.take(order.classes, axis=1, mode="clip")  # no second check
         if masked is not None:
             block[:, masked] = -np.inf
         best, prob = _decode_block(order, block, scale)

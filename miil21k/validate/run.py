@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -122,10 +123,17 @@ def validate(
         view = prepared.masked
     inference = prepared.inference(request, view)
     card = Scorecard(view, _reading(prepared.loaded.head, view, hedge, calibration))
-    for batch in inference:
-        card.update(batch)
-        if progress is not None:
-            progress(card.samples + len(inference.unreadable), len(view.images))
+    done, scoring = 0, None
+    with ThreadPoolExecutor(1, "miil21k-score") as scorer:  # one batch is scored while the next one is computed
+        for batch in inference:
+            if scoring is not None:
+                scoring.result()
+            scoring = scorer.submit(card.update, batch)
+            done += len(batch.labels)
+            if progress is not None:
+                progress(done + len(inference.unreadable), len(view.images))
+        if scoring is not None:
+            scoring.result()
     if not card.samples:
         raise UsageError(f"None of the {len(view.images)} images in '{request.data}' can be read.")
     notes = list(view.notes)
