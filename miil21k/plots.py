@@ -29,7 +29,6 @@ NUMBERS = 0.5
 LINE = 0.2
 ROW_GAP = 0.09
 INDENT = 0.13
-POINTS_PER_INCH = 72
 SIZE = 10.0  # font points
 CHARACTER = 0.081  # mean width of a character of that size
 
