@@ -34,7 +34,7 @@ import simplejpeg
 import torch
 from PIL import Image
 
-from miil21k.prepare.engines import LocalEngine, available_cores
+from miil21k.engines.local import LocalEngine, available_cores
 from miil21k.prepare.geometry import decode_fraction
 from miil21k.prepare.options import PrepareOptions
 from miil21k.prepare.run import prepare
@@ -344,7 +344,7 @@ def memory(folder: Path, images: list[bytes]) -> None:
 
 
 def ray_against_local(folder: Path, per_class: int) -> None:
-    from miil21k.prepare.ray_engine import RayEngine
+    from miil21k.engines.ray_engine import RayEngine
 
     count = write_archive(folder / "outer.tar", photographs(COMMON, 256), 40, per_class)
     options = PrepareOptions(codec="turbo", min_images=per_class - 1)

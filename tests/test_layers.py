@@ -19,6 +19,7 @@ LAYERS: dict[str, tuple[int, set[str]]] = {
     "decode": (2, {"numpy"}),
     "metrics": (2, {"numpy"}),
     "calibrate": (3, {"numpy"}),
+    "engines": (1, {"ray"}),
     "models": (3, {"torch", "timm"}),
     "zoo": (
         4,
@@ -39,7 +40,7 @@ LAYERS: dict[str, tuple[int, set[str]]] = {
     "validate": (8, {"numpy", "torch", "matplotlib"}),
     "export": (8, {"numpy", "torch", "timm", "onnx", "onnxruntime", "PIL"}),
     "train": (8, {"numpy", "torch", "timm", "safetensors", "matplotlib"}),
-    "prepare": (8, {"numpy", "PIL", "torch", "simplejpeg", "ray", "matplotlib", "filelock"}),
+    "prepare": (8, {"numpy", "PIL", "torch", "simplejpeg", "matplotlib", "filelock"}),
     "writers": (8, {"numpy", "pyarrow"}),
     "plots": (8, {"numpy", "PIL", "matplotlib"}),
     "cli": (10, {"numpy", "tqdm"}),
@@ -53,7 +54,7 @@ ONLY_IN = {
     ("data", "timm"): {"augment"},
     ("prepare", "torch"): {"turbo"},
     ("prepare", "simplejpeg"): {"turbo"},
-    ("prepare", "ray"): {"ray_engine"},
+    ("engines", "ray"): {"ray_engine"},
     ("prepare", "matplotlib"): {"stats"},
 }
 ROOT_FILES = {"__init__", "__main__"}

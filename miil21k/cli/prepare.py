@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from miil21k.data.images import MAX_PIXELS
+from miil21k.engines.local import LocalEngine, available_cores
 from miil21k.errors import UsageError
-from miil21k.prepare.engines import LocalEngine, available_cores
 from miil21k.prepare.options import Format, Mode, PrepareOptions, Resize, resolve_codec
 
 if TYPE_CHECKING:
-    from miil21k.prepare.engines import Engine
+    from miil21k.engines.local import Engine
 
 __all__ = ["HELP", "configure", "run"]
 
@@ -129,7 +129,7 @@ def _engine(given: dict[str, Any]) -> Engine:
         if "address" in given:
             raise UsageError("--address is of a Ray cluster: add --engine ray.")
         return LocalEngine(given.get("workers") or available_cores())
-    from miil21k.prepare.ray_engine import RayEngine
+    from miil21k.engines.ray_engine import RayEngine
 
     return RayEngine(given.get("address"), given.get("workers"))
 

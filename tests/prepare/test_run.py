@@ -13,13 +13,13 @@ import pytest
 from raw_archives import FAULTS, MAX_PIXELS, faulty, photo, photos, raw_classes, tar, write_outer
 
 from miil21k.data.datasets import label_images, open_source
+from miil21k.engines.local import LocalEngine
 from miil21k.errors import PrepareError, UsageError
 from miil21k.hierarchy.spaces import LabelSpace
 from miil21k.hierarchy.tree import Tree
 from miil21k.prepare import class_job
 from miil21k.prepare.conversion import open_converter
 from miil21k.prepare.dry_run import dry_run
-from miil21k.prepare.engines import LocalEngine
 from miil21k.prepare.options import PrepareOptions
 from miil21k.prepare.report import read_manifest
 from miil21k.prepare.run import Outcome, prepare

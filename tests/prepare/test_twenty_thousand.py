@@ -14,7 +14,7 @@ import pytest
 from raw_archives import MAX_PIXELS, faulty, photo, tar, write_outer
 
 from miil21k.data.datasets import open_source
-from miil21k.prepare.engines import LocalEngine
+from miil21k.engines.local import LocalEngine
 from miil21k.prepare.options import PrepareOptions, resolve_codec
 from miil21k.prepare.run import prepare
 from miil21k.prepare.verify import verify

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from raw_archives import photo, photos, tar
 
+from miil21k.engines.local import LocalEngine
 from miil21k.errors import UsageError
-from miil21k.prepare.engines import LocalEngine
 from miil21k.prepare.options import PrepareOptions
 from miil21k.prepare.run import prepare
 from miil21k.prepare.verify import verify

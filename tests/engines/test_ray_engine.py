@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from raw_archives import MAX_PIXELS, raw_classes, write_outer
 
+from miil21k.engines.local import LocalEngine
 from miil21k.errors import PrepareError
-from miil21k.prepare.engines import LocalEngine
 from miil21k.prepare.members import ClassUnit, list_members
 from miil21k.prepare.options import PrepareOptions
 from miil21k.prepare.run import prepare
@@ -37,7 +37,7 @@ def differing(left: Path, right: Path) -> list[str]:
 def test_a_cluster_that_loses_a_node_ends_with_the_same_bytes(tmp_path: Path) -> None:
     from ray.cluster_utils import Cluster
 
-    from miil21k.prepare.ray_engine import RayEngine
+    from miil21k.engines.ray_engine import RayEngine
 
     classes = {f"n0000{group}{wnid[5:]}": data for group in range(5) for wnid, data in raw_classes().items()}
     outer = write_outer(tmp_path / "whole.tar.gz", classes, "w:gz")

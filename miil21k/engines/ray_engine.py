@@ -46,7 +46,7 @@ class RayEngine:
                 raise PrepareError(f"No Ray cluster at '{address}': {str(error).splitlines()[0]}") from None
 
     def run(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
-        """Yield results as they are ready; see `engines.Engine`. Raises PrepareError when a job died too often."""
+        """Yield results as they are ready; see `local.Engine`. Raises PrepareError when a job died too often."""
         ray = self._ray
         task = ray.remote(num_cpus=1, max_retries=_RETRIES)(work)
         ahead = self._in_flight or max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
