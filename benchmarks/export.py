@@ -122,7 +122,7 @@ def speed_ratio(loaded, path: Path, batch: int, rounds: int = 3) -> float:
     """Return how many times faster the graph is than torch eager, network alone, one thread each, median of turns."""
     import torch
 
-    from miil21k.backends import OnnxBackend
+    from miil21k.backends.onnx_backend import OnnxBackend
     from miil21k.data.transforms import normalise
 
     backend = OnnxBackend(path, loaded.space.num_classes, normalises=True, device="cpu")

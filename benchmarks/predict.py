@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from miil21k.backends import available_cpus
+from miil21k.backends.base import available_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +60,7 @@ from miil21k.predict import loading
 from miil21k.predict.options import PredictOptions
 loaded = loading.load(sys.argv[3], PredictOptions(checkpoint=sys.argv[2]))
 done("build, read the weights, label space")
-from miil21k.backends import TorchBackend
+from miil21k.backends.torch_backend import TorchBackend
 backend = TorchBackend(loaded.model, loaded.space.num_classes, device="cpu")
 done("fold the batch norms")
 from miil21k.data.images import load_image

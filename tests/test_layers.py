@@ -52,6 +52,8 @@ ONLY_IN = {
     ("hierarchy", "torch"): {"official"},
     ("data", "torch"): {"augment", "loader"},
     ("data", "timm"): {"augment"},
+    ("backends", "torch"): {"torch_backend"},
+    ("backends", "onnxruntime"): {"onnx_backend"},
     ("prepare", "torch"): {"turbo"},
     ("prepare", "simplejpeg"): {"turbo"},
     ("engines", "ray"): {"ray_engine"},

@@ -12,7 +12,7 @@ from timm.layers import StdConv2d
 from torch import Tensor, nn
 from torch.nn import functional
 
-from miil21k.backends import fold_batch_norm
+from miil21k.backends.torch_backend import fold_batch_norm
 from miil21k.errors import ExportError
 from miil21k.export.graph import OPSET
 

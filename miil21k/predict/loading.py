@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miil21k.backends import OnnxBackend
+from miil21k.backends.onnx_backend import OnnxBackend
 from miil21k.errors import DownloadError, LabelSpaceMismatch, MissingExtra, UnknownModel, UsageError
 from miil21k.hierarchy.spaces import load_label_space
 from miil21k.zoo.exported import read_export_card

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast, overload
 import numpy as np
 from PIL import Image
 
-from miil21k.backends import as_backend, available_cpus
+from miil21k.backends.base import available_cpus
+from miil21k.backends.choose import as_backend
 from miil21k.data.images import ImageInput, load_image
 from miil21k.data.inputs import fetch_image, is_url
 from miil21k.data.transforms import crop_image, decode_edge, normalise
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from miil21k.backends import Backend
+    from miil21k.backends.base import Backend
     from miil21k.data.images import ImageSource
 
 __all__ = ["Predictor"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from miil21k.backends import Backend
+    from miil21k.backends.base import Backend
     from miil21k.data.loader import Unreadable
     from miil21k.validate.views import View
     from miil21k.zoo.schema import Preprocess

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from miil21k.backends import as_backend
+from miil21k.backends.choose import as_backend
 from miil21k.calibrate.record import mask_digest
 from miil21k.data.datasets import open_source
 from miil21k.decode.probabilities import DEFAULT_RULE
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from miil21k.backends import Backend
+    from miil21k.backends.base import Backend
     from miil21k.calibrate.record import Calibration
     from miil21k.decode.logits import HeadKind
     from miil21k.decode.probabilities import Rule

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miil21k.backends import OnnxBackend
+from miil21k.backends.onnx_backend import OnnxBackend
 from miil21k.cli.main import main
 from miil21k.data.images import load_image
 from miil21k.errors import CheckpointError, ExportError, UsageError

@@ -1,0 +1,53 @@
+"""What every backend is: something that turns images into logits, whichever library computes them."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Backend", "Outputs", "available_cpus"]
+
+
+class Outputs(NamedTuple):
+    """logits: float32 [B, C]. embedding: float32 [B, D], what the classifier multiplies; None unless asked for."""
+
+    logits: NDArray[np.float32]
+    embedding: NDArray[np.float32] | None
+
+
+class Backend(Protocol):
+    """A network that can be run; may be called from several threads at once.
+
+    name: `torch`, `onnx`, ... device: where it runs, as torch spells it. dtype: `fp32`, `fp16` or `bf16`.
+    num_classes: C. normalises: `run` takes crops, uint8 [B, H, W, 3], and normalises them itself.
+    """
+
+    name: str
+    device: str
+    dtype: str
+    num_classes: int
+    normalises: bool
+
+    def run(self, images: NDArray[Any], *, embed: bool = False) -> Outputs:
+        """Return the logits of `images` and their embedding if asked for.
+
+        images: float32 [B, 3, H, W] normalised, or the crops themselves where the backend `normalises`.
+        """
+
+    @contextmanager
+    def threads(self, count: int) -> Iterator[None]:
+        """Let each call compute on `count` CPU threads while the context is open."""
+
+
+def available_cpus() -> int:
+    """Return how many CPUs this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
