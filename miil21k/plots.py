@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import MissingExtra
+from miil21k.files import replacing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,12 +86,8 @@ def draw_prediction(image: Image.Image, prediction: Prediction, target: Path) ->
         panel.caption(f"most probable {'class' if len(top) == 1 else 'classes'}")
         panel.rows(top, hedge=None)
     axes.text(width - MARGIN, height - 0.12, _footer(prediction), size=6.5, color=FAINT, ha="right", va="bottom")
-    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
+    with replacing(target) as partial:
         figure.savefig(partial, format="png", dpi=DPI)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _place_image(figure: Any, image: Image.Image, size: tuple[float, float]) -> None:

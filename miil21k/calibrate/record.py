@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +13,11 @@ import numpy as np
 
 from miil21k.decode.logits import HEAD_KINDS
 from miil21k.errors import LabelSpaceMismatch, UsageError
+from miil21k.files import replace_file
 
 if TYPE_CHECKING:
+    import os
+
     from numpy.typing import NDArray
 
     from miil21k.decode.logits import HeadKind
@@ -85,15 +86,7 @@ class Calibration:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, whole or not at all."""
-        target = Path(path)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(self.to_json())
-            Path(temporary).replace(target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        replace_file(Path(path), self.to_json())
 
 
 def load_calibration(path: str | os.PathLike[str]) -> Calibration:

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from miil21k.writers.output import write_atomically
+from miil21k.files import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +44,7 @@ class Provenance:
         """Write the record. outcome: complete, interrupted or failed. counts: by name."""
         seconds = round(time.perf_counter() - self._clock, 3)
         record = {**self._record, "finished": _now(), "seconds": seconds, "outcome": outcome, **counts}
-        write_atomically(self._path, json.dumps(record, indent=2, ensure_ascii=True).encode() + b"\n")
+        replace_file(self._path, json.dumps(record, indent=2, ensure_ascii=True) + "\n")
 
 
 def _now() -> str:

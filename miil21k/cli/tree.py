@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import UsageError
+from miil21k.files import replace_file
 from miil21k.hierarchy.custom import from_csv, from_folder, from_list, refuse_borrowed_name
 from miil21k.hierarchy.export import EXPORTS
 from miil21k.hierarchy.search import find, find_one, near, search
@@ -282,15 +283,9 @@ def _built(args: argparse.Namespace) -> LabelSpace:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write `text` so that `path` is either the old file or the whole new one."""
-    import os
-
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(text, encoding="utf-8", newline="\n")
-        part.replace(path)
+        replace_file(path, text)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise UsageError(f"Cannot write '{path}': {error.strerror}.") from None
 
 

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import tarfile
 import zipfile
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from miil21k.errors import UsageError
+from miil21k.files import replacing
 from miil21k.hierarchy.custom import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
@@ -63,11 +63,8 @@ def index_shard(path: Path, cache: Path | None = None) -> ShardIndex:
 
 
 def _store(path: Path, index: ShardIndex) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    with part.open("wb") as file:
+    with replacing(path, parents=True) as part, part.open("wb") as file:
         np.savez(file, **index._asdict())
-    part.replace(path)
 
 
 def _scan(path: Path) -> ShardIndex:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from miil21k.files import replacing
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -31,6 +33,5 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], path: Path) -> None:
         if title == "validation" and names:
             axes.legend(fontsize="small")
         axes.grid(alpha=0.3)
-    part = path.with_suffix(".part")
-    canvas.print_png(str(part))
-    part.replace(path)
+    with replacing(path) as part:
+        canvas.print_png(str(part))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from miil21k.files import replacing
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -47,6 +49,5 @@ def draw_reliability(bins: ReliabilityBins, path: Path) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    part = path.with_suffix(".part")
-    FigureCanvasAgg(figure).print_png(str(part))
-    part.replace(path)
+    with replacing(path) as part:
+        FigureCanvasAgg(figure).print_png(str(part))

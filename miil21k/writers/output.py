@@ -7,11 +7,11 @@ rows begin. It disappears when the run is complete.
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from miil21k.errors import Miil21kError, UsageError
+from miil21k.files import replace_file
 from miil21k.writers.formats import utf8_text
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from miil21k.writers.formats import DoneRow, Layout, Row
 
-__all__ = ["Existing", "Progress", "RowFile", "RowStream", "already_done", "note_path", "write_atomically"]
+__all__ = ["Existing", "Progress", "RowFile", "RowStream", "already_done", "note_path"]
 
 Existing = Literal["refuse", "resume", "append", "overwrite"]
 NOTE_SCHEMA = 1
@@ -30,16 +30,6 @@ NOTE_SCHEMA = 1
 def note_path(path: Path) -> Path:
     """Return where the note of an unfinished output is kept."""
     return path.with_name(f"{path.name}.resume.json")
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Put `data` at `path`; whoever reads it sees the old file or the whole new one."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class RowStream:
@@ -154,7 +144,7 @@ class RowFile:
             self._start = self._end = self._append_at()
         note = {"schema": NOTE_SCHEMA, "start": self._start, "options": self._options, "run": run}
         # The note comes first: a kill in between leaves an output that says how to go on.
-        write_atomically(note_path(self.path), json.dumps(note, indent=1).encode())
+        replace_file(note_path(self.path), json.dumps(note, indent=1))
         self._file = self.path.open("wb" if fresh else "r+b", buffering=0)
         if fresh:
             self._file.write(header)

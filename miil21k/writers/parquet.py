@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import MissingExtra, UsageError
+from miil21k.files import replace_file, replacing
 from miil21k.writers.formats import DoneRow, JsonLines, utf8_text
-from miil21k.writers.output import RowFile, note_path, write_atomically
+from miil21k.writers.output import RowFile, note_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +81,7 @@ class ParquetFile:
         """Open the journal, as `RowFile.begin`; an appending run begins it with the rows of the file."""
         if self._append and self.path.exists():
             layout = JsonLines()
-            write_atomically(self._journal.path, b"".join(layout.encode(row) for row in self._stored()))
+            replace_file(self._journal.path, b"".join(layout.encode(row) for row in self._stored()))
             self._journal = self._journal.appending()
         self._journal.begin(run)
 
@@ -91,12 +91,8 @@ class ParquetFile:
 
     def finish(self) -> None:
         """Convert the journal, put the file in place, and remove the journal."""
-        partial = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
-        try:
+        with replacing(self.path) as partial:
             self._convert(partial)
-            partial.replace(self.path)
-        finally:
-            partial.unlink(missing_ok=True)
         self._journal.finish()
         self._journal.path.unlink()
 

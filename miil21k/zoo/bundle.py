@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import shutil
 import tarfile
 import tempfile
@@ -16,6 +15,7 @@ from typing import IO, TYPE_CHECKING
 
 from miil21k import __version__
 from miil21k.errors import BundleError, ChecksumMismatch, UnknownModel, UsageError
+from miil21k.files import replace_file, replacing
 from miil21k.hierarchy.spaces import LABEL_SPACES, load_label_space
 from miil21k.zoo.bundle_index import (
     FORMAT,
@@ -27,13 +27,14 @@ from miil21k.zoo.bundle_index import (
     read_index,
     read_text,
 )
-from miil21k.zoo.cache import Cache, write_atomically
+from miil21k.zoo.cache import Cache
 from miil21k.zoo.download import obtain
 from miil21k.zoo.integrity import digest_fits, file_damage
 from miil21k.zoo.manifest import SCHEMA_VERSION, find_weights
 from miil21k.zoo.strict_json import to_json
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Mapping, Sequence
 
     from miil21k.zoo.cache import CachedFile
@@ -105,14 +106,8 @@ def _calibration(text: str, origin: str, error: type[UsageError | BundleError]) 
 @contextmanager
 def _new_tar(output: Path) -> Iterator[tarfile.TarFile]:
     """Open a tar beside `output`, which replaces it once it is whole."""
-    handle, name = tempfile.mkstemp(dir=output.absolute().parent, prefix=f".{output.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
-            yield tar
-        Path(name).chmod(0o644)
-        Path(name).replace(output)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with replacing(output.absolute()) as part, tarfile.open(part, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        yield tar
 
 
 def _plain(name: str, size: int) -> tarfile.TarInfo:
@@ -254,7 +249,7 @@ def _install(tar: tarfile.TarFile, index: BundleIndex, sources: Sequence[Source]
         for member in index.members:
             if member.name.startswith("calibration/"):
                 text = read_text(tar, member.name, path)
-                write_atomically(calibration_path(cache, Path(member.name).stem), text.encode())
+                replace_file(calibration_path(cache, Path(member.name).stem), text, parents=True)
 
 
 def _stage(tar: tarfile.TarFile, member: BundleMember, staged: Path, path: Path) -> None:

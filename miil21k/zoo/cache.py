@@ -20,12 +20,12 @@ import importlib.util
 import json
 import os
 import re
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miil21k.errors import ChecksumMismatch
+from miil21k.files import replace_file
 from miil21k.zoo.integrity import digest_fits, sha256_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from miil21k.zoo.schema import Source, Weights
 
-__all__ = ["Cache", "CachedFile", "Pin", "cached_path", "is_offline", "write_atomically"]
+__all__ = ["Cache", "CachedFile", "Pin", "cached_path", "is_offline"]
 
 _TRUE = {"1", "ON", "YES", "TRUE"}
 _FULL_DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -43,19 +43,6 @@ def is_offline(offline: bool | None) -> bool:
     """Return whether the network is off limits: `offline`, or one of the Hub's two variables says so."""
     stated = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
     return bool(offline) or stated.upper() in _TRUE
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that other processes see whole or not at all. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 @dataclass(frozen=True)
@@ -125,7 +112,7 @@ class Cache:
         pin = Pin(address(source, revision), sha256, str(path), stat.st_size, stat.st_mtime_ns)
         # A shared cache may be read-only; then the digest is computed anew each time, and nothing is lost.
         with contextlib.suppress(OSError):
-            write_atomically(self._pin_path(source, revision), json.dumps(asdict(pin), indent=1).encode())
+            replace_file(self._pin_path(source, revision), json.dumps(asdict(pin), indent=1), parents=True)
 
     def expected(self, source: Source, revision: str | None = None) -> tuple[str, str] | None:
         """Return the digest (or its first digits) that the source must have and who says so, or None.

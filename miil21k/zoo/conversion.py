@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from miil21k.zoo.cache import Cache, write_atomically
+from miil21k.files import replace_file, replacing
+from miil21k.zoo.cache import Cache
 from miil21k.zoo.download import obtain
 from miil21k.zoo.integrity import file_damage, sha256_of
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -78,16 +78,11 @@ def _save(tensors: dict[str, Tensor], target: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".safetensors")
-    os.close(handle)
     try:
         # safetensors sorts; one published layout (LeViT) is known by the order of its tensors alone.
         order = json.dumps(list(tensors))
-        save_file(tensors, name, metadata={"tensor_order": order})  # one key: equal bytes
-        write_atomically(digest_path(target), sha256_of(Path(name)).encode())
-        Path(name).replace(target)
+        with replacing(target, parents=True) as part:
+            save_file(tensors, part, metadata={"tensor_order": order})  # one key: equal bytes
+            replace_file(digest_path(target), sha256_of(part))
     except SafetensorError as error:  # how the library reports a full disk
         raise OSError(str(error)) from None
-    finally:
-        Path(name).unlink(missing_ok=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from miil21k.cli.main import main
-from miil21k.zoo.cache import Cache, write_atomically
+from miil21k.files import replace_file
+from miil21k.zoo.cache import Cache
 from miil21k.zoo.manifest import find_weights
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ PINNED, PUBLISHED = "mobilenetv3_large_100.miil_in21k", "tresnet_m.miil_in21k"
 
 def _put(name: str, cache_dir: Path, content: bytes) -> None:
     cache = Cache.at(cache_dir)
-    write_atomically(cache.file(find_weights(name).sources[0]), content)
+    replace_file(cache.file(find_weights(name).sources[0]), content, parents=True)
 
 
 def test_all_files_are_listed_and_a_wrong_one_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

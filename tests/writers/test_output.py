@@ -10,7 +10,7 @@ from writers.rows import row
 
 from miil21k.errors import UsageError
 from miil21k.writers.formats import JsonArray, JsonLines, Layout, Separated
-from miil21k.writers.output import RowFile, already_done, note_path, write_atomically
+from miil21k.writers.output import RowFile, already_done, note_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -171,10 +171,3 @@ def test_what_an_earlier_run_failed_at_is_counted_also_where_it_left_no_row(tmp_
     kept = (r for r in islice(file.rows(), 3) if r.ok)
     skipped, _ = already_done(kept, iter(NAMES), skips=True, chunk=1, path=path)
     assert (skipped.inputs, skipped.rows, skipped.failed) == (3, 2, 1)
-
-
-def test_an_atomic_write_leaves_no_partial_file_behind(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "x.json", b"new")
-    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
-    with pytest.raises(FileNotFoundError):
-        write_atomically(tmp_path / "gone" / "x.json", b"new")

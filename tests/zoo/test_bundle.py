@@ -16,9 +16,10 @@ import pytest
 from safetensors.numpy import save
 
 from miil21k.errors import BundleError, ChecksumMismatch, ManifestError, Miil21kError, UnknownModel, UsageError
+from miil21k.files import replace_file
 from miil21k.hierarchy.spaces import load_label_space
 from miil21k.zoo.bundle import calibration_path, create_bundle, install_bundle
-from miil21k.zoo.cache import Cache, write_atomically
+from miil21k.zoo.cache import Cache
 from miil21k.zoo.download import fetch, obtain
 from miil21k.zoo.manifest import find_weights
 
@@ -44,7 +45,7 @@ def bundle(row: Weights, tmp_path: Path) -> Path:
     """A bundle of one small file that stands for the weights of `row`, whose digest nobody published."""
     assert (row.sources[0].kind, row.sources[0].sha256) == ("hub", None)
     cache = tmp_path / "here"
-    write_atomically(Cache.at(cache).file(row.sources[0]), CONTENT)
+    replace_file(Cache.at(cache).file(row.sources[0]), CONTENT, parents=True)
     create_bundle([row], tmp_path / "net.tar", cache_dir=cache, offline=True)
     return tmp_path / "net.tar"
 
@@ -127,7 +128,7 @@ def test_a_calibration_travels_along(row: Weights, bundle: Path, tmp_path: Path)
 def test_a_file_that_changes_while_it_is_packed_makes_no_bundle(row: Weights, tmp_path: Path) -> None:
     cache = Cache.at(tmp_path)
     path = cache.file(row.sources[0])
-    write_atomically(path, CONTENT)
+    replace_file(path, CONTENT, parents=True)
     fetch(row, cache_dir=tmp_path, offline=True)
     stat = path.stat()
     path.write_bytes(CONTENT[::-1])
@@ -264,7 +265,7 @@ def test_a_digest_that_this_machine_has_pinned_or_knows_is_kept(bundle: Path, ro
     cache = Cache.at(tmp_path / "there")
     own = cache.file(row.sources[0])
     other = save({"head.weight": np.zeros(3, dtype=np.float32)})
-    write_atomically(own, other)
+    replace_file(own, other, parents=True)
     fetch(row, cache_dir=tmp_path / "there", offline=True)
     with pytest.raises(ChecksumMismatch, match=f"has SHA-256 {DIGEST}, pinned is"):
         install_bundle(bundle, cache_dir=tmp_path / "there")
@@ -294,7 +295,7 @@ def test_an_index_that_cannot_be_read_is_refused(bundle: Path, tmp_path: Path, t
 def test_two_names_for_one_file_are_both_installed(bundle: Path, row: Weights, tmp_path: Path) -> None:
     other = find_weights("mixer_b16_224.miil_in21k")
     for weights in (row, other):
-        write_atomically(Cache.at(tmp_path / "here").file(weights.sources[0]), CONTENT)
+        replace_file(Cache.at(tmp_path / "here").file(weights.sources[0]), CONTENT, parents=True)
     create_bundle([row, other], tmp_path / "two.tar", cache_dir=tmp_path / "here", offline=True)
     assert (tmp_path / "two.tar").stat().st_size < bundle.stat().st_size + len(CONTENT)
     install_bundle(tmp_path / "two.tar", cache_dir=tmp_path / "there")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hub_server import Fault, HubServer
 
-from miil21k.zoo.cache import Cache, write_atomically
+from miil21k.files import replace_file
+from miil21k.zoo.cache import Cache
 from miil21k.zoo.doctor import ask_hosts, checkpoint_hosts, examine
 from miil21k.zoo.manifest import find_weights
 
@@ -24,7 +25,7 @@ def _online(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_versions_devices_and_places_are_those_of_this_machine(tmp_path: Path) -> None:
     source = find_weights("mobilenetv3_large_100.miil_in21k").sources[0]
-    write_atomically(Cache.at(tmp_path).file(source), bytes(1000))
+    replace_file(Cache.at(tmp_path).file(source), bytes(1000), parents=True)
     found = examine(tmp_path, offline=True)
     assert found.versions["torch"] == importlib.metadata.version("torch")
     assert found.versions["huggingface_hub"] == importlib.metadata.version("huggingface_hub")

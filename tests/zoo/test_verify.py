@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from hub_server import mirror_source, row_with
 
-from miil21k.zoo.cache import Cache, write_atomically
+from miil21k.files import replace_file
+from miil21k.zoo.cache import Cache
 from miil21k.zoo.verify import verify
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def _statuses(cache: Cache, **fields: str) -> list[tuple[str, str | None]]:
 def test_a_file_is_held_against_what_was_published_or_pinned(tmp_path: Path) -> None:
     cache, source = Cache.at(tmp_path), mirror_source(URL)
     assert _statuses(cache) == []
-    write_atomically(cache.file(source), b"weights")
+    replace_file(cache.file(source), b"weights", parents=True)
     assert _statuses(cache) == [("unpinned", None)]
     assert cache.pin(source) is None, "looking pins nothing"
     assert _statuses(cache, sha256=DIGEST) == [("ok", "published")]
@@ -38,7 +39,7 @@ def test_a_file_is_held_against_what_was_published_or_pinned(tmp_path: Path) -> 
 def test_a_change_that_keeps_size_and_time_is_noticed(tmp_path: Path) -> None:
     cache, source = Cache.at(tmp_path), mirror_source(URL)
     path = cache.file(source)
-    write_atomically(path, b"weights")
+    replace_file(path, b"weights", parents=True)
     cache.find(source)
     stat = path.stat()
     path.write_bytes(b"weightz")
