@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Backend", "Outputs", "available_cpus"]
+__all__ = ["BACKENDS", "Backend", "BackendName", "Outputs", "available_cpus"]
+
+BackendName = Literal["auto", "torch", "onnx", "openvino"]
+BACKENDS: tuple[str, ...] = get_args(BackendName)
 
 
 class Outputs(NamedTuple):
@@ -25,7 +28,7 @@ class Outputs(NamedTuple):
 class Backend(Protocol):
     """A network that can be run; may be called from several threads at once.
 
-    name: `torch`, `onnx`, ... device: where it runs, as torch spells it. dtype: `fp32`, `fp16` or `bf16`.
+    name: `torch`, `onnx` or `openvino`. device: where it runs, as torch spells it. dtype: `fp32`, `fp16` or `bf16`.
     num_classes: C. normalises: `run` takes crops, uint8 [B, H, W, 3], and normalises them itself.
     """
 

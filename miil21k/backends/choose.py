@@ -5,16 +5,39 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from miil21k.backends.onnx_backend import OnnxBackend
+from miil21k.backends.openvino_backend import OpenvinoBackend
 from miil21k.backends.torch_backend import TorchBackend
+from miil21k.errors import UsageError
 
 if TYPE_CHECKING:
-    from miil21k.backends.base import Backend
+    from pathlib import Path
 
-__all__ = ["as_backend"]
+    from miil21k.backends.base import Backend, BackendName
+    from miil21k.zoo.exported import ExportCard
+
+__all__ = ["as_backend", "open_export"]
+
+
+def open_export(path: Path, card: ExportCard, *, backend: BackendName, device: str, dtype: str) -> Backend:
+    """Return what runs the export at `path`, whose metadata are `card`.
+
+    backend: `onnx` or `openvino`; `auto` is ONNX Runtime. The other arguments and what is raised are
+    those of `OnnxBackend` and `OpenvinoBackend`; UsageError for `torch`.
+    """
+    if backend == "torch":
+        raise UsageError(
+            f"'{path}' is an export, which torch does not run: choose --backend auto, onnx or openvino, "
+            "or name the model that it was made from."
+        )
+    classes, normalises = card.space.num_classes, card.form == "full"
+    if backend == "openvino":
+        size = card.preprocess.input_size
+        return OpenvinoBackend(path, classes, normalises=normalises, input_size=size, device=device, dtype=dtype)
+    return OnnxBackend(path, classes, normalises=normalises, device=device, dtype=dtype)
 
 
 def as_backend(model: Any, num_classes: int, *, device: str, dtype: str) -> Backend:
     """Return `model` itself when it is a backend already (an export that was loaded), else a `TorchBackend` of it."""
-    if isinstance(model, OnnxBackend):
+    if isinstance(model, (OnnxBackend, OpenvinoBackend)):
         return model
     return TorchBackend(model, num_classes, device=device, dtype=dtype)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from miil21k.backends.base import BACKENDS
 from miil21k.cli.validate import request_of, show_progress
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="which images fit what (default: %(default)s)")
     add("-b", "--batch-size", type=int, default=32, help="images per forward pass (default: %(default)s)")
     add("-j", "--workers", type=int, default=2, help="processes that read images (default: %(default)s)")
+    add("--backend", choices=BACKENDS, default="auto", help="what computes (default: %(default)s, the fastest)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
     add("--dtype", choices=["fp32", "fp16", "bf16"], default="fp32", help="precision (default: %(default)s)")
     add("--offline", action="store_true", default=None, help="never touch the network")

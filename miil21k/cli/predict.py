@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, get_args
 
+from miil21k.backends.base import BACKENDS
 from miil21k.writers.formats import FORMATS
 from miil21k.writers.labels import LABEL_TYPES
 from miil21k.zoo.schema import HeadKind
@@ -134,6 +135,12 @@ def _output(parser: argparse.ArgumentParser) -> None:
 
 def _machine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("machine")
+    group.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="auto",
+        help="what computes: torch, or onnx or openvino for an .onnx file (default: auto, the fastest that can)",
+    )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     group.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), default="fp32", help="default: fp32")
     group.add_argument("--half", dest="dtype", action="store_const", const="fp16", help="the same as --dtype fp16")

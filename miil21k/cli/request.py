@@ -18,7 +18,7 @@ __all__ = ["existing_output", "fingerprint", "predict_options"]
 
 _SAME_NAME = (
     *("checkpoint", "label_space", "head", "revision", "cache_dir", "offline"),
-    *("device", "dtype", "batch_size", "workers"),
+    *("backend", "device", "dtype", "batch_size", "workers"),
     *("img_size", "crop_pct", "crop_mode", "interpolation", "max_pixels"),
     *("topk", "threshold", "hedge", "calibration", "include_removed_labels", "levels"),
 )

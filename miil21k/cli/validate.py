@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from miil21k.backends.base import BACKENDS
+
 if TYPE_CHECKING:
     import argparse
 
@@ -34,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("-f", "--format", choices=["table", "json"], help="what stdout gets (default: table on a terminal, else json)")
     add("-b", "--batch-size", type=int, default=32, help="images per forward pass (default: %(default)s)")
     add("-j", "--workers", type=int, default=2, help="processes that read images (default: %(default)s)")
+    add("--backend", choices=BACKENDS, default="auto", help="what computes (default: %(default)s, the fastest)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
     add("--dtype", choices=["fp32", "fp16", "bf16"], default="fp32", help="precision (default: %(default)s)")
     add("--offline", action="store_true", default=None, help="never touch the network")
@@ -85,6 +88,7 @@ def request_of(args: argparse.Namespace) -> Any:
         view=getattr(args, "view", None),
         batch_size=args.batch_size,
         workers=args.workers,
+        backend=args.backend,
         device=args.device,
         dtype=args.dtype,
         offline=args.offline,

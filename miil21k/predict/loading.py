@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miil21k.backends.onnx_backend import OnnxBackend
+from miil21k.backends.choose import open_export
 from miil21k.errors import DownloadError, LabelSpaceMismatch, MissingExtra, UnknownModel, UsageError
 from miil21k.hierarchy.spaces import load_label_space
 from miil21k.zoo.exported import read_export_card
@@ -34,7 +34,7 @@ class Loaded:
     its tensors where the file recorded it, as exports do.
     """
 
-    model: Any  # a torch nn.Module, or the OnnxBackend of an export; this room imports no torch
+    model: Any  # a torch nn.Module, or the Backend of an export; this room imports no torch
     name: str
     space: LabelSpace
     head: HeadKind
@@ -53,6 +53,9 @@ def load(name: str | None, options: PredictOptions) -> Loaded:
     otherwise. Without a name, a checkpoint of `miil21k train` says itself what it is; without either,
     `tresnet_m_21k` is preferred, and `embedded` answers when that is neither cached nor reachable.
     """
+    if name is not None and name.endswith(".onnx"):
+        return _exported(Path(name), options)
+    _require_torch(name, options)
     if name is not None:
         return _named(name, options)
     if options.head is not None:
@@ -72,9 +75,19 @@ def load(name: str | None, options: PredictOptions) -> Loaded:
         return replace(loaded, notice=notice)
 
 
+def _require_torch(name: str | None, options: PredictOptions) -> None:
+    """Raise UsageError for a backend that runs exports alone."""
+    if options.backend in ("auto", "torch"):
+        return
+    words = [name] if name is not None else [] if options.checkpoint is not None else [DEFAULT_MODEL]
+    words += [f"--checkpoint {options.checkpoint}"] if options.checkpoint is not None else []
+    raise UsageError(
+        f"The backend '{options.backend}' runs exports: make one with "
+        f"'miil21k export onnx {' '.join(words)} -o model.onnx' and name model.onnx as the model."
+    )
+
+
 def _named(name: str, options: PredictOptions) -> Loaded:
-    if name.endswith(".onnx"):
-        return _exported(Path(name), options)
     if name.endswith(".safetensors"):
         if options.checkpoint is not None or options.head is not None:
             raise UsageError(f"'{name}' is a checkpoint that says what it is: leave checkpoint and head out.")
@@ -157,13 +170,7 @@ def _exported(path: Path, options: PredictOptions) -> Loaded:
     edge = card.preprocess.input_size[1]
     if options.img_size not in (None, edge):
         raise UsageError(f"'{path}' was exported for {edge} x {edge} pixels: leave img_size out.")
-    backend = OnnxBackend(
-        path,
-        card.space.num_classes,
-        normalises=card.form == "full",
-        device=options.device,
-        dtype=options.dtype,
-    )
+    backend = open_export(path, card, backend=options.backend, device=options.device, dtype=options.dtype)
     preprocess = _preprocess(card.preprocess, options)
     return Loaded(backend, card.model, card.space, card.head, preprocess, weights_sha256=card.weights_sha256)
 

@@ -7,6 +7,7 @@ import difflib
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
+from miil21k.backends.base import BACKENDS
 from miil21k.data.images import MAX_PIXELS
 from miil21k.decode.logits import HEAD_KINDS
 from miil21k.decode.probabilities import DEFAULT_RULE
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from miil21k.backends.base import BackendName
     from miil21k.decode.logits import HeadKind
     from miil21k.decode.probabilities import Rule
 
@@ -36,9 +38,11 @@ class PredictOptions:
     Hub repository. cache_dir: where checkpoints are kept, None for the Hub's own cache. offline: never touch the
     network; None asks `HF_HUB_OFFLINE`.
 
-    Run: device `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; dtype `fp32`, `fp16` or `bf16`. batch_size: images per
-    forward pass. workers: threads that each read, decode and run batches; 0 does all in the calling thread.
-    threads: torch's threads inside one forward pass. None lets the predictor choose each of these.
+    Run: backend `torch`, `onnx` (ONNX Runtime) or `openvino`; an `.onnx` file runs in one of the latter two, any other
+    model in torch, and `auto` takes the fastest that can. device `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; dtype
+    `fp32`, `fp16` or `bf16`. batch_size: images per forward pass. workers: threads that each read, decode and run
+    batches; 0 does all in the calling thread. threads: threads inside one forward pass. None lets the predictor
+    choose each of these.
 
     Image: img_size, the network's input edge in pixels; crop_pct, interpolation and crop_mode replace those of
     the weights when given. exif: apply the orientation that the camera stored. max_pixels: refuse larger images.
@@ -60,6 +64,7 @@ class PredictOptions:
     cache_dir: str | Path | None = None
     offline: bool | None = None
 
+    backend: BackendName = "auto"
     device: str = "auto"
     dtype: Dtype = "fp32"
     batch_size: int | None = None
@@ -100,15 +105,19 @@ class PredictOptions:
             raise UsageError(f"img_size lies between 1 and {MAX_IMG_SIZE} pixels, not {self.img_size}.")
         if self.crop_pct is not None and not 0.01 <= self.crop_pct <= 1:
             raise UsageError(f"crop_pct lies between 0.01 and 1, not {self.crop_pct}.")
-        for name, choices in (("interpolation", ("bilinear", "bicubic")), ("crop_mode", ("center", "squash"))):
-            if getattr(self, name) not in (None, *choices):
-                raise UsageError(f"{name} must be {' or '.join(choices)}, not '{getattr(self, name)}'.")
+        for name, choices in (
+            ("interpolation", (None, "bilinear", "bicubic")),
+            ("crop_mode", (None, "center", "squash")),
+            ("backend", BACKENDS),
+            ("dtype", ("fp32", "fp16", "bf16")),
+        ):
+            if getattr(self, name) not in choices:
+                words = " or ".join(choice for choice in choices if choice)
+                raise UsageError(f"{name} must be {words}, not '{getattr(self, name)}'.")
         if not 0 <= self.threshold <= 1:
             raise UsageError(f"threshold lies between 0 and 1, not {self.threshold}.")
         if self.head not in (None, *HEAD_KINDS):
             raise UsageError(f"head must be {', '.join(HEAD_KINDS)} or None, not '{self.head}'.")
-        if self.dtype not in ("fp32", "fp16", "bf16"):
-            raise UsageError(f"dtype must be fp32, fp16 or bf16, not '{self.dtype}'.")
 
 
 def changed(options: PredictOptions, changes: dict[str, Any]) -> PredictOptions:

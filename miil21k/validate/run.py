@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from miil21k.backends.base import Backend
+    from miil21k.backends.base import Backend, BackendName
     from miil21k.calibrate.record import Calibration
     from miil21k.decode.logits import HeadKind
     from miil21k.decode.probabilities import Rule
@@ -41,7 +41,7 @@ class Request:
 
     data: class folders or shards. model: a name of the zoo, or a checkpoint of `miil21k train`; checkpoint: a file
     with other weights for a named model. label_space: that of the images, when it is not the head's. view: `in1k` or
-    None. batch_size, workers, device, dtype: how it is run.
+    None. batch_size, workers, backend, device, dtype: how it is run.
     """
 
     data: str
@@ -51,6 +51,7 @@ class Request:
     view: str | None = None
     batch_size: int = 32
     workers: int = 0
+    backend: BackendName = "auto"
     device: str = "auto"
     dtype: str = "fp32"
     offline: bool | None = None
@@ -98,6 +99,7 @@ def _load(request: Request) -> Loaded:
         checkpoint=request.checkpoint,
         label_space=request.label_space,
         offline=request.offline,
+        backend=request.backend,
         device=request.device,
         dtype=cast("Dtype", request.dtype),
     )

@@ -103,3 +103,15 @@ def test_weights_of_an_unpublished_label_space_take_the_one_that_is_given(tmp_pa
     assert (loaded.space.name, loaded.head, loaded.model.num_classes) == ("winter21", "leaf_softmax", 10450)
     with pytest.raises(LabelSpaceMismatch, match="has 10450 classes, the label space 'fall11' 11221"):
         load(name, PredictOptions(checkpoint=tmp_path / "single_label_ls.pth", label_space="fall11"))
+
+
+def test_a_backend_for_exports_names_the_command_that_makes_one(
+    own: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _say(own, "--label-space", str(own[1]), "--backend", "openvino") == 2
+    assert f"'miil21k export onnx {ARCH} --checkpoint {own[0]} -o model.onnx'" in capsys.readouterr().err
+    for name, words in ((None, "tresnet_m_21k"), ("mine.safetensors", "mine.safetensors"), ("embedded", "embedded")):
+        with pytest.raises(UsageError, match=f"'miil21k export onnx {words} -o model.onnx'"):
+            load(name, PredictOptions(backend="onnx"))
+    with pytest.raises(UsageError, match="backend must be auto or torch or onnx or openvino, not 'tensorrt'"):
+        PredictOptions(backend="tensorrt")  # type: ignore[arg-type]

@@ -1,0 +1,140 @@
+"""OpenVINO computes what torch computes, from several threads at once, and says no where it cannot."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from onnx import helper
+from small_networks import small_network
+
+from miil21k.backends.base import available_cpus
+from miil21k.backends.choose import as_backend, open_export
+from miil21k.backends.onnx_backend import OnnxBackend
+from miil21k.backends.openvino_backend import OpenvinoBackend
+from miil21k.data.transforms import normalise
+from miil21k.errors import ExportError, MissingExtra, UsageError
+from miil21k.export.graph import IR_VERSION
+from miil21k.export.onnx_file import export_onnx
+from miil21k.export.onnx_model import ExportOptions
+from miil21k.zoo.exported import read_export_card
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from miil21k.predict.loading import Loaded
+
+CLASSES = 1000
+
+
+@pytest.fixture(scope="module")
+def small() -> Loaded:
+    return small_network()  # its transform resizes and then crops
+
+
+@pytest.fixture(scope="module")
+def full(small: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("full") / "small.onnx"
+    export_onnx(small, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tensor(small: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tensor") / "small.onnx"
+    export_onnx(small, path, ExportOptions(form="tensor"))
+    return path
+
+
+def opened(path: Path, **changes: Any) -> OpenvinoBackend:
+    card = read_export_card(path)
+    size = card.preprocess.input_size
+    return OpenvinoBackend(path, CLASSES, **{"normalises": card.form == "full", "input_size": size, **changes})
+
+
+def crops(count: int, loaded: Loaded, seed: int = 0) -> np.ndarray:
+    shape = (count, *loaded.preprocess.input_size[1:], 3)
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def of_torch(images: np.ndarray, loaded: Loaded) -> tuple[np.ndarray, np.ndarray]:
+    with torch.inference_mode():
+        features = loaded.model.forward_features(torch.from_numpy(normalise(images, loaded.preprocess)))
+        embedding = loaded.model.forward_head(features, pre_logits=True)
+        return loaded.model.forward_head(features).numpy(), embedding.numpy()
+
+
+@pytest.mark.parametrize("form", ["full", "tensor"])
+def test_both_forms_give_the_logits_and_embeddings_of_torch(
+    form: str, small: Loaded, request: pytest.FixtureRequest
+) -> None:
+    backend = opened(request.getfixturevalue(form))
+    for count in (1, 2, 7):
+        images = crops(count, small)
+        logits, embedding = of_torch(images, small)
+        found = backend.run(images if form == "full" else normalise(images, small.preprocess), embed=True)
+        assert np.abs(found.logits - logits).max() <= 1e-4 * np.ptp(logits)
+        assert found.embedding is not None
+        assert np.abs(found.embedding - embedding).max() <= 1e-3 * np.ptp(embedding)
+    assert backend.run(images if form == "full" else normalise(images, small.preprocess)).embedding is None
+
+
+def test_calls_from_several_threads_do_not_share_a_result(full: Path, small: Loaded) -> None:
+    backend = opened(full)
+    batches = [crops(1 + number % 5, small, number) for number in range(40)]
+    with backend.threads(1):
+        alone = [backend.run(batch).logits for batch in batches]
+        with ThreadPoolExecutor(4) as pool:
+            together = list(pool.map(lambda batch: backend.run(batch).logits, batches))
+    assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
+    assert not np.array_equal(alone[0], alone[5])
+
+
+def test_threads_and_precision_are_what_was_asked_for(full: Path) -> None:
+    backend = opened(full)
+    for threads in (1, available_cpus()):
+        with backend.threads(threads):
+            compiled = backend._pool().compiled
+            assert backend._pool().compiled is compiled
+        streams = available_cpus() // threads
+        assert int(compiled.get_property("NUM_STREAMS")) == streams
+        assert int(compiled.get_property("INFERENCE_NUM_THREADS")) == streams * threads
+        assert str(compiled.get_property("INFERENCE_PRECISION_HINT")) == "<Type: 'float32'>"
+    assert backend._threads == available_cpus()
+
+
+def test_another_device_or_precision_is_refused(full: Path) -> None:
+    with pytest.raises(UsageError, match="No device 'cuda' for OpenVINO"):
+        opened(full, device="cuda")
+    with pytest.raises(UsageError, match="computes in fp32"):
+        opened(full, dtype="bf16")
+
+
+def test_a_file_that_openvino_cannot_read_is_named(tmp_path: Path) -> None:
+    node = helper.make_node("NoSuchOperator", ["x"], ["y"], domain="nowhere")
+    ends = [helper.make_tensor_value_info(name, 1, [1]) for name in "xy"]
+    path = tmp_path / "strange.onnx"
+    model = helper.make_model(helper.make_graph([node], "strange", ends[:1], ends[1:]), ir_version=IR_VERSION)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ExportError, match=r"OpenVINO .* cannot open '.*strange\.onnx'"):
+        OpenvinoBackend(path, CLASSES, normalises=False, input_size=(3, 1, 1)).run(np.zeros((1,), np.float32))
+
+
+def test_without_the_package_the_extra_is_named(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingExtra, match=r"miil21k\[openvino\]"):
+        opened(full)
+
+
+def test_an_export_is_opened_by_the_backend_that_was_named(full: Path) -> None:
+    for name, kind in (("onnx", OnnxBackend), ("openvino", OpenvinoBackend)):
+        backend = open_export(full, read_export_card(full), backend=name, device="cpu", dtype="fp32")
+        assert isinstance(backend, kind)
+        assert backend.name == name
+        assert as_backend(backend, CLASSES, device="cpu", dtype="fp32") is backend
+    with pytest.raises(UsageError, match="torch does not run: choose --backend auto, onnx or openvino"):
+        open_export(full, read_export_card(full), backend="torch", device="cpu", dtype="fp32")
