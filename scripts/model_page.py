@@ -41,9 +41,14 @@ PLACES = {
     "swsl": ((-7, 4), "right"),
     "bit": ((7, -3), "left"),
 }
-# Labels that would lie on another point or label there.
-MOVED = {"mixer_b16_224": ((7, -9), "left"), "resnetv2_101x1_bit": ((0, -12), "center")}
-MOVED |= {"resnetv2_50x3_bit": ((-7, 3), "right")}
+# Labels that would lie on another point or label there, by family and architecture.
+MOVED = {
+    ("miil21k", "tresnet_m"): ((4, -14), "center"),
+    ("swsl", "resnext101_32x8d"): ((0, 7), "center"),
+    ("bit", "resnetv2_50x1_bit"): ((-7, -3), "right"),
+    ("bit", "resnetv2_50x3_bit"): ((-7, 3), "right"),
+    ("bit", "resnetv2_101x1_bit"): ((0, -12), "center"),
+}
 SHORT = {"mobilenetv3_large_100": "MobileNetV3-L", "ofa_flops_595m_s": "OFA-595", "mixer_b16_224": "Mixer-B/16"}
 SHORT |= {"vit_base_patch16_224_miil": "ViT-B/16", "tresnet_m": "TResNet-M", "tresnet_v2_l": "TResNet-L-V2"}
 SHORT |= {"edgenext_small": "EdgeNeXt-S", "edgenext_base": "EdgeNeXt-B"}
@@ -174,7 +179,7 @@ def _panel(axes: Axes, metric: str, label: str) -> None:
         if rows:
             axes.scatter([], [], 42, face, edgecolors=colour, label=LABELS[family])
         for weights in _best_of_each_architecture(rows):
-            offset, side = MOVED.get(weights.arch, PLACES[family])
+            offset, side = MOVED.get((family, weights.arch), PLACES[family])
             at = (_millions(weights), _value(weights))
             axes.annotate(
                 _short(weights.arch), at, offset, textcoords="offset points", ha=side, fontsize=7, color=colour

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -12,10 +13,14 @@ from miil21k.files import replacing
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from miil21k.metrics.operating import Curve
     from miil21k.metrics.reliability import ReliabilityBins
 
-__all__ = ["draw_operating_curve", "draw_reliability"]
+__all__ = ["draw_operating_curve", "draw_reliability", "wilson_interval"]
+
+MODEL = "this model, with 95 % intervals"
 
 
 def draw_operating_curve(curve: Curve, path: Path) -> None:
@@ -24,28 +29,43 @@ def draw_operating_curve(curve: Curve, path: Path) -> None:
     axes = figure.subplots()
     for recall, label in ((curve.recall_depth, "depth"), (curve.recall_info, "information")):
         axes.plot(recall, curve.correct, label=f"recall of {label}", linewidth=1.5)
-    axes.set(xlabel="recall", ylabel="correct", xlim=(0, 1), ylim=(0, 1.02), title="Operating curve")
+    lowest = np.floor(10 * np.min(curve.correct, initial=1.0)) / 10 - 0.1  # good models live near the top
+    axes.set(xlabel="recall", ylabel="correct", xlim=(0, 1), ylim=(max(0, lowest), 1.005), title="Operating curve")
     axes.grid(alpha=0.3)
     axes.legend()
     _save(figure, path)
 
 
 def draw_reliability(bins: ReliabilityBins, path: Path) -> None:
-    """Draw observed frequencies over stated probabilities, and how many statements each bin holds."""
+    """Draw observed frequencies over stated probabilities, and how many statements each bin holds.
+
+    The bars are 95 % Wilson intervals (Wilson 1927): a bin of few statements says little.
+    """
     figure = Figure(figsize=(5, 5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     seen = bins.statements > 0
     above.plot((0, 1), (0, 1), color="0.6", linewidth=1, label="calibrated")
-    above.plot(bins.stated[seen], bins.observed[seen], marker="o", markersize=4, label="this model")
+    low, high = wilson_interval(bins.observed[seen], bins.statements[seen])
+    bars = (bins.observed[seen] - low, high - bins.observed[seen])
+    above.errorbar(bins.stated[seen], bins.observed[seen], bars, marker="o", markersize=4, elinewidth=0.8, label=MODEL)
     above.set(ylabel="observed", xlim=(0, 1), ylim=(0, 1.02), title="Reliability of the steps of the path")
     above.grid(alpha=0.3)
-    above.legend()
+    above.legend(loc="lower right")
     width = 1 / len(bins.statements)
     below.bar([(place + 0.5) * width for place in range(len(bins.statements))], bins.statements, width=0.95 * width)
     below.set(xlabel="stated probability", ylabel="statements")
     if (bins.statements > 0).any():
         below.set_yscale("log")
     _save(figure, path)
+
+
+def wilson_interval(share: NDArray[np.float64], count: NDArray[np.int64]) -> tuple[NDArray[np.float64], ...]:
+    """Return the ends of the 95 % Wilson interval of `share` among `count` (at least 1) trials, of its shape."""
+    z = 1.959964
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    # At 0 and 1 the formula ends there exactly, but for rounding.
+    return np.minimum(centre - half, share), np.maximum(centre + half, share)
 
 
 def _save(figure: Figure, path: Path) -> None:
