@@ -38,7 +38,7 @@ LAYERS: dict[str, tuple[int, set[str]]] = {
     "backends": (6, {"numpy", "torch", "onnxruntime", "openvino"}),
     "predict": (7, {"numpy", "PIL"}),
     "validate": (8, {"numpy", "torch", "matplotlib"}),
-    "export": (8, {"numpy", "torch", "timm", "onnx", "onnxruntime", "PIL"}),
+    "export": (8, {"numpy", "torch", "timm", "onnx", "onnxruntime", "PIL", "tritonclient"}),
     "train": (8, {"numpy", "torch", "timm", "safetensors", "matplotlib"}),
     "prepare": (8, {"numpy", "PIL", "torch", "simplejpeg", "matplotlib", "filelock"}),
     "writers": (8, {"numpy", "pyarrow"}),
@@ -59,6 +59,7 @@ ONLY_IN = {
     ("prepare", "simplejpeg"): {"turbo"},
     ("engines", "ray"): {"ray_engine"},
     ("prepare", "matplotlib"): {"stats"},
+    ("export", "tritonclient"): {"client_full", "client_tensor"},  # copied beside a served model
 }
 ROOT_FILES = {"__init__", "__main__"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from miil21k.cli import export_onnx
+from miil21k.cli import export_onnx, export_triton
 
 if TYPE_CHECKING:
     import argparse
@@ -14,6 +14,7 @@ __all__ = ["HELP", "configure", "run"]
 HELP = "Write a model in a form that runs without torch, and prove it against torch."
 VERBS = {
     "onnx": export_onnx,
+    "triton": export_triton,
 }
 
 
