@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.train.loop import Report
-    from miil21k.train.recipes import Recipe
+    from miil21k.train.recipe import Recipe
 
 ARCH = "mobilenetv3_large_100"
 SPACE = "winter21"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import argparse
 
     from miil21k.train.loop import Report
-    from miil21k.train.recipes import Recipe
+    from miil21k.train.recipe import Recipe
 
 HELP = "Train a model with semantic softmax or a baseline, on ImageNet-21K-P or on images and a hierarchy of your own."
 
@@ -99,7 +99,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _recipe(args: argparse.Namespace) -> Recipe:
     from miil21k.errors import UsageError
-    from miil21k.train.recipes import get_recipe, override
+    from miil21k.train.recipe import override
+    from miil21k.train.recipes import get_recipe
 
     changes: dict[str, str] = {}
     for pair in args.set:

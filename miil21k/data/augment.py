@@ -167,7 +167,7 @@ class Augmentation:
     """Turns a PIL image and a seed into uint8 [3, size, size].
 
     size: side of the square in pixels. mean: of the model's preprocessing, in [0, 1]; timm's geometric operations
-    fill with it. The other fields are those of `miil21k.train.recipes.Recipe`. Random erasing, mixup and cutmix act
+    fill with it. The other fields are those of `miil21k.train.recipe.Recipe`. Random erasing, mixup and cutmix act
     on whole batches and belong to the training step.
     """
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from miil21k.hierarchy.tree import Tree
     from miil21k.train.level_order import LevelTable
     from miil21k.train.processes import Processes
-    from miil21k.train.recipes import Recipe
+    from miil21k.train.recipe import Recipe
     from miil21k.zoo.schema import HeadKind, Preprocess
 
 __all__ = ["Evaluation", "levels_of"]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from miil21k.data.datasets import ImageSource, LabelledImages
     from miil21k.hierarchy.spaces import LabelSpace
-    from miil21k.train.recipes import Recipe
+    from miil21k.train.recipe import Recipe
     from miil21k.zoo.schema import HeadKind
 
 __all__ = ["HEADS", "Request", "augmentation_of", "choose_space", "create_network", "own_folder", "run_id_of"]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from miil21k.data.loader import Batch
     from miil21k.train.objectives import Objective
     from miil21k.train.processes import Processes
-    from miil21k.train.recipes import Recipe
+    from miil21k.train.recipe import Recipe
     from miil21k.zoo.schema import Preprocess
 
 __all__ = ["Job", "Report", "create_sampler", "train"]

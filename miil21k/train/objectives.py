@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from miil21k.hierarchy.tree import Tree
     from miil21k.train.level_order import HeadOrder, LevelTable
     from miil21k.train.losses import Confidence, Reduction
-    from miil21k.train.recipes import Recipe
+    from miil21k.train.recipe import Recipe
 
 __all__ = [
     "USI",

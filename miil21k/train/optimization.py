@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
-    from miil21k.train.recipes import Recipe
+    from miil21k.train.recipe import Recipe
 
 __all__ = ["Schedule", "create_optimizer", "freeze", "one_cycle"]
 

@@ -16,7 +16,7 @@ from miil21k.zoo.trained import load_trained
 if TYPE_CHECKING:
     from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.train.objectives import Teacher
-    from miil21k.train.recipes import Recipe
+    from miil21k.train.recipe import Recipe
     from miil21k.zoo.schema import HeadKind, Preprocess
 
 __all__ = ["load_teacher"]

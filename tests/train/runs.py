@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from miil21k.train.job import Request
 from miil21k.train.launch import Outcome, launch
-from miil21k.train.recipes import RECIPES, Recipe
+from miil21k.train.recipes import RECIPES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from miil21k.train.loop import Report
+    from miil21k.train.recipe import Recipe
 
 TINY = replace(
     RECIPES["miil_semantic"], epochs=2, batch_size=8, lr=3e-3, precision="fp32", image_size=32, pretrained=False

@@ -8,7 +8,8 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from miil21k.errors import UsageError
 from miil21k.train.optimization import Schedule, create_optimizer, freeze, one_cycle
-from miil21k.train.recipes import RECIPES, Recipe, override
+from miil21k.train.recipe import Recipe, override
+from miil21k.train.recipes import RECIPES
 
 
 def _net() -> nn.Module:

@@ -6,7 +6,8 @@ import math
 import pytest
 
 from miil21k.errors import UsageError
-from miil21k.train.recipes import RECIPES, Recipe, get_recipe, override
+from miil21k.train.recipe import Recipe, override
+from miil21k.train.recipes import RECIPES, get_recipe
 from miil21k.zoo.manifest import find_weights
 
 

@@ -1,0 +1,192 @@
+"""A training recipe as a value. A change is a new value (`override`); nothing reads a recipe from anywhere else."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from miil21k.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Recipe", "override"]
+
+Objective = Literal["semantic_softmax", "cross_entropy", "multi_label", "semantic_kd", "usi"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number of a training run except where the images are.
+
+    objective: what is minimised (see `miil21k.train.objectives`).
+    source, expected: where the numbers come from; what the source says they reach (not reproduced by us).
+    pretrained: start from the weights that the model's name stands for, when it stands for any.
+    batch_size: images per process and forward pass; one update sees batch_size * accumulate * processes images.
+
+    Objective: label_smoothing in [0, 1). max_level_weight: the clamp of the level weights. deepest: `keep` every
+    level with more than one class, or drop the deepest as the `published` code does. multi_label_loss: `bce` or
+    `asymmetric`. teacher: a zoo name or checkpoint; kd_weight: its coefficient. kd_confidence: `paper` or `code`.
+
+    Optimizer: any name of timm's factory; lr is not rescaled by the batch size. layer_decay: lr factor per layer
+    from the head down, 1 = off. clip_grad: largest gradient norm, 0 = off. freeze: comma-separated parameter
+    prefixes, or `backbone` for everything but the head.
+
+    Schedule: `onecycle` (torch; pct_start, div_factor, final_div_factor) or a name of timm's factory
+    (warmup_epochs from warmup_lr, then to min_lr, then cooldown_epochs). schedule_step: `update` or `epoch`.
+
+    Augmentation: crop `squash` (resize to a square, aspect ignored) or `random` (random resized crop, `scale`,
+    `ratio`). policy: `miil` (the published pipeline's RandAugment), a timm policy string (`rand-m7-mstd0.5-inc1`,
+    `v0`), or empty. cutout: side of the erased box as a fraction of the image side. repeats: copies of an image
+    per epoch, in distributed runs only. image_size 0: what the model was built for. normalise: by the model's mean
+    and std, or `none`: pixels in [0, 1] as they are. Evaluation squashes where training does; else it cuts out the
+    centre, eval_crop_pct of the side (0: the model's).
+
+    ema_decay 0 = off. precision: `fp32`, `fp16` (with gradient scaling) or `bf16`.
+    """
+
+    objective: Objective
+    source: str = "chosen on the command line"
+    expected: str = "unknown"
+
+    pretrained: bool = True
+    epochs: int = 80
+    batch_size: int = 64
+    accumulate: int = 1
+    seed: int = 42
+
+    label_smoothing: float = 0.0
+    max_level_weight: float = 20.0
+    deepest: Literal["published", "keep"] = "keep"
+    multi_label_loss: Literal["bce", "asymmetric"] = "asymmetric"
+    teacher: str = ""
+    kd_weight: float = 1.0
+    kd_confidence: Literal["paper", "code"] = "paper"
+
+    optimizer: str = "adam"
+    lr: float = 3e-4
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    layer_decay: float = 1.0
+    clip_grad: float = 0.0
+    freeze: str = ""
+
+    schedule: str = "onecycle"
+    schedule_step: Literal["update", "epoch"] = "update"
+    pct_start: float = 0.1
+    div_factor: float = 20.0
+    final_div_factor: float = 1e4
+    warmup_epochs: int = 0
+    warmup_lr: float = 1e-5
+    min_lr: float = 0.0
+    cooldown_epochs: int = 0
+
+    image_size: int = 0
+    normalise: Literal["model", "none"] = "model"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    crop: Literal["squash", "random"] = "squash"
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    hflip: float = 0.0
+    color_jitter: float = 0.0
+    policy: str = "miil"
+    cutout: float = 0.5
+    random_erase: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mixup_prob: float = 1.0
+    mixup_switch: float = 0.5
+    repeats: int = 1
+    eval_crop_pct: float = 0.0
+
+    ema_decay: float = 0.0
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+    sync_bn: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate", "repeats"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in (
+            "hflip",
+            "random_erase",
+            "mixup_prob",
+            "mixup_switch",
+            "dropout",
+            "drop_path",
+            "cutout",
+            "pct_start",
+        ):
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
+        for name in ("label_smoothing", "ema_decay"):
+            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
+        for name in ("weight_decay", "clip_grad", "mixup", "cutmix", "min_lr", "kd_weight", "image_size", "seed"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in ("warmup_epochs", "cooldown_epochs", "color_jitter", "eval_crop_pct", "max_level_weight"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in ("lr", "div_factor", "final_div_factor"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        _require(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "in (0, 1]")
+        for field, options in _literals().items():
+            _require(getattr(self, field) in options, field, repr(getattr(self, field)), f"one of {', '.join(options)}")
+        if (self.mixup or self.cutmix) and self.objective not in ("cross_entropy", "usi"):
+            raise UsageError(f"Mixup and cutmix are not defined for the objective '{self.objective}': set both to 0.")
+        if self.objective in ("semantic_kd", "usi") and not self.teacher:
+            raise UsageError(f"The objective '{self.objective}' needs a teacher: set it with --teacher NAME.")
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs that are run: the schedule and its cool-down."""
+        return self.epochs + self.cooldown_epochs
+
+
+def _require(holds: bool, field: str, value: object, rule: str) -> None:
+    if not holds:
+        raise UsageError(f"The recipe's {field} must be {rule}, not {value}.")
+
+
+def _hints() -> dict[str, Any]:
+    return typing.get_type_hints(Recipe)
+
+
+def _literals() -> dict[str, tuple[str, ...]]:
+    return {name: typing.get_args(hint) for name, hint in _hints().items() if typing.get_origin(hint) is Literal}
+
+
+def override(recipe: Recipe, changes: Mapping[str, str]) -> Recipe:
+    """Return `recipe` with fields set from text, as `--set lr=1e-3` gives them.
+
+    A pair is written `0.5,1`; a switch is `true` or `false`. Raises UsageError for an unknown field, naming the
+    nearest one, and for a value that is not of the field's type.
+    """
+    known = [f.name for f in fields(recipe)]
+    parsed: dict[str, Any] = {}
+    for name, text in changes.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f" Did you mean '{near[0]}'?" if near else f" Fields: {', '.join(known)}."
+            raise UsageError(f"A recipe has no field '{name}'.{hint}")
+        parsed[name] = _parse(name, text)
+    return dataclasses.replace(recipe, **parsed)
+
+
+def _parse(name: str, text: str) -> Any:
+    kind = _hints()[name]
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if kind in (int, float):
+            return kind(text)
+        if typing.get_origin(kind) is tuple:
+            low, high = (float(part) for part in text.split(","))
+            return low, high
+    except (KeyError, ValueError):
+        expected = {bool: "true or false", int: "an integer", float: "a number"}.get(kind, "two numbers, 'a,b',")
+        raise UsageError(f"The recipe's {name} takes {expected}, not '{text}'.") from None
+    return text
