@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,9 @@ from miil21k.errors import ExportError, UsageError
 from miil21k.export.network import network_to_onnx
 from miil21k.export.onnx_model import ExportOptions, assemble, decoding_of
 from miil21k.export.proof import BOUNDS, prove
+from miil21k.export.saving import MOST_BYTES, put_in_place, weights_path, write_model
 from miil21k.files import replace_file
-from miil21k.zoo.exported import read_export_card
+from miil21k.zoo.exported import WEIGHTS_KEY, read_export_card
 from miil21k.zoo.integrity import tensors_digest
 
 if TYPE_CHECKING:
@@ -24,9 +26,8 @@ if TYPE_CHECKING:
     from miil21k.export.proof import Proof
     from miil21k.predict.loading import Loaded
 
-__all__ = ["MOST_BYTES", "export_onnx", "own_photographs", "photographs_in", "report_path"]
+__all__ = ["export_onnx", "own_photographs", "photographs_in", "report_path"]
 
-MOST_BYTES = (1 << 31) - (1 << 24)  # of weights: one protobuf message ends at 2 GiB, tables and labels included
 REPORT_SCHEMA = 1
 _PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
@@ -52,13 +53,15 @@ def export_onnx(
     licence: str = "",
     photos: Sequence[Path] = (),
     say: Callable[[str], None] = lambda _: None,
+    most_bytes: int = MOST_BYTES,
 ) -> dict[str, Any]:
     """Export `loaded` to `output`, prove it, and return the report that lies beside it as `<output>.json`.
 
     loaded: a torch network with its label space; it is put into evaluation mode and left as it is. licence: of its
     weights. photos: image files to prove it on, beside the three that come with miil21k. say: told each step.
-    An existing file is replaced by a proved one or stays as it was. Raises ExportError when the network cannot be
-    exported or misses a bound, UsageError for more weights than one file holds or an output of another name.
+    most_bytes: more than that go to a second file, `<output>.data`. An existing file is replaced by a proved one or
+    stays as it was. Raises ExportError when the network cannot be exported or misses a bound, UsageError for an
+    output of another name.
     """
     options = options or ExportOptions()
     if output.suffix != ".onnx":
@@ -66,44 +69,32 @@ def export_onnx(
     if not output.parent.is_dir():
         raise UsageError(f"There is no folder '{output.parent}'.")
     size = sum(tensor.nbytes for tensor in loaded.model.state_dict().values())
-    if size > MOST_BYTES:
-        raise UsageError(
-            f"'{loaded.name}' has {size / 1e9:.1f} GB of weights, and one ONNX file holds 2.1: choose a smaller model."
-        )
     decoding = decoding_of(loaded, options)
     loaded.model.eval()
     say(f"exporting {loaded.name} ({size / 1e6:.0f} MB of weights)")
     facts = {"licence": licence, "weights_sha256": tensors_digest(loaded.model)}
     network = network_to_onnx(copy.deepcopy(loaded.model), loaded.preprocess.input_size)
     model = assemble(network, loaded, options, **facts)
-    part = output.with_name(f".{output.name}.{os.getpid()}.part")
+    folder = output.with_name(f".{output.name}.{os.getpid()}.part")  # a graph names its weights, so both keep theirs
+    part = folder / output.name
     try:
-        _write(model, part)
+        folder.mkdir()
+        written = write_model(model, part, most_bytes)
         say("proving it against torch")
         pictures = [*own_photographs(), *photos]
         full = options.form == "full"
         proof = prove(part, loaded.model, loaded.preprocess, decoding, pictures, full=full)
-        report = _report(part, model, proof, len(pictures))
+        report = {**_report(part, model, proof, len(pictures)), "bytes": written}
         if proof.failures:
             raise ExportError(
                 f"The export of '{loaded.name}' does not compute what the model computes, so it was not kept: "
                 f"{'; '.join(proof.failures[:3])}{'; ...' if len(proof.failures) > 3 else ''}."
             )
         replace_file(report_path(output), json.dumps(report, indent=1) + "\n")
-        part.replace(output)
+        put_in_place(part, output)
     finally:
-        part.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
     return report
-
-
-def _write(model: onnx.ModelProto, part: Path) -> None:
-    try:
-        onnx.checker.check_model(model)
-        part.write_bytes(model.SerializeToString())
-    except OSError as error:
-        raise ExportError(f"Cannot write {part.parent}: {error.strerror or error}.") from None
-    except Exception as error:  # the checker and protobuf raise classes of their own
-        raise ExportError(f"The exported graph is no valid ONNX model: {error}") from None
 
 
 def _report(part: Path, model: onnx.ModelProto, proof: Proof, photographs: int) -> dict[str, Any]:
@@ -118,7 +109,7 @@ def _report(part: Path, model: onnx.ModelProto, proof: Proof, photographs: int) 
     return {
         "schema": REPORT_SCHEMA,
         **facts,
-        "bytes": part.stat().st_size,
+        WEIGHTS_KEY: weights_path(part).name if weights_path(part).exists() else None,
         "opset": model.opset_import[0].version,
         "inputs": [_declared(value) for value in model.graph.input],
         "outputs": [_declared(value) for value in model.graph.output],

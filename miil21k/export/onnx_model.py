@@ -80,7 +80,7 @@ def decoding_of(loaded: Loaded, options: ExportOptions) -> Decoding:
 def assemble(network: onnx.ModelProto, loaded: Loaded, options: ExportOptions, **facts: str) -> onnx.ModelProto:
     """Return the finished model of the form that `options` say.
 
-    network: what `network_to_onnx` returned; its weights are moved, not copied. facts: `licence` and
+    network: what `network_to_onnx` returned; it is changed, so that its weights are not copied. facts: `licence` and
     `weights_sha256` of the card.
     """
     full = options.form == "full"
@@ -96,22 +96,9 @@ def assemble(network: onnx.ModelProto, loaded: Loaded, options: ExportOptions, *
         inputs.append(helper.make_tensor_value_info(HEDGE_INPUT, TensorProto.FLOAT, []))
         results = [results[0], *_answers(fixed), results[1]]
         decoding = _recorded(loaded, options, fixed)
-    graph = helper.make_graph(
-        [*before.nodes, *network.graph.node, *after.nodes],
-        "miil21k",
-        inputs,
-        results,
-        [*before.initializers, *after.initializers],
-    )
-    graph.initializer.extend(network.graph.initializer)
-    model = helper.make_model(
-        graph,
-        opset_imports=network.opset_import,
-        functions=network.functions,
-        ir_version=IR_VERSION,
-        producer_name="miil21k",
-        producer_version=metadata.version("miil21k"),
-    )
+    content = helper.make_graph([*before.nodes, *network.graph.node, *after.nodes], "miil21k", inputs, results)
+    content.initializer.extend([*before.initializers, *after.initializers])
+    _refill(network, content)
     card = ExportCard(
         model=loaded.name,
         arch=type(loaded.model).__name__,
@@ -123,8 +110,20 @@ def assemble(network: onnx.ModelProto, loaded: Loaded, options: ExportOptions, *
         versions={**installed_versions(), **{name: metadata.version(name) for name in ("onnx", "onnxscript")}},
         **facts,
     )
-    helper.set_model_props(model, card.to_metadata())
-    return model
+    helper.set_model_props(network, card.to_metadata())
+    return network
+
+
+def _refill(model: onnx.ModelProto, content: onnx.GraphProto) -> None:
+    """Replace all but the weights of `model`, which may be gigabytes, by `content`, and add what that brings."""
+    graph = model.graph
+    for name in ("node", "input", "output", "value_info", "metadata_props"):
+        graph.ClearField(name)
+    for name in ("node", "input", "output", "initializer"):
+        getattr(graph, name).extend(getattr(content, name))
+    graph.name = content.name
+    model.ir_version = IR_VERSION
+    model.producer_name, model.producer_version = "miil21k", metadata.version("miil21k")
 
 
 def image_model(preprocess: Preprocess) -> onnx.ModelProto:

@@ -102,12 +102,12 @@ def prove(
     proof = Proof()
     for kind, images in _batches(photos):
         row = {"images": kind, "batch": len(images), "size": list(images.shape[1:3])}
-        prover.equal_pixels(row, images)
+        logits = prover.equal_pixels(row, images)
         proof.check(row, "logits", BOUNDS.logits)
         proof.check(row, "embedding", BOUNDS.embedding)
         proof.check(row, "answers_apart", 0)
         if full:
-            prover.whole_graph(row, images)
+            prover.whole_graph(row, images, logits)
             proof.check(row, "decoded_differently", 0)
             proof.check(row, "probabilities", BOUNDS.probabilities)
             proof.check(row, "grey_levels", BOUNDS.grey_levels)
@@ -175,13 +175,17 @@ class _Prover:
         return np.stack([crop_image(Image.fromarray(image), self.preprocess) for image in images])
 
     def torch_run(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return logits and embedding; where the batch is one image, the logits are those of a whole forward pass."""
         import torch
 
         with torch.inference_mode():
             model: Any = self.model
             pixels = torch.from_numpy(np.ascontiguousarray(normalise(crops, self.preprocess)))
-            embedding = model.forward_head(model.forward_features(pixels), pre_logits=True)
-            return model(pixels).numpy(), embedding.numpy()
+            features = model.forward_features(pixels)
+            embedding = model.forward_head(features, pre_logits=True)
+            # The graph is made of forward_head too: that it says what the model says is seen on batches of one.
+            logits = model(pixels) if len(crops) == 1 else model.forward_head(features)
+            return logits.numpy(), embedding.numpy()
 
     def decode(self, logits: NDArray[np.float32]) -> Decoded:
         fixed = self.decoding
@@ -195,8 +199,8 @@ class _Prover:
             found.nodes, found.classes, top.classes, top.probs, paths.nodes, paths.probs, stopped.node, stopped.prob
         )
 
-    def equal_pixels(self, row: dict[str, Any], images: NDArray[np.uint8]) -> None:
-        """Measure the network alone: the same crops to torch and to the graph."""
+    def equal_pixels(self, row: dict[str, Any], images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Measure the network alone: the same crops to torch and to the graph. Returns the logits of torch."""
         crops = self.crops(images)
         logits, embedding = self.torch_run(crops)
         found = self.run(crops, cropped=True)
@@ -204,9 +208,13 @@ class _Prover:
         row["embedding"] = _relative(found["embedding"], embedding)
         apart, tied = _apart(self.decode(logits), self.decode(found["logits"]), BOUNDS.tie, self.decoding.hedge)
         row["answers_apart"], row["answers_tied"] = apart, tied
+        return logits
 
-    def whole_graph(self, row: dict[str, Any], images: NDArray[np.uint8]) -> None:
-        """Measure images to answers: the decoding of equal logits, the resize, and all of it together."""
+    def whole_graph(self, row: dict[str, Any], images: NDArray[np.uint8], logits: NDArray[np.float32]) -> None:
+        """Measure images to answers: the decoding of equal logits, the resize, and all of it together.
+
+        logits: what torch finds in the images that Pillow crops.
+        """
         found = self.run(images, cropped=False)
         own = self.decode(found["logits"])
         others = (found["path"] != own.path).any(axis=1) | (found["hedge_node"] != own.hedge_node)
@@ -220,7 +228,6 @@ class _Prover:
         row["grey_levels"] = int(np.abs(resized - rows_first).max())
         row["grey_levels_of_pillow"] = int(np.abs(resized - crops).max())
         row["mean_grey_levels_of_pillow"] = float(np.abs(resized - crops).mean())
-        logits, _ = self.torch_run(crops)
         row["photo_logits" if row["images"] != "noise" else "noise_logits"] = _relative(found["logits"], logits)
         apart, tied = _apart(self.decode(logits), own, BOUNDS.photo_tie, self.decoding.hedge)
         if row["images"] != "noise":

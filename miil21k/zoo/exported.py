@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from miil21k.hierarchy.spaces import LabelSpace
 
-__all__ = ["ExportCard", "read_export_card", "read_metadata"]
+__all__ = ["WEIGHTS_KEY", "ExportCard", "read_export_card", "read_metadata"]
+
+WEIGHTS_KEY = "weights_file"  # JSON of name and bytes, where the weights lie in a second file
 
 _FORMAT = "1"
 _GRAPH_FIELD, _METADATA_FIELD = 7, 14  # of ModelProto in onnx.proto
@@ -69,8 +71,8 @@ class ExportCard:
 def read_export_card(path: Path) -> ExportCard:
     """Return the card of the export at `path`.
 
-    Raises CheckpointError when the file is missing, damaged, no ONNX model or none of ours, LabelSpaceMismatch when
-    its label space is not the one whose digest it carries.
+    Raises CheckpointError when the file is missing, damaged, no ONNX model, none of ours or without the file that
+    holds its weights, LabelSpaceMismatch when its label space is not the one whose digest it carries.
     """
     metadata = read_metadata(path)
     if metadata.get("miil21k_format") != _FORMAT:
@@ -79,11 +81,24 @@ def read_export_card(path: Path) -> ExportCard:
             "it does not say what its logits mean. Export the model again."
         )
     try:
+        _require_weights(metadata, path)
         return _from_metadata(metadata, path)
     except (KeyError, ValueError) as error:
         if isinstance(error, LabelSpaceMismatch):
             raise
         raise CheckpointError(f"The metadata of '{path}' is damaged ({error}); export the model again.") from None
+
+
+def _require_weights(metadata: dict[str, str], path: Path) -> None:
+    """Raise CheckpointError when the weights are to lie beside the file and do not, or not all of them."""
+    if WEIGHTS_KEY not in metadata:
+        return
+    fact = json.loads(metadata[WEIGHTS_KEY])
+    weights = path.with_name(str(fact["name"]))
+    found = weights.stat().st_size if weights.is_file() else 0
+    if found != fact["bytes"]:
+        what = f"has {found} bytes instead of {fact['bytes']}" if found else "is not there"
+        raise CheckpointError(f"The weights of '{path}' lie in '{weights}', and that file {what}: copy both files.")
 
 
 def _from_metadata(metadata: dict[str, str], path: Path) -> ExportCard:
