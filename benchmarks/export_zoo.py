@@ -1,8 +1,8 @@
 """Export every architecture of the zoo with random weights, prove it, and compare its speed with torch eager.
 
-    python benchmarks/export_zoo.py --results zoo.json            every architecture below 120 million parameters
-    python benchmarks/export_zoo.py --results zoo.json --all      the larger ones too (the largest needs 16 GB of memory)
-    python benchmarks/export_zoo.py --results zoo.json ROW ...    these rows; --programs adds torch's own exports
+    python benchmarks/export_zoo.py --results zoo.json            architectures below 120 million parameters
+    python benchmarks/export_zoo.py --results zoo.json --all      the larger ones too
+    python benchmarks/export_zoo.py --results zoo.json ROW ...    these rows
     python benchmarks/export_zoo.py --results zoo.json --table    print what was measured as Markdown
 
 Each result is written to the file at once, and what is in it already is not measured again. Speed is that of the
@@ -106,7 +106,7 @@ def measure(row, form: str, say) -> dict:
 
 def onnx_runner(loaded, path: Path):
     """Return crops -> logits through ONNX Runtime on one thread."""
-    from miil21k.backends import OnnxBackend
+    from miil21k.backends.onnx_backend import OnnxBackend
     from miil21k.zoo.exported import read_export_card
 
     full = read_export_card(path).form == "full"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import os
 import shutil
@@ -75,16 +76,18 @@ def export_onnx(
     facts = {"licence": licence, "weights_sha256": tensors_digest(loaded.model)}
     network = network_to_onnx(copy.deepcopy(loaded.model), loaded.preprocess.input_size)
     model = assemble(network, loaded, options, **facts)
+    interface = _interface(model)
     folder = output.with_name(f".{output.name}.{os.getpid()}.part")  # a graph names its weights, so both keep theirs
     part = folder / output.name
     try:
-        folder.mkdir()
         written = write_model(model, part, most_bytes)
+        del network, model  # two copies of the weights: what the exporter leaves refers to itself
+        gc.collect()
         say("proving it against torch")
         pictures = [*own_photographs(), *photos]
         full = options.form == "full"
         proof = prove(part, loaded.model, loaded.preprocess, decoding, pictures, full=full)
-        report = {**_report(part, model, proof, len(pictures)), "bytes": written}
+        report = _report(part, proof, len(pictures), {"bytes": written, **interface})
         if proof.failures:
             raise ExportError(
                 f"The export of '{loaded.name}' does not compute what the model computes, so it was not kept: "
@@ -97,7 +100,15 @@ def export_onnx(
     return report
 
 
-def _report(part: Path, model: onnx.ModelProto, proof: Proof, photographs: int) -> dict[str, Any]:
+def _interface(model: onnx.ModelProto) -> dict[str, Any]:
+    return {
+        "opset": model.opset_import[0].version,
+        "inputs": [_declared(value) for value in model.graph.input],
+        "outputs": [_declared(value) for value in model.graph.output],
+    }
+
+
+def _report(part: Path, proof: Proof, photographs: int, interface: dict[str, Any]) -> dict[str, Any]:
     """Return inputs, outputs, nodes, metadata and measurements as JSON values, for people and other languages."""
     import onnxruntime
 
@@ -110,9 +121,7 @@ def _report(part: Path, model: onnx.ModelProto, proof: Proof, photographs: int) 
         "schema": REPORT_SCHEMA,
         **facts,
         WEIGHTS_KEY: weights_path(part).name if weights_path(part).exists() else None,
-        "opset": model.opset_import[0].version,
-        "inputs": [_declared(value) for value in model.graph.input],
-        "outputs": [_declared(value) for value in model.graph.output],
+        **interface,
         "num_classes": tree.num_classes,
         "wnids": list(tree.wnids),
         "names": list(tree.names),

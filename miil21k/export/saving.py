@@ -26,7 +26,7 @@ def weights_path(path: Path) -> Path:
 
 
 def write_model(model: onnx.ModelProto, path: Path, most_bytes: int = MOST_BYTES) -> int:
-    """Write `model` and check it; returns the bytes written.
+    """Write `model` into the folder of `path`, which is made where it is missing, and check it; returns the bytes.
 
     With more than `most_bytes` of tensors, those go to `weights_path(path)`: they are taken out of `model`, and its
     metadata name the file and its size. Raises ExportError for a model that is not valid, or a disk that is full.
@@ -34,6 +34,7 @@ def write_model(model: onnx.ModelProto, path: Path, most_bytes: int = MOST_BYTES
     tensors = model.graph.initializer
     beside = sum(len(tensor.raw_data) for tensor in tensors) > most_bytes
     try:
+        path.parent.mkdir(exist_ok=True)
         if beside:
             _move_weights(model, path)
         path.write_bytes(model.SerializeToString())

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from small_networks import small_network
+from small_networks import FAMILIES, small_network
 from torch import nn
 
 from miil21k.calibrate.record import Calibration, mask_digest
@@ -148,11 +148,13 @@ def test_what_torch_cannot_export_is_an_error_that_names_the_network(small: Load
     assert not list(tmp_path.iterdir())
 
 
-def test_more_weights_than_one_file_holds_are_refused_before_any_work(small: Loaded, tmp_path: Path) -> None:
-    with torch.device("meta"):
-        huge = create_model("resnetv2_152x4_bit.goog_in21k_ft_in1k")
-    with pytest.raises(UsageError, match=r"3\.7 GB of weights"):
-        export_onnx(dataclasses.replace(small, model=huge), tmp_path / "model.onnx")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_small_network_of_every_family_passes_in_full(family: str, tmp_path: Path) -> None:
+    loaded = small_network(family)
+    worst = export_onnx(loaded, tmp_path / "model.onnx")["proof"]["worst"]
+    assert worst["logits"] < 1e-5
+    assert worst["embedding"] < 1e-4
+    assert (worst["answers_apart"], worst["decoded_differently"], worst["photo_answers_apart"]) == (0, 0, 0)
 
 
 def test_names_folders_and_options_that_make_no_sense_are_refused(small: Loaded, tmp_path: Path) -> None:

@@ -1,0 +1,131 @@
+"""Weights that do not fit in one file lie beside it, and are never read with the graph of another."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from miil21k.errors import CheckpointError, ExportError
+from miil21k.export.onnx_file import export_onnx, own_photographs, report_path
+from miil21k.export.proof import open_session
+from miil21k.export.saving import MOST_BYTES, put_in_place, weights_path, write_model
+from miil21k.predict.predictor import Predictor
+from miil21k.zoo.exported import WEIGHTS_KEY, read_export_card, read_metadata
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from miil21k.predict.loading import Loaded
+
+
+@pytest.fixture(scope="module")
+def pair(small: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pair") / "small.onnx"
+    report = export_onnx(small, path, most_bytes=100_000)
+    assert report["weights_file"] == "small.onnx.data"
+    assert report["bytes"] == path.stat().st_size + weights_path(path).stat().st_size
+    assert report["proof"]["worst"]["logits"] < 1e-5
+    return path
+
+
+def test_a_large_export_is_two_files_and_their_report(pair: Path) -> None:
+    assert sorted(path.name for path in pair.parent.iterdir()) == ["small.onnx", "small.onnx.data", "small.onnx.json"]
+    assert pair.stat().st_size < weights_path(pair).stat().st_size / 4
+    assert report_path(pair).exists()
+    model = onnx.load(pair, load_external_data=False)
+    inside = [tensor for tensor in model.graph.initializer if not tensor.external_data]
+    assert {"crop", "hedge"} <= {tensor.name for tensor in inside}
+    assert max(len(tensor.raw_data) for tensor in inside) < 1024
+    assert read_export_card(pair).space.num_classes == 1000
+
+
+def test_a_large_export_answers_wherever_both_files_go(pair: Path, tmp_path: Path, tensor_export: Path) -> None:
+    moved = tmp_path / "other.onnx"  # the name of the second file is fixed, that of the first is not
+    shutil.copy(pair, moved)
+    shutil.copy(weights_path(pair), tmp_path)
+    ours, theirs = (
+        Predictor(str(path), device="cpu", embeddings=True).predict(own_photographs()[0])
+        for path in (moved, tensor_export)
+    )
+    assert [node.wnid for node in ours.topk] == [node.wnid for node in theirs.topk]
+    assert ours.embedding is not None
+    assert theirs.embedding is not None
+    assert np.abs(ours.embedding - theirs.embedding).max() <= 1e-4 * np.ptp(theirs.embedding)
+
+
+def test_weights_that_are_missing_or_cut_are_named(pair: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "small.onnx"
+    shutil.copy(pair, alone)
+    with pytest.raises(CheckpointError, match=r"lie in '.*small\.onnx\.data', and that file is not there: copy both"):
+        Predictor(str(alone))
+    weights = weights_path(pair).read_bytes()
+    weights_path(alone).write_bytes(weights[:-1])
+    with pytest.raises(CheckpointError, match=f"has {len(weights) - 1} bytes instead of {len(weights)}"):
+        read_export_card(alone)
+
+
+def a_model(value: float) -> onnx.ModelProto:
+    """Return y = x + 300 values."""
+    weights = numpy_helper.from_array(np.full(300, value, np.float32), "weights")
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [300]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Add", ["x", "weights"], ["y"])], "sum", [x], [y], [weights])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def put(value: float, output: Path, most_bytes: int) -> None:
+    folder = output.with_name("part")
+    part = folder / output.name
+    write_model(a_model(value), part, most_bytes)
+    put_in_place(part, output)
+    folder.rmdir()
+    found = open_session(output).run(None, {"x": np.zeros(300, np.float32)})[0]
+    assert np.array_equal(found, np.full(300, value, np.float32))
+
+
+def test_pairs_and_single_files_replace_each_other(tmp_path: Path) -> None:
+    output = tmp_path / "model.onnx"
+    for value, most_bytes in enumerate((0, 0, MOST_BYTES, MOST_BYTES, 0)):
+        put(value, output, most_bytes)
+        beside = most_bytes == 0
+        assert weights_path(output).exists() == beside
+        assert (WEIGHTS_KEY in read_metadata(output)) == beside
+        assert len(list(tmp_path.iterdir())) == 1 + beside
+
+
+def test_a_new_graph_is_not_seen_before_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "model.onnx"
+    put(1, output, 0)
+    part = tmp_path / "part" / output.name
+    write_model(a_model(2), part, 0)
+    moved = type(output).replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if self.suffix == ".onnx":
+            raise KeyboardInterrupt
+        return moved(self, target)
+
+    monkeypatch.setattr(type(output), "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        put_in_place(part, output)
+    assert not output.exists()  # the old graph would have read the new weights
+
+
+def test_a_file_of_somebody_else_beside_an_export_stays(tmp_path: Path) -> None:
+    output = tmp_path / "model.onnx"
+    weights_path(output).write_text("notes")
+    write_model(a_model(1), output)
+    part = tmp_path / "part" / output.name
+    write_model(a_model(2), part)
+    put_in_place(part, output)
+    assert weights_path(output).read_text() == "notes"
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ExportError, match=r"Cannot write .*file: File exists"):
+        write_model(a_model(1), tmp_path / "file" / "model.onnx")
