@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", type=Path, metavar="DIR", help="write JSON, CSV tables and pictures there")
     add("-f", "--format", choices=["table", "json"], help="what stdout gets (default: table on a terminal, else json)")
     add("-b", "--batch-size", type=int, default=32, help="images per forward pass (default: %(default)s)")
-    add("-j", "--workers", type=int, default=2, help="processes that read images (default: %(default)s)")
+    add("-j", "--workers", type=int, default=2, help="threads that read and run images (default: %(default)s)")
     add("--backend", choices=BACKENDS, default="auto", help="what computes (default: %(default)s, the fastest)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
     add("--dtype", choices=["fp32", "fp16", "bf16"], default="fp32", help="precision (default: %(default)s)")

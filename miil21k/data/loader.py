@@ -14,7 +14,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from miil21k.data.augment import mix_seed
-from miil21k.data.transforms import crop_image, decode_edge
+from miil21k.data.crops import Unreadable, read_crop
+from miil21k.data.transforms import decode_edge
 from miil21k.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from miil21k.data.datasets import LabelledImages
     from miil21k.zoo.schema import Preprocess
 
-__all__ = ["Batch", "Draw", "EpochSampler", "Unreadable", "evaluation_loader", "training_loader"]
+__all__ = ["Batch", "Draw", "EpochSampler", "evaluation_loader", "training_loader"]
 
 
 class Draw(NamedTuple):
@@ -35,13 +36,6 @@ class Draw(NamedTuple):
     epoch: int
     position: int
     image: int
-
-
-class Unreadable(NamedTuple):
-    """An image that could not be read, and why."""
-
-    name: str
-    reason: str
 
 
 class Batch(NamedTuple):
@@ -107,12 +101,10 @@ class _EvaluationSet(Dataset["tuple[NDArray[np.uint8], int, int] | Unreadable"])
         self.images, self.preprocess = images.decoded_near(decode_edge(preprocess)), preprocess
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int, int] | Unreadable:
-        try:
-            image = self.images.load(index)
-        except ImageError as error:
-            return Unreadable(self.images.name(index), str(error))
-        array = np.ascontiguousarray(crop_image(image, self.preprocess).transpose(2, 0, 1))
-        return array, int(self.images.labels[index]), index
+        crop = read_crop(self.images, index, self.preprocess)
+        if isinstance(crop, Unreadable):
+            return crop
+        return np.ascontiguousarray(crop.transpose(2, 0, 1)), int(self.images.labels[index]), index
 
 
 def _collate(samples: list[tuple[NDArray[np.uint8], int, int] | Unreadable]) -> Batch:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast, overload
@@ -16,6 +14,7 @@ from miil21k.backends.base import available_cpus
 from miil21k.backends.choose import as_backend
 from miil21k.data.images import ImageInput, load_image
 from miil21k.data.inputs import fetch_image, is_url
+from miil21k.data.threads import in_order
 from miil21k.data.transforms import crop_image, decode_edge, normalise
 from miil21k.errors import Miil21kError, UsageError
 from miil21k.hierarchy.spaces import load_label_space
@@ -26,7 +25,6 @@ from miil21k.predict.prediction import Prediction, Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from concurrent.futures import Future
 
     from numpy.typing import NDArray
 
@@ -132,15 +130,8 @@ class Predictor:
         workers = self.workers
         threads = self.options.threads or max(1, available_cpus() // max(1, workers))
         with self.backend.threads(threads):
-            if not workers:
-                for batch in batches:
-                    yield from self._answer_batch(batch)
-                return
-            pool = ThreadPoolExecutor(workers, thread_name_prefix="miil21k-predict")
-            try:
-                yield from _in_order(pool, self._answer_batch, batches, ahead=2 * workers)
-            finally:
-                pool.shutdown(cancel_futures=True)
+            for answers in in_order(self._answer_batch, batches, workers, "miil21k-predict"):
+                yield from answers
 
     def _answer_batch(self, batch: list[ImageInput]) -> list[Prediction]:
         height, width = self.preprocess.input_size[1:]
@@ -187,22 +178,6 @@ class Predictor:
             path, stop, topk, levels = answers[row]
             predictions.append(Prediction(image.name, self.run, None, path, stop, topk, levels, embedding))
         return predictions
-
-
-def _in_order(
-    pool: ThreadPoolExecutor,
-    work: Callable[[list[ImageInput]], list[Prediction]],
-    batches: Iterator[list[ImageInput]],
-    ahead: int,
-) -> Iterator[Prediction]:
-    """Yield the results of `work` in the order of `batches`, with at most `ahead` batches under way."""
-    pending: deque[Future[list[Prediction]]] = deque()
-    for batch in batches:
-        pending.append(pool.submit(work, batch))
-        if len(pending) == ahead:
-            yield from pending.popleft().result()
-    while pending:
-        yield from pending.popleft().result()
 
 
 def _is_one(images: object) -> TypeGuard[ImageSource | ImageInput]:

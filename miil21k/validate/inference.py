@@ -1,4 +1,4 @@
-"""Logits for every image of a view, batch by batch; decoding and counting run while the next batch is prepared."""
+"""Logits for every image of a view, batch by batch; no torch unless the backend is torch."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-from miil21k.data.loader import evaluation_loader
-from miil21k.data.transforms import normalise
+from miil21k.backends.base import available_cpus
+from miil21k.data.crops import read_crops
+from miil21k.data.threads import in_order
+from miil21k.data.transforms import decode_edge, normalise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from miil21k.backends.base import Backend
-    from miil21k.data.loader import Unreadable
+    from miil21k.data.crops import Unreadable
+    from miil21k.data.datasets import LabelledImages
     from miil21k.validate.views import View
     from miil21k.zoo.schema import Preprocess
 
@@ -34,7 +36,11 @@ class Scored(NamedTuple):
 
 @dataclass
 class Inference:
-    """Runs a backend over a view. Afterwards `unreadable` lists what was left out, and the seconds where they went."""
+    """Runs a backend over a view, in order. Afterwards `unreadable` lists what was left out.
+
+    workers: threads that each read, crop and run batches, so that reading and inference overlap; 0 does all in the
+    calling thread. forward_seconds: spent in the network, summed over threads.
+    """
 
     backend: Backend
     preprocess: Preprocess
@@ -43,21 +49,29 @@ class Inference:
     workers: int = 0
     unreadable: list[Unreadable] = field(default_factory=list)
     forward_seconds: float = 0.0
-    waiting_seconds: float = 0.0
 
     def __iter__(self) -> Iterator[Scored]:
-        loader = evaluation_loader(self.view.images, self.preprocess, self.batch_size, self.workers)
+        images = self.view.images.decoded_near(decode_edge(self.preprocess))
+        starts = range(0, len(images), self.batch_size)
+        batches = (range(start, min(start + self.batch_size, len(images))) for start in starts)
+        with self.backend.threads(max(1, available_cpus() // max(1, self.workers))):
+            for scored, unreadable, seconds in in_order(
+                lambda batch: self._score(images, batch), batches, self.workers, "miil21k-validate"
+            ):
+                self.unreadable.extend(unreadable)
+                self.forward_seconds += seconds
+                if scored is not None:
+                    yield scored
+
+    def _score(self, images: LabelledImages, batch: range) -> tuple[Scored | None, tuple[Unreadable, ...], float]:
+        """Return the logits of one batch, None when none of it can be read, what cannot, and seconds in the network."""
+        read = read_crops(images, batch, self.preprocess)
+        if not read.labels.size:
+            return None, read.unreadable, 0.0
+        pixels = read.crops if self.backend.normalises else normalise(read.crops, self.preprocess)
         began = time.perf_counter()
-        for batch in loader:
-            self.unreadable.extend(batch.unreadable)
-            self.waiting_seconds += time.perf_counter() - began
-            if batch.labels.numel():
-                began = time.perf_counter()
-                pixels = batch.images.numpy().transpose(0, 2, 3, 1)
-                images = pixels if self.backend.normalises else normalise(pixels, self.preprocess)
-                logits = self.backend.run(images).logits
-                self.forward_seconds += time.perf_counter() - began
-                if self.view.columns is not None:
-                    logits = logits[:, self.view.columns]
-                yield Scored(logits, batch.labels.numpy().astype(np.int32), batch.indices.numpy())
-            began = time.perf_counter()
+        logits = self.backend.run(pixels).logits
+        seconds = time.perf_counter() - began
+        if self.view.columns is not None:
+            logits = logits[:, self.view.columns]
+        return Scored(logits, read.labels, read.indices), read.unreadable, seconds

@@ -185,7 +185,6 @@ def _report(
             "device": backend.device,
             "dtype": backend.dtype,
             "forward_seconds": inference.forward_seconds,
-            "waiting_seconds": inference.waiting_seconds,
         },
         "notes": notes,
         "versions": installed_versions(),

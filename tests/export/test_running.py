@@ -14,12 +14,16 @@ import pytest
 from PIL import Image
 
 from miil21k.backends.onnx_backend import OnnxBackend
+from miil21k.calibrate.record import load_calibration
 from miil21k.cli.main import main
 from miil21k.data.images import load_image
 from miil21k.errors import CheckpointError, ExportError, UsageError
 from miil21k.export.graph import IR_VERSION
 from miil21k.export.onnx_file import own_photographs
 from miil21k.predict.predictor import Predictor
+from miil21k.validate.fit import fit_calibration
+from miil21k.validate.report import plain
+from miil21k.validate.run import Request, validate
 
 if TYPE_CHECKING:
     from miil21k.predict.loading import Loaded
@@ -28,8 +32,8 @@ ROOT = Path(__file__).parents[2]
 PHOTOS = own_photographs()
 WITHOUT_TORCH = """
 import sys
-from miil21k.cli.main import predict_main
-code = predict_main(sys.argv[1:])
+from miil21k.cli.main import main
+code = main(sys.argv[1:])
 heavy = {"torch", "timm", "torchvision", "onnx", "onnxscript"} & sys.modules.keys()
 assert not heavy, heavy
 raise SystemExit(code)
@@ -38,6 +42,14 @@ raise SystemExit(code)
 
 def rows(text: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
+
+
+def without_torch(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run `miil21k` with these words in a process that must not have imported torch at its end."""
+    command = [sys.executable, "-c", WITHOUT_TORCH, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def assert_same_answers(ours: list[dict], theirs: list[dict]) -> None:
@@ -53,16 +65,50 @@ def assert_same_answers(ours: list[dict], theirs: list[dict]) -> None:
         assert all(one[key] == other[key] for key in one.keys() - changed)
 
 
-def test_the_command_gives_the_rows_of_torch_and_imports_none(embedded_export: Path) -> None:
-    command = [sys.executable, "-c", WITHOUT_TORCH, "--model", str(embedded_export), "-f", "jsonl"]
-    done = subprocess.run([*command, *map(str, PHOTOS)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_the_command_gives_the_rows_of_torch_and_imports_none(backend: str, embedded_export: Path) -> None:
+    done = without_torch(
+        "predict", "--backend", backend, "--model", str(embedded_export), "-f", "jsonl", *map(str, PHOTOS)
+    )
     assert "embedded on cpu (fp32), label space in1k" in done.stderr
     predictor = Predictor("embedded", device="cpu")
     theirs = [prediction.to_dict() for prediction in predictor.predict([str(photo) for photo in PHOTOS])]
     ours = rows(done.stdout)
-    assert {row["backend"] for row in ours} == {"onnx"}
+    assert {row["backend"] for row in ours} == {backend}
     assert_same_answers(ours, json.loads(json.dumps(theirs)))
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return class folders of 12 pictures, four crops of each photograph."""
+    root = tmp_path_factory.mktemp("labelled")
+    wnids = {"cat.jpg": "n02123159", "coffee.jpg": "n07920052", "rocket.jpg": "n04266014"}
+    for photo in PHOTOS:
+        picture = Image.open(photo).convert("RGB")
+        (root / wnids[photo.name]).mkdir()
+        for number in range(4):
+            box = (10 * number, 5 * number, picture.width - 10 * number, picture.height)
+            picture.crop(box).save(root / wnids[photo.name] / f"{number}.png")
+    return root
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_an_export_is_validated_and_calibrated_without_torch(
+    backend: str, embedded_export: Path, labelled: Path, tmp_path: Path
+) -> None:
+    request = Request(str(labelled), "embedded", device="cpu")
+    theirs = validate(request)
+    words = [str(labelled), "-m", str(embedded_export), "--backend", backend, "-q"]
+    ours = json.loads(without_torch("validate", *words, "-f", "json").stdout)
+    assert ours["run"]["backend"] == backend
+    assert ours["images"]["scored"] == theirs.report["images"]["scored"] == 12
+    for group, metrics in plain(theirs.report)["metrics"].items():
+        assert ours["metrics"][group] == pytest.approx(metrics, abs=1e-4), group
+    assert 0 < ours["metrics"]["flat"]["top5"] <= 1
+    output = tmp_path / "calibration.json"
+    without_torch("calibrate", *words, "-o", str(output))
+    expected = fit_calibration(request, ())
+    assert load_calibration(output).temperature == pytest.approx(expected.temperature, rel=1e-2)
 
 
 def test_embeddings_masks_and_batches_are_those_of_torch(embedded_export: Path) -> None:
