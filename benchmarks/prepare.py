@@ -4,7 +4,7 @@
     python benchmarks/prepare.py pipeline    outer tar to finished layout; peak memory at 1x and 10x
     python benchmarks/prepare.py ray         the local engine and Ray
 
-Needs: pip install 'miil21k[prepare]' opencv-python-headless; ray for the last. Images are crops of examples/images at
+Needs: pip install 'miil21k[published]'; ray for the last. Images are crops of examples/images at
 many sizes, with grain, as JPEG of quality 95. The published script is restated here: OpenCV, eight threads, bilinear
 without antialiasing. Numbers of one run are comparable with each other only.
 """
@@ -12,6 +12,7 @@ without antialiasing. Numbers of one run are comparable with each other only.
 from __future__ import annotations
 
 import argparse
+import gzip
 import io
 import os
 import resource
@@ -35,7 +36,6 @@ import torch
 from PIL import Image
 
 from miil21k.engines.local import LocalEngine, available_cores
-from miil21k.prepare.geometry import decode_fraction
 from miil21k.prepare.options import PrepareOptions
 from miil21k.prepare.run import prepare
 from miil21k.prepare.turbo import TurboConverter
@@ -104,9 +104,8 @@ def pillow_ycbcr(data: bytes) -> np.ndarray:
 def converter_pixels(converter: TurboConverter, data: bytes) -> np.ndarray:
     """Return the pixels that the converter encodes."""
     height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-    k = decode_fraction(width, height, (224, 224)) if converter is not PUBLISHED else 1
-    pixels = converter.decode(data, -(-height // k), -(-width // k))
-    return converter.resize(pixels, (224, 224), (224 * k / width, 224 * k / height))
+    pixels = converter.resized(data, (width, height), (224, 224))
+    return pixels[:, :, ::-1] if converter is PUBLISHED else pixels[:, :, :3]
 
 
 PUBLISHED = TurboConverter(PrepareOptions(codec="turbo", resize="published"))
@@ -286,27 +285,26 @@ def _cpu_seconds() -> float:
     return sum(found.ru_utime + found.ru_stime for found in used)
 
 
-def pipeline(folder: Path, per_class: int) -> None:
+def pipeline(folder: Path, per_class: int, rounds: int) -> None:
     cores = available_cores()
     images = photographs(COMMON, 256)
-    count = write_archive(folder / "outer.tar", images, 40, per_class)
+    outer = folder / "outer.tar"
+    count = write_archive(outer, images, 40, per_class)
+    many = (images * (count // len(images) + 1))[:count]
     options = PrepareOptions(codec="turbo", min_images=per_class - 1)
     best: dict[str, list[float]] = {}
-    for _ in range(3):
+    for number in range(rounds):
+        target = folder / str(number)  # a new one each time: ext4 is slow to create files where others were deleted
         runs = {
-            "published steps": lambda: published_steps(folder / "outer.tar", folder / "a", per_class - 1),
-            "prepare, warm, in one process": lambda: prepare(
-                str(folder / "outer.tar"), folder / "b", options, LocalEngine(1), release="none"
+            "published steps": partial(published_steps, outer, target / "a", per_class - 1),
+            "prepare, in one process": partial(run_prepare, outer, target / "b", options, 1),
+            f"`miil21k prepare --workers {cores}`, starts included": partial(
+                command_line, outer, target / "c", ["--min-images", str(per_class - 1), "--workers", str(cores)]
             ),
-            f"prepare, {cores} processes, starts included": lambda: prepare(
-                str(folder / "outer.tar"), folder / "b", options, LocalEngine(cores)
-            ),
-            "conversion alone, no files": lambda: convert_all((images * (count // len(images) + 1))[:count]),
+            "conversion alone, no files": partial(convert_all, many),
         }
         for name, run in runs.items():
             best[name] = [min(pair) for pair in zip(best.get(name, [1e9, 1e9]), timed(run), strict=True)]
-            shutil.rmtree(folder / "a", ignore_errors=True)
-            shutil.rmtree(folder / "b", ignore_errors=True)
     print(f"\n{count:,} images in 40 classes, outer tar to finished folders\n", flush=True)
     print("| | images/s | ratio | images per CPU second | ratio |\n|---|---|---|---|---|")
     wall, cpu = best["published steps"]
@@ -317,60 +315,67 @@ def pipeline(folder: Path, per_class: int) -> None:
     memory(folder, images)
 
 
+def run_prepare(source: Path, target: Path, options: PrepareOptions, workers: int) -> None:
+    prepare(str(source), target, options, LocalEngine(workers), release="none")
+
+
+def command_line(source: Path, target: Path, options: list[str], code: str = "") -> str:
+    """Run `miil21k prepare` in a process of its own, then `code` in it; return what it wrote to stderr."""
+    start = f"import sys; from miil21k.cli.main import main; main(sys.argv[1:]); {code}"
+    words = [sys.executable, "-c", start, "prepare", source, target, "--release", "none", *options]
+    return subprocess.run(words, check=True, capture_output=True, text=True).stderr
+
+
 def memory(folder: Path, images: list[bytes]) -> None:
-    """Print the largest worker of a run at 1x and 10x."""
-    print("\n| archive | images | largest worker |\n|---|---|---|")
+    """Print the largest worker, and the process that leads them, of a run at 1x and 10x, plain and compressed."""
+    print("\n| archive | images | largest worker | leading process |\n|---|---|---|---|", flush=True)
+    # VmHWM: the leader's ru_maxrss would be that of this process, which started it.
+    code = (
+        "import resource; print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, next(line.split()[1] for line "
+        "in open('/proc/self/status') if line.startswith('VmHWM')), file=sys.stderr)"
+    )
     for name, classes in (("1x", 8), ("10x", 80)):
-        count = write_archive(folder / "outer.tar", images, classes, 200)
-        code = (
-            "import resource, sys; from miil21k.cli.main import main; main(sys.argv[1:]);"
-            "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)"
-        )
-        words = [
-            "prepare",
-            folder / "outer.tar",
-            folder / "b",
-            "--min-images",
-            "100",
-            "--workers",
-            "2",
-            "--release",
-            "none",
-        ]
-        done = subprocess.run([sys.executable, "-c", code, *words], check=True, capture_output=True, text=True)
-        worker = int(done.stderr.split()[-1]) / 1024
-        print(f"| {name} | {count:,} | {worker:.0f} MiB |")
-        shutil.rmtree(folder / "b")
+        count = write_archive(folder / "outer.tar", images, classes, 100)
+        with (folder / "outer.tar").open("rb") as plain, gzip.open(folder / "outer.tar.gz", "wb", 1) as packed:
+            shutil.copyfileobj(plain, packed, 1 << 20)
+        for kind in ("tar", "tar.gz"):
+            target = folder / f"memory {name} {kind}"
+            said = command_line(folder / f"outer.{kind}", target, ["--min-images", "60", "--workers", "2"], code)
+            worker, leader = (int(found) / 1024 for found in said.splitlines()[-1].split())
+            print(f"| {name}, {kind} | {count:,} | {worker:.0f} MiB | {leader:.0f} MiB |", flush=True)
 
 
-def ray_against_local(folder: Path, per_class: int) -> None:
+def ray_against_local(folder: Path, per_class: int, rounds: int) -> None:
     from miil21k.engines.ray_engine import RayEngine
 
     count = write_archive(folder / "outer.tar", photographs(COMMON, 256), 40, per_class)
-    options = PrepareOptions(codec="turbo", min_images=per_class - 1)
     cores = available_cores()
-    engines = {"local": LocalEngine(cores), "ray": RayEngine()}
-    rates: dict[str, float] = {}
-    for _ in range(3):
-        for name, engine in engines.items():
-            rate = count / timed(partial(prepare, str(folder / "outer.tar"), folder / "b", options, engine))[0]
-            rates[name] = max(rates.get(name, 0), rate)
-            shutil.rmtree(folder / "b")
-    for name, rate in rates.items():
-        print(f"{name}: {rate:,.0f} images/s ({rate / rates['local']:.2f}x)  ")
+    print("| | engine | images/s | ratio |\n|---|---|---|---|", flush=True)
+    ray = RayEngine()
+    for layout in ("folders", "webdataset"):
+        options = PrepareOptions(codec="turbo", min_images=per_class - 1, format=layout)
+        best: dict[str, float] = {}
+        for number in range(rounds):
+            for name, engine in {"local": LocalEngine(cores), "ray": ray}.items():
+                target = folder / f"{layout} {name} {number}"
+                run = partial(prepare, str(folder / "outer.tar"), target, options, engine, release="none")
+                best[name] = max(best.get(name, 0), count / timed(run)[0])
+        for name, rate in best.items():
+            print(f"| {layout} | {name} | {rate:,.0f} | {rate / best['local']:.2f}x |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("codecs", "pipeline", "ray"))
     parser.add_argument("--per-class", type=int, default=570, help="images of a kept class (default: 570)")
-    parser.add_argument("--seconds", type=float, default=60, help="of each table of codecs (default: 60)")
+    parser.add_argument("--rounds", type=int, default=2, help="of pipeline and ray; the best counts (default: 2)")
+    parser.add_argument("--seconds", type=float, default=30, help="of each table of codecs (default: 30)")
     args = parser.parse_args()
     if args.part == "codecs":
         codecs(args.seconds)
         return
     with tempfile.TemporaryDirectory() as folder:
-        (pipeline if args.part == "pipeline" else ray_against_local)(Path(folder), args.per_class)
+        (pipeline if args.part == "pipeline" else ray_against_local)(Path(folder), args.per_class, args.rounds)
 
 
 if __name__ == "__main__":

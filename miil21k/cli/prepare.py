@@ -102,7 +102,8 @@ def _prepare(target: Path, given: dict[str, Any]) -> int:
     from miil21k.prepare.run import prepare
 
     chosen = {name: given[name] for name in _CONTENT if name in given}
-    options = PrepareOptions(codec=resolve_codec(given.get("codec", "auto")), **chosen)
+    codec = resolve_codec(given.get("codec", "auto"), given.get("resize", "antialiased"))
+    options = PrepareOptions(codec=codec, **chosen)
     release = given.get("release", "auto")
     if "dry_run" in given:
         _print_plan(dry_run(given["source"], options, release), "json" in given)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import shutil
 import uuid
 from collections import Counter
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COLUMNS", "ClassJob", "ManifestRow", "prepare_class"]
 
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _JPEG_SUFFIXES = (".jpg", ".jpeg")
 
 
@@ -87,10 +89,13 @@ class _FolderOutput:
             (self._staging / place).mkdir()
             self._places.add(place)
         try:
-            with (self._staging / place / name).open("xb", buffering=0) as file:
-                _write_all(file, converted.data or b"")
+            file = os.open(f"{self._staging}/{place}/{name}", _NEW_FILE, 0o666)
         except FileExistsError:
             return None
+        try:
+            _write_all(file, converted.data or b"")
+        finally:
+            os.close(file)
         return f"{FOLDERS[place]}/{self._wnid}/{name}"
 
     def publish(self) -> None:
@@ -99,10 +104,10 @@ class _FolderOutput:
             self._space.publish(self._staging / place, self._space.target / FOLDERS[place] / self._wnid)
 
 
-def _write_all(file: io.FileIO, data: bytes) -> None:
-    written = file.write(data)
+def _write_all(file: int, data: bytes) -> None:
+    written = os.write(file, data)
     while written < len(data):  # a nearly full disk takes a part, and refuses the next
-        written += file.write(data[written:])
+        written += os.write(file, data[written:])
 
 
 def prepare_class(job: ClassJob) -> dict[str, Any]:

@@ -28,7 +28,8 @@ class PrepareOptions:
     first by bytewise file name, become validation. size: pixels of both sides (squish) or of the short one; None is
     the published 224 or 256. An image whose longer side is below `size` is copied byte for byte. mode `keep` copies
     everything. resize: `antialiased` (triangle filter over all source pixels) or `published` (bilinear between the
-    four nearest, which aliases). codec: `turbo` (simplejpeg and torch) or `pillow`; their bytes differ.
+    four nearest, which aliases). codec: `turbo` (simplejpeg with cykooz-resizer, or with OpenCV for `published`) or
+    `pillow`; their bytes differ.
     shard_size: images per shard; seed: their order (webdataset). max_pixels: a larger image is a failure.
     Raises UsageError for a value outside its range.
     """
@@ -68,15 +69,35 @@ class PrepareOptions:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the options and the library versions that the bytes of the result depend on, as JSON values."""
-        libraries = ("pillow",) if self.codec == "pillow" else ("pillow", "simplejpeg", "torch")
-        return {**asdict(self), "size": self.target_size, "libraries": {n: metadata.version(n) for n in libraries}}
+        libraries = {"pillow": metadata.version("pillow")}
+        if self.codec == "turbo":
+            libraries |= {module: _version(found) for module, found in _TURBO_MODULES[self.resize].items()}
+        return {**asdict(self), "size": self.target_size, "libraries": libraries}
 
 
-def resolve_codec(name: str) -> Codec:
-    """Return the codec called `name`; `auto` is turbo where simplejpeg is installed. Raises MissingExtra."""
-    installed = importlib.util.find_spec("simplejpeg") is not None
-    if name == "turbo" and not installed:
-        raise MissingExtra("simplejpeg", "prepare", "The codec 'turbo'")
+# What the fast codec imports, and the distributions that may provide it.
+_TURBO_MODULES: dict[str, dict[str, tuple[str, ...]]] = {
+    "antialiased": {"simplejpeg": ("simplejpeg",), "cykooz_resizer": ("cykooz-resizer",)},
+    "published": {
+        "simplejpeg": ("simplejpeg",),
+        "cv2": tuple(
+            f"opencv-{name}" for name in ("python-headless", "python", "contrib-python-headless", "contrib-python")
+        ),
+    },
+}
+
+
+def _version(distributions: tuple[str, ...]) -> str:
+    installed = {found.name: found.version for name in distributions for found in metadata.distributions(name=name)}
+    return next(iter(installed.values()), "unknown")
+
+
+def resolve_codec(name: str, resize: str = "antialiased") -> Codec:
+    """Return the codec called `name`; `auto` is turbo where its libraries are installed. Raises MissingExtra."""
+    missing = [module for module in _TURBO_MODULES.get(resize, {}) if importlib.util.find_spec(module) is None]
+    if name == "turbo" and missing:
+        extra = "published" if missing == ["cv2"] else "prepare"
+        raise MissingExtra(missing[0], extra, f"The codec 'turbo' with --resize {resize}")
     if name == "pillow":
         return "pillow"
-    return "turbo" if installed else "pillow"
+    return "pillow" if missing else "turbo"

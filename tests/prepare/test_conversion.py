@@ -51,6 +51,24 @@ def test_the_published_resize_samples_four_neighbours(codec: str, size: tuple[in
     assert psnr(found, pixels(lossless.getvalue()).astype(float)) > 42
 
 
+@pytest.mark.parametrize(("subsampling", "bound"), [("4:4:4", np.inf), ("4:2:0", 45)])
+def test_the_published_resize_is_that_of_opencv(codec: str, subsampling: str, bound: float) -> None:
+    cv2 = pytest.importorskip("cv2")
+    source = io.BytesIO()
+    Image.fromarray(pixels(photo(500, 375, seed=4))).save(source, "JPEG", quality=95, subsampling=subsampling)
+    decoded = cv2.imdecode(np.frombuffer(source.getvalue(), np.uint8), cv2.IMREAD_COLOR)
+    expected = cv2.resize(decoded, (224, 224), interpolation=cv2.INTER_LINEAR)
+    found = convert(source.getvalue(), codec, resize="published").data or b""
+    if codec == "turbo" and np.isinf(bound):  # the same pixels, so what is encoded is the same
+        import simplejpeg
+
+        assert found == simplejpeg.encode_jpeg(expected, OPTIONS.quality, "BGR", "420")
+    else:
+        encoded = io.BytesIO()
+        Image.fromarray(expected[:, :, ::-1]).save(encoded, "JPEG", quality=OPTIONS.quality, subsampling="4:2:0")
+        assert psnr(pixels(found), pixels(encoded.getvalue()).astype(float)) > min(bound, 45)
+
+
 def test_short_edge_keeps_the_aspect(codec: str) -> None:
     found = convert(photo(500, 375), codec, mode="short-edge")
     assert pixels(found.data).shape == (256, 341, 3)
