@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from raw_archives import faulty, link, photo, photos, tar
 
 from miil21k.errors import PrepareError
-from miil21k.prepare.members import ClassUnit, MemberReader, list_members
+from miil21k.prepare.members import ClassUnit, MemberReader, _plain_members, _tar_members, list_members
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,6 +113,41 @@ def test_folders_list_files_by_bytes_and_refuse_what_is_no_file(tmp_path: Path) 
 def test_a_vanished_source_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(PrepareError, match=r"Cannot read '.*gone.tar': No such file"):
         list_members(ClassUnit("n1", tmp_path / "gone.tar", 0, 512))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text(st.sampled_from("ab./\\\n\u00e9_"), min_size=1, max_size=130).map(lambda stem: f"{stem}.JPEG"),
+            st.binary(max_size=1200),
+        ),
+        max_size=6,
+    ),
+    st.integers(0, 4),
+    st.booleans(),
+)
+def test_plain_tars_are_listed_as_tarfile_lists_them(
+    tmp_path_factory: pytest.TempPathFactory, entries: list[tuple[str, bytes]], cut: int, gnu: bool
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT if gnu else tarfile.PAX_FORMAT) as archive:
+        for name, data in entries:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    data = out.getvalue()
+    found = unit(folder, data[: len(data) - cut * 3000])
+    with found.path.open("rb") as file:
+        expected = _tar_members(file, found)
+        assert _plain_members(file.fileno(), found) in (None, expected.members)
+    assert list_members(found) == expected
+
+
+def test_a_tar_of_ordinary_files_needs_no_tarfile(tmp_path: Path) -> None:
+    found = unit(tmp_path, tar(photos("n1", 3)), before=b"\1" * 512)
+    with found.path.open("rb") as file:
+        assert [m.name for m in _plain_members(file.fileno(), found) or ()] == ["n1_0.JPEG", "n1_1.JPEG", "n1_2.JPEG"]
 
 
 def test_the_faulty_class_has_thirty_members(tmp_path: Path) -> None:
