@@ -18,6 +18,7 @@ Miil21kError
 ├── ChecksumMismatch      the bytes are not the ones that were published or pinned
 ├── CheckpointError       a checkpoint file is damaged or unsafe to load
 │   └── CheckpointMismatch  its tensors do not fit the model
+├── EngineError           workers died, or a cluster cannot be reached
 ├── PrepareError          a data set cannot be prepared: the disk is full, the source is cut off
 └── MissingExtra          an optional dependency is not installed
 ```
@@ -31,6 +32,7 @@ __all__ = [
     "CheckpointMismatch",
     "ChecksumMismatch",
     "DownloadError",
+    "EngineError",
     "ExportError",
     "ImageError",
     "LabelSpaceMismatch",
@@ -92,6 +94,10 @@ class BundleError(Miil21kError):
 
 class DownloadError(Miil21kError):
     """No source of a checkpoint could be reached or gave the right file."""
+
+
+class EngineError(Miil21kError):
+    """The processes or the cluster that should do the work died, differ, or cannot be reached."""
 
 
 class ExportError(Miil21kError):

@@ -11,10 +11,13 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for_any
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from miil21k.errors import PrepareError
+from miil21k.engines.processes import run_in_processes
+from miil21k.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from miil21k.engines.processes import Lost
 
 __all__ = ["Engine", "LocalEngine", "available_cores"]
 
@@ -31,6 +34,16 @@ class Engine(Protocol):
         The first exception of `work` is raised; what has begun by then is finished.
         """
 
+    def run_in_order(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[tuple[Job, Result | Lost]]:
+        """Yield every job with its result, in the order of `jobs`, which is read only a little ahead.
+
+        Workers live as long as the run, so `work` may keep what is costly to make. A job whose workers died too often
+        has the result `Lost`, and the others go on; an exception of `work` is raised in its turn.
+        """
+
+    def cores_per_job(self) -> int:
+        """Return how many cores a job of `run_in_order` may use."""
+
 
 def available_cores() -> int:
     """Return how many cores this process may use."""
@@ -44,7 +57,7 @@ class LocalEngine:
         self.workers = workers
 
     def run(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
-        """Yield results as they are ready; see `Engine`. Raises PrepareError when a worker is killed."""
+        """Yield results as they are ready; see `Engine`. Raises EngineError when a worker is killed."""
         if self.workers == 1:
             yield from map(work, jobs)
             return
@@ -59,12 +72,20 @@ class LocalEngine:
                     yield future.result()
                 running |= {pool.submit(work, job) for job in itertools.islice(queue, len(done))}
         except BrokenProcessPool:
-            raise PrepareError(
+            raise EngineError(
                 "A worker process was killed, probably because memory ran out: run the same command again "
-                "(finished classes are kept), with fewer --workers."
+                "(what is finished is kept), with fewer --workers."
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def run_in_order(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[tuple[Job, Result | Lost]]:
+        """Yield jobs and results in order; see `Engine`. A single worker is a process of its own here."""
+        return run_in_processes(work, jobs, self.workers, _begin_worker)
+
+    def cores_per_job(self) -> int:
+        """Return this machine's cores over the workers, at least 1."""
+        return max(1, available_cores() // self.workers)
 
 
 def _begin_worker() -> None:
