@@ -41,7 +41,7 @@ LAYERS: dict[str, tuple[int, set[str]]] = {
     "export": (8, {"numpy", "torch", "timm", "onnx", "onnxruntime", "PIL", "tritonclient"}),
     "train": (8, {"numpy", "torch", "timm", "safetensors", "matplotlib"}),
     "prepare": (8, {"numpy", "PIL", "simplejpeg", "cykooz_resizer", "cv2", "pyarrow", "matplotlib", "filelock"}),
-    "writers": (8, {"numpy", "pyarrow"}),
+    "writers": (8, {"numpy", "pyarrow", "filelock"}),
     "plots": (8, {"numpy", "PIL", "matplotlib"}),
     "cli": (10, {"numpy", "tqdm"}),
 }

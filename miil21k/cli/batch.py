@@ -7,17 +7,18 @@ import sys
 from collections import deque
 from contextlib import closing
 from dataclasses import asdict
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from miil21k.cli.bulk import answering, refuse_engine_options
 from miil21k.cli.progress import ProgressBar
 from miil21k.cli.provenance import Provenance
 from miil21k.cli.request import existing_output, fingerprint, predict_options
 from miil21k.cli.sinks import FileSink, chosen_format, open_sink
-from miil21k.data.inputs import expand, require_images
+from miil21k.data.inputs import Unfolded, expand, require_images
 from miil21k.errors import UsageError
 from miil21k.writers.embeddings import EmbeddingFile
+from miil21k.writers.lock import locked
 from miil21k.writers.output import Progress, already_done
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from miil21k.data.images import ImageInput
+    from miil21k.data.inputs import Unit
+    from miil21k.predict.bulk import BulkPredictor
     from miil21k.predict.prediction import Prediction
     from miil21k.predict.predictor import Predictor
 
@@ -35,8 +38,10 @@ def execute(args: argparse.Namespace) -> int:
     """Predict every input of the parsed command line; returns 0, 1 when some failed, 130 when interrupted."""
     _log_to_stderr(args)
     names = [*args.inputs, *args.source]
+    refuse_engine_options(args)
     require_images(names, recursive=args.recursive)
-    return Batch(args, names).run()
+    with locked(path for path in (args.output, args.embeddings) if path not in (None, "-")):
+        return Batch(args, names).run()
 
 
 def _log_to_stderr(args: argparse.Namespace) -> None:
@@ -71,7 +76,7 @@ class Batch:
             self._plots = Gallery(Path(args.save_plots), exif=not args.no_exif, max_pixels=self._options.max_pixels)
         self._rows = self._failed = 0
 
-    def _inputs(self) -> Iterator[ImageInput]:
+    def _inputs(self) -> Unfolded:
         return expand(self._names, recursive=self._args.recursive, offline=bool(self._args.offline))
 
     def _single(self) -> bool:
@@ -83,11 +88,12 @@ class Batch:
 
     def run(self) -> int:
         """Return the exit code."""
-        from miil21k.predict.predictor import Predictor
-
         if self._is_complete():
             return int(self._failed > 0)
-        predictor = Predictor(self._args.model, options=self._options)
+        with answering(self._args, self._options) as predictor:
+            return self._answer(predictor)
+
+    def _answer(self, predictor: Predictor | BulkPredictor) -> int:
         before, inputs = self._resumed(predictor.batch_size)
         self._say_who_answers(predictor)
         self._sink.begin(predictor.run, predictor.space)
@@ -114,9 +120,9 @@ class Batch:
         sink, skips = self._sink, self._args.on_error == "skip"
         if not isinstance(sink, FileSink) or not sink.file.complete:
             return False
-        names = (item.name for item in self._inputs())
-        now, _ = already_done(sink.file.rows(), names, skips=skips, chunk=1, path=sink.file.path)
-        rest = sum(1 for _ in names)
+        inputs = self._inputs()
+        now, _ = already_done(sink.file.rows(), inputs, skips=skips, chunk=1, path=sink.file.path)
+        rest = sum(1 for _ in inputs)
         if rest and not skips:
             raise UsageError(
                 f"'{self._args.output}' is complete with {now.rows} rows, and {rest} more inputs follow: give only "
@@ -126,30 +132,28 @@ class Batch:
         self._note(f"'{self._args.output}' is complete already: {now.rows} rows, nothing to do.")
         return True
 
-    def _resumed(self, chunk: int) -> tuple[Progress, Iterator[ImageInput]]:
+    def _resumed(self, chunk: int) -> tuple[Progress, Iterator[Unit]]:
         """Return where the run goes on, at the beginning of a batch of `chunk`, and the inputs from there."""
         inputs = self._inputs()
         if not self._args.resume or not isinstance(self._sink, FileSink):
-            return Progress(0, 0, 0, 0), inputs
+            return Progress(0, 0, 0, 0), inputs.rest([])
         file = self._sink.file
         recent: deque[ImageInput] = deque(maxlen=chunk)
 
-        def names() -> Iterator[str]:
+        def seen() -> Iterator[ImageInput]:
             for item in inputs:
                 recent.append(item)
-                yield item.name
+                yield item
 
         skips = self._args.on_error == "skip"
-        now, start = already_done(file.rows(), names(), skips=skips, chunk=chunk, path=file.path)
+        now, start = already_done(file.rows(), seen(), skips=skips, chunk=chunk, path=file.path)
         file.keep(start.end)
         again = now.inputs - start.inputs
-        return start, chain(list(recent)[len(recent) - again :], inputs)
+        return start, inputs.rest(list(recent)[len(recent) - again :])
 
-    def _work(self, predictor: Predictor, inputs: Iterator[ImageInput], before: Progress) -> str:
+    def _work(self, predictor: Predictor | BulkPredictor, inputs: Iterator[Unit], before: Progress) -> str:
         """Take every prediction; returns how it ended."""
-        if self._plots is not None:
-            inputs = self._plots.watching(inputs, before.inputs)
-        stream = cast("Generator[Prediction, None, None]", predictor.stream(inputs))
+        stream = cast("Generator[Prediction, None, None]", self._predictions(predictor, inputs, before))
         with closing(stream), self._bar(before.inputs) as bar:
             for prediction in stream:
                 if self._take(prediction):
@@ -159,6 +163,16 @@ class Batch:
         if self._embeddings is not None:
             self._embeddings.finish()
         return "complete"
+
+    def _predictions(
+        self, predictor: Predictor | BulkPredictor, inputs: Iterator[Unit], before: Progress
+    ) -> Iterator[Prediction]:
+        if self._args.engine is not None:
+            return cast("BulkPredictor", predictor).stream(inputs)
+        images: Iterator[ImageInput] = Unfolded(inputs)
+        if self._plots is not None:
+            images = self._plots.watching(images, before.inputs)
+        return cast("Predictor", predictor).stream(images)
 
     def _take(self, prediction: Prediction) -> bool:
         """Write one prediction; returns whether the run ends with it."""
@@ -204,7 +218,7 @@ class Batch:
         elif self._failed and self._rows > 1:
             self._note(f"{rows}, {self._failed} of the inputs failed")
 
-    def _say_who_answers(self, predictor: Predictor) -> None:
+    def _say_who_answers(self, predictor: Predictor | BulkPredictor) -> None:
         run = predictor.run
         if not self._card or self._args.verbose:
             self._note(f"{run.model} on {run.device} ({run.dtype}), label space {run.label_space}")

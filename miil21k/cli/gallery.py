@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from miil21k.data.images import load_image
-from miil21k.data.inputs import is_url
+from miil21k.data.web import is_url
 from miil21k.errors import ImageError, UsageError
 from miil21k.plots import draw_prediction, require_matplotlib
 

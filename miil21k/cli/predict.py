@@ -23,6 +23,7 @@ _EXAMPLES = """examples:
   miil21k-predict photos/ -r -o rows.csv --resume      go on after a kill: the same file, byte for byte
   miil21k-predict '**/*.png' --hedge 0.95 | jq .path   surer answers, JSON lines into a pipe
   miil21k-predict @list.txt --under n02084071          dogs only
+  miil21k-predict 'shards/a-{000..099}.tar' --engine ray --address auto -o rows.parquet
   curl -s https://example.org/cat.jpg | miil21k-predict -
 
 exit code: 0 all good, 1 some inputs failed, 2 usage, 130 interrupted. Rows go to standard output or --output,
@@ -39,7 +40,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="file, folder, quoted glob, http(s) URL, '-' (one image on stdin), '@list.txt' or '@-' (one per line)",
+        help="file, folder, quoted glob, .tar shard, index.json of shards, http(s) URL, '-' (one image on stdin), "
+        "'@list.txt' or '@-' (one per line)",
     )
     _inputs(parser)
     _model(parser)
@@ -147,7 +149,17 @@ def _machine(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "-b", "--batch-size", "--batch", type=_whole(1), metavar="N", help="default: 16 on a CPU, else 64"
     )
-    group.add_argument("-j", "--workers", type=_whole(0), metavar="N", help="threads that read images (0: none)")
+    group.add_argument(
+        "--engine", choices=("local", "ray"), help="let processes, or the nodes of a cluster, do the work"
+    )
+    group.add_argument("--address", metavar="HOST:PORT", help="of the Ray cluster, or auto (default: one started here)")
+    group.add_argument(
+        "-j",
+        "--workers",
+        type=_whole(0),
+        metavar="N",
+        help="threads that read images (0: none); with --engine local: processes, with ray: jobs that are queued",
+    )
 
 
 def _messages(parser: argparse.ArgumentParser) -> None:

@@ -29,6 +29,8 @@ _FREE = {"workers", "threads", "offline", "cache_dir", "device"}
 def predict_options(args: argparse.Namespace) -> PredictOptions:
     """Return the options of the predictor; raises UsageError for values that make no sense."""
     given = {name: value for name in _SAME_NAME if (value := getattr(args, name)) is not None}
+    if args.engine is not None:
+        given.pop("workers", None)  # of the engine; each decides on its threads
     given |= {"max_depth": args.level, "exif": not args.no_exif, "embeddings": args.embeddings is not None}
     given |= {"classes": _wnids(args.classes), "exclude": _wnids(args.exclude)}
     if args.under is not None:

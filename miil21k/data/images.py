@@ -32,10 +32,13 @@ class ImageInput:
 
     source: what `load_image` takes, or a function without arguments that returns it (a download, say); it is called
     in a worker thread, and an OSError or Miil21kError that it raises becomes the row's error.
+    new_batch: no batch holds both this image and the one before it, so that the answers for a shard, down to the last
+    digit, do not depend on what else is predicted.
     """
 
     name: str
     source: ImageSource | Callable[[], ImageSource]
+    new_batch: bool = False
 
 
 def load_image(

@@ -1,28 +1,37 @@
-"""Turn what a user names (files, folders, globs, URLs, `-`, `@list.txt`) into one lazy, ordered stream of images."""
+"""Turn what a user names (files, folders, globs, shards, URLs, `-`, `@list.txt`) into one lazy, ordered stream."""
 
 # Names are strings and not Paths: a row must carry the name as the user spelled it, and Path rewrites `./a//b`.
 
 from __future__ import annotations
 
 import glob
+import json
 import os
 import sys
 from contextlib import nullcontext
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from miil21k.data.images import ImageInput
-from miil21k.errors import ImageError, UsageError
+from miil21k.data.tar_inputs import Shard, expand_braces, has_braces, is_shard
+from miil21k.data.web import fetch_image, is_url
+from miil21k.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from urllib.request import OpenerDirector
+    from typing import TypeAlias
 
-__all__ = ["MAX_DOWNLOAD", "expand", "fetch_image", "image_extensions", "is_url", "require_images"]
+    Unit: TypeAlias = ImageInput | Shard
 
-MAX_DOWNLOAD = 64 * 2**20  # bytes: far above any photograph, far below the memory of a small machine
-TIMEOUT = 20.0  # seconds without a byte
+__all__ = [
+    "Unfolded",
+    "expand",
+    "expand_units",
+    "image_extensions",
+    "require_images",
+]
+
 # Formats whose Pillow plugin only recognises the file, or needs another program to draw it.
 _UNDRAWN = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
@@ -36,16 +45,11 @@ def image_extensions() -> frozenset[str]:
     return frozenset(ext for ext, kind in known.items() if kind in Image.OPEN and kind not in _UNDRAWN)
 
 
-def is_url(name: str) -> bool:
-    """Return whether `name` is an http or https address."""
-    return name.lower().startswith(("http://", "https://"))
-
-
 def require_images(names: Iterable[str], *, recursive: bool = False) -> None:
     """Check the names before any work is done; returns nothing.
 
-    Raises UsageError for no names at all, a folder without images, a glob that matches none, or a list that
-    cannot be read. A file that does not exist is no usage error: it gets its row.
+    Raises UsageError for no names at all, a folder without images, a glob that matches none, or a list or an index
+    of shards that cannot be read. A file that does not exist is no usage error: it gets its row.
     """
     names = list(names)
     if not names:
@@ -53,13 +57,21 @@ def require_images(names: Iterable[str], *, recursive: bool = False) -> None:
     if sum(name in ("-", "@-") for name in names) > 1:
         raise UsageError("Standard input can be read only once: give '-' or '@-' a single time.")
     for name in names:
-        if name in ("-", "@-") or is_url(name) or os.path.isfile(name):
+        if _is_index(name):
+            _indexed(name)
+        elif name in ("-", "@-") or is_url(name) or os.path.isfile(name):
             continue
-        if name.startswith("@"):
+        elif name.startswith("@"):
             _require_list(name[1:])
         elif os.path.isdir(name):
             _require_folder(name, recursive)
-        elif glob.has_magic(name) and next(_glob(name), None) is None:
+        else:
+            _require_matches(name)
+
+
+def _require_matches(pattern: str) -> None:
+    for name in expand_braces(pattern):
+        if glob.has_magic(name) and next(_glob(name), None) is None:
             raise UsageError(f"No images match '{name}'.")
 
 
@@ -82,15 +94,21 @@ def _require_folder(folder: str, recursive: bool) -> None:
     raise UsageError(f"No images in '{folder}'{hint}.")
 
 
-def expand(names: Iterable[str], *, recursive: bool = False, offline: bool = False) -> Iterator[ImageInput]:
-    """Yield one `ImageInput` per image, in the order of `names`, as late as possible.
+def expand(names: Iterable[str], *, recursive: bool = False, offline: bool = False) -> Unfolded:
+    """Return one `ImageInput` per image, in the order of `names`, as late as possible; arguments as `expand_units`."""
+    return Unfolded(expand_units(names, recursive=recursive, offline=offline))
 
-    A name is a file, a folder (its files with an image extension, hidden ones left out; with `recursive` those of
-    its subfolders too), a glob (`**` included), an http or https URL, `-` (one encoded image on standard input),
-    `@list.txt` or `@-` (one such name per line, UTF-8; empty lines are skipped, and lines that begin with `# `
-    unless such a file exists). A folder gives its entries in bytewise order of their names, a subfolder at its own
-    place among them; only the names of the folder at hand are held in memory.
-    A file or URL is not opened here. offline: a URL becomes an error row without any connection.
+
+def expand_units(names: Iterable[str], *, recursive: bool = False, offline: bool = False) -> Iterator[Unit]:
+    """Yield an `ImageInput` per image and a `Shard` per tar file, in the order of `names`, as late as possible.
+
+    A name is a file, a folder (its files with an image extension and its tar files, hidden ones left out; with
+    `recursive` those of its subfolders too), a glob (`**` included), a tar shard, a pattern of shards with braces
+    (`a-{000..012}.tar`), the `index.json` of shards that `miil21k prepare` wrote, an http or https URL, `-` (one
+    encoded image on standard input), `@list.txt` or `@-` (one such name per line, UTF-8; empty lines are skipped, and
+    lines that begin with `# ` unless such a file exists). A folder gives its entries in bytewise order of their names,
+    a subfolder at its own place among them; only the names of the folder at hand are held in memory.
+    No file, shard or URL is opened here. offline: a URL becomes an error row without any connection.
     """
     for name in names:
         if name == "-":
@@ -101,20 +119,78 @@ def expand(names: Iterable[str], *, recursive: bool = False, offline: bool = Fal
             yield from _named(name, recursive, offline)
 
 
-def _named(name: str, recursive: bool, offline: bool) -> Iterator[ImageInput]:
+class Unfolded:
+    """Every image of a stream of units, one by one; a batch begins with each shard and behind it."""
+
+    def __init__(self, units: Iterator[Unit]) -> None:
+        self._units = units
+        self._shard: Shard | None = None
+        self._taken = 0
+        self._images = self._unfold()
+
+    def __iter__(self) -> Iterator[ImageInput]:
+        return self
+
+    def __next__(self) -> ImageInput:
+        return next(self._images)
+
+    def _unfold(self) -> Iterator[ImageInput]:
+        for unit in self._units:
+            if isinstance(unit, Shard):
+                self._shard, self._taken = unit, unit.skip
+                for image in unit.images(image_extensions()):
+                    self._taken += 1
+                    yield image
+            else:
+                behind, self._shard = self._shard, None
+                yield unit if behind is None else replace(unit, new_batch=True)
+
+    def rest(self, again: list[ImageInput]) -> Iterator[Unit]:
+        """Yield the units that follow. again: the last images, of one shard or of none, to be given once more."""
+        if self._shard is not None:
+            yield replace(self._shard, skip=self._taken - len(again))
+        else:
+            yield from again
+        yield from self._units
+
+
+def _named(name: str, recursive: bool, offline: bool) -> Iterator[Unit]:
     if is_url(name):
-        yield ImageInput(name, lambda: fetch_image(name, offline=offline))
+        yield ImageInput(name, partial(fetch_image, name, offline=offline))
     elif os.path.isdir(name):
-        for path in _walk(name, recursive):
-            yield ImageInput(path, path)
-    elif glob.has_magic(name) and not os.path.lexists(name):
-        for path in _glob(name):
-            yield ImageInput(path, path)
+        yield from map(_unit, _walk(name, recursive))
+    elif os.path.lexists(name):
+        yield from map(_unit, _indexed(name) if _is_index(name) else [name])
+    elif has_braces(name):
+        for part in expand_braces(name):
+            yield from _named(part, recursive, offline)
+    elif glob.has_magic(name):
+        yield from map(_unit, _glob(name))
     else:
         yield ImageInput(name, name)
 
 
-def _listed(path: str, recursive: bool, offline: bool) -> Iterator[ImageInput]:
+def _unit(path: str) -> Unit:
+    return Shard(path, os.path.abspath(path)) if is_shard(path) else ImageInput(path, path)
+
+
+def _is_index(name: str) -> bool:
+    return name.lower().endswith(".json") and os.path.isfile(name)
+
+
+def _indexed(path: str) -> list[str]:
+    """Return the paths of the shards that the index of a prepared data set names, in its order."""
+    try:
+        with open(path, "rb") as file:
+            names = [shard["name"] for shard in json.load(file)["shards"]]
+        return [os.path.join(os.path.dirname(path), name) for name in names]
+    except OSError as error:
+        raise UsageError(f"The index '{path}' cannot be read: {error.strerror}.") from None
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f"'{path}' is no index of shards (miil21k prepare writes one beside its shards).") from None
+
+
+def _listed(path: str, recursive: bool, offline: bool) -> Iterator[Unit]:
     with nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as lines:
         for number, line in enumerate(lines):
             text = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
@@ -127,15 +203,15 @@ def _listed(path: str, recursive: bool, offline: bool) -> Iterator[ImageInput]:
 def _glob(pattern: str) -> Iterator[str]:
     """Yield the image files that match, in bytewise order; what the pattern names outright needs no image extension."""
     exact = os.path.splitext(pattern)[1].lower()
-    wanted = None if exact and not glob.has_magic(exact) else image_extensions()
+    wanted = None if exact and not glob.has_magic(exact) else {*image_extensions(), ".tar"}
     for path in sorted(glob.iglob(pattern, recursive=True), key=os.fsencode):
         if (wanted is None or os.path.splitext(path)[1].lower() in wanted) and not os.path.isdir(path):
             yield path
 
 
 def _walk(folder: str, recursive: bool, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
-    """Yield the image files of `folder`; `above` holds the folders on the way, against loops of links."""
-    extensions = image_extensions()
+    """Yield the image files and shards of `folder`; `above` holds the folders on the way, against loops of links."""
+    extensions = {*image_extensions(), ".tar"}
     found: list[tuple[str, bool]] = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -159,63 +235,3 @@ def _walk(folder: str, recursive: bool, above: tuple[tuple[int, int], ...] = ())
 def _identity(folder: str) -> tuple[int, int]:
     status = os.stat(folder)
     return status.st_dev, status.st_ino
-
-
-def fetch_image(url: str, *, offline: bool = False, limit: int = MAX_DOWNLOAD, timeout: float = TIMEOUT) -> bytes:
-    """Return the body of an http or https URL.
-
-    limit: most bytes that are accepted. timeout: seconds to wait for the connection and for each read.
-    Redirects are followed to http and https only. Raises ImageError, naming the URL and what happened.
-    """
-    if offline:
-        raise ImageError(f"'{url}' was not fetched: the run is offline.")
-    from http.client import HTTPException
-    from urllib.error import HTTPError, URLError
-    from urllib.request import Request
-
-    from miil21k import __version__
-
-    request = Request(url, headers={"User-Agent": f"miil21k/{__version__}"})  # noqa: S310 - the opener knows http only
-    try:
-        with _opener().open(request, timeout=timeout) as answer:
-            body: bytes = answer.read(limit + 1)
-            expected = answer.headers.get("Content-Length")
-    except HTTPError as error:
-        error.close()
-        raise ImageError(f"'{url}' answered {error.code} {error.reason}.") from None
-    except URLError as error:
-        raise ImageError(f"'{url}' cannot be reached: {error.reason}.") from None
-    except (OSError, HTTPException, ValueError) as error:
-        raise ImageError(f"'{url}' cannot be fetched: {error or type(error).__name__}.") from None
-    if len(body) > limit:
-        raise ImageError(f"'{url}' is larger than the limit of {limit:,} bytes.")
-    if expected is not None and len(body) < int(expected):
-        raise ImageError(f"'{url}' was cut off after {len(body):,} of {int(expected):,} bytes.")
-    return body
-
-
-@cache
-def _opener() -> OpenerDirector:
-    from urllib import request
-    from urllib.error import URLError
-
-    class WebRedirects(request.HTTPRedirectHandler):
-        """Refuses to be sent from the web to another scheme (`file:`, `ftp:`)."""
-
-        def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
-            if urlsplit(newurl).scheme not in ("http", "https"):
-                fp.close()
-                raise URLError(f"redirected to '{newurl}', which is not http or https")
-            return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-    opener = request.OpenerDirector()
-    for handler in (
-        request.ProxyHandler(),
-        request.HTTPHandler(),
-        request.HTTPSHandler(),
-        request.HTTPDefaultErrorHandler(),
-        WebRedirects(),
-        request.HTTPErrorProcessor(),
-    ):
-        opener.add_handler(handler)
-    return opener

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast, overload
 
@@ -13,9 +12,9 @@ from PIL import Image
 from miil21k.backends.base import available_cpus
 from miil21k.backends.choose import as_backend
 from miil21k.data.images import ImageInput, load_image
-from miil21k.data.inputs import fetch_image, is_url
 from miil21k.data.threads import in_order
 from miil21k.data.transforms import crop_image, decode_edge, normalise
+from miil21k.data.web import fetch_image, is_url
 from miil21k.errors import Miil21kError, UsageError
 from miil21k.hierarchy.spaces import load_label_space
 from miil21k.predict.answers import Answerer
@@ -121,12 +120,13 @@ class Predictor:
 
         Each worker thread takes the next `batch_size` images, reads, crops and runs them, so decoding and inference
         overlap without waiting for each other. At most two batches per worker are in memory. Batches are cut by
-        position alone, unreadable images included: starting at a multiple of `batch_size` gives the same numbers.
+        position alone, unreadable images included, and before an image that says `new_batch`: starting at a multiple
+        of `batch_size` gives the same numbers.
         While the iterator is open, torch's thread count for the process is that of `options.threads` (one per
         worker unless told otherwise).
         """
         named = (_named(image, number) for number, image in enumerate(images))
-        batches = iter(lambda: list(islice(named, self.batch_size)), [])
+        batches = _batches(named, self.batch_size)
         workers = self.workers
         threads = self.options.threads or max(1, available_cpus() // max(1, workers))
         with self.backend.threads(threads):
@@ -178,6 +178,20 @@ class Predictor:
             path, stop, topk, levels = answers[row]
             predictions.append(Prediction(image.name, self.run, None, path, stop, topk, levels, embedding))
         return predictions
+
+
+def _batches(images: Iterable[ImageInput], size: int) -> Iterator[list[ImageInput]]:
+    batch: list[ImageInput] = []
+    for image in images:
+        if batch and image.new_batch:
+            yield batch
+            batch = []
+        batch.append(image)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def _is_one(images: object) -> TypeGuard[ImageSource | ImageInput]:

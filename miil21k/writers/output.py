@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import IO
 
+    from miil21k.data.images import ImageInput
     from miil21k.writers.formats import DoneRow, Layout, Row
 
 __all__ = ["Existing", "Progress", "RowFile", "RowStream", "already_done", "note_path"]
@@ -211,29 +212,40 @@ class Progress(NamedTuple):
 
 
 def already_done(
-    rows: Iterable[DoneRow], names: Iterator[str], *, skips: bool, chunk: int, path: Path
+    rows: Iterable[DoneRow], inputs: Iterator[ImageInput], *, skips: bool, chunk: int, path: Path
 ) -> tuple[Progress, Progress]:
     """Return how far an output reaches, and the last beginning of a batch before that, where a run can go on.
 
-    rows: the rows of the output. names: the inputs of this run, consumed as far as the rows reach.
+    rows: the rows of the output. inputs: those of this run, consumed as far as the rows reach.
     skips: whether failed inputs leave no row. chunk: inputs per batch; the last digits of a probability depend on
     what shares its batch, so the rows of a broken batch are computed again.
     Raises UsageError when the rows are not a prefix of what this run would write.
     """
     now = aligned = Progress(0, 0, 0, 0)
+    in_batch = 0
+
+    def following() -> str | None:
+        """Take the next input as failed, to be corrected by who knows better; return its name."""
+        nonlocal now, aligned, in_batch
+        item = next(inputs, None)
+        if item is None:
+            return None
+        if item.new_batch or in_batch == chunk:
+            aligned, in_batch = now, 0
+        in_batch += 1
+        now = now._replace(inputs=now.inputs + 1, failed=now.failed + 1)
+        return utf8_text(item.name)
+
     for row in rows:
         wanted = utf8_text(row.input)
-        name = next(names, None)
-        while skips and name is not None and utf8_text(name) != wanted:
-            now = now._replace(inputs=now.inputs + 1, failed=now.failed + 1)
-            aligned = aligned if now.inputs % chunk else now
-            name = next(names, None)
-        if name is None or utf8_text(name) != wanted:
-            found = "the inputs end before it" if name is None else f"the input there is now '{utf8_text(name)}'"
+        name = following()
+        while skips and name is not None and name != wanted:
+            name = following()
+        if name != wanted:
+            found = "the inputs end before it" if name is None else f"the input there is now '{name}'"
             raise UsageError(
                 f"Row {now.rows + 1} of '{path}' is '{wanted}', but {found}: resume with the same inputs, "
                 "or --overwrite."
             )
-        now = Progress(now.inputs + 1, now.rows + 1, now.failed + (not row.ok), row.end)
-        aligned = aligned if now.inputs % chunk else now
-    return now, aligned
+        now = Progress(now.inputs, now.rows + 1, now.failed - row.ok, row.end)
+    return now, now if in_batch == chunk else aligned

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from miil21k.data.images import ImageInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+def inputs(names: Iterable[str]) -> Iterator[ImageInput]:
+    return (ImageInput(name, name) for name in names)
 
 
 def node(name: str, probability: float) -> dict[str, Any]:

