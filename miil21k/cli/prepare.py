@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from miil21k.data.images import MAX_PIXELS
 from miil21k.engines.local import LocalEngine, available_cores
 from miil21k.errors import UsageError
-from miil21k.prepare.options import Format, Mode, PrepareOptions, Resize, resolve_codec
+from miil21k.prepare.options import Format, Manifest, Mode, PrepareOptions, Resize, resolve_codec
 
 if TYPE_CHECKING:
     from miil21k.engines.local import Engine
@@ -28,7 +28,18 @@ _EPILOG = """examples:
   miil21k prepare stats DATA --plot images.png
 
 A source that is called verify or stats: ./verify, ./stats. To begin anew, remove TARGET or give another."""
-_CONTENT = ("min_images", "val_per_class", "mode", "size", "resize", "format", "shard_size", "seed", "max_pixels")
+_CONTENT = (
+    "min_images",
+    "val_per_class",
+    "mode",
+    "size",
+    "resize",
+    "format",
+    "shard_size",
+    "seed",
+    "max_pixels",
+    "manifest",
+)
 _ALLOWED = {
     "prepare": frozenset({*_CONTENT, "codec", "engine", "address", "workers", "dry_run", "strict", "release", "json"}),
     "verify": frozenset({"release", "decode", "workers", "json", "strict"}),
@@ -68,6 +79,7 @@ def _configure_content(group: Any) -> None:  # argparse's group type is private
     group.add_argument("--size", type=int, metavar="PIXELS", help="default: 224 for squish, 256 for short-edge")
     group.add_argument("--resize", choices=get_args(Resize), help="published aliases (default: antialiased)")
     group.add_argument("--format", choices=get_args(Format), help="default: folders")
+    group.add_argument("--manifest", choices=get_args(Manifest), help="parquet needs pyarrow (default: csv)")
     group.add_argument("--shard-size", type=int, metavar="N", help="images per shard (default: 5000)")
     group.add_argument("--seed", type=int, metavar="N", help="of the order in shards (default: 0)")
     group.add_argument("--max-pixels", type=int, metavar="N", help=f"larger images fail (default: {MAX_PIXELS:,})")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import shutil
 import uuid
@@ -12,10 +10,12 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from miil21k.files import replace_file
 from miil21k.hierarchy.custom import IMAGE_SUFFIXES
 from miil21k.prepare.conversion import Converted, open_converter
+from miil21k.prepare.manifest import ManifestRow, encode_rows
 from miil21k.prepare.members import ClassUnit, MemberReader, list_members
 from miil21k.prepare.packs import PackWriter
 from miil21k.prepare.split import FOLDERS, assign_places
@@ -27,31 +27,10 @@ if TYPE_CHECKING:
     from miil21k.prepare.options import PrepareOptions
     from miil21k.prepare.split import Assigned, Place
 
-__all__ = ["COLUMNS", "ClassJob", "ManifestRow", "prepare_class"]
+__all__ = ["ClassJob", "prepare_class"]
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _JPEG_SUFFIXES = (".jpg", ".jpeg")
-
-
-class ManifestRow(NamedTuple):
-    """One member of the source. place: see `split`; outcome: resized, copied, or why there is no file.
-
-    width, height: of the source image, 0 when unknown. bytes, sha256: of the written file, whose name is `file`.
-    """
-
-    wnid: str
-    source: str
-    place: str
-    outcome: str
-    width: int
-    height: int
-    source_bytes: int
-    bytes: int
-    sha256: str
-    file: str
-
-
-COLUMNS = ManifestRow._fields
 
 
 @dataclass(frozen=True)
@@ -67,8 +46,8 @@ class _Output(Protocol):
     def add(self, place: Place, member: Member, converted: Converted) -> str | None:
         """Write the image; return its name in the target, None when another image has it."""
 
-    def publish(self) -> None:
-        """Move what was written into place."""
+    def publish(self) -> dict[str, int] | None:
+        """Move what was written into place; return names and sizes of packs, None for the files of the manifest."""
 
 
 class _FolderOutput:
@@ -144,12 +123,11 @@ def _prepare(job: ClassJob, space: Workspace, staging: Path) -> dict[str, Any]:
         # Files are read in the order in which they lie on the disk, and listed in bytewise order.
         for index in sorted(range(len(assigned)), key=lambda position: assigned[position].member.offset):
             rows[index] = _member(assigned[index], unit.wnid, reader, converter, output)
-    output.publish()
+    packs = output.publish()
     ordered = [rows[index] for index in range(len(assigned))]
-    (staging / "rows.csv").write_bytes(_csv(ordered))
-    (staging / "rows.csv").replace(space.units / f"{unit.id}.csv")
+    replace_file(space.units / f"{unit.id}.csv", encode_rows(ordered))
     kept = any(found.place in ("train", "val") for found in assigned)
-    record = {"kept": kept, "damage": listed.damage, **_record(unit, ordered)}
+    record = {"kept": kept, "damage": listed.damage, "packs": packs, **_record(unit, ordered)}
     space.record(unit.id, record)
     return record
 
@@ -185,12 +163,6 @@ def _row(found: Assigned, wnid: str, outcome: str, converted: Converted | None =
         sha256=hashlib.sha256(written).hexdigest() if file else "",
         file=file,
     )
-
-
-def _csv(rows: list[ManifestRow]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def _record(unit: ClassUnit, rows: list[ManifestRow]) -> dict[str, Any]:

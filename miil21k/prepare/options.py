@@ -10,12 +10,13 @@ from typing import Any, Literal, get_args
 from miil21k.data.images import MAX_PIXELS
 from miil21k.errors import MissingExtra, UsageError
 
-__all__ = ["Codec", "Format", "Mode", "PrepareOptions", "Resize", "resolve_codec"]
+__all__ = ["Codec", "Format", "Manifest", "Mode", "PrepareOptions", "Resize", "resolve_codec"]
 
 Mode = Literal["squish", "short-edge", "keep"]
 Resize = Literal["antialiased", "published"]
 Format = Literal["folders", "webdataset"]
 Codec = Literal["turbo", "pillow"]
+Manifest = Literal["csv", "parquet"]
 PUBLISHED_SIZE = {"squish": 224, "short-edge": 256, "keep": 0}
 JPEG_QUALITY = 95  # OpenCV's default, which the published script takes
 
@@ -29,7 +30,7 @@ class PrepareOptions:
     the published 224 or 256. An image whose longer side is below `size` is copied byte for byte. mode `keep` copies
     everything. resize: `antialiased` (triangle filter over all source pixels) or `published` (bilinear between the
     four nearest, which aliases). codec: `turbo` (simplejpeg with cykooz-resizer, or with OpenCV for `published`) or
-    `pillow`; their bytes differ.
+    `pillow`; their bytes differ. manifest: the file format of the list of all images.
     shard_size: images per shard; seed: their order (webdataset). max_pixels: a larger image is a failure.
     Raises UsageError for a value outside its range.
     """
@@ -41,13 +42,15 @@ class PrepareOptions:
     resize: Resize = "antialiased"
     format: Format = "folders"
     codec: Codec = "pillow"
+    manifest: Manifest = "csv"
     quality: int = JPEG_QUALITY
     shard_size: int = 5000
     seed: int = 0
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
-        for name, kinds in (("mode", Mode), ("resize", Resize), ("format", Format), ("codec", Codec)):
+        choices = {"mode": Mode, "resize": Resize, "format": Format, "codec": Codec, "manifest": Manifest}
+        for name, kinds in choices.items():
             if getattr(self, name) not in get_args(kinds):
                 raise UsageError(f"No {name} '{getattr(self, name)}': choose one of {', '.join(get_args(kinds))}.")
         bounds = {"min_images": 0, "val_per_class": 0, "shard_size": 1, "seed": 0, "max_pixels": 1, "quality": 1}
@@ -72,6 +75,8 @@ class PrepareOptions:
         libraries = {"pillow": metadata.version("pillow")}
         if self.codec == "turbo":
             libraries |= {module: _version(found) for module, found in _TURBO_MODULES[self.resize].items()}
+        if self.manifest == "parquet":
+            libraries["pyarrow"] = _version(("pyarrow",))
         return {**asdict(self), "size": self.target_size, "libraries": libraries}
 
 

@@ -58,14 +58,17 @@ class PackWriter:
         ends.append(ends[-1] + len(block))
         return f"{FOLDERS[place]}/{name}"
 
-    def publish(self) -> None:
-        """Move the packs and their positions to the workspace."""
+    def publish(self) -> dict[str, int]:
+        """Move the packs and their positions to the workspace; return their names and sizes in bytes."""
+        sizes: dict[str, int] = {}
         for place, ends in self._ends.items():
             positions = self._staging / f"{place}.positions"
             positions.write_bytes(np.array(ends, "<i8").tobytes())
             final = self._space.packs / f"{self._unit.id}.{place}"
             positions.replace(_positions(final))
             (self._staging / place).replace(final)
+            sizes |= {final.name: ends[-1], _positions(final).name: 8 * len(ends)}
+        return sizes
 
 
 def count_samples(pack: Path) -> int:

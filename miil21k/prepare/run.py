@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from miil21k.errors import PrepareError, UsageError
 from miil21k.prepare.class_job import ClassJob, prepare_class
+from miil21k.prepare.manifest import require_manifest_format
 from miil21k.prepare.releases import compare_with_release
 from miil21k.prepare.report import write_report
 from miil21k.prepare.shard_job import shard_jobs, write_shard
@@ -54,6 +55,7 @@ def prepare(
     Raises UsageError for a target that holds something else, PrepareError for a full disk or a source that is cut
     off; both leave finished work in place.
     """
+    require_manifest_format(options.manifest)
     compare_with_release((), {}, release)  # a wrong name is found before the work, not after
     opened = open_source(source)
     if target.resolve() == opened.path.resolve() or opened.path.resolve() in target.resolve().parents:

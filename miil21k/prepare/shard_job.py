@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from miil21k.files import replace_file
 from miil21k.prepare.packs import END_OF_ARCHIVE, count_samples, read_sample
 from miil21k.prepare.shuffle import shuffled
 from miil21k.prepare.split import FOLDERS
-from miil21k.prepare.workspace import Workspace, disk_errors, write_atomically
+from miil21k.prepare.workspace import Workspace, disk_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +72,7 @@ def write_shard(job: ShardJob) -> dict[str, Any]:
             staged.replace(final)
         finally:
             staged.unlink(missing_ok=True)
-        write_atomically(job.record, json.dumps(record).encode())
+        replace_file(job.record, json.dumps(record).encode())
     return record
 
 

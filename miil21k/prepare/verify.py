@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -16,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from miil21k.data.images import load_image
 from miil21k.errors import ImageError, UsageError
 from miil21k.hierarchy.custom import IMAGE_SUFFIXES
+from miil21k.prepare.manifest import file_digest, find_manifest, manifest_name, read_manifest
 from miil21k.prepare.releases import compare_with_release
-from miil21k.prepare.report import INDEX, MANIFEST, VAL_LIST, read_manifest
+from miil21k.prepare.report import INDEX, VAL_LIST
 from miil21k.prepare.split import FOLDERS
 from miil21k.prepare.workspace import disk_errors
 
@@ -111,8 +111,8 @@ def _reports(target: Path) -> Iterator[str]:
     if not (target / "summary.json").exists():
         return
     recorded = json.loads((target / "summary.json").read_bytes())["sha256"]
-    for name in (MANIFEST, VAL_LIST, INDEX):
-        if name in recorded and _digest(target / name) != recorded[name]:
+    for name in (manifest_name("csv"), manifest_name("parquet"), VAL_LIST, INDEX):
+        if name in recorded and file_digest(target / name) != recorded[name]:
             yield f"{name} is not the one that was written with this data set"
 
 
@@ -126,12 +126,13 @@ def _shards(target: Path, decode: bool) -> Iterator[_Expected]:
 
 
 def _files(target: Path, decode: bool, faults: list[str]) -> Iterator[_Expected]:
-    if not (target / MANIFEST).exists():
+    manifest = find_manifest(target)
+    if manifest is None:
         for path in _all_files(target):
             yield _Expected(path, "", True)
         return
     classes: set[str] = set()
-    for wnid, rows in groupby(read_manifest(target / MANIFEST), key=lambda row: row.wnid):
+    for wnid, rows in groupby(read_manifest(manifest), key=lambda row: row.wnid):
         classes.add(wnid)
         names = set()
         for row in rows:
@@ -172,7 +173,7 @@ def _fault(file: _Expected) -> str:
     try:
         if file.sha256 == "unknown":
             return f"{name} is not in {INDEX}"
-        if file.sha256 and _digest(file.path) != file.sha256:
+        if file.sha256 and file_digest(file.path) != file.sha256:
             return f"{name} has changed since it was written"
         if file.decode:
             return _undecodable(file.path, name)
@@ -196,11 +197,3 @@ def _undecodable(path: Path, name: str) -> str:
     except (ImageError, tarfile.TarError) as error:
         return str(error)
     return ""
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

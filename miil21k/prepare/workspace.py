@@ -6,6 +6,7 @@
 .prepare/units/<id>.csv       its rows of the manifest
 .prepare/packs/<id>.<place>   its samples as tar blocks, with their positions beside them (webdataset)
 .prepare/shards/<name>.json   one finished shard: images, bytes, SHA-256
+.prepare/boot                 which start of the machine the last run belongs to
 .prepare/staging, spool       what a kill may leave half done; emptied when a run begins
 ```
 """
@@ -14,20 +15,21 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from miil21k.errors import PrepareError, UsageError
+from miil21k.files import replace_file
+from miil21k.prepare.manifest import decode_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-__all__ = ["Workspace", "disk_errors", "write_atomically"]
+__all__ = ["Workspace", "disk_errors"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -43,16 +45,6 @@ def disk_errors(target: Path) -> Iterator[None]:
                 f"No space left for '{target}': free some and run the same command again, finished classes are kept."
             ) from None
         raise PrepareError(f"Cannot read or write '{error.filename or target}': {error.strerror or error}.") from None
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Put `data` at `path`; whoever reads it sees the old file or the whole new one."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class Workspace:
@@ -103,9 +95,35 @@ class Workspace:
             shutil.rmtree(leftover, ignore_errors=True)
         for folder in (self.units, self.packs, self.shards, self.staging):
             folder.mkdir(parents=True, exist_ok=True)
+        self._drop_what_a_power_cut_took()
         if not stored.exists():
-            write_atomically(stored, json.dumps(plan, indent=1).encode())
+            replace_file(stored, json.dumps(plan, indent=1).encode())
         return False
+
+    def _drop_what_a_power_cut_took(self) -> None:
+        """Forget finished classes and shards whose files did not reach the disk before the machine went down.
+
+        Records reach the disk at once (`replace_file`), images and packs when the system writes them: waiting for
+        millions of files one by one would take longer than making them. A file that was lost is shorter than noted.
+        """
+        stored, now = self.root / "boot", _boot_id()
+        if stored.exists() and stored.read_text() != now:
+            for record in list(self.records()):
+                if not self._is_whole(record):
+                    (self.units / f"{record['id']}.json").unlink()
+            for path in self.shards.glob("*.json"):
+                shard = json.loads(path.read_bytes())
+                if _size(self.target / shard["name"]) != shard["bytes"]:
+                    path.unlink()
+        replace_file(stored, now)
+
+    def _is_whole(self, record: dict[str, Any]) -> bool:
+        rows = self.units / f"{record['id']}.csv"
+        if not rows.exists():
+            return False
+        if record["packs"] is None:
+            return all(_size(self.target / r.file) == r.bytes for r in decode_rows(rows.read_bytes()) if r.file)
+        return all(_size(self.packs / name) == size for name, size in record["packs"].items())
 
     def finish(self) -> None:
         """Remove everything that only an unfinished run needs."""
@@ -117,7 +135,7 @@ class Workspace:
 
     def record(self, unit_id: str, values: dict[str, Any]) -> None:
         """Note that the class `unit_id` is in place."""
-        write_atomically(self.units / f"{unit_id}.json", json.dumps(values).encode())
+        replace_file(self.units / f"{unit_id}.json", json.dumps(values).encode())
 
     def read_record(self, unit_id: str) -> dict[str, Any]:
         """Return what was noted of the finished class `unit_id`."""
@@ -135,6 +153,21 @@ class Workspace:
         if final.exists():
             shutil.rmtree(final)
         staged.rename(final)
+
+
+def _boot_id() -> str:
+    """Return what changes whenever the machine starts; empty where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def _same_plan(target: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -10,6 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from raw_archives import FAULTS, MAX_PIXELS, faulty, photo, photos, raw_classes, tar, write_outer
 
 from miil21k.data.datasets import label_images, open_source
@@ -20,10 +22,12 @@ from miil21k.hierarchy.tree import Tree
 from miil21k.prepare import class_job
 from miil21k.prepare.conversion import open_converter
 from miil21k.prepare.dry_run import dry_run
+from miil21k.prepare.manifest import ManifestRow, _escaped, _unescaped, decode_rows, encode_rows, read_manifest
 from miil21k.prepare.options import PrepareOptions
-from miil21k.prepare.report import read_manifest
 from miil21k.prepare.run import Outcome, prepare
 from miil21k.prepare.split import FOLDERS
+from miil21k.prepare.verify import verify
+from miil21k.prepare.workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,6 +90,58 @@ def test_every_member_stands_in_the_manifest_once_with_its_reason(outer: Path, t
     listed = (tmp_path / "out/val_images.txt").read_bytes()
     assert listed.startswith(b"n00000001/n00000001_0.JPEG\nn00000001/n00000001_1.JPEG\nn00000002/")
     assert hashlib.sha256(listed).hexdigest() == summary["sha256"]["val_images.txt"]
+
+
+@pytest.mark.parametrize("options", [OPTIONS, SHARDS], ids=["folders", "webdataset"])
+def test_a_manifest_in_parquet_has_the_same_rows(outer: Path, tmp_path: Path, options: PrepareOptions) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    summary = run(outer, tmp_path / "csv", options).summary
+    other = run(outer, tmp_path / "parquet", replace(options, manifest="parquet")).summary
+    rows = list(read_manifest(tmp_path / "csv/manifest.csv"))
+    assert list(read_manifest(tmp_path / "parquet/manifest.parquet")) == rows
+    table = pq.read_table(tmp_path / "parquet/manifest.parquet").to_pydict()
+    assert sum(table["bytes"]) == summary["bytes"] == other["bytes"]
+    assert table["place"].count("train") == summary["images"]["train"]
+    assert verify(tmp_path / "parquet").faults == []
+    manifest = tmp_path / "parquet/manifest.parquet"
+    manifest.write_bytes(manifest.read_bytes()[:-1] + b"x")
+    with pytest.raises(PrepareError, match=r"manifest.parquet' is damaged"):
+        list(read_manifest(manifest))
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8") | st.sampled_from("\\x\udc80\udcff")), min_size=1, max_size=4))
+def test_any_file_name_comes_back_from_either_manifest(names: list[str]) -> None:
+    names = [name.replace("\0", "").replace("\r", "") for name in names]
+    rows = [ManifestRow("n1", name, "train", "resized", 3, 2, 5, 4, "ab", name) for name in names]
+    assert list(decode_rows(encode_rows(rows))) == rows
+    assert [_unescaped(_escaped(name)) for name in names] == names
+    for name in names:
+        _escaped(name).encode()
+
+
+@pytest.mark.parametrize("options", [OPTIONS, SHARDS], ids=["folders", "webdataset"])
+def test_files_that_a_power_cut_emptied_are_made_again(outer: Path, tmp_path: Path, options: PrepareOptions) -> None:
+    run(outer, tmp_path / "expected", options)
+    target, space = tmp_path / "out", Workspace(tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        run(outer, target, options, progress=interrupt_after(3))
+    pattern = "n00000001.train" if options.format == "webdataset" else "*/n00000001/n00000001_12.JPEG"
+    lost = next((space.packs if options.format == "webdataset" else target).glob(pattern))
+    lost.write_bytes(b"")
+    (space.root / "boot").write_text("an earlier start")
+    assert run(outer, target, options).resumed == 2
+    assert tree(target) == tree(tmp_path / "expected")
+
+
+def interrupt_after(count: int) -> Callable[[dict[str, Any]], None]:
+    seen: list[dict[str, Any]] = []
+
+    def progress(record: dict[str, Any]) -> None:
+        seen.append(record)
+        if len(seen) == count:
+            raise KeyboardInterrupt
+
+    return progress
 
 
 def test_nothing_is_written_outside_the_target(outer: Path, tmp_path: Path) -> None:
