@@ -3,6 +3,8 @@
     python benchmarks/export_zoo.py --results zoo.json            architectures below 120 million parameters
     python benchmarks/export_zoo.py --results zoo.json --all      the larger ones too
     python benchmarks/export_zoo.py --results zoo.json ROW ...    these rows
+    python benchmarks/export_zoo.py --results programs.json --programs ROW ...
+                                                                  with torch.export and AOTInductor beside ONNX Runtime
     python benchmarks/export_zoo.py --results zoo.json --table    print what was measured as Markdown
 
 Each result is written to the file at once, and what is in it already is not measured again. Speed is that of the
@@ -25,7 +27,7 @@ from PIL import Image
 
 MOST_PARAMS = 120e6
 BATCHES = (1, 8)
-TURN_SECONDS = 12.0  # for the turns of one batch size; at least two turns are measured whatever they take
+TURN_SECONDS = 12.0  # for the turns of one batch size; one turn behind the first is measured whatever it takes
 
 
 def rows(names: list[str], most_params: float) -> list:
@@ -78,7 +80,7 @@ def samples(row) -> np.ndarray:
     return np.stack([*crops, np.random.default_rng(0).integers(0, 256, crops[0].shape, np.uint8)])
 
 
-def measure(row, form: str, say) -> dict:
+def measure(row, form: str, programs: bool, say) -> dict:
     """Return what the export of one row takes, how near it is to torch, and how fast it is."""
     import torch
 
@@ -91,17 +93,40 @@ def measure(row, form: str, say) -> dict:
         loaded = random_model(row)
         began = time.perf_counter()
         report = export_onnx(loaded, path, ExportOptions(form=form), say=say)
-        seconds = time.perf_counter() - began
-        say("measuring its speed")
-        return {
+        result = {
             "form": form,
             "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
-            "seconds": seconds,
+            "seconds": time.perf_counter() - began,
             "bytes": report["bytes"],
             "weights_file": report["weights_file"],
             "proof": report["proof"]["worst"],
-            "speed": {"onnx": speed_ratios(loaded, {"onnx": onnx_runner(loaded, path)})["onnx"]},
         }
+        rivals = {"ONNX Runtime": onnx_runner(loaded, path)}
+        if programs:
+            result["programs"] = {}
+            for name in ("torch.export", "AOTInductor"):
+                result["programs"][name], rivals[name] = export_and_open(loaded, Path(folder), name, say)
+        say("measuring its speed")
+        result["speed"] = speed_ratios(loaded, rivals)
+    return result
+
+
+def export_and_open(loaded, folder: Path, name: str, say):
+    """Return what an export as a torch program takes, and the function that runs it."""
+    import torch
+
+    from miil21k.export.torch_program import export_program
+
+    path, aot = folder / f"{name}.pt2", name == "AOTInductor"
+    began = time.perf_counter()
+    report = export_program(loaded, path, aot=aot, say=say)
+    found = {
+        "seconds": time.perf_counter() - began,
+        "bytes": report["bytes"],
+        "logits": report["proof"]["worst"]["logits"],
+    }
+    program = torch._inductor.aoti_load_package(str(path)) if aot else torch.export.load(path).module()
+    return found, lambda _, pixels: program(pixels)
 
 
 def onnx_runner(loaded, path: Path):
@@ -137,7 +162,7 @@ def speed_ratios(loaded, rivals: dict) -> dict[str, list[float]]:
         turns: list[dict[str, float]] = []
         began = time.perf_counter()
         with torch.inference_mode():
-            while len(turns) < 3 or (len(turns) < 20 and time.perf_counter() - began < TURN_SECONDS):
+            while len(turns) < 2 or (len(turns) < 20 and time.perf_counter() - began < TURN_SECONDS):
                 turn = {}
                 for name, run in contenders.items():
                     start = time.perf_counter()
@@ -161,11 +186,24 @@ def table(results: dict[str, dict]) -> str:
             continue
         worst = found["proof"]
         apart = sum(worst.get(key, 0) for key in ("answers_apart", "decoded_differently", "photo_answers_apart"))
-        one, many = (f"{ratio:.2f}x" for ratio in found["speed"]["onnx"])
+        one, many = (f"{ratio:.2f}x" for ratio in found["speed"]["ONNX Runtime"])
         lines.append(
             f"| `{name}` | {found['parameters'] / 1e6:.1f} | {found['form']} | {found['seconds']:.0f} "
             f"| {found['bytes'] / 1e6:.0f} | {worst['logits']:.1e} | {apart} | {one} | {many} |"
         )
+    if any("programs" in found for found in results.values()):
+        lines += ["", "| row | as | export s | MB | logits, of their range | batch 1 | batch 8 |"]
+        lines += ["|---|---|---:|---:|---:|---:|---:|"]
+    for name, found in results.items():
+        if "programs" not in found:
+            continue
+        onnx = {"seconds": found["seconds"], "bytes": found["bytes"], "logits": found["proof"]["logits"]}
+        for kind, facts in {"ONNX Runtime": onnx, **found["programs"]}.items():
+            one, many = (f"{ratio:.2f}x" for ratio in found["speed"][kind])
+            lines.append(
+                f"| `{name}` | {kind} | {facts['seconds']:.0f} | {facts['bytes'] / 1e6:.0f} | {facts['logits']:.1e} "
+                f"| {one} | {many} |"
+            )
     return "\n".join(lines)
 
 
@@ -179,6 +217,7 @@ def main() -> int:
     add("--results", type=Path, required=True, metavar="FILE", help="JSON that results are added to")
     add("--all", action="store_true", help="also above 120 million parameters")
     add("--form", choices=("full", "tensor"), default="full", help="of the exports (%(default)s)")
+    add("--programs", action="store_true", help="also as torch.export and AOTInductor programs (needs a C++ compiler)")
     add("--table", action="store_true", help="print the results as Markdown and measure nothing")
     args = parser.parse_args()
     results = json.loads(args.results.read_text()) if args.results.exists() else {}
@@ -193,7 +232,7 @@ def main() -> int:
             print(f"{time.perf_counter() - began:6.0f} s  {label}: {what}", file=sys.stderr, flush=True)
 
         try:
-            results[row.name] = measure(row, args.form, say)
+            results[row.name] = measure(row, args.form, args.programs, say)
         except Miil21kError as error:
             say(f"failed: {error}")
             results[row.name] = {"error": str(error)}

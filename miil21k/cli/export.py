@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from miil21k.cli import export_onnx, export_triton
+from miil21k.cli import export_onnx, export_torch, export_triton
 
 if TYPE_CHECKING:
     import argparse
 
 __all__ = ["HELP", "configure", "run"]
 
-HELP = "Write a model in a form that runs without torch, and prove it against torch."
+HELP = "Write a model as one file that runs without this package, and prove it against torch."
 VERBS = {
     "onnx": export_onnx,
+    "torch": export_torch,
     "triton": export_triton,
 }
 

@@ -14,33 +14,31 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-__all__ = ["HELP", "configure", "run"]
+    from miil21k.predict.loading import Loaded
+
+__all__ = [
+    "HELP",
+    "configure",
+    "licence_of",
+    "load_source",
+    "print_agreement",
+    "require_source",
+    "run",
+    "source_arguments",
+]
 
 HELP = "Write a model as one ONNX file, from uint8 images to paths, kept only when it computes what torch computes."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `miil21k export onnx`."""
+    source_arguments(parser, ".onnx")
     parser.add_argument(
-        "model", nargs="?", metavar="MODEL", help="name of the zoo; not needed for a trained checkpoint"
-    )
-    add = parser.add_argument
-    add("-o", "--output", type=Path, required=True, metavar="FILE.onnx", help="a report goes beside it, FILE.onnx.json")
-    add("--overwrite", action="store_true", help="replace FILE.onnx")
-    add(
         "--form",
         choices=("full", "tensor"),
         default="full",
         help="images to answers, or pixels to logits (%(default)s)",
     )
-    add("--checkpoint", "--weights", metavar="FILE", help="export this file's weights")
-    add("--label-space", metavar="SPACE", help="what the classes of a checkpoint of your own are, a name or a file")
-    add("--head", choices=HEAD_KINDS, help="what the logits of a checkpoint of your own mean")
-    add("--revision", help="branch, tag or commit of the Hub repository")
-    add("--cache-dir", metavar="DIR", help="where checkpoints are kept (default: the Hub's cache)")
-    add("--offline", action="store_true", default=None, help="never connect: cached files only")
-    add("--img-size", "--imgsz", type=int, metavar="PX", help="input edge of the network")
-    add("--images", type=Path, metavar="DIR", help="prove it on these pictures too")
     answer = parser.add_argument_group("answers of the full form")
     add = answer.add_argument
     add("-k", "--topk", "--top-k", "--k", type=int, default=5, metavar="N", help="how many classes (%(default)s)")
@@ -50,21 +48,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--include-removed-labels", action="store_true", help="also the classes that ImageNet withdrew")
 
 
+def source_arguments(parser: argparse.ArgumentParser, suffix: str) -> None:
+    """Declare what is exported, to which file, and on which pictures it is proved."""
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="name of the zoo; not needed for a trained checkpoint"
+    )
+    add = parser.add_argument
+    target = f"FILE{suffix}"
+    add("-o", "--output", type=Path, required=True, metavar=target, help=f"a report goes beside it, {target}.json")
+    add("--overwrite", action="store_true", help=f"replace {target}")
+    add("--checkpoint", "--weights", metavar="FILE", help="export this file's weights")
+    add("--label-space", metavar="SPACE", help="what the classes of a checkpoint of your own are, a name or a file")
+    add("--head", choices=HEAD_KINDS, help="what the logits of a checkpoint of your own mean")
+    add("--revision", help="branch, tag or commit of the Hub repository")
+    add("--cache-dir", metavar="DIR", help="where checkpoints are kept (default: the Hub's cache)")
+    add("--offline", action="store_true", default=None, help="never connect: cached files only")
+    add("--img-size", "--imgsz", type=int, metavar="PX", help="input edge of the network")
+    add("--images", type=Path, metavar="DIR", help="prove it on these pictures too")
+
+
 def run(args: argparse.Namespace) -> int:
     """Export and prove; prints what was measured."""
-    if args.output.exists() and not args.overwrite:
-        raise UsageError(f"'{args.output}' exists: give --overwrite to replace it, or another name.")
-    if args.model is None and args.checkpoint is None:
-        raise UsageError("Name a model of the zoo (miil21k models lists them), or give --checkpoint.")
-    if args.model is not None and args.model.endswith(".onnx"):
-        raise UsageError(f"'{args.model}' is an export already.")
-    _require("onnx", "onnxscript")
+    require_source(args)
     from miil21k.calibrate.record import load_calibration
     from miil21k.export.onnx_file import export_onnx, photographs_in
     from miil21k.export.onnx_model import ExportOptions
-    from miil21k.hierarchy.spaces import load_label_space
-    from miil21k.predict.loading import load
-    from miil21k.predict.options import PredictOptions
 
     options = ExportOptions(
         form=args.form,
@@ -75,18 +83,12 @@ def run(args: argparse.Namespace) -> int:
         calibration=load_calibration(args.calibration) if args.calibration else None,
     )
     photos = photographs_in(args.images) if args.images else []
-    names = ("checkpoint", "label_space", "head", "revision", "cache_dir", "offline", "img_size")
-    loaded = load(args.model, PredictOptions(**{name: getattr(args, name) for name in names}))
-    if args.label_space and load_label_space(args.label_space).sha256 != loaded.space.sha256:
-        raise UsageError(
-            f"The head of '{loaded.name}' is of '{loaded.space.name}', and so is its export: leave --label-space out, "
-            "and give it to miil21k-predict."
-        )
+    loaded = load_source(args)
     report = export_onnx(
         loaded,
         args.output,
         options,
-        licence=_licence(loaded.name),
+        licence=licence_of(loaded.name),
         photos=photos,
         say=lambda s: print(s, file=sys.stderr),
     )
@@ -94,15 +96,42 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def require_source(args: argparse.Namespace) -> None:
+    """Raise UsageError for an output that is there or a source that is none, MissingExtra without the exporter."""
+    if args.output.exists() and not args.overwrite:
+        raise UsageError(f"'{args.output}' exists: give --overwrite to replace it, or another name.")
+    if args.model is None and args.checkpoint is None:
+        raise UsageError("Name a model of the zoo (miil21k models lists them), or give --checkpoint.")
+    if args.model is not None and args.model.endswith((".onnx", ".pt2")):
+        raise UsageError(f"'{args.model}' is an export already.")
+    _require("onnx", "onnxscript")
+
+
+def load_source(args: argparse.Namespace) -> Loaded:
+    """Return the network that the options of `source_arguments` stand for."""
+    from miil21k.hierarchy.spaces import load_label_space
+    from miil21k.predict.loading import load
+    from miil21k.predict.options import PredictOptions
+
+    names = ("checkpoint", "label_space", "head", "revision", "cache_dir", "offline", "img_size")
+    loaded = load(args.model, PredictOptions(**{name: getattr(args, name) for name in names}))
+    if args.label_space and load_label_space(args.label_space).sha256 != loaded.space.sha256:
+        raise UsageError(
+            f"The head of '{loaded.name}' is of '{loaded.space.name}', and so is its export: leave --label-space out, "
+            "and give it to miil21k-predict."
+        )
+    return loaded
+
+
 def _require(*packages: str) -> None:
     import importlib.util
 
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            raise MissingExtra(package, "export", "Exporting to ONNX")
+            raise MissingExtra(package, "export", "Exporting")
 
 
-def _licence(name: str) -> str:
+def licence_of(name: str) -> str:
     """Return the licence of published weights, empty for a checkpoint of the user's own."""
     from miil21k.zoo.manifest import find_weights
 
@@ -119,10 +148,16 @@ def _print(output: Path, report: dict[str, Any]) -> None:
         for value in report[side]:
             shape = ", ".join(map(str, value["shape"]))
             print(f"  {side[:-1]:<6}  {value['name']:<10}  {value['dtype']:<7}  [{shape}]")
-    print(f"  proved on batches of 1, 2 and 7, noise and {report['proof']['photographs']} photographs:")
-    print(f"    logits within {worst['logits']:.1e} of torch, relative to their range (bound {bounds['logits']:g})")
-    print(f"    answers that differ from torch: {worst['answers_apart']}")
+    print_agreement(report)
     if report["form"] == "full":
         print(f"    pixels within {worst['grey_levels']} grey level of Pillow (bound {bounds['grey_levels']})")
         print(f"    answers that differ from the NumPy decoding of equal logits: {worst['decoded_differently']}")
         print(f"    answers to photographs that differ from torch and Pillow: {worst['photo_answers_apart']}")
+
+
+def print_agreement(report: dict[str, Any]) -> None:
+    """Print how near an export of any kind is to torch."""
+    worst, bounds = report["proof"]["worst"], report["proof"]["bounds"]
+    print(f"  proved on batches of 1, 2 and 7, noise and {report['proof']['photographs']} photographs:")
+    print(f"    logits within {worst['logits']:.1e} of torch, relative to their range (bound {bounds['logits']:g})")
+    print(f"    answers that differ from torch: {worst['answers_apart']}")

@@ -7,6 +7,7 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import onnx
 import torch
 from timm.layers import StdConv2d
 from torch import Tensor, nn
@@ -18,10 +19,11 @@ from miil21k.export.graph import OPSET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from onnx import ModelProto
 
-__all__ = ["OUTPUTS", "PIXELS", "fold_weight_standardisation", "network_to_onnx"]
+__all__ = ["OUTPUTS", "PIXELS", "fold_weight_standardisation", "network_to_onnx", "quiet", "with_embedding"]
 
 PIXELS = "pixels"
 OUTPUTS = ("logits", "embedding")
@@ -40,11 +42,11 @@ class _WithEmbedding(nn.Module):
         return self.model.forward_head(features), embedding  # type: ignore[operator]
 
 
-def network_to_onnx(model: nn.Module, input_size: tuple[int, int, int]) -> ModelProto:
-    """Return `model` as ONNX: input `pixels` float32 [batch, C, H, W], outputs `logits` and `embedding`.
+def with_embedding(model: nn.Module) -> nn.Module:
+    """Return pixels -> (logits [B, C], embedding [B, D]), the network that every export holds.
 
     The model is changed in place: batch norms are folded into convolutions, and standardised weights (BiT) are
-    computed once. Raises ExportError when torch's exporter fails, or when the model lacks timm's `forward_head`.
+    computed once. Raises ExportError when the model lacks timm's `forward_features` and `forward_head`.
     """
     if not hasattr(model, "forward_head"):
         raise ExportError(
@@ -53,12 +55,23 @@ def network_to_onnx(model: nn.Module, input_size: tuple[int, int, int]) -> Model
     model.eval().requires_grad_(False)
     fold_weight_standardisation(model)
     fold_batch_norm(model)
+    return _WithEmbedding(model).eval()
+
+
+def network_to_onnx(model: nn.Module, input_size: tuple[int, int, int], weights_of: Path | None = None) -> ModelProto:
+    """Return `model` as ONNX: input `pixels` float32 [batch, C, H, W], outputs `logits` and `embedding`.
+
+    The model is changed in place, as `with_embedding` does. weights_of: the file that is to hold the model; its weights
+    are then written to `<weights_of>.data` without being copied, and the returned model only refers to them.
+    Raises ExportError when torch's exporter fails, or when the model gives no embedding.
+    """
+    network = with_embedding(model)
     _keep_zero_padding(model)
     example = torch.zeros(2, *input_size)  # a batch of 1 would be taken for a constant
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
-                _WithEmbedding(model).eval(),
+                network,
                 (example,),
                 dynamo=True,
                 opset_version=OPSET,
@@ -74,7 +87,15 @@ def network_to_onnx(model: nn.Module, input_size: tuple[int, int, int]) -> Model
             f"torch {torch.__version__} cannot export {type(model).__name__} to ONNX: {reason}"
         ) from error
     assert program is not None
-    return program.model_proto
+    if weights_of is None:
+        found = program.model_proto
+    else:
+        program.save(weights_of, external_data=True)
+        found = onnx.load(weights_of, load_external_data=False)
+    # The rewrite rules of onnxscript remember the last node they saw, and through it every weight.
+    for value in program.model.graph.initializers.values():
+        value.const_value = None
+    return found
 
 
 def _keep_zero_padding(model: nn.Module) -> None:
@@ -88,9 +109,10 @@ def _keep_zero_padding(model: nn.Module) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what the exporter says about its own insides."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+def quiet() -> Iterator[None]:
+    """Silence what exporters and compilers say about their own insides."""
+    names = ("torch.onnx", "torch.export", "torch.utils.cpp_extension", "onnxscript", "onnx_ir")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

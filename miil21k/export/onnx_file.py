@@ -5,17 +5,18 @@ from __future__ import annotations
 import copy
 import gc
 import json
-import os
-import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
+import onnxruntime
 
 from miil21k.errors import ExportError, UsageError
 from miil21k.export.network import network_to_onnx
 from miil21k.export.onnx_model import ExportOptions, assemble, decoding_of
-from miil21k.export.proof import BOUNDS, prove
+from miil21k.export.proof import prove
+from miil21k.export.report import report_of, report_path, require_proved
 from miil21k.export.saving import MOST_BYTES, put_in_place, weights_path, write_model
 from miil21k.files import replace_file
 from miil21k.zoo.exported import WEIGHTS_KEY, read_export_card
@@ -24,18 +25,11 @@ from miil21k.zoo.integrity import tensors_digest
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from miil21k.export.proof import Proof
     from miil21k.predict.loading import Loaded
 
-__all__ = ["export_onnx", "own_photographs", "photographs_in", "report_path"]
+__all__ = ["export_onnx", "own_photographs", "photographs_in"]
 
-REPORT_SCHEMA = 1
 _PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
-
-
-def report_path(output: Path) -> Path:
-    """Return where the report of an export is kept."""
-    return output.with_name(f"{output.name}.json")
 
 
 def own_photographs() -> list[Path]:
@@ -73,30 +67,31 @@ def export_onnx(
     decoding = decoding_of(loaded, options)
     loaded.model.eval()
     say(f"exporting {loaded.name} ({size / 1e6:.0f} MB of weights)")
-    facts = {"licence": licence, "weights_sha256": tensors_digest(loaded.model)}
-    network = network_to_onnx(copy.deepcopy(loaded.model), loaded.preprocess.input_size)
-    model = assemble(network, loaded, options, **facts)
-    interface = _interface(model)
-    folder = output.with_name(f".{output.name}.{os.getpid()}.part")  # a graph names its weights, so both keep theirs
-    part = folder / output.name
+    digest = tensors_digest(loaded.model)
     try:
-        written = write_model(model, part, most_bytes)
-        del network, model  # two copies of the weights: what the exporter leaves refers to itself
-        gc.collect()
-        say("proving it against torch")
-        pictures = [*own_photographs(), *photos]
-        full = options.form == "full"
-        proof = prove(part, loaded.model, loaded.preprocess, decoding, pictures, full=full)
-        report = _report(part, proof, len(pictures), {"bytes": written, **interface})
-        if proof.failures:
-            raise ExportError(
-                f"The export of '{loaded.name}' does not compute what the model computes, so it was not kept: "
-                f"{'; '.join(proof.failures[:3])}{'; ...' if len(proof.failures) > 3 else ''}."
-            )
-        replace_file(report_path(output), json.dumps(report, indent=1) + "\n")
-        put_in_place(part, output)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        # In a folder of their own, the graph and the weights that it names have the names that they will keep.
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}.", suffix=".part", dir=output.parent) as folder:
+            part = Path(folder) / output.name
+            copied = copy.deepcopy(loaded.model)
+            network = network_to_onnx(copied, loaded.preprocess.input_size, part if size > most_bytes else None)
+            model = assemble(network, loaded, options, licence=licence, weights_sha256=digest)
+            interface = _interface(model)
+            written = write_model(model, part)
+            del copied, network, model  # copies of the weights; what the exporter leaves refers to itself
+            gc.collect()
+            say("proving it against torch")
+            pictures = [*own_photographs(), *photos]
+            full = options.form == "full"
+            proof = prove(part, loaded.model, loaded.preprocess, decoding, pictures, full=full)
+            require_proved(proof, loaded.name)
+            beside = weights_path(part)
+            facts = {"bytes": written, WEIGHTS_KEY: beside.name if beside.exists() else None, **interface}
+            runtime = f"onnxruntime {onnxruntime.__version__}, CPUExecutionProvider"
+            report = report_of(read_export_card(part), proof, len(pictures), runtime, facts)
+            replace_file(report_path(output), json.dumps(report, indent=1) + "\n")
+            put_in_place(part, output)
+    except OSError as error:
+        raise ExportError(f"Cannot write {output.parent}: {error.strerror or error}.") from None
     return report
 
 
@@ -105,34 +100,6 @@ def _interface(model: onnx.ModelProto) -> dict[str, Any]:
         "opset": model.opset_import[0].version,
         "inputs": [_declared(value) for value in model.graph.input],
         "outputs": [_declared(value) for value in model.graph.output],
-    }
-
-
-def _report(part: Path, proof: Proof, photographs: int, interface: dict[str, Any]) -> dict[str, Any]:
-    """Return inputs, outputs, nodes, metadata and measurements as JSON values, for people and other languages."""
-    import onnxruntime
-
-    card = read_export_card(part)
-    tree = card.space.tree
-    facts = {key: value for key, value in card.to_metadata().items() if key != "label_space_text"}
-    for key in ("preprocess", "decoding", "versions"):
-        facts[key] = json.loads(facts[key])
-    return {
-        "schema": REPORT_SCHEMA,
-        **facts,
-        WEIGHTS_KEY: weights_path(part).name if weights_path(part).exists() else None,
-        **interface,
-        "num_classes": tree.num_classes,
-        "wnids": list(tree.wnids),
-        "names": list(tree.names),
-        "parents": tree.parent.tolist(),
-        "proof": {
-            "runtime": f"onnxruntime {onnxruntime.__version__}, CPUExecutionProvider",
-            "photographs": photographs,
-            "bounds": vars(BOUNDS),
-            "worst": proof.worst(),
-            "rows": proof.rows,
-        },
     }
 
 

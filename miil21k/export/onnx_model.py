@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from miil21k.predict.loading import Loaded
     from miil21k.zoo.schema import Preprocess
 
-__all__ = ["IMAGES", "ExportOptions", "Form", "assemble", "decoding_of", "image_model"]
+__all__ = ["IMAGES", "ExportOptions", "Form", "assemble", "card_of", "decoding_of", "image_model"]
 
 Form = Literal["full", "tensor"]
 IMAGES = "images"
@@ -99,19 +99,26 @@ def assemble(network: onnx.ModelProto, loaded: Loaded, options: ExportOptions, *
     content = helper.make_graph([*before.nodes, *network.graph.node, *after.nodes], "miil21k", inputs, results)
     content.initializer.extend([*before.initializers, *after.initializers])
     _refill(network, content)
-    card = ExportCard(
+    card = card_of(loaded, options.form, decoding, packages=("onnx", "onnxscript"), **facts)
+    helper.set_model_props(network, card.to_metadata())
+    return network
+
+
+def card_of(
+    loaded: Loaded, form: Form, decoding: dict[str, Any], *, packages: tuple[str, ...] = (), **facts: str
+) -> ExportCard:
+    """Return what an export of `loaded` says about itself; `packages` are those whose versions matter beside ours."""
+    return ExportCard(
         model=loaded.name,
         arch=type(loaded.model).__name__,
-        form=options.form,
+        form=form,
         head=loaded.head,
         space=loaded.space,
         preprocess=loaded.preprocess,
         decoding=decoding,
-        versions={**installed_versions(), **{name: metadata.version(name) for name in ("onnx", "onnxscript")}},
+        versions={**installed_versions(), **{name: metadata.version(name) for name in packages}},
         **facts,
     )
-    helper.set_model_props(network, card.to_metadata())
-    return network
 
 
 def _refill(model: onnx.ModelProto, content: onnx.GraphProto) -> None:

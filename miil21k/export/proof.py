@@ -16,9 +16,10 @@ from miil21k.errors import ExportError
 from miil21k.export.images import CROP_INPUT
 from miil21k.export.network import PIXELS
 from miil21k.export.onnx_model import IMAGES, image_model
+from miil21k.export.samples import batches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -28,11 +29,7 @@ if TYPE_CHECKING:
     from miil21k.export.decoding import Decoding
     from miil21k.zoo.schema import Preprocess
 
-__all__ = ["BATCHES", "BOUNDS", "Bounds", "Proof", "prove"]
-
-BATCHES = (1, 2, 7)
-_NOISE_SIZES = {1: (253, 317), 2: (480, 300), 7: (90, 130)}
-_PHOTO_SIZE = (281, 357)
+__all__ = ["BOUNDS", "Bounds", "Proof", "Runner", "prove"]
 
 
 @dataclass(frozen=True)
@@ -90,17 +87,31 @@ class Proof:
         return {key: max(row[key] for row in self.rows if key in row) for key in keys}
 
 
-def prove(
-    path: Path, model: nn.Module, preprocess: Preprocess, decoding: Decoding, photos: Sequence[Path], *, full: bool
-) -> Proof:
-    """Return the proof of the export at `path` against `model`, a torch network in evaluation mode.
+class Runner(NamedTuple):
+    """An export that can be run: the names of what it reads, and a function from these values to outputs by name."""
 
-    photos: image files. Noise and photographs are run in batches of 1, 2 and 7 on ONNX Runtime's CPU provider.
-    Raises ExportError when the file cannot be run at all.
+    inputs: frozenset[str]
+    run: Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def prove(
+    export: Path | Runner,
+    model: nn.Module,
+    preprocess: Preprocess,
+    decoding: Decoding,
+    photos: Sequence[Path],
+    *,
+    full: bool,
+) -> Proof:
+    """Return the proof of an export against `model`, a torch network in evaluation mode.
+
+    export: an ONNX file, which is run on ONNX Runtime's CPU provider, or what runs another export. photos: image
+    files. Noise and photographs are run in batches of 1, 2 and 7. Raises ExportError when it cannot be run at all.
     """
-    prover = _Prover(open_session(path), model, preprocess, decoding)
+    runner = export if isinstance(export, Runner) else _session_runner(open_session(export))
+    prover = _Prover(runner, model, preprocess, decoding)
     proof = Proof()
-    for kind, images in _batches(photos):
+    for kind, images in batches(photos):
         row = {"images": kind, "batch": len(images), "size": list(images.shape[1:3])}
         logits = prover.equal_pixels(row, images)
         proof.check(row, "logits", BOUNDS.logits)
@@ -130,46 +141,30 @@ def open_session(model: Path | bytes) -> InferenceSession:
         raise ExportError(f"ONNX Runtime {ort.__version__} cannot open the export: {error}") from None
 
 
-def _batches(photos: Sequence[Path]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    rng = np.random.default_rng(0)
-    for count in BATCHES:
-        yield "noise", rng.integers(0, 256, (count, *_NOISE_SIZES[count], 3), np.uint8)
-    opened = [_photo(path) for path in photos]
-    for image in opened:
-        yield "photographs", np.asarray(image)[None]
-    if not opened:
-        return
-    height, width = _PHOTO_SIZE
-    small = [np.asarray(image.resize((width, height))) for image in opened]
-    small += [image[:, ::-1] for image in small]
-    for count in BATCHES[1:]:
-        yield "photographs", np.stack([small[i % len(small)] for i in range(count)])
-
-
-def _photo(path: Path) -> Image.Image:
-    from miil21k.data.images import load_image
-
-    return load_image(path)
+def _session_runner(session: InferenceSession) -> Runner:
+    outputs = [value.name for value in session.get_outputs()]
+    inputs = [*session.get_inputs(), *session.get_overridable_initializers()]
+    return Runner(
+        frozenset(value.name for value in inputs),
+        lambda feed: dict(zip(outputs, session.run(outputs, feed), strict=True)),
+    )
 
 
 class _Prover:
-    def __init__(self, session: InferenceSession, model: nn.Module, preprocess: Preprocess, decoding: Decoding) -> None:
-        self.session = session
-        self.inputs = {value.name for value in session.get_inputs()}
-        self.inputs |= {value.name for value in session.get_overridable_initializers()}
-        self.outputs = [value.name for value in session.get_outputs()]
+    def __init__(self, runner: Runner, model: nn.Module, preprocess: Preprocess, decoding: Decoding) -> None:
+        self.runner = runner
         self.model, self.preprocess, self.decoding = model, preprocess, decoding
-        self.resize = open_session(image_model(preprocess).SerializeToString()) if IMAGES in self.inputs else None
+        self.resize = open_session(image_model(preprocess).SerializeToString()) if IMAGES in runner.inputs else None
 
     def run(self, images: NDArray[np.uint8], *, cropped: bool) -> dict[str, Any]:
         """Return the outputs of the graph by name; `cropped` says that the images are crops already."""
-        if IMAGES not in self.inputs:
+        if IMAGES not in self.runner.inputs:
             feed: dict[str, Any] = {PIXELS: np.ascontiguousarray(normalise(images, self.preprocess))}
         else:
             feed = {IMAGES: images}
-            if CROP_INPUT in self.inputs:
+            if CROP_INPUT in self.runner.inputs:
                 feed[CROP_INPUT] = np.array(not cropped)
-        return dict(zip(self.outputs, self.session.run(self.outputs, feed), strict=True))
+        return self.runner.run(feed)
 
     def crops(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return np.stack([crop_image(Image.fromarray(image), self.preprocess) for image in images])

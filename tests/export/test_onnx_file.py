@@ -16,9 +16,10 @@ from torch import nn
 from miil21k.calibrate.record import Calibration, mask_digest
 from miil21k.errors import ExportError, LabelSpaceMismatch, UsageError
 from miil21k.export.network import fold_weight_standardisation, network_to_onnx
-from miil21k.export.onnx_file import export_onnx, own_photographs, photographs_in, report_path
+from miil21k.export.onnx_file import export_onnx, own_photographs, photographs_in
 from miil21k.export.onnx_model import ExportOptions
 from miil21k.export.proof import BOUNDS, open_session
+from miil21k.export.report import report_path
 from miil21k.zoo.exported import read_export_card
 from miil21k.zoo.integrity import tensors_digest
 from miil21k.zoo.registry import create_model

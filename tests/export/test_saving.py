@@ -11,9 +11,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from miil21k.errors import CheckpointError, ExportError
-from miil21k.export.onnx_file import export_onnx, own_photographs, report_path
+from miil21k.export.onnx_file import export_onnx, own_photographs
 from miil21k.export.proof import open_session
-from miil21k.export.saving import MOST_BYTES, put_in_place, weights_path, write_model
+from miil21k.export.report import report_path
+from miil21k.export.saving import put_in_place, weights_path, write_model
 from miil21k.predict.predictor import Predictor
 from miil21k.zoo.exported import WEIGHTS_KEY, read_export_card, read_metadata
 
@@ -33,14 +34,14 @@ def pair(small: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_large_export_is_two_files_and_their_report(pair: Path) -> None:
+def test_a_large_export_is_two_files_and_their_report(pair: Path, small: Loaded) -> None:
     assert sorted(path.name for path in pair.parent.iterdir()) == ["small.onnx", "small.onnx.data", "small.onnx.json"]
     assert pair.stat().st_size < weights_path(pair).stat().st_size / 4
     assert report_path(pair).exists()
     model = onnx.load(pair, load_external_data=False)
     inside = [tensor for tensor in model.graph.initializer if not tensor.external_data]
     assert {"crop", "hedge"} <= {tensor.name for tensor in inside}
-    assert max(len(tensor.raw_data) for tensor in inside) < 1024
+    assert not {tensor.name for tensor in inside} & {name for name, _ in small.model.named_parameters()}
     assert read_export_card(pair).space.num_classes == 1000
 
 
@@ -77,21 +78,31 @@ def a_model(value: float) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
-def put(value: float, output: Path, most_bytes: int) -> None:
-    folder = output.with_name("part")
-    part = folder / output.name
-    write_model(a_model(value), part, most_bytes)
+def written(value: float, output: Path, *, beside: bool) -> Path:
+    """Return the path of a model in a folder beside `output`, its weights inside or beside it."""
+    part = output.with_name("part") / output.name
+    part.parent.mkdir()
+    model = a_model(value)
+    if beside:
+        onnx.save_model(model, part, save_as_external_data=True, location=weights_path(part).name)
+        model = onnx.load(part, load_external_data=False)
+    sizes = write_model(model, part)
+    assert sizes == sum(path.stat().st_size for path in part.parent.iterdir())
+    return part
+
+
+def put(value: float, output: Path, *, beside: bool) -> None:
+    part = written(value, output, beside=beside)
     put_in_place(part, output)
-    folder.rmdir()
+    part.parent.rmdir()
     found = open_session(output).run(None, {"x": np.zeros(300, np.float32)})[0]
     assert np.array_equal(found, np.full(300, value, np.float32))
 
 
 def test_pairs_and_single_files_replace_each_other(tmp_path: Path) -> None:
     output = tmp_path / "model.onnx"
-    for value, most_bytes in enumerate((0, 0, MOST_BYTES, MOST_BYTES, 0)):
-        put(value, output, most_bytes)
-        beside = most_bytes == 0
+    for value, beside in enumerate((True, True, False, False, True)):
+        put(value, output, beside=beside)
         assert weights_path(output).exists() == beside
         assert (WEIGHTS_KEY in read_metadata(output)) == beside
         assert len(list(tmp_path.iterdir())) == 1 + beside
@@ -99,9 +110,8 @@ def test_pairs_and_single_files_replace_each_other(tmp_path: Path) -> None:
 
 def test_a_new_graph_is_not_seen_before_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "model.onnx"
-    put(1, output, 0)
-    part = tmp_path / "part" / output.name
-    write_model(a_model(2), part, 0)
+    put(1, output, beside=True)
+    part = written(2, output, beside=True)
     moved = type(output).replace
 
     def killed(self: Path, target: Path) -> Path:
@@ -117,15 +127,16 @@ def test_a_new_graph_is_not_seen_before_its_weights(tmp_path: Path, monkeypatch:
 
 def test_a_file_of_somebody_else_beside_an_export_stays(tmp_path: Path) -> None:
     output = tmp_path / "model.onnx"
+    put(1, output, beside=False)
     weights_path(output).write_text("notes")
-    write_model(a_model(1), output)
-    part = tmp_path / "part" / output.name
-    write_model(a_model(2), part)
-    put_in_place(part, output)
+    put(2, output, beside=False)
     assert weights_path(output).read_text() == "notes"
 
 
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(ExportError, match=r"Cannot write .*file: File exists"):
-        write_model(a_model(1), tmp_path / "file" / "model.onnx")
+def test_a_folder_that_is_missing_and_a_model_that_is_none_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"Cannot write .*missing: No such file"):
+        write_model(a_model(1), tmp_path / "missing" / "model.onnx")
+    broken = a_model(1)
+    broken.graph.node[0].op_type = "NoSuchOperator"
+    with pytest.raises(ExportError, match=r"no valid ONNX model: .*NoSuchOperator"):
+        write_model(broken, tmp_path / "model.onnx")
