@@ -16,7 +16,7 @@ import numpy as np
 from miil21k.errors import ExportError, LabelSpaceMismatch, UsageError
 from miil21k.export.triton_config import LABELS, ServeOptions, Tensor, config_text
 from miil21k.hierarchy.spaces import removed_classes
-from miil21k.zoo.exported import read_export_card
+from miil21k.zoo.exported import read_export_card, weights_file
 from miil21k.zoo.strict_json import to_json
 
 if TYPE_CHECKING:
@@ -125,10 +125,19 @@ def _versions(folder: Path) -> list[int]:
 
 
 def _place(model: Path, part: Path, version: Path) -> None:
-    """Copy the model, and its report where there is one, into a folder that is renamed when it is whole."""
+    """Copy the model, and its report where there is one, into a folder that is renamed when it is whole.
+
+    Triton takes a folder `model.onnx`, with the graph under the same name inside, for a model of several files.
+    """
+    weights = weights_file(model)
     try:
         part.mkdir()
-        shutil.copyfile(model, part / "model.onnx")
+        target = part / "model.onnx"
+        if weights is not None:
+            target.mkdir()
+            shutil.copyfile(weights, target / weights.name)
+            target /= "model.onnx"
+        shutil.copyfile(model, target)
         report = model.with_name(f"{model.name}.json")
         if report.exists():
             shutil.copyfile(report, part / "model.onnx.json")
@@ -151,6 +160,8 @@ def _require_alike(
             f"'{folder / 'config.pbtxt'}' stays as it is when a version is added: edit it, or give another --name."
         )
     newest = folder / str(max(present, default=0)) / "model.onnx"
+    if newest.is_dir():
+        newest /= "model.onnx"
     if not newest.exists() or not (folder / "config.pbtxt").exists():
         raise UsageError(f"'{folder}' is no model of a Triton repository: give another --name, or remove it.")
     space = read_export_card(newest).space

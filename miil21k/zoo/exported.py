@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from miil21k.hierarchy.spaces import LabelSpace
 
-__all__ = ["WEIGHTS_KEY", "ExportCard", "read_export_card", "read_metadata"]
+__all__ = ["WEIGHTS_KEY", "ExportCard", "read_export_card", "read_metadata", "weights_file"]
 
 WEIGHTS_KEY = "weights_file"  # JSON of name and bytes, where the weights lie in a second file
 
@@ -87,6 +87,12 @@ def read_export_card(path: Path) -> ExportCard:
         if isinstance(error, LabelSpaceMismatch):
             raise
         raise CheckpointError(f"The metadata of '{path}' is damaged ({error}); export the model again.") from None
+
+
+def weights_file(path: Path) -> Path | None:
+    """Return where the weights of the export at `path` lie, None when inside; raises as `read_metadata` does."""
+    fact = read_metadata(path).get(WEIGHTS_KEY)
+    return path.with_name(str(json.loads(fact)["name"])) if fact else None
 
 
 def _require_weights(metadata: dict[str, str], path: Path) -> None:

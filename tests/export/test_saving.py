@@ -15,6 +15,7 @@ from miil21k.export.onnx_file import export_onnx, own_photographs
 from miil21k.export.proof import open_session
 from miil21k.export.report import report_path
 from miil21k.export.saving import put_in_place, weights_path, write_model
+from miil21k.export.triton import export_triton
 from miil21k.predict.predictor import Predictor
 from miil21k.zoo.exported import WEIGHTS_KEY, read_export_card, read_metadata
 
@@ -68,6 +69,14 @@ def test_weights_that_are_missing_or_cut_are_named(pair: Path, tmp_path: Path) -
     weights_path(alone).write_bytes(weights[:-1])
     with pytest.raises(CheckpointError, match=f"has {len(weights) - 1} bytes instead of {len(weights)}"):
         read_export_card(alone)
+
+
+def test_triton_is_given_both_files(pair: Path, tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        served = export_triton(pair, tmp_path)
+        folder = served.folder / version / "model.onnx"
+        assert sorted(path.name for path in folder.iterdir()) == ["model.onnx", "small.onnx.data"]
+        assert read_export_card(folder / "model.onnx").model == "test_resnet.random"
 
 
 def a_model(value: float) -> onnx.ModelProto:
