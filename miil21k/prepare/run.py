@@ -14,7 +14,7 @@ from miil21k.prepare.report import write_report
 from miil21k.prepare.shard_job import shard_jobs, write_shard
 from miil21k.prepare.sources import open_source
 from miil21k.prepare.split import FOLDERS
-from miil21k.prepare.workspace import Workspace, disk_errors
+from miil21k.prepare.workspace import ENTRIES, Workspace, disk_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,7 +72,7 @@ def prepare(
             summary = json.loads(space.summary.read_bytes())
             resumed = summary["classes"]["total"]
         else:
-            resumed = sum(1 for _ in space.units.glob("*.json"))
+            resumed = sum(1 for _ in space.units.glob(ENTRIES))
             summary = _carry_out(opened, space, options, engine, plan, progress)
     if strict:
         _check(summary, target)

@@ -29,8 +29,9 @@ from miil21k.prepare.manifest import decode_rows
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Workspace", "disk_errors"]
+__all__ = ["ENTRIES", "Workspace", "disk_errors"]
 
+ENTRIES = "[!.]*.json"  # of a folder of the journal; what `replace_file` has not finished begins with a dot
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -95,6 +96,9 @@ class Workspace:
             shutil.rmtree(leftover, ignore_errors=True)
         for folder in (self.units, self.packs, self.shards, self.staging):
             folder.mkdir(parents=True, exist_ok=True)
+        for folder in (self.target, self.root, self.units, self.shards):
+            for partial in folder.glob(".*.part*"):
+                partial.unlink()
         self._drop_what_a_power_cut_took()
         if not stored.exists():
             replace_file(stored, json.dumps(plan, indent=1).encode())
@@ -111,7 +115,7 @@ class Workspace:
             for record in list(self.records()):
                 if not self._is_whole(record):
                     (self.units / f"{record['id']}.json").unlink()
-            for path in self.shards.glob("*.json"):
+            for path in self.shards.glob(ENTRIES):
                 shard = json.loads(path.read_bytes())
                 if _size(self.target / shard["name"]) != shard["bytes"]:
                     path.unlink()
@@ -144,7 +148,7 @@ class Workspace:
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield what was noted of every finished class, in bytewise order of their ids."""
-        for unit_id in sorted(path.stem for path in self.units.glob("*.json")):
+        for unit_id in sorted(path.stem for path in self.units.glob(ENTRIES)):
             yield self.read_record(unit_id)
 
     def publish(self, staged: Path, final: Path) -> None:

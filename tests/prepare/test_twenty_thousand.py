@@ -99,7 +99,7 @@ def test_a_compressed_archive_prepared_in_four_attempts_gives_the_same(made: Raw
     command += ["--shard-size", "1000", "--workers", "2"]
     for classes_done in (5, 20, 40):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        while process.poll() is None and len(list((killed / ".prepare/units").glob("*.json"))) < classes_done:
+        while process.poll() is None and len(list((killed / ".prepare/units").glob("[!.]*.json"))) < classes_done:
             time.sleep(0.01)
         process.kill()
         process.wait()
