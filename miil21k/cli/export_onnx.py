@@ -143,7 +143,8 @@ def licence_of(name: str) -> str:
 
 def _print(output: Path, report: dict[str, Any]) -> None:
     worst, bounds = report["proof"]["worst"], report["proof"]["bounds"]
-    print(f"{output}  {report['bytes'] / 1e6:.1f} MB, opset {report['opset']}, form {report['form']}")
+    files = f"{output} and {report['weights_file']}" if report["weights_file"] else f"{output}"
+    print(f"{files}  {report['bytes'] / 1e6:.1f} MB, opset {report['opset']}, form {report['form']}")
     for side in ("inputs", "outputs"):
         for value in report[side]:
             shape = ", ".join(map(str, value["shape"]))
