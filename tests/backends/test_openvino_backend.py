@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from onnx import helper
@@ -138,3 +139,16 @@ def test_an_export_is_opened_by_the_backend_that_was_named(full: Path) -> None:
         assert as_backend(backend, CLASSES, device="cpu", dtype="fp32") is backend
     with pytest.raises(UsageError, match="torch does not run: choose --backend auto, onnx or openvino"):
         open_export(full, read_export_card(full), backend="torch", device="cpu", dtype="fp32")
+
+
+def test_auto_takes_openvino_on_a_cpu_where_it_is_installed(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen(device: str) -> str:
+        return open_export(full, read_export_card(full), backend="auto", device=device, dtype="fp32").name
+
+    assert chosen("cpu") == "openvino"
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        assert chosen("auto") == "openvino"
+        with pytest.raises(UsageError, match="has no CUDA"):
+            chosen("cuda")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert chosen("cpu") == chosen("auto") == "onnx"
