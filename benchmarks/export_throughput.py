@@ -7,6 +7,7 @@
 Prints Markdown. Needs the extras export, openvino and prepare, and scikit-image for the photographs. Weights are
 random: speed does not depend on them. All contenders take turns in one run on the cores that the process may use, and
 the best of the rounds counts for each; numbers of different runs do not compare. --exports DIR keeps the exports.
+On a machine with other load, `network --busy` compares one thread each by the time of the processor.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def opened(path: Path, backend: str):
     return open_export(path, read_export_card(path), backend=backend, device="cpu", dtype="fp32")
 
 
-def network(name: str, folder: Path, rounds: int, batches: int, compiled: bool) -> None:
+def network(name: str, folder: Path, rounds: int, batches: int, *, compiled: bool, busy: bool) -> None:
+    """Print the table of one network; busy: one thread for each, by the time of the processor."""
     import torch
 
     path = export_of(name, folder)
@@ -75,14 +77,14 @@ def network(name: str, folder: Path, rounds: int, batches: int, compiled: bool) 
     shape = (BATCH, *card.preprocess.input_size[1:], 3)
     crops = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     pixels = torch.from_numpy(np.ascontiguousarray(normalise(crops, card.preprocess)))
-    cpus = available_cpus()
+    cpus, clock = (1, time.process_time) if busy else (available_cpus(), time.perf_counter)
     model = timm_model(name, path).eval()
 
     def eager(net: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[], float]:
         def run() -> float:
             torch.set_num_threads(cpus)
             with torch.inference_mode():
-                return _seconds(lambda: [net(pixels) for _ in range(batches)])
+                return _seconds(lambda: [net(pixels) for _ in range(batches)], clock)
 
         return run
 
@@ -98,7 +100,7 @@ def network(name: str, folder: Path, rounds: int, batches: int, compiled: bool) 
                         backend.run(crops)
 
             with ThreadPoolExecutor(len(backends)) as pool:
-                seconds = _seconds(lambda: list(pool.map(calls, backends)))
+                seconds = _seconds(lambda: list(pool.map(calls, backends)), clock)
             return seconds * batches / (share * len(backends))
 
         return run
@@ -109,16 +111,21 @@ def network(name: str, folder: Path, rounds: int, batches: int, compiled: bool) 
         functions[f"torch.compile, {cpus} threads"] = eager(torch.compile(model))
     functions |= {
         f"ONNX Runtime, one session of {cpus} threads": side_by_side([onnx], cpus),
-        f"ONNX Runtime, {cpus} sessions of one thread": side_by_side([opened(path, "onnx") for _ in range(cpus)], 1),
-        f"ONNX Runtime, one session, {cpus} callers of one thread (`onnx`)": side_by_side([onnx] * cpus, 1),
         f"OpenVINO, one stream of {cpus} threads": side_by_side([openvino], cpus),
-        f"OpenVINO, {cpus} streams of one thread (`openvino`)": side_by_side([openvino] * cpus, 1),
     }
+    if not busy:
+        sessions = [opened(path, "onnx") for _ in range(cpus)]
+        functions |= {
+            f"ONNX Runtime, {cpus} sessions of one thread": side_by_side(sessions, 1),
+            f"ONNX Runtime, one session, {cpus} callers of one thread (`onnx`)": side_by_side([onnx] * cpus, 1),
+            f"OpenVINO, {cpus} streams of one thread (`openvino`)": side_by_side([openvino] * cpus, 1),
+        }
     for function in functions.values():  # compiles, allocates, fills caches
         function()
     best = {key: min(values) for key, values in alternate(functions, rounds).items()}
     peer = best[f"torch eager, {cpus} threads"]
-    print(f"\n### {name}, network alone, fp32, {cpus} cores, batches of {BATCH}\n")
+    unit = "time of the processor" if busy else "wall time"
+    print(f"\n### {name}, network alone, fp32, {cpus} cores, batches of {BATCH}, {unit}\n")
     print("| | images/s | ratio to torch eager |\n|---|---|---|")
     for key, seconds in best.items():
         print(f"| {key} | {batches * BATCH / seconds:.1f} | {peer / seconds:.2f} |", flush=True)
@@ -304,6 +311,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=8, help="per round, for network")
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--compile", action="store_true", help="torch.compile too, which takes minutes")
+    parser.add_argument("--busy", action="store_true", help="network on one thread, by the time of the processor")
     parser.add_argument("--exports", type=Path, metavar="DIR", help="keep the exports there, and use those that are")
     args = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -316,7 +324,7 @@ def main() -> None:
             decoders(images, args.rounds)
         for name in args.names or NAMES:
             if args.what == "network":
-                network(name, exports, args.rounds, args.batches, args.compile)
+                network(name, exports, args.rounds, args.batches, compiled=args.compile, busy=args.busy)
             elif args.what == "folder":
                 folder_of_photographs(name, exports, images, args.rounds)
 
