@@ -38,7 +38,7 @@ LAYERS: dict[str, tuple[int, set[str]]] = {
     "backends": (6, {"numpy", "torch", "onnxruntime", "openvino"}),
     "predict": (7, {"numpy", "PIL"}),
     "validate": (8, {"numpy", "torch", "matplotlib"}),
-    "export": (8, {"numpy", "torch", "timm", "onnx", "onnxruntime", "PIL", "tritonclient"}),
+    "export": (8, {"numpy", "torch", "timm", "onnx", "onnxruntime", "PIL", "tensorrt", "tritonclient"}),
     "train": (8, {"numpy", "torch", "timm", "safetensors", "matplotlib"}),
     "prepare": (8, {"numpy", "PIL", "simplejpeg", "cykooz_resizer", "cv2", "pyarrow", "matplotlib", "filelock"}),
     "writers": (8, {"numpy", "pyarrow", "filelock"}),
@@ -61,6 +61,7 @@ ONLY_IN = {
     ("prepare", "pyarrow"): {"manifest"},
     ("engines", "ray"): {"ray_engine"},
     ("prepare", "matplotlib"): {"stats"},
+    ("export", "tensorrt"): {"tensorrt_engine"},
     ("export", "tritonclient"): {"client_full", "client_tensor"},  # copied beside a served model
 }
 ROOT_FILES = {"__init__", "__main__"}

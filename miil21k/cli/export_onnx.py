@@ -39,6 +39,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="full",
         help="images to answers, or pixels to logits (%(default)s)",
     )
+    parser.add_argument(
+        "--padding",
+        choices=("own", "zeros"),
+        default="own",
+        help="zeros where TResNet reflects edges: another network, whose difference is measured (%(default)s)",
+    )
     answer = parser.add_argument_group("answers of the full form")
     add = answer.add_argument
     add("-k", "--topk", "--top-k", "--k", type=int, default=5, metavar="N", help="how many classes (%(default)s)")
@@ -76,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
     options = ExportOptions(
         form=args.form,
+        padding=args.padding,
         topk=args.topk,
         hedge=args.hedge,
         rule=args.rule,
@@ -154,6 +161,14 @@ def _print(output: Path, report: dict[str, Any]) -> None:
         print(f"    pixels within {worst['grey_levels']} grey level of Pillow (bound {bounds['grey_levels']})")
         print(f"    answers that differ from the NumPy decoding of equal logits: {worst['decoded_differently']}")
         print(f"    answers to photographs that differ from torch and Pillow: {worst['photo_answers_apart']}")
+    for kind, row in report.get("zero_padding", {}).items():
+        print(f"  with zeros in place of reflected edges, {row['images']} images ({kind}):")
+        print(f"    logits within {row['logits']:.1e} of the original's, relative to their range")
+        same = ", ".join(f"{words} {row[key]}" for key, words in _SAME.items())
+        print(f"    the same answer as the original's: {same}")
+
+
+_SAME = {"same_top1": "best class", "same_path": "path", "same_hedge": "hedged node"}
 
 
 def print_agreement(report: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ VERBS = {
     "verify": "recompute the digests of cached weights",
     "bundle": "carry weights to a machine without a network",
     "doctor": "show versions, devices, caches and reachability, and what to do",
-    "export": "write a model as one proved ONNX file, from images to paths",
+    "export": "write a model as a proved ONNX file, as a TensorRT engine or for Triton",
     "train": "train a model with semantic softmax or a baseline",
     "validate": "measure a model on labelled images",
     "calibrate": "make the probabilities of a model trustworthy",

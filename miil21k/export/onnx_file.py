@@ -15,6 +15,7 @@ import onnxruntime
 from miil21k.errors import ExportError, UsageError
 from miil21k.export.network import network_to_onnx
 from miil21k.export.onnx_model import ExportOptions, assemble, decoding_of
+from miil21k.export.padding import padding_difference, with_zero_padding
 from miil21k.export.proof import prove
 from miil21k.export.report import report_of, report_path, require_proved
 from miil21k.export.saving import MOST_BYTES, put_in_place, weights_path, write_model
@@ -65,6 +66,12 @@ def export_onnx(
         raise UsageError(f"There is no folder '{output.parent}'.")
     size = sum(tensor.nbytes for tensor in loaded.model.state_dict().values())
     decoding = decoding_of(loaded, options)
+    pictures = [*own_photographs(), *photos]
+    notes: dict[str, Any] = {}
+    if options.padding == "zeros":
+        original, loaded = loaded, with_zero_padding(loaded)
+        say("measuring what zeros in place of reflected edges change")
+        notes = {"zero_padding": padding_difference(original, loaded, decoding, pictures)}
     loaded.model.eval()
     say(f"exporting {loaded.name} ({size / 1e6:.0f} MB of weights)")
     digest = tensors_digest(loaded.model)
@@ -80,12 +87,11 @@ def export_onnx(
             del copied, network, model  # copies of the weights; what the exporter leaves refers to itself
             gc.collect()
             say("proving it against torch")
-            pictures = [*own_photographs(), *photos]
             full = options.form == "full"
             proof = prove(part, loaded.model, loaded.preprocess, decoding, pictures, full=full)
             require_proved(proof, loaded.name)
             beside = weights_path(part)
-            facts = {"bytes": written, WEIGHTS_KEY: beside.name if beside.exists() else None, **interface}
+            facts = {"bytes": written, WEIGHTS_KEY: beside.name if beside.exists() else None, **interface, **notes}
             runtime = f"onnxruntime {onnxruntime.__version__}, CPUExecutionProvider"
             report = report_of(read_export_card(part), proof, len(pictures), runtime, facts)
             replace_file(report_path(output), json.dumps(report, indent=1) + "\n")

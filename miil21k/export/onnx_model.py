@@ -40,13 +40,17 @@ _INDICES = {"topk_index", "path", "hedge_node"}
 class ExportOptions:
     """What an export contains.
 
-    form: `full` (uint8 images in, answers out) or `tensor` (normalised pixels in, logits and embedding out). The rest
-    is for `full`. topk: how many classes. hedge: the default of the input `hedge`, in (0, 1]; with a calibration, how
-    often the answer is to be correct, and its level becomes the default. rule: how a level_softmax head becomes one
-    tree; a calibration brings its own. include_removed_labels: answer also with the classes that ImageNet withdrew.
+    form: `full` (uint8 images in, answers out) or `tensor` (normalised pixels in, logits and embedding out). padding:
+    the network's own, or `zeros` where it reflects edges, which makes it another network.
+
+    The rest is for `full`. topk: how many classes. hedge: the default of the input `hedge`, in (0, 1]; with a
+    calibration, how often the answer is to be correct, and its level becomes the default. rule: how a level_softmax
+    head becomes one tree; a calibration brings its own. include_removed_labels: answer also with the classes that
+    ImageNet withdrew.
     """
 
     form: Form = "full"
+    padding: Literal["own", "zeros"] = "own"
     topk: int = 5
     hedge: float = 0.9
     rule: Rule = DEFAULT_RULE

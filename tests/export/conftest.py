@@ -10,6 +10,8 @@ from small_networks import small_network
 
 from miil21k.export.onnx_file import export_onnx
 from miil21k.export.onnx_model import ExportOptions
+from miil21k.export.triton import export_triton
+from miil21k.export.triton_config import ServeOptions
 from miil21k.predict.loading import load
 from miil21k.predict.options import PredictOptions
 
@@ -40,4 +42,13 @@ def tensor_export(small: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def embedded_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("embedded") / "embedded.onnx"
     export_onnx(load("embedded", PredictOptions()), path, licence="Apache-2.0")
+    return path
+
+
+@pytest.fixture(scope="session")
+def triton_repository(embedded_export: Path, tensor_export: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("triton") / "models"
+    export_triton(embedded_export, path, ServeOptions(preferred_batch_sizes=(4, 8), queue_delay=200, threads=1))
+    export_triton(embedded_export, path, ServeOptions(max_batch_size=0), name="unbatched")
+    export_triton(tensor_export, path, ServeOptions(device="gpu", gpus=(0, 1), instances=2, keep="all", warmup=False))
     return path

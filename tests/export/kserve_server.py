@@ -44,6 +44,11 @@ def parse_config(text: str) -> Any:
     return text_format.Parse(text, SCHEMA.ModelConfig())
 
 
+def _file(path: Path) -> str:
+    """Return the file of a version; a model of several files is a folder of that name, with the graph inside."""
+    return str(path / path.name if path.is_dir() else path)
+
+
 class Model:
     """One model of the repository with its versions, loaded by the rules of Triton's ONNX Runtime backend."""
 
@@ -61,7 +66,7 @@ class Model:
         options.log_severity_level = 3
         filename = self.config.default_model_filename
         self.sessions = {
-            str(n): ort.InferenceSession(str(folder / str(n) / filename), options, providers=["CPUExecutionProvider"])
+            str(n): ort.InferenceSession(_file(folder / str(n) / filename), options, providers=["CPUExecutionProvider"])
             for n in numbers
         }
         assert self.sessions, "no version is available"

@@ -1,75 +1,50 @@
-"""A Triton repository says what its model is, answers as the export does, and is never overwritten."""
+"""A Triton repository says what its model is, by the published schema, and is never overwritten."""
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx
 import pytest
-import tritonclient.http as triton
 from hypothesis import given
 from hypothesis import strategies as st
 from kserve_server import SCHEMA, TritonStandIn, parse_config
-from PIL import Image
 
 from miil21k.cli.main import main
 from miil21k.errors import CheckpointError, LabelSpaceMismatch, UsageError
-from miil21k.export.onnx_file import own_photographs
+from miil21k.export.onnx_file import export_onnx
+from miil21k.export.onnx_model import ExportOptions
 from miil21k.export.triton import export_triton, labels_text, signature
 from miil21k.export.triton_config import ServeOptions, Tensor, config_text
 from miil21k.hierarchy.spaces import load_label_space
-from miil21k.predict.predictor import Predictor
 from miil21k.zoo.exported import read_export_card
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
-
-PHOTOS = own_photographs()
-
-
-@pytest.fixture(scope="module")
-def repository(embedded_export: Path, tensor_export: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("triton") / "models"
-    export_triton(embedded_export, path, ServeOptions(preferred_batch_sizes=(4, 8), queue_delay=200, threads=1))
-    export_triton(embedded_export, path, ServeOptions(max_batch_size=0), name="unbatched")
-    export_triton(tensor_export, path, ServeOptions(device="gpu", gpus=(0, 1), instances=2, keep="all", warmup=False))
-    return path
-
-
-@pytest.fixture(scope="module")
-def server(repository: Path) -> Iterator[TritonStandIn]:
-    with TritonStandIn(repository) as running:
-        yield running
+    from miil21k.predict.loading import Loaded
 
 
 def config_of(repository: Path, name: str) -> Any:
     return parse_config((repository / name / "config.pbtxt").read_text())
 
 
-def test_the_repository_holds_the_export_byte_for_byte(repository: Path, embedded_export: Path) -> None:
-    folder = repository / "embedded"
+def test_the_repository_holds_the_export_byte_for_byte(triton_repository: Path, embedded_export: Path) -> None:
+    folder = triton_repository / "embedded"
     assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")) == [
         "1", "1/model.onnx", "1/model.onnx.json", "README.md", "client.py", "config.pbtxt", "labels.txt",
     ]  # fmt: skip
     assert (folder / "1" / "model.onnx").read_bytes() == embedded_export.read_bytes()
-    assert sorted(path.name for path in repository.iterdir()) == ["embedded", "small", "unbatched"]
+    assert sorted(path.name for path in triton_repository.iterdir()) == ["embedded", "small", "unbatched"]
     labels = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
     tree = read_export_card(embedded_export).space.tree
     assert len(labels) == tree.num_nodes > 1000
     assert labels[281] == "n02123045 tabby"
 
 
-def test_the_config_is_valid_by_the_published_schema_and_says_what_was_asked(repository: Path) -> None:
-    config = config_of(repository, "embedded")
+def test_the_config_is_valid_by_the_published_schema_and_says_what_was_asked(triton_repository: Path) -> None:
+    config = config_of(triton_repository, "embedded")
     assert config.max_batch_size == 32
     assert list(config.dynamic_batching.preferred_batch_size) == [4, 8]
     assert config.dynamic_batching.max_queue_delay_microseconds == 200
@@ -85,7 +60,7 @@ def test_the_config_is_valid_by_the_published_schema_and_says_what_was_asked(rep
     assert {tensor.name: tensor.label_filename for tensor in config.output if tensor.label_filename} == {
         "logits": "labels.txt"
     }
-    other = config_of(repository, "small")
+    other = config_of(triton_repository, "small")
     group = other.instance_group[0]
     assert (group.count, group.kind, list(group.gpus)) == (2, SCHEMA.ModelInstanceGroup.KIND_GPU, [0, 1])
     assert other.version_policy.WhichOneof("policy_choice") == "all"
@@ -93,9 +68,9 @@ def test_the_config_is_valid_by_the_published_schema_and_says_what_was_asked(rep
 
 
 @pytest.mark.parametrize(("name", "batched"), [("embedded", True), ("unbatched", False), ("small", True)])
-def test_every_tensor_is_declared_as_the_file_has_it(repository: Path, name: str, batched: bool) -> None:
-    config = config_of(repository, name)
-    inputs, outputs = signature(repository / name / "1" / "model.onnx")
+def test_every_tensor_is_declared_as_the_file_has_it(triton_repository: Path, name: str, batched: bool) -> None:
+    config = config_of(triton_repository, name)
+    inputs, outputs = signature(triton_repository / name / "1" / "model.onnx")
     by_name = {tensor.name: tensor for tensor in (*inputs, *outputs)}
     declared = {tensor.name: tensor for tensor in (*config.input, *config.output)}
     left_out = {tensor.name for tensor in inputs if tensor.optional} if batched else set()
@@ -108,117 +83,6 @@ def test_every_tensor_is_declared_as_the_file_has_it(repository: Path, name: str
     assert {tensor.name for tensor in config.input if tensor.optional} == (set() if batched else {"crop", "hedge"}), (
         "optional inputs are only possible without batching"
     )
-
-
-def test_a_batch_over_http_gives_the_rows_of_the_export(server: TritonStandIn, embedded_export: Path) -> None:
-    images = np.stack([np.asarray(Image.open(photo).convert("RGB").resize((320, 240))) for photo in PHOTOS])
-    client = triton.InferenceServerClient(server.url)
-    assert client.is_model_ready("embedded")
-    sent = triton.InferInput("images", images.shape, "UINT8")
-    sent.set_data_from_numpy(images)
-    answer = client.infer("embedded", [sent])
-    predictor = Predictor(str(embedded_export), device="cpu")
-    for row, image in enumerate(images):
-        theirs = predictor(Image.fromarray(image))
-        path = [node for node in answer.as_numpy("path")[row] if node >= 0]
-        names = [predictor.space.tree.wnids[node] for node in path]
-        assert names[: len(theirs.path)] == [node.wnid for node in theirs.path]
-    assert answer.as_numpy("hedge_node").shape == (3, 1)
-    assert answer.as_numpy("logits").shape == (3, 1000)
-
-
-def test_requests_that_triton_refuses_are_refused(server: TritonStandIn) -> None:
-    client = triton.InferenceServerClient(server.url)
-    for shape in ((33, 8, 8, 3), (1, 8, 8, 4), (8, 8, 3)):
-        sent = triton.InferInput("images", shape, "UINT8")
-        sent.set_data_from_numpy(np.zeros(shape, np.uint8))
-        with pytest.raises(triton.InferenceServerException, match=r"batch of|unexpected shape"):
-            client.infer("embedded", [sent])
-    hedge = triton.InferInput("hedge", (1,), "FP32")
-    hedge.set_data_from_numpy(np.array([0.5], np.float32))
-    images = triton.InferInput("images", (1, 8, 8, 3), "UINT8")
-    images.set_data_from_numpy(np.zeros((1, 8, 8, 3), np.uint8))
-    with pytest.raises(triton.InferenceServerException, match="unexpected inference input 'hedge'"):
-        client.infer("embedded", [images, hedge])
-
-
-def test_without_batching_a_request_may_set_the_hedge(server: TritonStandIn) -> None:
-    client = triton.InferenceServerClient(server.url)
-    image = np.asarray(Image.open(PHOTOS[0]).convert("RGB"))[None]
-    images = triton.InferInput("images", image.shape, "UINT8")
-    images.set_data_from_numpy(image)
-    stops = []
-    for level in (None, 0.05, 0.9999):
-        inputs = [images]
-        if level is not None:
-            inputs.append(triton.InferInput("hedge", (1,), "FP32"))
-            inputs[1].set_data_from_numpy(np.array([level], np.float32))
-        answer = client.infer("unbatched", inputs)
-        path, probs = answer.as_numpy("path")[0], answer.as_numpy("path_prob")[0]
-        sure = path[(path >= 0) & (probs >= (0.9 if level is None else level) - 1e-6)]
-        stops.append(int(answer.as_numpy("hedge_node")[0]))
-        assert stops[-1] == (sure[-1] if sure.size else -1)
-    assert len(set(stops)) == 3
-
-
-def run_client(repository: Path, name: str, url: str, *arguments: str) -> str:
-    command = [sys.executable, str(repository / name / "client.py"), *map(str, PHOTOS), "--url", url, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_the_client_prints_the_path_of_predict(repository: Path, server: TritonStandIn, embedded_export: Path) -> None:
-    text = run_client(repository, "embedded", server.url)
-    theirs = Predictor(str(embedded_export), device="cpu").predict([str(photo) for photo in PHOTOS])
-    blocks = re.split(r"^(?=\S)", text, flags=re.MULTILINE)[1:]
-    assert len(blocks) == len(PHOTOS)
-    for block, row in zip(blocks, theirs, strict=True):
-        path = re.findall(r"^  (\d\.\d+)  (n\d+) (.+?)(  <)?$", block, flags=re.MULTILINE)
-        sure = [wnid for prob, wnid, *_ in path if float(prob) >= 0.9]
-        assert sure == [node.wnid for node in row.path]
-        assert [wnid for _, wnid, _, mark in path if mark] == sure[-1:]
-        best = re.findall(r"^    \d\.\d+  (n\d+)", block, flags=re.MULTILINE)
-        assert best[0] == row.topk[0].wnid
-    surer = run_client(repository, "embedded", server.url, "--hedge", "0.9999")
-    assert text.count("<") > surer.count("<")
-
-
-def test_the_client_of_the_tensor_form_decodes_itself(
-    repository: Path, server: TritonStandIn, tensor_export: Path
-) -> None:
-    text = run_client(repository, "small", server.url)
-    theirs = Predictor(str(tensor_export), device="cpu", hedge=1e-6).predict([str(photo) for photo in PHOTOS])
-    for block, row in zip(re.split(r"^(?=\S)", text, flags=re.MULTILINE)[1:], theirs, strict=True):
-        path = re.findall(r"^  \d\.\d+  (n\d+)", block, flags=re.MULTILINE)
-        assert path[: len(row.path)] == [node.wnid for node in row.path]
-        best = re.findall(r"^    -?\d+\.\d+  (n\d+) ", block, flags=re.MULTILINE)
-        assert len(best) == 5
-        assert best[0] == row.topk[0].wnid
-
-
-@pytest.mark.skipif(shutil.which("curl") is None or shutil.which("bash") is None, reason="needs curl and bash")
-@pytest.mark.parametrize("name", ["embedded", "small"])
-def test_the_lines_for_curl_work_as_printed(repository: Path, server: TritonStandIn, name: str, tmp_path: Path) -> None:
-    shutil.copy(PHOTOS[0], tmp_path / "cat.jpg")
-    blocks = re.findall(r"```bash\n(.*?)```", (repository / name / "README.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 3
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    outputs = []
-    for block in blocks:
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", block],
-            cwd=tmp_path,
-            env={**os.environ, "TRITON": server.url, "PATH": path, "no_proxy": "127.0.0.1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, (block, done.stderr)
-        outputs.append(done.stdout)
-    assert '"max_batch_size": 32' in outputs[0]
-    assert len(re.findall(r"-?\d+\.\d+:\d+:n\d{8} ", outputs[1])) == 5
-    assert f'"name": "{"path" if name == "embedded" else "embedding"}"' in outputs[2]
 
 
 def test_versions_are_added_and_never_replaced(embedded_export: Path, tensor_export: Path, tmp_path: Path) -> None:
@@ -274,6 +138,18 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, tensor_export: Path) 
     with pytest.raises(CheckpointError, match="was not written by miil21k export onnx"):
         export_triton(bare, tmp_path / "models")
     assert not (tmp_path / "models").exists()
+
+
+def test_weights_of_a_second_file_come_along(tmp_path: Path, small: Loaded) -> None:
+    export_onnx(small, tmp_path / "small.onnx", ExportOptions(form="tensor"), most_bytes=1000)
+    for _ in range(2):
+        served = export_triton(tmp_path / "small.onnx", tmp_path / "models", name="m")
+    version = served.folder / "2"
+    assert sorted(path.relative_to(version).as_posix() for path in version.rglob("*")) == [
+        "model.onnx", "model.onnx.json", "model.onnx/model.onnx", "model.onnx/small.onnx.data",
+    ]  # fmt: skip
+    with TritonStandIn(tmp_path / "models") as server:
+        assert list(server.models["m"].sessions) == ["2"]
 
 
 def test_the_command_says_no_in_one_sentence(

@@ -1,0 +1,71 @@
+"""`miil21k export tensorrt`: a proved engine, or the line that builds it elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from miil21k.errors import MissingExtra, UsageError
+
+__all__ = ["HELP", "configure", "run"]
+
+HELP = "Build a TensorRT engine of an export of the form tensor, kept only when it computes what ONNX Runtime does."
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `miil21k export tensorrt`."""
+    add = parser.add_argument
+    add("model", type=Path, metavar="MODEL.onnx", help="of miil21k export onnx --form tensor; its types are kept")
+    add("-o", "--output", type=Path, required=True, metavar="FILE.engine", help="a report goes beside it, with .json")
+    add("--overwrite", action="store_true", help="replace FILE.engine")
+    add("--command", action="store_true", help="print the line for trtexec instead of building")
+    add("--batch", type=_batch, default=(1, 8, 32), metavar="N,N,N", help="smallest, best and largest batch (1,8,32)")
+    add("--timing-cache", type=Path, metavar="FILE", help="measured kernels, to build faster the next time")
+    add("--workspace", type=int, metavar="MIB", help="memory for layers, in MiB (default: all there is)")
+    add("--tf32", action="store_true", help="let float32 products round to 10-bit mantissas, as TensorRT would")
+    add("--version-compatible", action="store_true", help="later versions of TensorRT can run it, too")
+    add("--optimization-level", type=int, metavar="N", help="0 to 5: how long to search for speed (3)")
+    add("--bound", type=float, metavar="X", help="how far logits may be from ONNX Runtime's, relative to their range")
+    add("--images", type=Path, metavar="DIR", help="prove it on these pictures too")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build and prove, or print the command."""
+    import importlib.util
+
+    if args.output.exists() and not (args.overwrite or args.command):
+        raise UsageError(f"'{args.output}' exists: give --overwrite to replace it, or another name.")
+    if importlib.util.find_spec("onnx") is None:
+        raise MissingExtra("onnx", "export", "Reading the graph")
+    from miil21k.export.onnx_file import own_photographs, photographs_in
+    from miil21k.export.tensorrt import export_tensorrt, plan_command
+    from miil21k.export.tensorrt_options import EngineOptions
+
+    names = ("batch", "tf32", "workspace", "timing_cache", "version_compatible", "optimization_level")
+    options = EngineOptions(**{name: getattr(args, name) for name in names})
+    if args.command:
+        print(plan_command(args.model, args.output, options))
+        return 0
+    photos = [*own_photographs(), *(photographs_in(args.images) if args.images else ())]
+    report = export_tensorrt(
+        args.model, args.output, options, bound=args.bound, photos=photos, say=lambda s: print(s, file=sys.stderr)
+    )
+    proof, engine = report["proof"], report["engine"]
+    rows = [row for row in proof["rows"] if row["images"] == "photographs"]
+    total = sum(row["batch"] for row in rows)
+    print(f"{args.output}  {report['bytes'] / 1e6:.1f} MB, {report['precision']}, batches of {report['batch']}")
+    print(f"  TensorRT {engine['tensorrt']} on {engine['gpu']} (compute capability {engine['compute_capability']})")
+    print(
+        f"  logits within {proof['logits']:.1e} of ONNX Runtime's, relative to their range (bound {proof['bound']:g})"
+    )
+    for key, words in (("same_top1", "best class"), ("same_path", "path")):
+        print(f"  the same {words} on {sum(row[key] for row in rows)} of {total} photographs")
+    return 0
+
+
+def _batch(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"'{text}' is not three numbers, as 1,8,64 is.")
+    return tuple(int(part) for part in parts)
