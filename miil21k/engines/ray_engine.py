@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import itertools
 import logging
+import os
+import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +22,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 _RETRIES = 8  # per job; a node that dies takes its jobs with it
+_PATIENCE = 10.0  # seconds for the head of a cluster to answer
 
 
 class RayEngine:
@@ -31,6 +34,8 @@ class RayEngine:
     """
 
     def __init__(self, address: str | None = None, in_flight: int | None = None) -> None:
+        # Read when Ray is loaded; its own choice is to try for ever what does not fit into memory.
+        os.environ.setdefault("RAY_task_oom_retries", str(_RETRIES))
         try:
             import ray
         except ImportError:
@@ -39,6 +44,7 @@ class RayEngine:
         self._in_flight = in_flight
         self._gpu_jobs = False
         if not ray.is_initialized():
+            _require_listener(address)
             try:
                 ray.init(
                     address=address,
@@ -130,6 +136,17 @@ class RayEngine:
     def close(self) -> None:
         """Leave the cluster, or stop the one that was started here."""
         self._ray.shutdown()
+
+
+def _require_listener(address: str | None) -> None:
+    """Raise EngineError when nothing answers at `host:port`; Ray itself would try for many minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return  # auto, or an address that Ray refuses at once
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise EngineError(f"No Ray cluster at '{address}': {getattr(error, 'strerror', None) or error}.") from None
 
 
 class _LostJob(EngineError):

@@ -14,7 +14,7 @@ from engine_work import die_at_three, process_of, refuse_two
 
 from miil21k.cli.main import predict_main
 from miil21k.engines.processes import Lost
-from miil21k.errors import UsageError
+from miil21k.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,3 +94,10 @@ def test_jobs_on_a_cluster_come_in_order_from_workers_that_stay_and_only_the_dea
     assert [next(results), next(results)] == [(0, 0), (1, 1)]
     with pytest.raises(UsageError, match="two is refused"):
         next(results)
+
+
+def test_an_address_where_nothing_answers_is_one_sentence_at_once() -> None:
+    from miil21k.engines.ray_engine import RayEngine
+
+    with pytest.raises(EngineError, match=r"No Ray cluster at 'ray://127.0.0.1:1': Connection refused\."):
+        RayEngine("ray://127.0.0.1:1")

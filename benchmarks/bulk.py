@@ -1,0 +1,120 @@
+"""Shards predicted by the plain command, by the local engine and by Ray, on one machine.
+
+    python benchmarks/bulk.py [--images 960] [--shards 12] [--rounds 3]
+
+Prints Markdown. Needs the extras embedded and ray, psutil, and scikit-image for the photographs. Each command is run
+over a quarter of the shards and over all of them, by turns, and the best of the rounds counts: the difference is the
+cost of an image once all have started, what is left is the start. CPU seconds are those of every process under this
+one, Ray's included; they mean something on a busy machine too. The rows must be the same, byte for byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+from predict import photographs
+
+from miil21k.engines.local import available_cores
+
+
+class Cost(NamedTuple):
+    """Seconds of the clock, and of all cores together."""
+
+    wall: float
+    cpu: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=960)
+    parser.add_argument("--shards", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    import ray
+
+    with tempfile.TemporaryDirectory() as scratch:
+        shards = write_shards(Path(scratch), args.images, args.shards)
+        cluster = ray.init(num_cpus=available_cores(), include_dashboard=False, log_to_driver=False)
+        engines = {
+            "plain": [],
+            "--engine local": ["--engine", "local"],
+            "--engine ray": ["--engine", "ray", "--address", cluster.address_info["address"]],
+        }
+        few = shards[: max(1, len(shards) // 4)]
+        found: dict[tuple[str, int], list[Cost]] = {}
+        for _ in range(args.rounds):
+            rows = set()
+            for name, words in engines.items():
+                for chosen in (few, shards):
+                    cost, written = predict(chosen, words, Path(scratch))
+                    found.setdefault((name, len(chosen)), []).append(cost)
+                rows.add(written)
+            assert len(rows) == 1, "the engines wrote different rows"
+        ray.shutdown()
+    best = {key: Cost(*map(min, zip(*costs, strict=True))) for key, costs in found.items()}
+    report(args, best, list(engines), len(few))
+
+
+def write_shards(folder: Path, images: int, count: int) -> list[Path]:
+    """Return `count` shards of photographs between 500 x 375 and 1024 x 768, dealt in turn."""
+    photographs(folder / "photographs", images)
+    pictures = sorted((folder / "photographs").iterdir())
+    shards = []
+    for number in range(count):
+        shards.append(folder / f"s-{number:03d}.tar")
+        with tarfile.open(shards[-1], "w") as archive:
+            for picture in pictures[number::count]:
+                archive.add(picture, picture.name)
+    return shards
+
+
+def predict(shards: list[Path], words: list[str], folder: Path) -> tuple[Cost, bytes]:
+    """Return what the whole command costs, and what it wrote."""
+    out = folder / "rows.jsonl"
+    command = [sys.executable, "-m", "miil21k", "predict", *map(str, shards), "-m", "embedded", "--device", "cpu"]
+    cpu, start = cpu_seconds(), time.perf_counter()
+    subprocess.run([*command, *words, "-q", "-o", str(out), "--overwrite"], check=True)
+    return Cost(time.perf_counter() - start, cpu_seconds() - cpu), out.read_bytes()
+
+
+def cpu_seconds() -> float:
+    """Return what all processes below this one have used, also those that have ended."""
+    me = psutil.Process()
+    ended = me.cpu_times()
+    total = ended.children_user + ended.children_system
+    for process in me.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            total += sum(process.cpu_times()[:4])
+    return total
+
+
+def report(args: argparse.Namespace, best: dict[tuple[str, int], Cost], names: list[str], few: int) -> None:
+    more = args.images * (args.shards - few) / args.shards
+    print(f"{args.images} photographs in {args.shards} shards, {available_cores()} cores, best of {args.rounds} rounds")
+    print("\n| | images/s once started | ratio | CPU ms per image | ratio | seconds to start | whole command | ratio |")
+    print("|---|---|---|---|---|---|---|---|")
+    each = {}
+    for name in names:
+        short, long = best[name, few], best[name, args.shards]
+        each[name] = Cost((long.wall - short.wall) / more, (long.cpu - short.cpu) / more)
+    plain = each["plain"]
+    for name in names:
+        one, whole = each[name], best[name, args.shards].wall
+        print(
+            f"| {name} | {1 / one.wall:.1f} | {plain.wall / one.wall:.2f} | {1000 * one.cpu:.0f} "
+            f"| {plain.cpu / one.cpu:.2f} | {whole - args.images * one.wall:.1f} | {args.images / whole:.1f} images/s "
+            f"| {best['plain', args.shards].wall / whole:.2f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
