@@ -1,4 +1,4 @@
-"""The networks on both sides of what one file holds; 12 GB of memory and many minutes."""
+"""The networks on both sides of what one file holds; 16 GB of memory and many minutes."""
 
 from __future__ import annotations
 
