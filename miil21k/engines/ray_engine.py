@@ -45,6 +45,8 @@ class RayEngine:
         self._gpu_jobs = False
         if not ray.is_initialized():
             _require_listener(address)
+            if address is None:  # Ray's own default, 15, leaves its workers what other programs do not want
+                os.environ.setdefault("RAY_worker_niceness", "0")
             try:
                 ray.init(
                     address=address,
