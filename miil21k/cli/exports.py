@@ -1,0 +1,66 @@
+"""The proved export that a run of `predict` uses: found in the cache, or made once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from miil21k.backends.runtimes import runtime_of
+from miil21k.errors import ExportError
+from miil21k.predict.fastest import obstacle, order, proved_export, published_row
+from miil21k.predict.loading import default_model
+from miil21k.zoo.proved import missing_package
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from miil21k.backends.base import BackendName
+    from miil21k.predict.options import PredictOptions
+    from miil21k.zoo.schema import Weights
+
+__all__ = ["with_proved_export"]
+
+
+def with_proved_export(
+    name: str | None, options: PredictOptions, *, single: bool, say: Callable[[str], None]
+) -> tuple[str | None, PredictOptions]:
+    """Return the model and the options by which a proved export answers, where one may; else what was given.
+
+    The export is made when the cache has none and the packages for it are installed. single: there is one image, for
+    which ONNX Runtime is preferred, since it starts faster. say: told what takes time, and why torch answers after a
+    failure. Raises what `require_proved` raises when the backend was named; with `auto` torch answers after an
+    ExportError.
+    """
+    weights = published_row(name, options)
+    if weights is None or options.backend == "torch" or obstacle(options) is not None:
+        return name, options
+    if name is None:
+        weights, options, _ = default_model(options)
+    wanted = order(options, single=single)
+    backend = next((b for b in wanted if proved_export(weights, options, b) is not None), None)
+    if backend is None:
+        backend = _made(weights, options, wanted, say)
+    return weights.name, replace(options, backend=backend)
+
+
+def _made(
+    weights: Weights, options: PredictOptions, wanted: tuple[BackendName, ...], say: Callable[[str], None]
+) -> BackendName:
+    """Make the first export of `wanted` whose library is installed, and return its backend; else `torch`."""
+    unasked = options.backend == "auto"
+    usual = options.img_size in (None, weights.preprocess.input_size[1])
+    if unasked and (missing_package() is not None or not usual):
+        return "torch"
+    from miil21k.export.caching import FailedBefore, require_proved
+
+    backend = next((name for name in wanted if runtime_of(name) is not None), wanted[0])
+    try:
+        require_proved(weights, options, backend, again=not unasked, say=say)
+    except FailedBefore:
+        return "torch"
+    except ExportError as error:
+        if not unasked:
+            raise
+        say(f"torch answers, since no proved export could be made: {error}")
+        return "torch"
+    return backend

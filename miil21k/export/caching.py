@@ -1,0 +1,165 @@
+"""Make a proved export of published weights and keep it in the cache, once."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import replace
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from miil21k.backends.choose import open_proved
+from miil21k.errors import ExportError, MissingExtra
+from miil21k.export.network import PIXELS, network_to_onnx
+from miil21k.export.onnx_file import MOST_BYTES, own_photographs
+from miil21k.export.onnx_model import ExportOptions, assemble, decoding_of
+from miil21k.export.proof import BOUNDS, Runner, prove
+from miil21k.predict.fastest import graph_of
+from miil21k.predict.loading import load
+from miil21k.versions import installed_versions
+from miil21k.zoo.cache import Cache
+from miil21k.zoo.download import obtain
+from miil21k.zoo.integrity import tensors_digest
+from miil21k.zoo.proved import MODEL, PACKAGES, failure, find_proved, making, missing_package, note_failure, storing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from miil21k.predict.loading import Loaded
+    from miil21k.predict.options import PredictOptions
+    from miil21k.zoo.proved import Graph, ProvedExport
+    from miil21k.zoo.schema import Weights
+
+__all__ = ["FailedBefore", "make_proved", "require_proved"]
+
+_RUNTIMES = {"onnx": ("onnxruntime", "export"), "openvino": ("openvino", "openvino")}
+_WEIGHTS = "weights.bin"
+_LEAST_MAPPED = "1024"  # bytes; smaller tensors stay in the graph
+
+
+class FailedBefore(ExportError):
+    """The export failed with the same versions of packages, and was not tried again."""
+
+
+def require_proved(
+    weights: Weights,
+    options: PredictOptions,
+    backend: str,
+    *,
+    again: bool = True,
+    say: Callable[[str], None] = lambda _: None,
+) -> ProvedExport:
+    """Return the proved export of published weights for `backend`, made when the cache has none.
+
+    options: those of the prediction; the weights are fetched when they are not cached. again: try although it failed
+    before with the same versions of packages. say: told before and after it is made. One process makes it, others wait.
+    Raises ExportError when it cannot be made, which is remembered; MissingExtra when a package for it is missing;
+    and what `load` raises.
+    """
+    if (package := missing_package()) is not None:
+        raise MissingExtra(package, "export", "Exporting to ONNX")
+    cache = Cache.at(options.cache_dir)
+    file = obtain(weights, revision=options.revision, cache_dir=options.cache_dir, offline=options.offline)
+    graph = graph_of(weights, file.sha256, options, backend)
+    if graph is None:
+        raise MissingExtra(*_RUNTIMES[backend], f"The backend {backend}")
+    versions = {name: metadata.version(name) for name in (*PACKAGES, "torch", "timm")}
+    try:
+        with making(cache, graph):
+            found = find_proved(cache, graph)
+            if found is not None:
+                return found
+            if not again and (reason := failure(cache, graph, versions)) is not None:
+                raise FailedBefore(reason)
+            loaded = load(weights.name, replace(options, backend="torch"))
+            say(f"making a proved export of {weights.name} for {graph.runtime.partition(',')[0]}, once")
+            try:
+                made = make_proved(loaded, graph, cache, licence=weights.licence)
+            except ExportError as error:
+                note_failure(cache, graph, str(error), versions)
+                raise
+            say(f"made and proved in {made.record['seconds']:.0f} s, {made.size / 1e6:.0f} MB in {made.folder}")
+            return made
+    except OSError as error:
+        raise ExportError(f"Cannot write {cache.root}: {error.strerror or error}.") from None
+
+
+def make_proved(loaded: Loaded, graph: Graph, cache: Cache, *, licence: str) -> ProvedExport:
+    """Export `loaded`, prove it as `graph.backend` will run it, and keep it in the cache in place of an older one.
+
+    loaded: the torch network of `graph`; it is put into evaluation mode and left as it is. The export takes
+    normalised pixels and gives logits and embedding, so that one serves all options of a prediction.
+    Raises ExportError when the network cannot be exported, misses a bound of the proof, or cannot be written.
+    """
+    began = time.monotonic()
+    size = sum(tensor.nbytes for tensor in loaded.model.state_dict().values())
+    if size > MOST_BYTES:
+        raise ExportError(f"'{loaded.name}' has {size / 1e9:.1f} GB of weights, and one ONNX file holds 2.1.")
+    loaded.model.eval()
+    options = ExportOptions(form="tensor")
+    record: dict[str, Any] = {
+        "arch": type(loaded.model).__name__,
+        "licence": licence,
+        "weights_sha256": tensors_digest(loaded.model),
+        "label_space": loaded.space.name,
+        "versions": {**installed_versions(), **{name: metadata.version(name) for name in ("onnx", "onnxscript")}},
+    }
+    network = network_to_onnx(copy.deepcopy(loaded.model), loaded.preprocess.input_size)
+    facts = {"licence": licence, "weights_sha256": record["weights_sha256"]}
+    model = assemble(network, loaded, options, **facts)
+    del model.metadata_props[:]  # the record holds what is needed; the label space is the package's own
+    content = model.SerializeToString()
+    try:
+        with storing(cache, graph, record) as folder:
+            if graph.backend == "onnx":
+                _optimise(content, folder)
+            else:
+                (folder / MODEL).write_bytes(content)
+            record["proof"] = _proof(folder / MODEL, loaded, graph, options)
+            record["seconds"] = round(time.monotonic() - began, 1)
+    except OSError as error:
+        raise ExportError(f"Cannot write {cache.root / 'exports'}: {error.strerror or error}.") from None
+    found = find_proved(cache, graph)
+    assert found is not None
+    return found
+
+
+def _optimise(content: bytes, folder: Path) -> None:
+    """Write the graph as ONNX Runtime optimises it for this processor, its tensors in a file that is mapped."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    options.optimized_model_filepath = str(folder / MODEL)
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _WEIGHTS)
+    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", _LEAST_MAPPED)
+    try:
+        ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class
+        raise ExportError(f"ONNX Runtime {ort.__version__} cannot optimise the export: {error}") from None
+
+
+def _proof(path: Path, loaded: Loaded, graph: Graph, options: ExportOptions) -> dict[str, Any]:
+    backend = open_proved(path, loaded.space.num_classes, loaded.preprocess.input_size, backend=graph.backend)
+    runner = Runner(frozenset({PIXELS}), lambda feed: backend.run(feed[PIXELS], embed=True)._asdict())
+    photographs = own_photographs()
+    decoding = decoding_of(loaded, options)
+    try:
+        proof = prove(runner, loaded.model, loaded.preprocess, decoding, photographs, full=False)
+    except RuntimeError as error:  # how the libraries fail while they compute
+        raise ExportError(f"The export of '{loaded.name}' does not run in {graph.runtime}: {error}") from None
+    if proof.failures:
+        more = "; ..." if len(proof.failures) > 3 else ""
+        raise ExportError(
+            f"The export of '{loaded.name}' does not compute what the model computes, so it was not kept: "
+            f"{'; '.join(proof.failures[:3])}{more}."
+        )
+    return {
+        "runtime": graph.runtime,
+        "photographs": len(photographs),
+        "bounds": vars(BOUNDS),
+        "worst": proof.worst(),
+        "rows": proof.rows,
+    }

@@ -1,0 +1,121 @@
+"""A proved export of the cache instead of the torch network, where one may answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from miil21k.backends.choose import open_proved
+from miil21k.backends.runtimes import gpu_in_sight, runtime_of
+from miil21k.errors import UnknownModel, UsageError
+from miil21k.hierarchy.spaces import load_label_space
+from miil21k.predict.loading import DEFAULT_MODEL, Loaded, default_model, head_space, load, preprocess_of
+from miil21k.zoo.cache import Cache, find_cached
+from miil21k.zoo.manifest import find_weights
+from miil21k.zoo.proved import Graph, find_proved
+
+if TYPE_CHECKING:
+    from miil21k.backends.base import BackendName
+    from miil21k.predict.options import PredictOptions
+    from miil21k.zoo.proved import ProvedExport
+    from miil21k.zoo.schema import Weights
+
+__all__ = ["graph_of", "load_fastest", "obstacle", "order", "proved_export", "published_row"]
+
+
+def load_fastest(name: str | None, options: PredictOptions) -> Loaded:
+    """Return what `load` returns, as a backend where the cache holds a proved export of these published weights.
+
+    With `options.backend` `auto` an export is only ever used, never made, so that no call takes a minute unasked:
+    `miil21k fetch` makes it, and so does `miil21k-predict`, which says so. OpenVINO comes before ONNX Runtime.
+    Raises UsageError for `onnx` and `openvino` when there is none to use; otherwise what `load` raises.
+    """
+    weights = published_row(name, options)
+    if weights is None or options.backend == "torch":
+        return load(name, options)
+    notice = None
+    reason = obstacle(options)
+    if reason is None:
+        if name is None:
+            weights, options, notice = default_model(options)
+        for backend in order(options):
+            found = proved_export(weights, options, backend)
+            if found is not None:
+                return replace(_opened(found, weights, options), notice=notice)
+    if options.backend == "auto":
+        loaded = load(weights.name if notice else name, options)
+        return replace(loaded, notice=notice or loaded.notice)
+    if reason is not None:
+        raise UsageError(f"The backend '{options.backend}' runs proved exports, and {reason}: leave --backend out.")
+    raise UsageError(
+        f"No proved export of '{weights.name}' for the backend '{options.backend}' is cached: make it with "
+        f"'miil21k fetch {weights.name} --backend {options.backend}'."
+    )
+
+
+def published_row(name: str | None, options: PredictOptions) -> Weights | None:
+    """Return the row of the zoo that `name` stands for; None for files and for an architecture with a checkpoint."""
+    if name is None:
+        return None if options.checkpoint is not None or options.head is not None else find_weights(DEFAULT_MODEL)
+    if name.endswith((".onnx", ".safetensors")):
+        return None
+    try:
+        return find_weights(name)
+    except UnknownModel:
+        return None
+
+
+def obstacle(options: PredictOptions) -> str | None:
+    """Return why torch must compute under these options, or None."""
+    if options.checkpoint is not None:
+        return "the checkpoint is your own ('miil21k export onnx' makes an export of it)"
+    if options.head is not None:
+        return "the option head is for a checkpoint of your own"
+    if options.dtype != "fp32":
+        return f"{options.dtype} is computed by torch"
+    if options.device not in ("auto", "cpu"):
+        return f"those of the cache are for the CPU, not for {options.device}"
+    if options.backend == "auto" and options.device == "auto" and gpu_in_sight():
+        return "a GPU is in sight"
+    return None
+
+
+def order(options: PredictOptions, *, single: bool = False) -> tuple[BackendName, ...]:
+    """Return the backends that may run an export, first the one with the highest throughput.
+
+    single: there is one image, so first the one that starts soonest.
+    """
+    if options.backend != "auto":
+        return (options.backend,)
+    return ("onnx", "openvino") if single else ("openvino", "onnx")
+
+
+def graph_of(weights: Weights, weights_sha256: str, options: PredictOptions, backend: str) -> Graph | None:
+    """Return the graph that `backend` would run for these weights, None when its library is not installed.
+
+    weights_sha256: of their file. Raises what `load` raises for options that make no sense.
+    """
+    runtime = runtime_of(backend)
+    if runtime is None:
+        return None
+    space = load_label_space(head_space(weights, options))
+    size = preprocess_of(weights, options).input_size
+    return Graph(weights.name, weights_sha256, tuple(size), space.sha256, backend, runtime)
+
+
+def proved_export(weights: Weights, options: PredictOptions, backend: str) -> ProvedExport | None:
+    """Return the proved export for `backend`, None when there is none; nothing is downloaded."""
+    cache = Cache.at(options.cache_dir)
+    if not (cache.root / "exports").is_dir():
+        return None
+    file = find_cached(weights, cache, options.revision)
+    graph = file and graph_of(weights, file.sha256, options, backend)
+    return find_proved(cache, graph) if graph else None
+
+
+def _opened(found: ProvedExport, weights: Weights, options: PredictOptions) -> Loaded:
+    space = load_label_space(head_space(weights, options))
+    preprocess = preprocess_of(weights, options)
+    backend = open_proved(found.model, space.num_classes, preprocess.input_size, backend=found.graph.backend)
+    digest = found.record["weights_sha256"]
+    return Loaded(backend, weights.name, space, weights.head, preprocess, weights_sha256=digest)
