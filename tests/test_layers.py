@@ -53,7 +53,7 @@ ONLY_IN = {
     ("data", "torch"): {"augment", "loader"},
     ("data", "timm"): {"augment"},
     ("backends", "torch"): {"torch_backend"},
-    ("backends", "onnxruntime"): {"onnx_backend"},
+    ("backends", "onnxruntime"): {"onnx_backend", "runtimes"},
     ("backends", "openvino"): {"openvino_backend"},
     ("prepare", "simplejpeg"): {"turbo"},
     ("prepare", "cykooz_resizer"): {"turbo"},

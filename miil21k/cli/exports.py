@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from miil21k.backends.runtimes import runtime_of
-from miil21k.errors import ExportError
+from miil21k.errors import ExportError, MissingExtra
 from miil21k.predict.fastest import obstacle, order, proved_export, published_row
 from miil21k.predict.loading import default_model
 from miil21k.zoo.proved import missing_package
@@ -49,8 +49,11 @@ def _made(
     """Make the first export of `wanted` whose library is installed, and return its backend; else `torch`."""
     unasked = options.backend == "auto"
     usual = options.img_size in (None, weights.preprocess.input_size[1])
-    if unasked and (missing_package() is not None or not usual):
+    package = missing_package()
+    if unasked and (package is not None or not usual):
         return "torch"
+    if package is not None:
+        raise MissingExtra(package, "export", f"Making an export for the backend {options.backend}")
     from miil21k.export.caching import FailedBefore, require_proved
 
     backend = next((name for name in wanted if runtime_of(name) is not None), wanted[0])

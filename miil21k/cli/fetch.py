@@ -1,4 +1,4 @@
-"""`miil21k fetch NAME...`: download weights ahead of their use."""
+"""`miil21k fetch NAME...`: download weights ahead of their use, and make the exports that `predict` runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from miil21k.errors import Miil21kError, UsageError
+from miil21k.errors import Miil21kError, MissingExtra, UsageError
 from miil21k.zoo.manifest import find_weights
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HELP", "configure", "run"]
 
-HELP = "Download weights ahead of their use, check them, and print where they lie."
+HELP = "Download weights ahead of their use, check them, export them for a fast start, and print where they lie."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,10 +28,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force", action="store_true", help="download anew, and replace the cached file and its pinned digest"
     )
+    exports = parser.add_mutually_exclusive_group()
+    exports.add_argument(
+        "--backend",
+        action="append",
+        choices=("onnx", "openvino"),
+        help="make the proved export for this one, repeatable (default: each that is installed)",
+    )
+    exports.add_argument("--no-export", action="store_true", help="only the weights")
     parser.add_argument("--revision", help="branch, tag or commit of the Hub repository")
     parser.add_argument("--cache-dir", metavar="DIR", help="keep the files here")
     parser.add_argument("--offline", action="store_true", default=None, help="never connect: cached files only")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar, and no word about exports")
     parser.add_argument("--json", action="store_true", help="one JSON object per name")
 
 
@@ -68,7 +76,7 @@ def _fetch(weights: Weights, args: argparse.Namespace) -> dict[str, Any]:
         found = fetch_anew(weights, revision=args.revision, cache_dir=args.cache_dir, progress=shown)
     else:
         found = obtain(weights, revision=args.revision, cache_dir=args.cache_dir, offline=args.offline, progress=shown)
-    return {
+    answer = {
         "name": weights.name,
         "status": "ok",
         "path": str(found.path),
@@ -76,9 +84,47 @@ def _fetch(weights: Weights, args: argparse.Namespace) -> dict[str, Any]:
         "source": found.source.where,
         "bytes": found.path.stat().st_size,
     }
+    if not args.no_export:
+        answer["exports"] = list(_exports(weights, args))
+    return answer
+
+
+def _exports(weights: Weights, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Make the proved exports; by default none where `predict` would compute with torch all the same."""
+    from miil21k.backends.runtimes import gpu_in_sight, runtime_of
+    from miil21k.zoo.proved import missing_package
+
+    if args.backend is None and (missing_package() is not None or gpu_in_sight()):
+        return
+    for backend in args.backend or [name for name in ("onnx", "openvino") if runtime_of(name) is not None]:
+        yield {"backend": backend, **_export(weights, backend, args)}
+
+
+def _export(weights: Weights, backend: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Make one; what cannot be made is said and is no failure, since torch computes with the weights."""
+    from miil21k.predict.options import PredictOptions
+    from miil21k.zoo.proved import missing_package
+
+    def say(text: str) -> None:
+        if not args.quiet:
+            print(text, file=sys.stderr)
+
+    options = PredictOptions(cache_dir=args.cache_dir, revision=args.revision, offline=args.offline)
+    try:
+        if (package := missing_package()) is not None:
+            raise MissingExtra(package, "export", "Exporting to ONNX")
+        from miil21k.export.caching import require_proved
+
+        made = require_proved(weights, options, backend, say=say)
+    except Miil21kError as error:
+        say(f"no proved export of {weights.name} for {backend}: {error}")
+        return {"status": "error", "error": str(error)}
+    return {"status": "ok", "path": str(made.folder), "bytes": made.size}
 
 
 def _plan(weights: Weights, cache: Cache, args: argparse.Namespace) -> dict[str, Any]:
+    from miil21k.zoo.proved import list_proved
+
     sources = []
     for source in weights.sources:
         if args.revision is not None and source.kind != "hub":
@@ -95,7 +141,14 @@ def _plan(weights: Weights, cache: Cache, args: argparse.Namespace) -> dict[str,
                 "note": source.status,
             }
         )
-    return {"name": weights.name, "status": "planned", "licence": weights.licence, "sources": sources}
+    exports = [str(found.folder) for found in list_proved(cache) if found.graph.name == weights.name]
+    return {
+        "name": weights.name,
+        "status": "planned",
+        "licence": weights.licence,
+        "sources": sources,
+        "exports": exports,
+    }
 
 
 def _text(answer: dict[str, Any]) -> Iterator[str]:
@@ -108,3 +161,4 @@ def _text(answer: dict[str, Any]) -> Iterator[str]:
         known = ", ".join(str(part) for part in (source["format"], source["size"], digest) if part)
         yield f"  {source['source']}\n    {known}"
         yield from (f"    {key}: {source[key]}" for key in ("cached", "note") if source[key])
+    yield from (f"  export: {path}" for path in answer["exports"])

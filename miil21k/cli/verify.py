@@ -24,7 +24,7 @@ HELP = "Recompute the SHA-256 of cached weights and compare it with what was pub
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `miil21k verify`."""
     parser.add_argument("names", nargs="*", metavar="NAME", help="names or aliases; each must be cached")
-    parser.add_argument("--all", action="store_true", help="every cached file, converted ones included")
+    parser.add_argument("--all", action="store_true", help="every cached file, converted ones and exports included")
     parser.add_argument("--revision", help="branch, tag or commit of the Hub repository")
     parser.add_argument("--cache-dir", metavar="DIR", help="look here instead of the usual caches")
     parser.add_argument("--json", action="store_true", help="one JSON object per file")
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 def _findings(args: argparse.Namespace) -> Iterator[Finding | None]:
     """Yield what was found; None for a name without any file, after saying so."""
     from miil21k.zoo.cache import Cache
-    from miil21k.zoo.verify import verify, verify_conversions
+    from miil21k.zoo.verify import verify, verify_conversions, verify_exports
 
     cache = Cache.at(args.cache_dir)
     for weights in load_manifest().models if args.all else [find_weights(name) for name in args.names]:
@@ -58,11 +58,14 @@ def _findings(args: argparse.Namespace) -> Iterator[Finding | None]:
         for finding in verify(weights, cache, args.revision):
             empty = False
             yield finding
+        if not args.all:
+            yield from verify_exports(cache, weights.name)
         if empty and not args.all:
             print(f"miil21k verify: {weights.name} is not cached.", file=sys.stderr)
             yield None
     if args.all:
         yield from verify_conversions(cache)
+        yield from verify_exports(cache)
 
 
 def _text(finding: Finding) -> str:
@@ -71,5 +74,6 @@ def _text(finding: Finding) -> str:
         return f"{line} ({finding.stated_by})"
     if finding.status == "unpinned":
         return f"{line} (no digest is known: the first use pins it)"
-    way_out = "delete it" if finding.name == "converted" else f"miil21k fetch --force {finding.name}"
+    own = finding.name == "converted" or finding.stated_by == "proved"
+    way_out = "delete it" if own else f"miil21k fetch --force {finding.name}"
     return f"{line}\n          {finding.stated_by} is {finding.expected}; to replace the file: {way_out}"

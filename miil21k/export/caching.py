@@ -20,7 +20,7 @@ from miil21k.versions import installed_versions
 from miil21k.zoo.cache import Cache
 from miil21k.zoo.download import obtain
 from miil21k.zoo.integrity import tensors_digest
-from miil21k.zoo.proved import MODEL, PACKAGES, failure, find_proved, making, missing_package, note_failure, storing
+from miil21k.zoo.proved import MODEL, PACKAGES, failure, find_proved, making, note_failure, storing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,11 +54,9 @@ def require_proved(
 
     options: those of the prediction; the weights are fetched when they are not cached. again: try although it failed
     before with the same versions of packages. say: told before and after it is made. One process makes it, others wait.
-    Raises ExportError when it cannot be made, which is remembered; MissingExtra when a package for it is missing;
-    and what `load` raises.
+    Raises ExportError when it cannot be made, which is remembered; MissingExtra when its runtime is not installed; and
+    what `load` raises.
     """
-    if (package := missing_package()) is not None:
-        raise MissingExtra(package, "export", "Exporting to ONNX")
     cache = Cache.at(options.cache_dir)
     file = obtain(weights, revision=options.revision, cache_dir=options.cache_dir, offline=options.offline)
     graph = graph_of(weights, file.sha256, options, backend)

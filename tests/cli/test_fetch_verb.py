@@ -35,7 +35,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 def test_the_path_is_printed_and_the_file_is_there(
     hub: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["fetch", NAME, "--cache-dir", str(tmp_path)]) == 0
+    assert main(["fetch", "--no-export", NAME, "--cache-dir", str(tmp_path)]) == 0
     out, err = capsys.readouterr()
     assert (tmp_path / out.strip()).read_bytes() == CONTENT
     assert err == ""
@@ -44,8 +44,8 @@ def test_the_path_is_printed_and_the_file_is_there(
 def test_one_failure_does_not_stop_the_others(
     hub: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["fetch", "resnet50_miil_21k", NAME, "--cache-dir", str(tmp_path), "--json"]
-    assert main(["fetch", NAME, "--cache-dir", str(tmp_path), "-q"]) == 0
+    words = ["fetch", "--no-export", "resnet50_miil_21k", NAME, "--cache-dir", str(tmp_path), "--json"]
+    assert main(["fetch", "--no-export", NAME, "--cache-dir", str(tmp_path), "-q"]) == 0
     capsys.readouterr()
     assert main([*words, "--offline"]) == 1
     failed, done = (json.loads(line) for line in capsys.readouterr().out.splitlines())
@@ -57,11 +57,11 @@ def test_one_failure_does_not_stop_the_others(
 def test_a_dry_run_names_the_sources_in_order_and_asks_nobody(
     hub: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["fetch", NAME, "--dry-run", "--json", "--cache-dir", str(tmp_path)]) == 0
+    assert main(["fetch", "--no-export", NAME, "--dry-run", "--json", "--cache-dir", str(tmp_path)]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert [s["source"] for s in plan["sources"]] == [s.where for s in find_weights(NAME).sources]
     assert plan["licence"] == find_weights(NAME).licence
-    assert main(["fetch", NAME, "--dry-run", "--cache-dir", str(tmp_path)]) == 0
+    assert main(["fetch", "--no-export", NAME, "--dry-run", "--cache-dir", str(tmp_path)]) == 0
     assert "no digest published: pinned on first use" in capsys.readouterr().out
     assert hub.requests == []
     assert list(tmp_path.iterdir()) == []
@@ -70,34 +70,34 @@ def test_a_dry_run_names_the_sources_in_order_and_asks_nobody(
 def test_force_replaces_a_file_that_was_replaced_on_purpose(
     hub: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["fetch", NAME, "--cache-dir", str(tmp_path), "-q"]) == 0
+    assert main(["fetch", "--no-export", NAME, "--cache-dir", str(tmp_path), "-q"]) == 0
     other = save({"head.weight": np.zeros(1000, dtype=np.float32)})
     hub.publish(find_weights(NAME).sources[0].repo, "model.safetensors", other)
     capsys.readouterr()
-    assert main(["fetch", NAME, "--cache-dir", str(tmp_path), "-q", "--force"]) == 0
+    assert main(["fetch", "--no-export", NAME, "--cache-dir", str(tmp_path), "-q", "--force"]) == 0
     assert (tmp_path / capsys.readouterr().out.strip()).read_bytes() == other
     assert main(["verify", NAME, "--cache-dir", str(tmp_path)]) == 0
     assert capsys.readouterr().out.count("ok ") == 1, "the old file is gone from the Hub's cache too"
-    assert main(["fetch", NAME, "--cache-dir", str(tmp_path), "--force", "--offline"]) == 2
+    assert main(["fetch", "--no-export", NAME, "--cache-dir", str(tmp_path), "--force", "--offline"]) == 2
 
 
 def test_force_keeps_the_old_file_where_nothing_new_comes(
     hub: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(["fetch", NAME, "--cache-dir", str(tmp_path), "-q"]) == 0
+    assert main(["fetch", "--no-export", NAME, "--cache-dir", str(tmp_path), "-q"]) == 0
     path = tmp_path / capsys.readouterr().out.strip()
     row = find_weights(NAME)
     only_hub = dataclasses.replace(row, sources=row.sources[:1])  # its mirrors are real hosts
     monkeypatch.setattr("miil21k.cli.fetch.find_weights", lambda name: only_hub)
     hub.repos.clear()
-    assert main(["fetch", NAME, "--cache-dir", str(tmp_path), "-q", "--force"]) == 1
+    assert main(["fetch", "--no-export", NAME, "--cache-dir", str(tmp_path), "-q", "--force"]) == 1
     assert "HTTP 401" in capsys.readouterr().err
     assert path.read_bytes() == CONTENT
-    assert main(["fetch", NAME, "--cache-dir", str(tmp_path), "--offline"]) == 0
+    assert main(["fetch", "--no-export", NAME, "--cache-dir", str(tmp_path), "--offline"]) == 0
 
 
 def test_force_leaves_the_file_of_a_package_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fetch", "embedded", "--cache-dir", str(tmp_path), "--force"]) == 0
+    assert main(["fetch", "--no-export", "embedded", "--cache-dir", str(tmp_path), "--force"]) == 0
     path = Path(capsys.readouterr().out.strip())
     assert path.stat().st_size == 18_826_032
     assert not path.is_relative_to(tmp_path)
@@ -106,12 +106,12 @@ def test_force_leaves_the_file_of_a_package_alone(tmp_path: Path, capsys: pytest
 def test_an_unknown_name_is_a_usage_error_before_anything_is_fetched(
     hub: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["fetch", NAME, "tresnet_x", "--cache-dir", str(tmp_path)]) == 2
+    assert main(["fetch", "--no-export", NAME, "tresnet_x", "--cache-dir", str(tmp_path)]) == 2
     assert "tresnet_x" in capsys.readouterr().err
     assert hub.requests == []
 
 
 @pytest.mark.parametrize("name", ["embedded", "resnet50_miil_21k"])
 def test_a_revision_of_what_is_not_on_the_hub_is_a_usage_error(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fetch", name, "--revision", "main"]) == 2
+    assert main(["fetch", "--no-export", name, "--revision", "main"]) == 2
     assert "is not on the Hub, so it has no revision 'main'" in capsys.readouterr().err
