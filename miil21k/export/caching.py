@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import shutil
 import time
 from dataclasses import replace
 from importlib import metadata
@@ -11,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from miil21k.backends.choose import open_proved
 from miil21k.errors import ExportError, MissingExtra
 from miil21k.export.network import PIXELS, network_to_onnx
-from miil21k.export.onnx_file import MOST_BYTES, own_photographs
+from miil21k.export.onnx_file import own_photographs
 from miil21k.export.onnx_model import ExportOptions, assemble, decoding_of
 from miil21k.export.proof import BOUNDS, Runner, prove
+from miil21k.export.saving import write_model
 from miil21k.predict.fastest import graph_of
 from miil21k.predict.loading import load
 from miil21k.versions import installed_versions
@@ -25,6 +28,8 @@ from miil21k.zoo.proved import MODEL, PACKAGES, failure, find_proved, making, no
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from onnx import ModelProto
 
     from miil21k.predict.loading import Loaded
     from miil21k.predict.options import PredictOptions
@@ -91,9 +96,6 @@ def make_proved(loaded: Loaded, graph: Graph, cache: Cache, *, licence: str) -> 
     Raises ExportError when the network cannot be exported, misses a bound of the proof, or cannot be written.
     """
     began = time.monotonic()
-    size = sum(tensor.nbytes for tensor in loaded.model.state_dict().values())
-    if size > MOST_BYTES:
-        raise ExportError(f"'{loaded.name}' has {size / 1e9:.1f} GB of weights, and one ONNX file holds 2.1.")
     loaded.model.eval()
     options = ExportOptions(form="tensor")
     record: dict[str, Any] = {
@@ -107,13 +109,14 @@ def make_proved(loaded: Loaded, graph: Graph, cache: Cache, *, licence: str) -> 
     facts = {"licence": licence, "weights_sha256": record["weights_sha256"]}
     model = assemble(network, loaded, options, **facts)
     del model.metadata_props[:]  # the record holds what is needed; the label space is the package's own
-    content = model.SerializeToString()
     try:
         with storing(cache, graph, record) as folder:
             if graph.backend == "onnx":
-                _optimise(content, folder)
+                _write_optimised(model, folder)
             else:
-                (folder / MODEL).write_bytes(content)
+                write_model(model, folder / MODEL)
+            del network, model  # two copies of the weights: what the exporter leaves refers to itself
+            gc.collect()
             record["proof"] = _proof(folder / MODEL, loaded, graph, options)
             record["seconds"] = round(time.monotonic() - began, 1)
     except OSError as error:
@@ -123,7 +126,7 @@ def make_proved(loaded: Loaded, graph: Graph, cache: Cache, *, licence: str) -> 
     return found
 
 
-def _optimise(content: bytes, folder: Path) -> None:
+def _write_optimised(model: ModelProto, folder: Path) -> None:
     """Write the graph as ONNX Runtime optimises it for this processor, its tensors in a file that is mapped."""
     import onnxruntime as ort
 
@@ -133,10 +136,13 @@ def _optimise(content: bytes, folder: Path) -> None:
     options.optimized_model_filepath = str(folder / MODEL)
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _WEIGHTS)
     options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", _LEAST_MAPPED)
+    plain = folder / "plain"
+    write_model(model, plain / MODEL)
     try:
-        ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        ort.InferenceSession(str(plain / MODEL), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class
         raise ExportError(f"ONNX Runtime {ort.__version__} cannot optimise the export: {error}") from None
+    shutil.rmtree(plain)
 
 
 def _proof(path: Path, loaded: Loaded, graph: Graph, options: ExportOptions) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from small_networks import small_network
 
 from miil21k.cli.main import main, predict_main
-from miil21k.errors import ExportError, UsageError
+from miil21k.errors import UsageError
 from miil21k.export import caching, proof
 from miil21k.export.caching import FailedBefore, require_proved
 from miil21k.export.onnx_file import own_photographs
@@ -78,11 +79,11 @@ def test_a_cached_export_answers_as_torch_and_imports_none(full: Path, capsys: p
         for part in ("path", "topk"):
             assert [node["wnid"] for node in one[part]] == [node["wnid"] for node in other[part]]
             sure = [[node["probability"] for node in row[part]] for row in (one, other)]
-            assert np.abs(np.subtract(*sure)).max() < 2e-5
+            assert np.abs(np.subtract(*sure)).max(initial=0) < 2e-5
 
 
 def test_one_export_serves_every_option_of_the_answer(full: Path) -> None:
-    shared = {"cache_dir": full, "offline": True, "embeddings": True, "hedge": 0.5, "classes": "n02121808"}
+    shared = {"cache_dir": full, "offline": True, "embeddings": True, "hedge": 0.5, "under": "n02121808"}
     found = [Predictor("embedded", backend=name, **shared).predict(PHOTOS[0]) for name in ("auto", "torch")]
     assert [answer.run.backend for answer in found] == ["onnx", "torch"]
     assert found[0].path[-1].wnid == found[1].path[-1].wnid == "n02121808"
@@ -116,8 +117,6 @@ def test_without_a_name_the_fallback_answers_from_its_export(full: Path, capsys:
 
 
 def test_a_damaged_export_is_left_out_and_verify_names_it(full: Path, tmp_path: Path, caplog, capsys) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(full, copy, symlinks=True)
     (export,) = list_proved(Cache.at(copy))
@@ -181,8 +180,7 @@ def test_a_failing_proof_leaves_torch_and_is_remembered(
     assert predict_main(words) == 0
     assert "export" not in capsys.readouterr().err
     assert predict_main([*words, "--backend", "onnx"]) == 1, "who names the backend has it tried again"
-    with pytest.raises(ExportError, match="logits is"):
-        require_proved(find_weights("embedded"), options, "onnx")
+    assert "logits is" in capsys.readouterr().err
 
 
 def test_nothing_is_made_where_the_packages_are_missing(
