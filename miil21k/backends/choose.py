@@ -42,14 +42,20 @@ def _means_cpu(device: str) -> bool:
     return device == "cpu" or (device == "auto" and execution_provider(device)[0].startswith("CPU"))
 
 
-def open_proved(path: Path, num_classes: int, input_size: tuple[int, int, int], *, backend: str) -> Backend:
+def open_proved(
+    path: Path, num_classes: int, input_size: tuple[int, int, int], *, backend: str, threads: int | None = None
+) -> Backend:
     """Return what runs a proved export of the cache on the CPU; it takes normalised pixels.
 
-    backend: `onnx`, whose graph is optimised for this processor, or `openvino`.
+    backend: `onnx`, whose graph is optimised for this processor, or `openvino`. threads: of the first call, when that
+    is known, so that ONNX Runtime may open the file beside other work.
     """
     if backend == "openvino":
         return OpenvinoBackend(path, num_classes, normalises=False, input_size=input_size, device="cpu")
-    return OnnxBackend(path, num_classes, normalises=False, device="cpu", optimised=True)
+    found = OnnxBackend(path, num_classes, normalises=False, device="cpu", optimised=True)
+    if threads is not None:
+        found.open_ahead(threads)
+    return found
 
 
 def as_backend(model: Any, num_classes: int, *, device: str, dtype: str) -> Backend:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from miil21k.backends.base import Outputs, available_cpus
-from miil21k.errors import ExportError, UsageError
+from miil21k.errors import ExportError, Miil21kError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,6 +75,15 @@ class OnnxBackend:
             yield
         finally:
             self._threads = before
+
+    def open_ahead(self, threads: int) -> None:
+        """Begin to open the file for calls of that many threads, beside other work; `run` tells of a failure."""
+
+        def work() -> None:
+            with suppress(Miil21kError), self._opening:
+                self._sessions[threads] = self._open(threads)
+
+        threading.Thread(target=work, name="miil21k-open").start()
 
     def _session(self) -> InferenceSession:
         with self._opening:

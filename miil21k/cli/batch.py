@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, cast
 
 from miil21k.cli.bulk import answering, refuse_engine_options
 from miil21k.cli.progress import ProgressBar
-from miil21k.cli.provenance import Provenance
 from miil21k.cli.request import existing_output, fingerprint, predict_options
 from miil21k.cli.sinks import FileSink, chosen_format, open_sink
 from miil21k.data.inputs import Unfolded, expand, require_images
@@ -101,6 +100,8 @@ class Batch:
             self._embeddings.begin(before.rows)
         provenance = None
         if self._args.log is not None:
+            from miil21k.cli.provenance import Provenance
+
             provenance = Provenance(Path(self._args.log), asdict(predictor.run), self._recorded)
         self._rows, self._failed = before.rows, before.failed
         outcome = "failed"

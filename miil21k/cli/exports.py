@@ -40,6 +40,8 @@ def with_proved_export(
     backend = next((b for b in wanted if proved_export(weights, options, b) is not None), None)
     if backend is None:
         backend = _made(weights, options, wanted, say)
+    if single and backend != "torch" and options.workers is None:
+        options = replace(options, workers=0)  # a batch of one: all processors for its forward pass
     return weights.name, replace(options, backend=backend)
 
 

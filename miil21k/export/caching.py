@@ -103,6 +103,7 @@ def make_proved(loaded: Loaded, graph: Graph, cache: Cache, *, licence: str) -> 
         "licence": licence,
         "weights_sha256": tensors_digest(loaded.model),
         "label_space": loaded.space.name,
+        "num_classes": loaded.space.num_classes,
         "versions": {**installed_versions(), **{name: metadata.version(name) for name in ("onnx", "onnxscript")}},
     }
     network = network_to_onnx(copy.deepcopy(loaded.model), loaded.preprocess.input_size)

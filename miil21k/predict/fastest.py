@@ -10,6 +10,7 @@ from miil21k.backends.runtimes import gpu_in_sight, runtime_of
 from miil21k.errors import UnknownModel, UsageError
 from miil21k.hierarchy.spaces import load_label_space
 from miil21k.predict.loading import DEFAULT_MODEL, Loaded, default_model, head_space, load, preprocess_of
+from miil21k.predict.options import threads_of
 from miil21k.zoo.cache import Cache, find_cached
 from miil21k.zoo.manifest import find_weights
 from miil21k.zoo.proved import Graph, find_proved
@@ -114,8 +115,9 @@ def proved_export(weights: Weights, options: PredictOptions, backend: str) -> Pr
 
 
 def _opened(found: ProvedExport, weights: Weights, options: PredictOptions) -> Loaded:
-    space = load_label_space(head_space(weights, options))
     preprocess = preprocess_of(weights, options)
-    backend = open_proved(found.model, space.num_classes, preprocess.input_size, backend=found.graph.backend)
+    classes, size = found.record["num_classes"], preprocess.input_size
+    backend = open_proved(found.model, classes, size, backend=found.graph.backend, threads=threads_of(options))
+    space = load_label_space(head_space(weights, options))
     digest = found.record["weights_sha256"]
     return Loaded(backend, weights.name, space, weights.head, preprocess, weights_sha256=digest)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from miil21k.backends.base import BACKENDS
+from miil21k.backends.base import BACKENDS, available_cpus
 from miil21k.data.images import MAX_PIXELS
 from miil21k.decode.logits import HEAD_KINDS
 from miil21k.decode.probabilities import DEFAULT_RULE
@@ -21,9 +20,10 @@ if TYPE_CHECKING:
     from miil21k.decode.logits import HeadKind
     from miil21k.decode.probabilities import Rule
 
-__all__ = ["Dtype", "PredictOptions", "changed"]
+__all__ = ["Dtype", "PredictOptions", "changed", "threads_of", "workers_of"]
 
 Dtype = Literal["fp32", "fp16", "bf16"]
+_MOST_WORKERS = 8
 MAX_IMG_SIZE = 4096  # pixels; far above any published network, and a batch of 16 still takes 3 GB as float32
 
 
@@ -120,11 +120,23 @@ class PredictOptions:
             raise UsageError(f"head must be {', '.join(HEAD_KINDS)} or None, not '{self.head}'.")
 
 
+def workers_of(options: PredictOptions) -> int:
+    """Return how many threads work on batches: the option, or one per CPU (at most 8)."""
+    return min(available_cpus(), _MOST_WORKERS) if options.workers is None else options.workers
+
+
+def threads_of(options: PredictOptions) -> int:
+    """Return how many threads one forward pass of a stream has: the option, or the CPUs shared among the workers."""
+    return options.threads or max(1, available_cpus() // max(1, workers_of(options)))
+
+
 def changed(options: PredictOptions, changes: dict[str, Any]) -> PredictOptions:
     """Return `options` with `changes` applied; raises UsageError for an unknown name, with the nearest one."""
     known = [field.name for field in fields(options)]
     for name in changes:
         if name not in known:
+            import difflib
+
             near = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean '{near[0]}'?" if near else ""
             raise UsageError(f"No option '{name}'.{hint} The options are: {', '.join(known)}.")

@@ -19,7 +19,7 @@ from miil21k.errors import Miil21kError, UsageError
 from miil21k.hierarchy.spaces import load_label_space
 from miil21k.predict.answers import Answerer
 from miil21k.predict.fastest import load_fastest
-from miil21k.predict.options import PredictOptions, changed
+from miil21k.predict.options import PredictOptions, changed, threads_of, workers_of
 from miil21k.predict.prediction import Prediction, Run
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from miil21k.data.images import ImageSource
 
 __all__ = ["Predictor"]
-
-_MOST_WORKERS = 8
 
 
 class Predictor:
@@ -77,7 +75,7 @@ class Predictor:
     @property
     def workers(self) -> int:
         """Threads that work on batches: the option, or one per CPU (at most 8)."""
-        return min(available_cpus(), _MOST_WORKERS) if self.options.workers is None else self.options.workers
+        return workers_of(self.options)
 
     @overload
     def predict(self, images: ImageSource | ImageInput) -> Prediction: ...  # type: ignore[overload-overlap]
@@ -127,10 +125,8 @@ class Predictor:
         """
         named = (_named(image, number) for number, image in enumerate(images))
         batches = _batches(named, self.batch_size)
-        workers = self.workers
-        threads = self.options.threads or max(1, available_cpus() // max(1, workers))
-        with self.backend.threads(threads):
-            for answers in in_order(self._answer_batch, batches, workers, "miil21k-predict"):
+        with self.backend.threads(threads_of(self.options)):
+            for answers in in_order(self._answer_batch, batches, self.workers, "miil21k-predict"):
                 yield from answers
 
     def _answer_batch(self, batch: list[ImageInput]) -> list[Prediction]:

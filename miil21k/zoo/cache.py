@@ -87,9 +87,7 @@ class Cache:
         if cache_dir is not None:
             place = Path(cache_dir).expanduser().absolute()
             return cls(place / "miil21k", place)
-        from huggingface_hub import constants
-
-        return cls(_root(), Path(constants.HF_HUB_CACHE))
+        return cls(_root(), _hub_root())
 
     def key(self, source: Source, revision: str | None = None) -> str:
         """Return the name under which `source` is kept: 32 digits that no other address or revision has."""
@@ -191,8 +189,14 @@ class Cache:
 
     def _hub_path(self, source: Source, revision: str | None) -> Path | None:
         assert source.repo is not None
-        if not (self.hub / f"models--{source.repo.replace('/', '--')}").is_dir():
-            return None  # saves the import of the client, a third of a second
+        folder = self.hub / f"models--{source.repo.replace('/', '--')}"
+        if not folder.is_dir():
+            return None
+        # The plain case by hand: it saves the import of the client, a third of a second.
+        with contextlib.suppress(OSError):
+            commit = (folder / "refs" / (revision or source.revision or "main")).read_text(encoding="utf-8").strip()
+            if commit and (path := folder / "snapshots" / commit / source.file).is_file():
+                return path
         from huggingface_hub import try_to_load_from_cache
 
         found = try_to_load_from_cache(
@@ -248,6 +252,13 @@ def _root() -> Path:
         if place := os.environ.get(variable):
             return Path(place).expanduser().absolute() / "miil21k"
     return Path.home() / ".cache" / "miil21k"
+
+
+def _hub_root() -> Path:
+    """Return the Hub's cache as its client finds it, whose import would take longer than a start may."""
+    home = os.environ.get("HF_HOME", os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface"))
+    place = os.environ.get("HF_HUB_CACHE", os.environ.get("HUGGINGFACE_HUB_CACHE", os.path.join(home, "hub")))
+    return Path(os.path.expandvars(place)).expanduser()
 
 
 def _torch_hub_path(source: Source) -> Path:

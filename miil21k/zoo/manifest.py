@@ -7,7 +7,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import ManifestError, UnknownModel
 from miil21k.zoo.schema import Candidate, Manifest, Metric, Paper, Preprocess, Source, Weights
@@ -50,12 +50,15 @@ def load_manifest() -> Manifest:
 
     Raises ManifestError when the file is missing or breaks its schema.
     """
+    return parse_manifest(_text())
+
+
+def _text() -> str:
     path = manifest_path()
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise ManifestError(f"Cannot read {path}: {error.strerror}. Reinstall miil21k.") from None
-    return parse_manifest(text)
 
 
 def parse_manifest(text: str) -> Manifest:
@@ -127,6 +130,29 @@ def _index() -> Mapping[str, Weights]:
     return _names(load_manifest())
 
 
+@cache
+def _single_rows() -> Mapping[str, Any]:
+    """Map every spelling to its row as it was written: one row can be read in a tenth of the time of all."""
+    try:
+        return {
+            spelling: entry
+            for entry in json.loads(_text())["models"]
+            for spelling in (entry["name"], *entry["aliases"], entry["name"].replace(".", "_"))
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}  # reading the whole manifest says what is wrong
+
+
+@cache
+def _single(canonical: str) -> Weights | None:
+    try:
+        weights = read_dataclass(Weights, _single_rows()[canonical])
+    except StrictJsonError:
+        return None
+    _check(weights)
+    return weights
+
+
 def find_weights(name: str) -> Weights:
     """Return the row that `name` stands for: its canonical name, an alias, or `name` with '.' written as '_'.
 
@@ -134,10 +160,14 @@ def find_weights(name: str) -> Weights:
     canonical names are those of the Hub repositories. Raises UnknownModel with near matches; a bare
     architecture is refused too, with the names of its trained weights, since it names no weight.
     """
-    index = _index()
     bare = name.strip()
     for prefix in _HUB_PREFIXES:
         bare = bare.removeprefix(prefix)
+    if not load_manifest.cache_info().currsize and bare in _single_rows():
+        single = _single(_single_rows()[bare]["name"])
+        if single is not None:
+            return single
+    index = _index()
     if bare in index:
         return index[bare]
     trained = [w.name for w in load_manifest().models if w.arch == bare]

@@ -19,8 +19,6 @@ import importlib.util
 import json
 import logging
 import os
-import shutil
-import tempfile
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -183,6 +181,9 @@ def storing(cache: Cache, graph: Graph, record: dict[str, Any]) -> Iterator[Path
 
     The block may add to `record`. An exception leaves nothing behind, and what was there before stays. Raises OSError.
     """
+    import shutil
+    import tempfile
+
     place = cache.root / "exports"
     place.mkdir(parents=True, exist_ok=True)
     target = place / graph.key
