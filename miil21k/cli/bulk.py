@@ -57,9 +57,7 @@ def answering(
         from miil21k.engines.local import LocalEngine, available_cores
 
         # Processes that share one GPU would each load the network onto it.
-        yield BulkPredictor(
-            model, options, lambda gpu: LocalEngine(args.workers or (1 if gpu else available_cores()))
-        )
+        yield BulkPredictor(model, options, lambda gpu: LocalEngine(args.workers or (1 if gpu else available_cores())))
         return
     from miil21k.engines.ray_engine import RayEngine
 

