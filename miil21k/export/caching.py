@@ -16,7 +16,7 @@ from miil21k.export.network import PIXELS, network_to_onnx
 from miil21k.export.onnx_file import own_photographs
 from miil21k.export.onnx_model import ExportOptions, assemble, decoding_of
 from miil21k.export.proof import BOUNDS, Runner, prove
-from miil21k.export.saving import write_model
+from miil21k.export.saving import MOST_BYTES, write_model
 from miil21k.predict.fastest import graph_of
 from miil21k.predict.loading import load
 from miil21k.versions import installed_versions
@@ -28,8 +28,6 @@ from miil21k.zoo.proved import MODEL, PACKAGES, failure, find_proved, making, no
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from onnx import ModelProto
 
     from miil21k.predict.loading import Loaded
     from miil21k.predict.options import PredictOptions
@@ -97,7 +95,6 @@ def make_proved(loaded: Loaded, graph: Graph, cache: Cache, *, licence: str) -> 
     """
     began = time.monotonic()
     loaded.model.eval()
-    options = ExportOptions(form="tensor")
     record: dict[str, Any] = {
         "arch": type(loaded.model).__name__,
         "licence": licence,
@@ -106,19 +103,17 @@ def make_proved(loaded: Loaded, graph: Graph, cache: Cache, *, licence: str) -> 
         "num_classes": loaded.space.num_classes,
         "versions": {**installed_versions(), **{name: metadata.version(name) for name in ("onnx", "onnxscript")}},
     }
-    network = network_to_onnx(copy.deepcopy(loaded.model), loaded.preprocess.input_size)
-    facts = {"licence": licence, "weights_sha256": record["weights_sha256"]}
-    model = assemble(network, loaded, options, **facts)
-    del model.metadata_props[:]  # the record holds what is needed; the label space is the package's own
     try:
         with storing(cache, graph, record) as folder:
             if graph.backend == "onnx":
-                _write_optimised(model, folder)
+                plain = folder / "plain" / MODEL
+                plain.parent.mkdir()
+                _write_plain(loaded, plain, licence, record["weights_sha256"])
+                _optimise(plain, folder)
+                shutil.rmtree(plain.parent)
             else:
-                write_model(model, folder / MODEL)
-            del network, model  # two copies of the weights: what the exporter leaves refers to itself
-            gc.collect()
-            record["proof"] = _proof(folder / MODEL, loaded, graph, options)
+                _write_plain(loaded, folder / MODEL, licence, record["weights_sha256"])
+            record["proof"] = _proof(folder / MODEL, loaded, graph)
             record["seconds"] = round(time.monotonic() - began, 1)
     except OSError as error:
         raise ExportError(f"Cannot write {cache.root / 'exports'}: {error.strerror or error}.") from None
@@ -127,7 +122,19 @@ def make_proved(loaded: Loaded, graph: Graph, cache: Cache, *, licence: str) -> 
     return found
 
 
-def _write_optimised(model: ModelProto, folder: Path) -> None:
+def _write_plain(loaded: Loaded, path: Path, licence: str, digest: str) -> None:
+    """Write the network alone, without metadata: the record says what it is, and the package has the label space."""
+    size = sum(tensor.nbytes for tensor in loaded.model.state_dict().values())
+    copied = copy.deepcopy(loaded.model)
+    network = network_to_onnx(copied, loaded.preprocess.input_size, path if size > MOST_BYTES else None)
+    model = assemble(network, loaded, ExportOptions(form="tensor"), licence=licence, weights_sha256=digest)
+    del model.metadata_props[:]
+    write_model(model, path)
+    del copied, network, model  # copies of the weights; what the exporter leaves refers to itself
+    gc.collect()
+
+
+def _optimise(plain: Path, folder: Path) -> None:
     """Write the graph as ONNX Runtime optimises it for this processor, its tensors in a file that is mapped."""
     import onnxruntime as ort
 
@@ -137,20 +144,17 @@ def _write_optimised(model: ModelProto, folder: Path) -> None:
     options.optimized_model_filepath = str(folder / MODEL)
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _WEIGHTS)
     options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", _LEAST_MAPPED)
-    plain = folder / "plain"
-    write_model(model, plain / MODEL)
     try:
-        ort.InferenceSession(str(plain / MODEL), options, providers=["CPUExecutionProvider"])
+        ort.InferenceSession(str(plain), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class
         raise ExportError(f"ONNX Runtime {ort.__version__} cannot optimise the export: {error}") from None
-    shutil.rmtree(plain)
 
 
-def _proof(path: Path, loaded: Loaded, graph: Graph, options: ExportOptions) -> dict[str, Any]:
+def _proof(path: Path, loaded: Loaded, graph: Graph) -> dict[str, Any]:
     backend = open_proved(path, loaded.space.num_classes, loaded.preprocess.input_size, backend=graph.backend)
     runner = Runner(frozenset({PIXELS}), lambda feed: backend.run(feed[PIXELS], embed=True)._asdict())
     photographs = own_photographs()
-    decoding = decoding_of(loaded, options)
+    decoding = decoding_of(loaded, ExportOptions(form="tensor"))
     try:
         proof = prove(runner, loaded.model, loaded.preprocess, decoding, photographs, full=False)
     except RuntimeError as error:  # how the libraries fail while they compute
