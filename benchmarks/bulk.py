@@ -80,7 +80,8 @@ def write_shards(folder: Path, images: int, count: int) -> list[Path]:
 def predict(shards: list[Path], words: list[str], folder: Path) -> tuple[Cost, bytes]:
     """Return what the whole command costs, and what it wrote."""
     out = folder / "rows.jsonl"
-    command = [sys.executable, "-m", "miil21k", "predict", *map(str, shards), "-m", "embedded", "--device", "cpu"]
+    model = ["-m", "embedded", "--backend", "torch", "--device", "cpu"]
+    command = [sys.executable, "-m", "miil21k", "predict", *map(str, shards), *model]
     cpu, start = cpu_seconds(), time.perf_counter()
     subprocess.run([*command, *words, "-q", "-o", str(out), "--overwrite"], check=True)
     return Cost(time.perf_counter() - start, cpu_seconds() - cpu), out.read_bytes()
