@@ -81,9 +81,9 @@ def export_tensorrt(
 ) -> dict[str, Any]:
     """Build the engine of an export of the form `tensor`, prove it, and return the report kept as `<output>.json`.
 
-    Types are those of the file: float32 of miil21k export onnx, float16 or int8 of miil21k export quantize. bound: how
-    far logits may be from ONNX Runtime's, relative to their range; by the precision when None. photos: pictures to
-    prove it on, besides noise. build: makes the engine; TensorRT unless given.
+    Types are those of the file: float32, float16, or int8 of a quantiser that is symmetric about zero. bound: how far
+    logits may be from ONNX Runtime's, relative to their range; by the precision when None. photos: pictures to prove
+    it on, besides noise. build: makes the engine; TensorRT unless given.
     An existing file is replaced by a proved engine or stays as it was. Raises as `plan_command`; ExportError when
     TensorRT or a GPU is missing, with the line for `trtexec`, when it cannot build, or when the bound is missed.
     """

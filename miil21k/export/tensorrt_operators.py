@@ -166,7 +166,7 @@ def _problems(node: onnx.NodeProto, known: _Constants) -> Iterator[tuple[str, st
     if (node.domain, node.op_type) in known.functions:
         return
     if node.op_type in _DYNAMIC:
-        yield "TensorRT has none", "quantise with QuantizeLinear and DequantizeLinear (miil21k export quantize, static)"
+        yield "TensorRT has none", _SYMMETRIC
     elif node.domain not in ("", "ai.onnx") or node.op_type not in SUPPORTED:
         yield "it is not among the operators that TensorRT is known to take", "use ONNX Runtime for this model"
     else:
@@ -226,7 +226,7 @@ def _quantize(node: onnx.NodeProto, _: dict[str, Any], known: _Constants) -> Ite
         yield "TensorRT quantises symmetrically, to int8 with a zero point of 0", _SYMMETRIC
 
 
-_SYMMETRIC = "quantise the model symmetrically to int8"
+_SYMMETRIC = "use float16, or quantise to int8 symmetrically, weights and activations (NVIDIA's ModelOpt does)"
 SUPPORTED: dict[str, Callable[[onnx.NodeProto, dict[str, Any], _Constants], Iterator[tuple[str, str]]]] = {
     **dict.fromkeys(_FREE, _free),
     **dict.fromkeys(_REDUCTIONS, _fixed_axes),
