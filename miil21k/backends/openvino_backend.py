@@ -109,6 +109,7 @@ class OpenvinoBackend:
             "INFERENCE_PRECISION_HINT": "f32",
             "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": streams * threads,
+            "ENABLE_CPU_PINNING": False,  # else the streams of several processes share the first cores
         }
         return self._core.compile_model(model, "CPU", settings)
 

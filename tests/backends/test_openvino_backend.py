@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,8 +28,6 @@ from miil21k.export.onnx_model import ExportOptions
 from miil21k.zoo.exported import read_export_card
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from miil21k.predict.loading import Loaded
 
 CLASSES = 1000
@@ -106,6 +107,21 @@ def test_threads_and_precision_are_what_was_asked_for(full: Path) -> None:
         assert int(compiled.get_property("INFERENCE_NUM_THREADS")) == streams * threads
         assert str(compiled.get_property("INFERENCE_PRECISION_HINT")) == "<Type: 'float32'>"
     assert backend._threads == available_cpus()
+
+
+@pytest.mark.skipif(available_cpus() < 2 or not hasattr(os, "sched_getaffinity"), reason="needs Linux and two CPUs")
+def test_no_call_is_bound_to_a_core_that_other_processes_use_too(full: Path, small: Loaded) -> None:
+    backend = opened(full)
+    images = crops(8, small)
+    seen = set()
+    with backend.threads(1), ThreadPoolExecutor(2) as pool:
+        backend.run(images)
+        calls = [pool.submit(backend.run, images) for _ in range(100)]
+        while not all(call.done() for call in calls):
+            for task in Path("/proc/self/task").iterdir():
+                with contextlib.suppress(ProcessLookupError):  # a thread that has ended
+                    seen.add(frozenset(os.sched_getaffinity(int(task.name))))
+    assert seen == {frozenset(os.sched_getaffinity(0))}
 
 
 def test_another_device_or_precision_is_refused(full: Path) -> None:
