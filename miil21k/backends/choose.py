@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from miil21k.backends.onnx_backend import OnnxBackend, execution_provider
+from miil21k.backends.onnx_backend import OnnxBackend
 from miil21k.backends.openvino_backend import OpenvinoBackend
 from miil21k.backends.torch_backend import TorchBackend
 from miil21k.errors import UsageError
@@ -22,9 +21,8 @@ __all__ = ["as_backend", "open_export", "open_proved"]
 def open_export(path: Path, card: ExportCard, *, backend: BackendName, device: str, dtype: str) -> Backend:
     """Return what runs the export at `path`, whose metadata are `card`.
 
-    backend: `onnx` or `openvino`; `auto` is OpenVINO where it is installed and the device is a CPU, since it computes
-    more images per second there (docs/export.md), else ONNX Runtime. The other arguments and what is raised are those
-    of `OnnxBackend` and `OpenvinoBackend`; UsageError for `torch`.
+    backend: `onnx` or `openvino`; `auto` is ONNX Runtime, in which the file was proved. The other arguments and what is
+    raised are those of `OnnxBackend` and `OpenvinoBackend`; UsageError for `torch`.
     """
     if backend == "torch":
         raise UsageError(
@@ -32,14 +30,10 @@ def open_export(path: Path, card: ExportCard, *, backend: BackendName, device: s
             "or name the model that it was made from."
         )
     classes, normalises = card.space.num_classes, card.form == "full"
-    if backend == "openvino" or (backend == "auto" and find_spec("openvino") and _means_cpu(device)):
+    if backend == "openvino":
         size = card.preprocess.input_size
         return OpenvinoBackend(path, classes, normalises=normalises, input_size=size, device=device, dtype=dtype)
     return OnnxBackend(path, classes, normalises=normalises, device=device, dtype=dtype)
-
-
-def _means_cpu(device: str) -> bool:
-    return device == "cpu" or (device == "auto" and execution_provider(device)[0].startswith("CPU"))
 
 
 def open_proved(

@@ -39,7 +39,7 @@ class PredictOptions:
     network; None asks `HF_HUB_OFFLINE`.
 
     Run: backend `torch`, `onnx` (ONNX Runtime) or `openvino`; an `.onnx` file runs in one of the latter two, any other
-    model in torch, and `auto` takes the fastest that can. device `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; dtype
+    model in torch, unless `auto` finds a proved export. device `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; dtype
     `fp32`, `fp16` or `bf16`. batch_size: images per forward pass. workers: threads that each read, decode and run
     batches; 0 does all in the calling thread. threads: threads inside one forward pass. None lets the predictor
     choose each of these.
