@@ -28,8 +28,8 @@ class Outputs(NamedTuple):
 class Backend(Protocol):
     """A network that can be run; may be called from several threads at once.
 
-    name: `torch`, `onnx` or `openvino`. device: where it runs, as torch spells it. dtype: `fp32`, `fp16` or `bf16`.
-    num_classes: C. normalises: `run` takes crops, uint8 [B, H, W, 3], and normalises them itself.
+    name: `torch`, `onnx` or `openvino`. device: where it runs, as torch spells it. dtype: `fp32`, `fp16`,
+    `bf16` or `int8`. num_classes: C. normalises: `run` takes crops, uint8 [B, H, W, 3], and normalises them itself.
     """
 
     name: str

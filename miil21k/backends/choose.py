@@ -29,11 +29,13 @@ def open_export(path: Path, card: ExportCard, *, backend: BackendName, device: s
             f"'{path}' is an export, which torch does not run: choose --backend auto, onnx or openvino, "
             "or name the model that it was made from."
         )
-    classes, normalises = card.space.num_classes, card.form == "full"
+    classes, normalises, precision = card.space.num_classes, card.form == "full", card.precision
     if backend == "openvino":
         size = card.preprocess.input_size
-        return OpenvinoBackend(path, classes, normalises=normalises, input_size=size, device=device, dtype=dtype)
-    return OnnxBackend(path, classes, normalises=normalises, device=device, dtype=dtype)
+        return OpenvinoBackend(
+            path, classes, normalises=normalises, input_size=size, device=device, dtype=dtype, precision=precision
+        )
+    return OnnxBackend(path, classes, normalises=normalises, device=device, dtype=dtype, precision=precision)
 
 
 def open_proved(

@@ -25,8 +25,9 @@ class OnnxBackend:
     """An export of `miil21k export onnx` in ONNX Runtime; torch is never imported.
 
     path: the `.onnx` file. num_classes: C. normalises: whether its form is `full`. device: `auto` (CUDA where this
-    build of ONNX Runtime has it, else the CPU), `cpu`, `cuda` or `cuda:<index>`. dtype: `fp32`, the only one.
-    optimised: ONNX Runtime has optimised the graph for this processor already, so it is opened as it is.
+    build of ONNX Runtime has it, else the CPU), `cpu`, `cuda` or `cuda:<index>`. precision: what the file computes in,
+    which becomes the `dtype` of the backend; the dtype asked for is that one or `fp32`, the default. optimised: ONNX
+    Runtime has optimised the graph for this processor already, so it is opened as it is.
     Raises UsageError for another device or dtype, or a provider that is not there or does not start; `run` raises
     ExportError when ONNX Runtime refuses the file.
     """
@@ -41,11 +42,12 @@ class OnnxBackend:
         normalises: bool,
         device: str = "auto",
         dtype: str = "fp32",
+        precision: str = "fp32",
         optimised: bool = False,
     ) -> None:
-        if dtype != "fp32":
-            raise UsageError(f"'{path}' computes in fp32; {dtype} is for torch models.")
-        self.dtype, self.num_classes, self.normalises = dtype, num_classes, normalises
+        if dtype not in ("fp32", precision):
+            raise UsageError(f"'{path}' computes in {precision}; {dtype} is for torch models.")
+        self.dtype, self.num_classes, self.normalises = precision, num_classes, normalises
         self._path, self._optimised = path, optimised
         self._provider = execution_provider(device)
         self.device = "cpu" if self._provider[0].startswith("CPU") else device.replace("auto", "cuda")

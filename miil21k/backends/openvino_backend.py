@@ -29,8 +29,9 @@ class OpenvinoBackend:
     uses no more threads than there are CPUs.
 
     path: the `.onnx` file. num_classes: C. normalises: whether its form is `full`. input_size: (3, H, W) of the
-    network. device: `auto` or `cpu`. dtype: `fp32`, the only one; a CPU with bfloat16 instructions is told not to use
-    them. Raises MissingExtra where OpenVINO is not installed, UsageError for another device or dtype; `run` raises
+    network. device: `auto` or `cpu`. precision: what the file computes in, which becomes the `dtype` of the backend;
+    the dtype asked for is that one or `fp32`, the default. A CPU with bfloat16 instructions is told not to use them.
+    Raises MissingExtra where OpenVINO is not installed, UsageError for another device or dtype; `run` raises
     ExportError when OpenVINO refuses the file.
     """
 
@@ -46,16 +47,17 @@ class OpenvinoBackend:
         input_size: tuple[int, int, int],
         device: str = "auto",
         dtype: str = "fp32",
+        precision: str = "fp32",
     ) -> None:
-        if dtype != "fp32":
-            raise UsageError(f"'{path}' computes in fp32; {dtype} is for torch models.")
+        if dtype not in ("fp32", precision):
+            raise UsageError(f"'{path}' computes in {precision}; {dtype} is for torch models.")
         if device not in ("auto", "cpu"):
             raise UsageError(f"No device '{device}' for OpenVINO here; choose --device cpu, or --backend onnx.")
         try:
             import openvino
         except ImportError:
             raise MissingExtra("openvino", "openvino", "The backend openvino") from None
-        self.dtype, self.num_classes, self.normalises = dtype, num_classes, normalises
+        self.dtype, self.num_classes, self.normalises = precision, num_classes, normalises
         self._path, self._size = path, input_size
         self._core = openvino.Core()
         self._model: Model | None = None

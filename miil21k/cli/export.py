@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from miil21k.cli import export_onnx, export_tensorrt, export_torch, export_triton
+from miil21k.cli import export_onnx, export_quantize, export_tensorrt, export_torch, export_triton
 
 if TYPE_CHECKING:
     import argparse
@@ -14,6 +14,7 @@ __all__ = ["HELP", "configure", "run"]
 HELP = "Write a model as one file that runs without this package, and prove it against torch."
 VERBS = {
     "onnx": export_onnx,
+    "quantize": export_quantize,
     "tensorrt": export_tensorrt,
     "torch": export_torch,
     "triton": export_triton,

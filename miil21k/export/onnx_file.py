@@ -116,9 +116,9 @@ def _declared(value: onnx.ValueInfoProto) -> dict[str, Any]:
     return {"name": value.name, "dtype": dtype, "shape": shape}
 
 
-def photographs_in(folder: Path) -> list[Path]:
-    """Return the pictures of a folder, not of its subfolders; raises UsageError when there are none."""
-    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in _PHOTO_SUFFIXES)
+def photographs_in(folder: Path, *, below: bool = False) -> list[Path]:
+    """Return the pictures of a folder, with `below` of its subfolders too; raises UsageError when there are none."""
+    found = sorted(path for path in folder.glob("**/*" if below else "*") if path.suffix.lower() in _PHOTO_SUFFIXES)
     if not found:
         raise UsageError(f"'{folder}' holds no pictures ({', '.join(sorted(_PHOTO_SUFFIXES))}).")
     return found

@@ -109,7 +109,7 @@ def assemble(network: onnx.ModelProto, loaded: Loaded, options: ExportOptions, *
 
 
 def card_of(
-    loaded: Loaded, form: Form, decoding: dict[str, Any], *, packages: tuple[str, ...] = (), **facts: str
+    loaded: Loaded, form: Form, decoding: dict[str, Any], *, packages: tuple[str, ...] = (), **facts: Any
 ) -> ExportCard:
     """Return what an export of `loaded` says about itself; `packages` are those whose versions matter beside ours."""
     return ExportCard(

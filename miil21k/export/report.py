@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from miil21k.export.proof import Proof
     from miil21k.zoo.exported import ExportCard
 
-__all__ = ["report_of", "report_path", "require_proved"]
+__all__ = ["card_facts", "report_of", "report_path", "require_proved"]
 
 REPORT_SCHEMA = 1
 
@@ -33,15 +33,19 @@ def require_proved(proof: Proof, name: str) -> None:
         )
 
 
+def card_facts(card: ExportCard) -> dict[str, Any]:
+    """Return what an export says about itself as JSON values, without the text of its label space."""
+    known: dict[str, Any] = {key: value for key, value in card.to_metadata().items() if key != "label_space_text"}
+    for key in ("preprocess", "decoding", "versions", "quantization"):
+        known[key] = json.loads(known[key])
+    return {"schema": REPORT_SCHEMA, **known}
+
+
 def report_of(card: ExportCard, proof: Proof, photographs: int, runtime: str, facts: dict[str, Any]) -> dict[str, Any]:
     """Return card, `facts` and measurements as JSON values, for people and other languages."""
     tree = card.space.tree
-    known: dict[str, Any] = {key: value for key, value in card.to_metadata().items() if key != "label_space_text"}
-    for key in ("preprocess", "decoding", "versions"):
-        known[key] = json.loads(known[key])
     return {
-        "schema": REPORT_SCHEMA,
-        **known,
+        **card_facts(card),
         **facts,
         "num_classes": tree.num_classes,
         "wnids": list(tree.wnids),

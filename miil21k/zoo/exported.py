@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, get_args
@@ -35,7 +36,8 @@ class ExportCard:
     mean. space: the label space, whole: logit i is class i of it. preprocess: what the graph does to images, or what
     must be done before a `tensor` graph. decoding: how the answers of a `full` graph were decided: topk, hedge,
     rule, temperature, removed_labels and the wnids that are masked; empty for `tensor`. licence: of the weights.
-    weights_sha256: digest of the tensors. versions: package to version, of the export.
+    weights_sha256: digest of the tensors. versions: package to version, of the export. precision: what the network
+    computes in, `fp32`, `fp16` or `int8`. quantization: how it came to fewer bits and what was measured; else empty.
     """
 
     model: str
@@ -48,6 +50,8 @@ class ExportCard:
     licence: str
     weights_sha256: str
     versions: Mapping[str, str]
+    precision: str = "fp32"
+    quantization: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_metadata(self) -> dict[str, str]:
         """Return the card as ONNX stores metadata: text to text; the label space as a file of its format 1."""
@@ -65,6 +69,8 @@ class ExportCard:
             "licence": self.licence,
             "weights_sha256": self.weights_sha256,
             "versions": json.dumps(dict(self.versions)),
+            "precision": self.precision,
+            "quantization": json.dumps(dict(self.quantization)),
         }
 
 
@@ -131,6 +137,8 @@ def _from_metadata(metadata: dict[str, str], path: Path) -> ExportCard:
         licence=metadata["licence"],
         weights_sha256=metadata["weights_sha256"],
         versions=json.loads(metadata["versions"]),
+        precision=metadata.get("precision", "fp32"),  # files written before there were others say nothing
+        quantization=json.loads(metadata.get("quantization", "{}")),
     )
 
 

@@ -1,0 +1,144 @@
+"""Measure how fast INT8 is, and how often it answers as fp32 does.
+
+    python benchmarks/quantize.py speed [ROW ...]                       INT8 against fp32 and torch eager
+    python benchmarks/quantize.py settings MODEL.onnx SETTING JUDGING   each mode and method, on two folders of pictures
+
+Ratios come from one run, the contenders taking turns, each turn a batch of 8 crops on all CPUs, the best turn counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+ROWS = ("tresnet_m.miil_in21k", "mobilenetv3_large_100.miil_in21k", "embedded")
+FLOORS = {"tresnet_m.miil_in21k": 3.5, "embedded": 1.0}
+BATCH = 8
+
+
+def speed(names: list[str], rounds: int) -> None:
+    import torch
+    from export_zoo import random_model
+
+    from miil21k.backends.base import available_cpus
+    from miil21k.backends.choose import open_export
+    from miil21k.data.transforms import normalise
+    from miil21k.export.onnx_file import export_onnx, own_photographs
+    from miil21k.export.quantize import quantize_export
+    from miil21k.export.settings import QuantizeOptions
+    from miil21k.predict.loading import load
+    from miil21k.predict.options import PredictOptions
+    from miil21k.zoo.exported import read_export_card
+    from miil21k.zoo.manifest import find_weights
+
+    torch.set_num_threads(available_cpus())
+    # Agreement is not the point here: three photographs set random weights up, and anything is kept.
+    anything = QuantizeOptions(mode="static", min_agreement=1e-9, most_left_out=0, require_faster=False)
+    columns = ("model", "runs in", "images/s", "x torch eager", "x fp32 there", "MB", "floor")
+    print("|" + "|".join(columns) + "|\n|" + "---|" * len(columns), flush=True)
+    for name in names:
+        row = find_weights(name)
+        with tempfile.TemporaryDirectory() as folder:
+            loaded = load(name, PredictOptions()) if name == "embedded" else random_model(row)
+            paths = {"fp32": Path(folder) / "fp32.onnx", "int8": Path(folder) / "int8.onnx"}
+            export_onnx(loaded, paths["fp32"])
+            photos = own_photographs()
+            quantize_export(paths["fp32"], paths["int8"], photos[:2], anything, judges=photos[2:])
+            _, height, width = loaded.preprocess.input_size
+            crops = np.random.default_rng(0).integers(0, 256, (BATCH, height, width, 3), np.uint8)
+            pixels = torch.from_numpy(np.ascontiguousarray(normalise(crops, loaded.preprocess)))
+            runs = {("torch eager", "fp32"): lambda m=loaded.model, p=pixels: m(p)}
+            for backend in ("onnx", "openvino"):
+                with suppress(ImportError):
+                    for precision, path in paths.items():
+                        card = read_export_card(path)
+                        engine = open_export(path, card, backend=backend, device="cpu", dtype="fp32")
+                        runs[backend, precision] = lambda e=engine, c=crops: e.run(c)
+            best = _turns(runs, rounds)
+            sizes = {precision: f"{path.stat().st_size / 1e6:.0f}" for precision, path in paths.items()}
+        eager = best["torch eager", "fp32"]
+        for (engine, precision), seconds in best.items():
+            there = best.get((engine, "fp32"), seconds) / seconds
+            floor = FLOORS.get(row.name, "") if precision == "int8" else ""
+            cells = (row.name, f"{engine} {precision}", f"{BATCH / seconds:.1f}", f"{eager / seconds:.2f}")
+            cells += (f"{there:.2f}", sizes[precision] if engine != "torch eager" else "", floor)
+            print("|" + "|".join(map(str, cells)) + "|", flush=True)
+
+
+def _turns(runs: dict, rounds: int) -> dict:
+    import torch
+
+    best = dict.fromkeys(runs, np.inf)
+    with torch.inference_mode():
+        for turn in range(rounds + 1):
+            for name, run in runs.items():
+                began = time.perf_counter()
+                run()
+                if turn:  # the first turn opens files and compiles
+                    best[name] = min(best[name], time.perf_counter() - began)
+    return best
+
+
+def settings(model: Path, setting: Path, judging: Path) -> None:
+    from miil21k.errors import Miil21kError
+    from miil21k.export.onnx_file import photographs_in
+    from miil21k.export.precision import METHODS
+    from miil21k.export.quantize import quantize_export
+    from miil21k.export.settings import QuantizeOptions
+
+    pictures, judges = photographs_in(setting, below=True), photographs_in(judging, below=True)
+    columns = (
+        "setting",
+        "layers in float",
+        "top-1",
+        "path",
+        "hedged node",
+        "largest logit difference",
+        "of their range",
+    )
+    columns += ("noise", "x fp32, batch 1", "batch 8", "MB")
+    print("|" + "|".join(columns) + "|\n|" + "---|" * len(columns), flush=True)
+    kept = {"min_agreement": 1e-9, "require_faster": False}  # every figure is wanted: nothing is refused
+    tried = [QuantizeOptions(mode=mode, most_left_out=0, **kept) for mode in ("static", "fp16", "dynamic")]
+    tried += [QuantizeOptions(method=method, mode="static", most_left_out=0, **kept) for method in METHODS[1:]]
+    tried.append(QuantizeOptions(mode="static", require_faster=False))  # as the command does: layers are left out
+    for options in tried:
+        mode, method = options.mode, options.method
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                report = quantize_export(model, Path(folder) / "model.onnx", pictures, options, judges=judges)
+            except Miil21kError as error:
+                print(f"|{mode} {method}|{error}|", flush=True)
+                continue
+        how = report["quantization"]
+        found = how["agreement"]
+        cells = [f"{mode} {method if mode == 'static' else ''}", f"{len(how['left_out'])} of {how['layers']}"]
+        cells += [f"{found[key]:.1%}" for key in ("top1", "path", "hedged")]
+        cells += [f"{found['logits']:.2f}", f"{found['logits_relative']:.1%}", f"{found['noise']:.3f}"]
+        cells += [f"{how['times_faster'][f'batch {batch}']:.2f}" for batch in (1, 8)]
+        print("|" + "|".join([*cells, f"{report['bytes'] / 1e6:.1f}"]) + "|", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    command = verbs.add_parser("speed")
+    command.add_argument("rows", nargs="*", default=ROWS)
+    command.add_argument("--rounds", type=int, default=7)
+    command = verbs.add_parser("settings")
+    for name in ("model", "setting", "judging"):
+        command.add_argument(name, type=Path)
+    args = parser.parse_args()
+    if args.verb == "speed":
+        speed(args.rows, args.rounds)
+    else:
+        settings(args.model, args.setting, args.judging)
+
+
+if __name__ == "__main__":
+    main()

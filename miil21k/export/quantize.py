@@ -1,0 +1,179 @@
+"""Write a quantised export that agrees with fp32 on images it was not set up with; or nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from miil21k.backends.choose import open_export
+from miil21k.errors import ExportError, UsageError
+from miil21k.export.agreement import Agreeing, card_decoding, crops_to_logits, speed_ratios
+from miil21k.export.calibration_set import divide, read_crops, spread
+from miil21k.export.network_part import put_network, take_network
+from miil21k.export.report import card_facts, report_path
+from miil21k.export.saving import MOST_BYTES, weights_path
+from miil21k.export.settings import QuantizeOptions, choose_setting, no_progress
+from miil21k.files import replace_file, replacing
+from miil21k.versions import installed_versions
+from miil21k.zoo.exported import read_export_card
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from miil21k.backends.base import Backend
+    from miil21k.export.agreement import Agreement
+    from miil21k.export.settings import Progress, Setting
+    from miil21k.zoo.exported import ExportCard
+
+__all__ = ["quantize_export"]
+
+BATCH = 8
+
+
+def quantize_export(
+    source: Path,
+    output: Path,
+    pictures: Sequence[Path],
+    options: QuantizeOptions | None = None,
+    *,
+    judges: Sequence[Path] = (),
+    say: Callable[[str], None] = lambda _: None,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Quantise the fp32 export `source` to `output`, and return the report that lies beside it as `<output>.json`.
+
+    Only the network inside is quantised: preprocessing and decoding stay as they are. pictures: image files that set
+    it up; judges: image files that judge it. Without judges, every second picture judges; a picture never does both.
+    Best class, path and hedged node of the judging images are compared with those of `source` in the backend
+    that the options name. say: told each step. progress: `progress(what, total)` opens a context that is told advances.
+
+    An existing file is replaced by one that keeps its limits or stays as it was. Raises ExportError when the best
+    setting agrees less often than `options.min_agreement` or is not faster where that is required, UsageError for a
+    source that is quantised already or above 2 GB, and for too few pictures; ImageError for one that is no image.
+    """
+    options = options or QuantizeOptions()
+    card = _source_card(source, output)
+    setting_up, judging = divide(pictures, judges)
+    setting_up = spread(setting_up, options.calibration_images)
+    if not setting_up or not judging:
+        raise UsageError("Quantising needs pictures that set it up and others, not copies of them, that judge it.")
+    say(f"{len(setting_up)} pictures set it up, {len(judging)} others judge it")
+    if len(judging) < 1 / (1 - min(options.min_agreement, 0.999)):
+        say(f"{len(judging)} pictures cannot tell {options.min_agreement:.0%} from all: give more")
+    model = onnx.load(source)
+    network = take_network(model, card.preprocess.input_size)
+    with progress("reading pictures", len(setting_up)) as done:
+        crops = np.concatenate(list(read_crops(setting_up, card.preprocess, BATCH, done)))
+    chosen = choose_setting(network, crops, card.preprocess, card_decoding(card), options, progress=progress)
+    say(f"{chosen}: {chosen.agreement} that set it up")
+    with replacing(output) as part:
+        whole = put_network(model, chosen.network)
+        new_card = _described(whole, card, chosen, options)
+        part.write_bytes(whole.SerializeToString())
+        backends = [
+            open_export(path, of, backend=options.backend, device="cpu", dtype="fp32")  # type: ignore[arg-type]
+            for path, of in ((source, card), (part, new_card))
+        ]
+        agreement = _judged(backends, judging, card, progress)
+        if not agreement.top1 >= options.min_agreement:
+            raise ExportError(_refusal(card, chosen, agreement, options))
+        ratios = speed_ratios(backends[0], backends[1], card.preprocess)
+        report = _report(new_card, chosen, agreement, ratios, options)
+        faster = min(ratios.values()) > 1
+        required = chosen.mode != "fp16" if options.require_faster is None else options.require_faster
+        if required and not faster:
+            raise ExportError(
+                f"{chosen} of '{card.model}' agrees ({agreement}) but is not faster than fp32 in {options.backend} "
+                f"here ({_speeds(ratios)}), so it was not kept: try another --backend, or keep it with "
+                "--no-require-faster."
+            )
+        _record(whole, report["quantization"])
+        part.write_bytes(whole.SerializeToString())
+        report |= {"bytes": part.stat().st_size, "bytes_fp32": source.stat().st_size}
+        replace_file(report_path(output), json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def _source_card(source: Path, output: Path) -> ExportCard:
+    if output.suffix != ".onnx":
+        raise UsageError(f"'{output}' does not end in .onnx, by which miil21k and others know an ONNX model.")
+    if not output.parent.is_dir():
+        raise UsageError(f"There is no folder '{output.parent}'.")
+    card = read_export_card(source)
+    if output.exists() and output.samefile(source):
+        raise UsageError(f"'{output}' is the export itself, which the result is compared with: give another name.")
+    if card.precision != "fp32":
+        raise UsageError(f"'{source}' is {card.precision} already: quantise the fp32 export that it was made from.")
+    if weights_path(source).exists() or source.stat().st_size > MOST_BYTES:
+        raise UsageError(f"'{source}' has more than 2 GB of weights, which the quantiser cannot hold in one file.")
+    return card
+
+
+def _judged(backends: Sequence[Backend], judging: Sequence[Path], card: ExportCard, progress: Progress) -> Agreement:
+    counting = Agreeing(card_decoding(card))
+    with progress("judging", len(judging)) as done:
+        for crops in read_crops(judging, card.preprocess, BATCH, done):
+            counting.add(*(crops_to_logits(backend, crops, card.preprocess) for backend in backends))
+    return counting.result()
+
+
+def _refusal(card: ExportCard, chosen: Setting, agreement: Agreement, options: QuantizeOptions) -> str:
+    ways = "--mode fp16" if chosen.mode != "fp16" else "fp32"
+    if chosen.mode == "static":
+        others = " or ".join(name for name in ("minmax", "entropy", "percentile") if name != chosen.method)
+        ways = f"--method {others}, more pictures, a larger --most-left-out, or {ways}"
+    elif chosen.mode == "dynamic":
+        ways = f"--mode static, a larger --most-left-out, or {ways}"
+    return (
+        f"'{card.model}' was not quantised: the best of {chosen.tried} settings ({chosen}) gives {agreement}, "
+        f"logits {agreement.logits:.2g} apart, where {options.min_agreement:.0%} of the best classes must "
+        f"stay: try {ways}."
+    )
+
+
+def _speeds(ratios: dict[int, float]) -> str:
+    return ", ".join(f"{ratio:.2f}x in batches of {batch}" for batch, ratio in ratios.items())
+
+
+def _described(whole: onnx.ModelProto, card: ExportCard, chosen: Setting, options: QuantizeOptions) -> ExportCard:
+    """Write the card of the result into `whole`, and return it."""
+    versions = {**card.versions, **{f"quantized_{key}": value for key, value in installed_versions().items()}}
+    new = dataclasses.replace(
+        card,
+        precision="fp16" if chosen.mode == "fp16" else "int8",
+        quantization={"mode": chosen.mode, "backend": options.backend},
+        versions=versions,
+    )
+    helper.set_model_props(whole, new.to_metadata())
+    return new
+
+
+def _record(whole: onnx.ModelProto, quantization: dict[str, Any]) -> None:
+    """Put what was measured into the metadata."""
+    facts = {prop.key: prop.value for prop in whole.metadata_props}
+    facts["quantization"] = json.dumps({key: value for key, value in quantization.items() if key != "layer_noise"})
+    helper.set_model_props(whole, facts)
+
+
+def _report(
+    card: ExportCard, chosen: Setting, agreement: Agreement, ratios: dict[int, float], options: QuantizeOptions
+) -> dict[str, Any]:
+    import onnxruntime
+
+    return {
+        **card_facts(card),
+        "quantization": {
+            **chosen.to_json(),
+            "backend": options.backend,
+            "quantizer": f"onnxruntime {onnxruntime.__version__}",
+            "min_agreement": options.min_agreement,
+            "agreement": agreement.to_json(),
+            "times_faster": {f"batch {batch}": round(ratio, 3) for batch, ratio in ratios.items()},
+        },
+    }

@@ -1,0 +1,222 @@
+"""Which setting of a quantisation agrees best, chosen on the images that set it up."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from miil21k.data.transforms import normalise
+from miil21k.errors import UsageError
+from miil21k.export.agreement import Agreeing
+from miil21k.export.precision import METHODS, MODES, dynamic_int8, fp16, measure_ranges, quantizable, static_int8
+from miil21k.export.rounding import with_cancelling_weights
+from miil21k.export.sensitivity import network_logits, sensitivities, with_activation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from numpy.typing import NDArray
+    from onnx import ModelProto
+
+    from miil21k.export.agreement import Agreement
+    from miil21k.export.decoding import Decoding
+    from miil21k.export.precision import Method, Mode
+    from miil21k.zoo.schema import Preprocess
+
+    Maker = Callable[[Sequence[str], Sequence[str]], ModelProto]
+    Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+__all__ = ["QuantizeOptions", "Setting", "choose_mode", "choose_setting", "no_progress"]
+
+CALIBRATION_BATCH = 4  # images whose activations are in memory together
+SENSITIVITY_IMAGES = 16
+
+
+def no_progress(_what: str, _total: int) -> AbstractContextManager[Callable[[int], None]]:
+    """Show nothing."""
+    return nullcontext(lambda _: None)
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """How an export is quantised, and what it must keep to.
+
+    mode: `static` (INT8, ranges of activations measured on images), `dynamic` (INT8, matrix products only, ranges as
+    they come), `fp16`, or `auto`: static where convolutions carry most of the layers, else dynamic. method: how
+    static finds the ranges, `minmax`, `entropy` or `percentile`. min_agreement: the share of judging images that must
+    keep their best class, in (0, 1]. most_left_out: the share of layers that may stay float, in [0, 1].
+    calibration_images: how many images at most set it up. require_faster: refuse what is not faster than fp32; None
+    for INT8 yes, fp16 no. backend: `onnx` or `openvino`, which measures agreement and speed.
+    Raises UsageError for anything else.
+    """
+
+    mode: Mode | str = "auto"
+    method: Method = "minmax"
+    min_agreement: float = 0.97
+    most_left_out: float = 0.25
+    calibration_images: int = 256
+    require_faster: bool | None = None
+    backend: str = "onnx"
+
+    def __post_init__(self) -> None:
+        known = (("mode", ("auto", *MODES)), ("method", METHODS), ("backend", ("onnx", "openvino")))
+        for name, choices in known:
+            if getattr(self, name) not in choices:
+                raise UsageError(f"{name} must be {' or '.join(choices)}, not '{getattr(self, name)}'.")
+        if not 0 < self.min_agreement <= 1:
+            raise UsageError(f"min_agreement lies above 0 and up to 1, not {self.min_agreement}.")
+        if not 0 <= self.most_left_out <= 1:
+            raise UsageError(f"most_left_out lies between 0 and 1, not {self.most_left_out}.")
+        if self.calibration_images < 1:
+            raise UsageError(f"calibration_images must be at least 1, not {self.calibration_images}.")
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """A quantised network, how it was made, and how it agrees with fp32 on the images that set it up.
+
+    layers: how many layers can be quantised; left_out: names of those that stay float. noise: what each layer alone
+    brings in, where it was measured. tried: how many settings were compared.
+    """
+
+    network: ModelProto
+    mode: Mode
+    method: Method | None
+    layers: int
+    left_out: tuple[str, ...]
+    agreement: Agreement
+    noise: dict[str, float] = field(default_factory=dict)
+    tried: int = 1
+
+    def __str__(self) -> str:
+        if self.mode == "fp16":
+            return "fp16"
+        how = f"INT8 {self.mode}" + (f", {self.method}" if self.method else "")
+        return f"{how}, {len(self.left_out)} of {self.layers} layers left in float"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the report says of it."""
+        return {
+            "mode": self.mode,
+            "method": self.method,
+            "layers": self.layers,
+            "left_out": list(self.left_out),
+            "settings_tried": self.tried,
+            "calibration_agreement": self.agreement.to_json(),
+            "layer_noise": {name: float(f"{noise:.4g}") for name, noise in self.noise.items()},
+        }
+
+
+def choose_mode(network: ModelProto) -> Mode:
+    """Return `static` where most of the layers with weights are convolutions, else `dynamic`."""
+    products = len(quantizable(network, "dynamic"))
+    return "static" if len(quantizable(network, "static")) > 2 * products else "dynamic"
+
+
+def choose_setting(
+    network: ModelProto,
+    crops: NDArray[np.uint8],
+    preprocess: Preprocess,
+    decoding: Decoding,
+    options: QuantizeOptions,
+    *,
+    progress: Progress = no_progress,
+) -> Setting:
+    """Return the first setting that agrees on `crops` as often as the options ask, else the best one.
+
+    crops: uint8 [N, H, W, 3]. First all layers are quantised; then the 1, 2, 4, ... layers whose quantisation alone
+    moves the logits most stay float, up to `most_left_out`. Raises UsageError when there is nothing to quantise,
+    ExportError when ONNX Runtime refuses.
+    """
+    mode: Mode = choose_mode(network) if options.mode == "auto" else options.mode  # type: ignore[assignment]
+    return _Search(network, crops, preprocess, decoding, options, progress).run(mode)
+
+
+class _Search:
+    def __init__(
+        self,
+        network: ModelProto,
+        crops: NDArray[np.uint8],
+        preprocess: Preprocess,
+        decoding: Decoding,
+        options: QuantizeOptions,
+        progress: Progress,
+    ) -> None:
+        self.network, self.options, self.progress = network, options, progress
+        self.decoding = decoding
+        self.pixels = np.ascontiguousarray(normalise(crops, preprocess))
+        self.exact = network_logits(network, self.pixels)
+        self.noise: dict[str, float] = {}
+
+    def run(self, mode: Mode) -> Setting:
+        if mode == "fp16":
+            return self.measured(fp16(self.network), mode, 0, ())
+        layers = quantizable(self.network, mode)
+        if not layers:
+            raise UsageError(f"This network has no layers that {mode} quantises: choose another --mode.")
+        make = self.maker(mode, layers)
+        best: Setting | None = None
+        for tried, count in enumerate(_counts(int(self.options.most_left_out * len(layers))), start=1):
+            if count and not self.noise:
+                self.noise = self.sensitive(layers, make)
+            names = tuple(list(self.noise)[:count])
+            stay = [part for name in names for part in with_activation(self.network, name)]
+            found = self.measured(make((), stay), mode, len(layers), names, tried)
+            if best is None or _better(found, best):
+                best = found
+            if found.agreement.top1 >= self.options.min_agreement:
+                return found
+        assert best is not None
+        return Setting(**{**vars(best), "tried": tried, "noise": self.noise})
+
+    def maker(self, mode: Mode, layers: Sequence[str]) -> Maker:
+        """Return the function from nodes (these only; all, less these) to the quantised network."""
+        ranges = self.ranges() if mode == "static" else None
+
+        def make(only: Sequence[str], stay: Sequence[str]) -> ModelProto:
+            rounded = with_cancelling_weights(self.network, only or sorted(set(layers) - set(stay)))
+            if mode == "dynamic":
+                return dynamic_int8(rounded, only=only, leave_out=stay)
+            return static_int8(rounded, ranges, only=only, leave_out=stay)
+
+        return make
+
+    def ranges(self) -> Any:
+        pixels = self.pixels
+        with self.progress("measuring ranges", len(pixels)) as done:
+
+            def batches() -> Iterator[NDArray[np.float32]]:
+                for start in range(0, len(pixels), CALIBRATION_BATCH):
+                    yield pixels[start : start + CALIBRATION_BATCH]
+                    done(min(CALIBRATION_BATCH, len(pixels) - start))
+
+            return measure_ranges(self.network, batches(), self.options.method)
+
+    def sensitive(self, layers: Sequence[str], make: Maker) -> dict[str, float]:
+        few = np.linspace(0, len(self.pixels) - 1, min(len(self.pixels), SENSITIVITY_IMAGES)).round().astype(int)
+        with self.progress("measuring each layer", len(layers)) as done:
+            return sensitivities(self.network, layers, lambda only: make(only, ()), self.pixels[few], done)
+
+    def measured(
+        self, network: ModelProto, mode: Mode, layers: int, left_out: tuple[str, ...], tried: int = 1
+    ) -> Setting:
+        counting = Agreeing(self.decoding)
+        counting.add(self.exact, network_logits(network, self.pixels))
+        method = self.options.method if mode == "static" else None
+        return Setting(network, mode, method, layers, left_out, counting.result(), self.noise, tried)
+
+
+def _counts(most: int) -> list[int]:
+    """Return 0, 1, 2, 4, ... up to `most`, which is the last."""
+    counts = [0]
+    while counts[-1] < most:
+        counts.append(min(max(1, 2 * counts[-1]), most))
+    return counts
+
+
+def _better(one: Setting, other: Setting) -> bool:
+    return (one.agreement.top1, -one.agreement.noise) > (other.agreement.top1, -other.agreement.noise)
