@@ -346,19 +346,21 @@ def memory(folder: Path, images: list[bytes]) -> None:
 
 
 def ray_against_local(folder: Path, per_class: int, rounds: int) -> None:
-    from miil21k.engines.ray_engine import RayEngine
+    """Print the rates of `miil21k prepare`, its start included, with either engine; Ray's cluster runs already."""
+    import ray
 
     count = write_archive(folder / "outer.tar", photographs(COMMON, 256), 40, per_class)
-    cores = available_cores()
-    print("| | engine | images/s | ratio |\n|---|---|---|---|", flush=True)
-    ray = RayEngine()
+    os.environ.update(RAY_worker_niceness="0")  # as `RayEngine` has it
+    address = ray.init(include_dashboard=False, log_to_driver=False).address_info["gcs_address"]
+    options = ["--min-images", str(per_class - 1)]
+    engines = {"local": ["--workers", str(available_cores())], "ray": ["--engine", "ray", "--address", address]}
+    print(f"\n{count:,} images in 40 classes\n\n| | engine | images/s | ratio |\n|---|---|---|---|", flush=True)
     for layout in ("folders", "webdataset"):
-        options = PrepareOptions(codec="turbo", min_images=per_class - 1, format=layout)
         best: dict[str, float] = {}
         for number in range(rounds):
-            for name, engine in {"local": LocalEngine(cores), "ray": ray}.items():
-                target = folder / f"{layout} {name} {number}"
-                run = partial(prepare, str(folder / "outer.tar"), target, options, engine, release="none")
+            for name, chosen in engines.items():
+                words = [*options, *chosen, "--format", layout]
+                run = partial(command_line, folder / "outer.tar", folder / f"{layout} {name} {number}", words)
                 best[name] = max(best.get(name, 0), count / timed(run)[0])
         for name, rate in best.items():
             print(f"| {layout} | {name} | {rate:,.0f} | {rate / best['local']:.2f}x |", flush=True)
