@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from miil21k.errors import ImageError
 
@@ -64,6 +63,8 @@ def _opener() -> OpenerDirector:
         """Refuses to be sent from the web to another scheme (`file:`, `ftp:`)."""
 
         def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
+            from urllib.parse import urlsplit
+
             if urlsplit(newurl).scheme not in ("http", "https"):
                 fp.close()
                 raise URLError(f"redirected to '{newurl}', which is not http or https")

@@ -6,12 +6,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
 from miil21k.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from filelock import FileLock
 
 __all__ = ["lock_path", "locked"]
 
@@ -27,8 +27,13 @@ def locked(outputs: Iterable[str | Path]) -> Iterator[None]:
 
     An output whose folder does not exist is left to whoever opens it. Raises UsageError when another run holds one.
     """
+    if not (wanted := list(outputs)):
+        yield
+        return
+    from filelock import FileLock, Timeout
+
     with ExitStack() as held:
-        for output in outputs:
+        for output in wanted:
             path = lock_path(Path(output))
             if not path.parent.is_dir():
                 continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from typing import TYPE_CHECKING
 
 from miil21k.errors import CheckpointError
@@ -48,6 +47,8 @@ def file_damage(path: Path, file_format: FileFormat) -> str | None:
     if file_format == "safetensors":
         return _safetensors_damage(path, head)
     if head.startswith(b"PK"):
+        import zipfile
+
         return None if zipfile.is_zipfile(path) else "the archive is cut"
     if file_format == "pth" and head.startswith(b"\x80"):
         return None  # the pickle of old PyTorch has no index to check
