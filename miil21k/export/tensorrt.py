@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -23,7 +22,7 @@ from miil21k.export.samples import BATCHES
 from miil21k.export.tensorrt_engine import build_engine, missing
 from miil21k.export.tensorrt_operators import refusals
 from miil21k.export.tensorrt_options import EngineOptions, trtexec_line
-from miil21k.files import replace_file
+from miil21k.files import replace_file, replacing
 from miil21k.hierarchy.spaces import removed_classes
 from miil21k.zoo.exported import read_export_card
 
@@ -123,13 +122,9 @@ def export_tensorrt(
             f"The engine's logits are {worst:.3g} of their range from ONNX Runtime's on the same file, over {bound:g}, "
             "so it was not kept: keep more of the network in float32, or give --bound."
         )
-    part = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
+    with replacing(output) as part:
         part.write_bytes(engine.plan)
         replace_file(output.with_name(f"{output.name}.json"), json.dumps(report, indent=1) + "\n")
-        part.replace(output)
-    finally:
-        part.unlink(missing_ok=True)
     return report
 
 

@@ -21,7 +21,7 @@ from miil21k.export.onnx_file import own_photographs
 from miil21k.export.onnx_model import ExportOptions, card_of, decoding_of
 from miil21k.export.proof import Runner, prove
 from miil21k.export.report import report_of, report_path, require_proved
-from miil21k.files import replace_file
+from miil21k.files import replace_file, replacing
 from miil21k.zoo.integrity import tensors_digest
 
 if TYPE_CHECKING:
@@ -62,27 +62,24 @@ def export_program(
         _require_compiler()
     loaded.model.eval()
     card = card_of(loaded, "tensor", {}, licence=licence, weights_sha256=tensors_digest(loaded.model))
-    part = output.with_name(f".{output.stem}.{os.getpid()}.part.pt2")
     try:
-        say(f"exporting {loaded.name}")
-        program = _program(copy.deepcopy(loaded.model), loaded.preprocess.input_size)
-        say("compiling it" if aot else "writing it")
-        _save(program, part, card.to_metadata(), aot=aot)
-        del program
-        gc.collect()
-        say("proving it against torch")
-        pictures = [*own_photographs(), *photos]
-        decoding = decoding_of(loaded, ExportOptions(form="tensor"))
-        proof = prove(_runner(part, aot=aot), loaded.model, loaded.preprocess, decoding, pictures, full=False)
-        require_proved(proof, loaded.name)
-        facts = {"kind": "AOTInductor" if aot else "torch.export", "bytes": part.stat().st_size}
-        report = report_of(card, proof, len(pictures), f"torch {torch.__version__}, cpu", facts)
-        replace_file(report_path(output), json.dumps(report, indent=1) + "\n")
-        part.replace(output)
+        with replacing(output) as part:
+            say(f"exporting {loaded.name}")
+            program = _program(copy.deepcopy(loaded.model), loaded.preprocess.input_size)
+            say("compiling it" if aot else "writing it")
+            _save(program, part, card.to_metadata(), aot=aot)
+            del program
+            gc.collect()
+            say("proving it against torch")
+            pictures = [*own_photographs(), *photos]
+            decoding = decoding_of(loaded, ExportOptions(form="tensor"))
+            proof = prove(_runner(part, aot=aot), loaded.model, loaded.preprocess, decoding, pictures, full=False)
+            require_proved(proof, loaded.name)
+            facts = {"kind": "AOTInductor" if aot else "torch.export", "bytes": part.stat().st_size}
+            report = report_of(card, proof, len(pictures), f"torch {torch.__version__}, cpu", facts)
+            replace_file(report_path(output), json.dumps(report, indent=1) + "\n")
     except OSError as error:
         raise ExportError(f"Cannot write {output.parent}: {error.strerror or error}.") from None
-    finally:
-        part.unlink(missing_ok=True)
     return report
 
 

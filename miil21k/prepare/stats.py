@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from miil21k.errors import MissingExtra, UsageError
+from miil21k.files import replacing
 from miil21k.hierarchy.spaces import load_label_space
 from miil21k.prepare.releases import nearest_release
 from miil21k.prepare.split import FOLDERS
@@ -94,11 +95,8 @@ def draw_stats(stats: Stats, path: Path) -> None:
     levels.set(
         xlabel=f"level of {stats.space or 'no known label space'}", ylabel="train images", title="Images per level"
     )
-    partial = path.with_name(f".{path.name}.part")
     try:
-        figure.savefig(partial, format=path.suffix.lstrip(".") or "png", dpi=120)
-        partial.replace(path)
+        with replacing(path) as partial:
+            figure.savefig(partial, format=path.suffix.lstrip(".") or "png", dpi=120)
     except ValueError as error:
         raise UsageError(f"Cannot write '{path}': {error}.") from None
-    finally:
-        partial.unlink(missing_ok=True)
