@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from miil21k.backends.base import BACKENDS
-from miil21k.cli.validate import request_of, show_progress
+from miil21k.cli.validate import add_computation, add_images_and_model, request_of, show_progress
 
 if TYPE_CHECKING:
     import argparse
@@ -18,27 +17,14 @@ HELP = "Fit temperatures, and hedge levels with a guarantee, on labelled images 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     add = parser.add_argument
-    add("data", metavar="DATA", help="class folders (DATA/<wnid>/<image>), or tar shards (folder or glob)")
-    add(
-        "-m",
-        "--model",
-        required=True,
-        help="a name of the zoo, a checkpoint of miil21k train, or an .onnx file of miil21k export",
-    )
+    add_images_and_model(add)
     add("-o", "--output", type=Path, default=Path("calibration.json"), metavar="FILE", help="default: %(default)s")
     target = "share of hedged answers to be correct; repeatable (besides 0.8, 0.9, 0.95 and 0.99 where possible)"
     add("--target", action="append", type=float, default=[], metavar="P", help=target)
     add("--images", type=int, default=10_000, metavar="N", help="use at most N images (default: %(default)s)")
     add("--include-removed-labels", action="store_true", help="for answers with the classes that ImageNet withdrew")
-    add("--checkpoint", metavar="FILE", help="weights for a named model, in any published layout")
-    add("--label-space", metavar="SPACE", help="the label space of the images (default: the head's)")
     add("--seed", type=int, default=0, help="which images fit what (default: %(default)s)")
-    add("-b", "--batch-size", type=int, default=32, help="images per forward pass (default: %(default)s)")
-    add("-j", "--workers", type=int, default=2, help="threads that read and run images (default: %(default)s)")
-    add("--backend", choices=BACKENDS, default="auto", help="what computes (default: %(default)s, the fastest)")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
-    add("--dtype", choices=["fp32", "fp16", "bf16"], default="fp32", help="precision (default: %(default)s)")
-    add("--offline", action="store_true", default=None, help="never touch the network")
+    add_computation(add)
     add("-q", "--quiet", action="store_true", help="no progress and no summary on stderr")
 
 

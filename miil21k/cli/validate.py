@@ -11,6 +11,7 @@ from miil21k.backends.base import BACKENDS
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
 HELP = "Measure a model on labelled images: flat, semantic, hierarchical and calibration metrics, with provenance."
 
@@ -18,6 +19,20 @@ HELP = "Measure a model on labelled images: flat, semantic, hierarchical and cal
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     add = parser.add_argument
+    add_images_and_model(add)
+    add(
+        "--view", choices=["in1k"], help="the images are ImageNet-1K's: score the head on the classes it shares with it"
+    )
+    add("--hedge", type=float, default=0.9, metavar="P", help="how sure hedged answers must be (default: %(default)s)")
+    add("--calibration", metavar="FILE", help="read the logits by a calibration of miil21k calibrate")
+    add("-o", "--output", type=Path, metavar="DIR", help="write JSON, CSV tables and pictures there")
+    add("-f", "--format", choices=["table", "json"], help="what stdout gets (default: table on a terminal, else json)")
+    add_computation(add)
+    add("-q", "--quiet", action="store_true", help="no progress and no notes on stderr")
+
+
+def add_images_and_model(add: Callable[..., object]) -> None:
+    """Add what is measured, and with what: `add` is a parser's `add_argument`."""
     add("data", metavar="DATA", help="class folders (DATA/<wnid>/<image>), or tar shards (folder or glob)")
     add(
         "-m",
@@ -27,20 +42,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--checkpoint", metavar="FILE", help="weights for a named model, in any published layout")
     add("--label-space", metavar="SPACE", help="the label space of the images (default: the head's)")
-    add(
-        "--view", choices=["in1k"], help="the images are ImageNet-1K's: score the head on the classes it shares with it"
-    )
-    add("--hedge", type=float, default=0.9, metavar="P", help="how sure hedged answers must be (default: %(default)s)")
-    add("--calibration", metavar="FILE", help="read the logits by a calibration of miil21k calibrate")
-    add("-o", "--output", type=Path, metavar="DIR", help="write JSON, CSV tables and pictures there")
-    add("-f", "--format", choices=["table", "json"], help="what stdout gets (default: table on a terminal, else json)")
+
+
+def add_computation(add: Callable[..., object]) -> None:
+    """Add how it is computed: `add` is a parser's `add_argument`."""
     add("-b", "--batch-size", type=int, default=32, help="images per forward pass (default: %(default)s)")
     add("-j", "--workers", type=int, default=2, help="threads that read and run images (default: %(default)s)")
     add("--backend", choices=BACKENDS, default="auto", help="what computes (default: %(default)s, the fastest)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
     add("--dtype", choices=["fp32", "fp16", "bf16"], default="fp32", help="precision (default: %(default)s)")
     add("--offline", action="store_true", default=None, help="never touch the network")
-    add("-q", "--quiet", action="store_true", help="no progress and no notes on stderr")
 
 
 def run(args: argparse.Namespace) -> int:

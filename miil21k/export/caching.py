@@ -16,6 +16,7 @@ from miil21k.export.network import PIXELS, network_to_onnx
 from miil21k.export.onnx_file import own_photographs
 from miil21k.export.onnx_model import ExportOptions, assemble, decoding_of
 from miil21k.export.proof import BOUNDS, Runner, prove
+from miil21k.export.report import require_within_bounds
 from miil21k.export.saving import MOST_BYTES, write_model
 from miil21k.predict.fastest import graph_of
 from miil21k.predict.loading import load
@@ -159,12 +160,7 @@ def _proof(path: Path, loaded: Loaded, graph: Graph) -> dict[str, Any]:
         proof = prove(runner, loaded.model, loaded.preprocess, decoding, photographs, full=False)
     except RuntimeError as error:  # how the libraries fail while they compute
         raise ExportError(f"The export of '{loaded.name}' does not run in {graph.runtime}: {error}") from None
-    if proof.failures:
-        more = "; ..." if len(proof.failures) > 3 else ""
-        raise ExportError(
-            f"The export of '{loaded.name}' does not compute what the model computes, so it was not kept: "
-            f"{'; '.join(proof.failures[:3])}{more}."
-        )
+    require_within_bounds(proof, loaded.name)
     return {
         "runtime": graph.runtime,
         "photographs": len(photographs),

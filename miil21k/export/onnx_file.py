@@ -17,7 +17,7 @@ from miil21k.export.network import network_to_onnx
 from miil21k.export.onnx_model import ExportOptions, assemble, decoding_of
 from miil21k.export.padding import padding_difference, with_zero_padding
 from miil21k.export.proof import prove
-from miil21k.export.report import report_of, report_path, require_proved
+from miil21k.export.report import report_of, report_path, require_within_bounds
 from miil21k.export.saving import MOST_BYTES, put_in_place, weights_path, write_model
 from miil21k.files import replace_file
 from miil21k.zoo.exported import WEIGHTS_KEY, read_export_card
@@ -89,7 +89,7 @@ def export_onnx(
             say("proving it against torch")
             full = options.form == "full"
             proof = prove(part, loaded.model, loaded.preprocess, decoding, pictures, full=full)
-            require_proved(proof, loaded.name)
+            require_within_bounds(proof, loaded.name)
             beside = weights_path(part)
             facts = {"bytes": written, WEIGHTS_KEY: beside.name if beside.exists() else None, **interface, **notes}
             runtime = f"onnxruntime {onnxruntime.__version__}, CPUExecutionProvider"

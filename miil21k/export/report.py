@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from miil21k.export.proof import Proof
     from miil21k.zoo.exported import ExportCard
 
-__all__ = ["card_facts", "report_of", "report_path", "require_proved"]
+__all__ = ["card_facts", "report_of", "report_path", "require_within_bounds"]
 
 REPORT_SCHEMA = 1
 
@@ -24,7 +24,7 @@ def report_path(output: Path) -> Path:
     return output.with_name(f"{output.name}.json")
 
 
-def require_proved(proof: Proof, name: str) -> None:
+def require_within_bounds(proof: Proof, name: str) -> None:
     """Raise ExportError, naming the first measurements, when the export of `name` misses a bound."""
     if proof.failures:
         raise ExportError(
