@@ -98,7 +98,8 @@ def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
 def _print(output: Path, report: dict[str, Any]) -> None:
     how, agreement = report["quantization"], report["quantization"]["agreement"]
     size, before = report["bytes"] / 1e6, report["bytes_fp32"] / 1e6
-    print(f"{output}  {size:.1f} MB of {before:.1f}, {report['precision']}, {how['mode']}")
+    kind = " ".join(dict.fromkeys((how["mode"], report["precision"])))  # `static int8`, but `fp16`
+    print(f"{output}  {size:.1f} MB of {before:.1f}, {kind}")
     if how["layers"]:
         print(f"  layers left in float: {len(how['left_out'])} of {how['layers']}")
     print(f"  on {agreement['images']} pictures that did not set it up, against fp32 in {how['backend']}:")
