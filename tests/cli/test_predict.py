@@ -169,7 +169,11 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
 ) -> None:
     cut, whole = tmp_path / f"cut.{kind}", tmp_path / f"whole.{kind}"
     words = [PREDICT, *map(str, (many, *OPTIONS, "-o", cut))]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+    # A shell that runs tests in the background has Ctrl-C ignored, and processes inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    run = subprocess.Popen(words, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    signal.signal(signal.SIGINT, before)
+    with run as process:
         deadline = time.monotonic() + 300
         while (cut.read_bytes().count(b"\n") if cut.exists() else 0) < 6 and process.poll() is None:
             if time.monotonic() > deadline:
