@@ -23,7 +23,7 @@ from typing import NamedTuple
 import psutil
 from predict import photographs
 
-from miil21k.engines.local import available_cores
+from miil21k.processors import available_cpus
 
 
 class Cost(NamedTuple):
@@ -43,7 +43,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         shards = write_shards(Path(scratch), args.images, args.shards)
-        cluster = ray.init(num_cpus=available_cores(), include_dashboard=False, log_to_driver=False)
+        cluster = ray.init(num_cpus=available_cpus(), include_dashboard=False, log_to_driver=False)
         engines = {
             "plain": [],
             "--engine local": ["--engine", "local"],
@@ -100,7 +100,7 @@ def cpu_seconds() -> float:
 
 def report(args: argparse.Namespace, best: dict[tuple[str, int], Cost], names: list[str], few: int) -> None:
     more = args.images * (args.shards - few) / args.shards
-    print(f"{args.images} photographs in {args.shards} shards, {available_cores()} cores, best of {args.rounds} rounds")
+    print(f"{args.images} photographs in {args.shards} shards, {available_cpus()} cores, best of {args.rounds} rounds")
     print("\n| | images/s once started | ratio | CPU ms per image | ratio | seconds to start | whole command | ratio |")
     print("|---|---|---|---|---|---|---|---|")
     each = {}

@@ -25,10 +25,10 @@ import numpy as np
 from export_zoo import random_model
 from predict import alternate, photographs
 
-from miil21k.backends.base import available_cpus
 from miil21k.backends.choose import open_export
 from miil21k.data.images import load_image
 from miil21k.data.transforms import crop_image, decode_edge, normalise
+from miil21k.processors import available_cpus
 from miil21k.zoo.exported import read_export_card
 from miil21k.zoo.manifest import find_weights
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from miil21k.backends.base import available_cpus
+from miil21k.processors import available_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -35,10 +35,11 @@ import simplejpeg
 import torch
 from PIL import Image
 
-from miil21k.engines.local import LocalEngine, available_cores
+from miil21k.engines.local import LocalEngine
 from miil21k.prepare.options import PrepareOptions
 from miil21k.prepare.run import prepare
 from miil21k.prepare.turbo import TurboConverter
+from miil21k.processors import available_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -199,7 +200,7 @@ def codecs(seconds: float) -> None:
 
 def threads_against_processes(images: list[bytes]) -> None:
     """Print images per second of CPU time, all cores at work: eight threads of OpenCV, one process per core of ours."""
-    cores = available_cores()
+    cores = available_cpus()
     many = images * max(1, 6_000_000 // sum(map(len, images)))
     best = {"published, 8 threads": 0.0, f"antialiased, {cores} processes": 0.0}
     with ThreadPoolExecutor(8) as threads, ProcessPoolExecutor(cores) as processes:
@@ -286,7 +287,7 @@ def _cpu_seconds() -> float:
 
 
 def pipeline(folder: Path, per_class: int, rounds: int) -> None:
-    cores = available_cores()
+    cores = available_cpus()
     images = photographs(COMMON, 256)
     outer = folder / "outer.tar"
     count = write_archive(outer, images, 40, per_class)
@@ -353,7 +354,7 @@ def ray_against_local(folder: Path, per_class: int, rounds: int) -> None:
     os.environ.update(RAY_worker_niceness="0")  # as `RayEngine` has it
     address = ray.init(include_dashboard=False, log_to_driver=False).address_info["gcs_address"]
     options = ["--min-images", str(per_class - 1)]
-    engines = {"local": ["--workers", str(available_cores())], "ray": ["--engine", "ray", "--address", address]}
+    engines = {"local": ["--workers", str(available_cpus())], "ray": ["--engine", "ray", "--address", address]}
     print(f"\n{count:,} images in 40 classes\n\n| | engine | images/s | ratio |\n|---|---|---|---|", flush=True)
     for layout in ("folders", "webdataset"):
         best: dict[str, float] = {}

@@ -25,7 +25,6 @@ def speed(names: list[str], rounds: int) -> None:
     import torch
     from export_zoo import random_model
 
-    from miil21k.backends.base import available_cpus
     from miil21k.backends.choose import open_export
     from miil21k.data.transforms import normalise
     from miil21k.export.onnx_file import export_onnx, own_photographs
@@ -33,6 +32,7 @@ def speed(names: list[str], rounds: int) -> None:
     from miil21k.export.settings import QuantizeOptions
     from miil21k.predict.loading import load
     from miil21k.predict.options import PredictOptions
+    from miil21k.processors import available_cpus
     from miil21k.zoo.exported import read_export_card
     from miil21k.zoo.manifest import find_weights
 

@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "miil21k"
 LAYERS: dict[str, tuple[int, set[str]]] = {
     "errors": (0, set()),
     "files": (0, set()),
+    "processors": (0, set()),
     "versions": (0, set()),
     "hierarchy": (1, {"numpy", "nltk", "torch", "timm"}),
     "decode": (2, {"numpy"}),

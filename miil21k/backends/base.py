@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
 
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["BACKENDS", "Backend", "BackendName", "Outputs", "available_cpus"]
+__all__ = ["BACKENDS", "Backend", "BackendName", "Outputs"]
 
 BackendName = Literal["auto", "torch", "onnx", "openvino"]
 BACKENDS: tuple[str, ...] = get_args(BackendName)
@@ -47,10 +46,3 @@ class Backend(Protocol):
     @contextmanager
     def threads(self, count: int) -> Iterator[None]:
         """Let each call compute on `count` CPU threads while the context is open."""
-
-
-def available_cpus() -> int:
-    """Return how many CPUs this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from miil21k.backends.base import Outputs, available_cpus
+from miil21k.backends.base import Outputs
 from miil21k.errors import ExportError, MissingExtra, UsageError
+from miil21k.processors import available_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -54,10 +54,11 @@ def answering(
     from miil21k.predict.bulk import BulkPredictor
 
     if args.engine == "local":
-        from miil21k.engines.local import LocalEngine, available_cores
+        from miil21k.engines.local import LocalEngine
+        from miil21k.processors import available_cpus
 
         # Processes that share one GPU would each load the network onto it.
-        yield BulkPredictor(model, options, lambda gpu: LocalEngine(args.workers or (1 if gpu else available_cores())))
+        yield BulkPredictor(model, options, lambda gpu: LocalEngine(args.workers or (1 if gpu else available_cpus())))
         return
     from miil21k.engines.ray_engine import RayEngine
 

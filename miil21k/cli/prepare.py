@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from miil21k.data.images import MAX_PIXELS
-from miil21k.engines.local import LocalEngine, available_cores
+from miil21k.engines.local import LocalEngine
 from miil21k.errors import UsageError
 from miil21k.prepare.options import Format, Manifest, Mode, PrepareOptions, Resize, resolve_codec
+from miil21k.processors import available_cpus
 
 if TYPE_CHECKING:
     from miil21k.engines.local import Engine
@@ -141,7 +142,7 @@ def _engine(given: dict[str, Any]) -> Engine:
     if given.get("engine", "local") == "local":
         if "address" in given:
             raise UsageError("--address is of a Ray cluster: add --engine ray.")
-        return LocalEngine(given.get("workers") or available_cores())
+        return LocalEngine(given.get("workers") or available_cpus())
     from miil21k.engines.ray_engine import RayEngine
 
     return RayEngine(given.get("address"), given.get("workers"))
@@ -204,7 +205,7 @@ def _print_deviations(sentences: list[str]) -> None:
 def _verify(target: Path, given: dict[str, Any]) -> int:
     from miil21k.prepare.verify import verify
 
-    workers = given.get("workers") or available_cores()
+    workers = given.get("workers") or available_cpus()
     found = verify(target, release=given.get("release", "auto"), decode="decode" in given, workers=workers)
     if "json" in given:
         print(json.dumps(found._asdict(), indent=1))

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from miil21k.engines.processes import run_in_processes
 from miil21k.errors import EngineError
+from miil21k.processors import available_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from miil21k.engines.processes import Lost
 
-__all__ = ["Engine", "LocalEngine", "available_cores"]
+__all__ = ["Engine", "LocalEngine"]
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -43,11 +44,6 @@ class Engine(Protocol):
 
     def cores_per_job(self) -> int:
         """Return how many cores a job of `run_in_order` may use."""
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class LocalEngine:
@@ -85,7 +81,7 @@ class LocalEngine:
 
     def cores_per_job(self) -> int:
         """Return this machine's cores over the workers, at least 1."""
-        return max(1, available_cores() // self.workers)
+        return max(1, available_cpus() // self.workers)
 
 
 def _begin_worker() -> None:

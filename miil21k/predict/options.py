@@ -6,11 +6,12 @@ import dataclasses
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from miil21k.backends.base import BACKENDS, available_cpus
+from miil21k.backends.base import BACKENDS
 from miil21k.data.images import MAX_PIXELS
 from miil21k.decode.logits import HEAD_KINDS
 from miil21k.decode.probabilities import DEFAULT_RULE
 from miil21k.errors import UsageError
+from miil21k.processors import available_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast, overload
 import numpy as np
 from PIL import Image
 
-from miil21k.backends.base import available_cpus
 from miil21k.backends.choose import as_backend
 from miil21k.data.images import ImageInput, load_image
 from miil21k.data.threads import in_order
@@ -21,6 +20,7 @@ from miil21k.predict.answers import Answerer
 from miil21k.predict.fastest import load_fastest
 from miil21k.predict.options import PredictOptions, changed, threads_of, workers_of
 from miil21k.predict.prediction import Prediction, Run
+from miil21k.processors import available_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -6,10 +6,10 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from miil21k.backends.base import available_cpus
 from miil21k.data.crops import read_crops
 from miil21k.data.threads import in_order
 from miil21k.data.transforms import decode_edge, normalise
+from miil21k.processors import available_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,6 @@ import torch
 from onnx import helper
 from small_networks import small_network
 
-from miil21k.backends.base import available_cpus
 from miil21k.backends.choose import as_backend, open_export
 from miil21k.backends.onnx_backend import OnnxBackend
 from miil21k.backends.openvino_backend import OpenvinoBackend
@@ -24,6 +23,7 @@ from miil21k.errors import ExportError, MissingExtra, UsageError
 from miil21k.export.graph import IR_VERSION
 from miil21k.export.onnx_file import export_onnx
 from miil21k.export.onnx_model import ExportOptions
+from miil21k.processors import available_cpus
 from miil21k.zoo.exported import read_export_card
 
 if TYPE_CHECKING:

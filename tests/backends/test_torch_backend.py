@@ -10,9 +10,9 @@ import timm
 import torch
 from torch import nn
 
-from miil21k.backends.base import available_cpus
 from miil21k.backends.torch_backend import TorchBackend, choose_device, fold_batch_norm
 from miil21k.errors import UsageError
+from miil21k.processors import available_cpus
 
 
 @pytest.fixture(autouse=True)
