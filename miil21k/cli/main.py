@@ -10,6 +10,7 @@ import argparse
 import importlib
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Protocol
 
 from miil21k import __version__
@@ -17,6 +18,7 @@ from miil21k.errors import Miil21kError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import NoReturn
 
     class Verb(Protocol):
         """What a module of this room offers."""
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
         run: Callable[[argparse.Namespace], int]
 
 
-__all__ = ["main", "predict_main"]
+__all__ = ["main", "predict_main", "predict_script", "script"]
 
 VERBS = {
     "predict": "name what is in images, as a path through the tree",
@@ -72,6 +74,29 @@ def predict_main(argv: Sequence[str] | None = None) -> int:
     return _run("predict", list(sys.argv[1:] if argv is None else argv), prog="miil21k-predict")
 
 
+def script() -> NoReturn:
+    """Be the command `miil21k`: run it, and end the process with its exit code."""
+    _leave(main())
+
+
+def predict_script() -> NoReturn:
+    """Be the command `miil21k-predict`."""
+    _leave(predict_main())
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process: at once where nothing waits for an orderly end, since a fifth of a short run goes into one.
+
+    Every file is closed by now, and what is printed was flushed. Libraries that start processes or own devices have an
+    end of their own: they all import multiprocessing.
+    """
+    if "multiprocessing" in sys.modules or threading.active_count() > 1:
+        sys.exit(code)
+    if "logging" in sys.modules:
+        sys.modules["logging"].shutdown()
+    os._exit(code)
+
+
 def _run(name: str, words: list[str], prog: str) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -82,7 +107,9 @@ def _run(name: str, words: list[str], prog: str) -> int:
     verb.configure(parser)
     args = parser.parse_args(words)
     try:
-        return verb.run(args)
+        code = verb.run(args)
+        _flush()
+        return code
     except Miil21kError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return error.exit_code
@@ -90,8 +117,7 @@ def _run(name: str, words: list[str], prog: str) -> int:
         print(f"{prog}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader (head, less) went away: not our failure, and nothing is left to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()  # the reader (head, less) went away: not our failure, and nothing is left to say
         return 0
     except OSError as error:
         # What the verbs could not foresee: a full disk, a folder without the right to write.
@@ -101,3 +127,17 @@ def _run(name: str, words: list[str], prog: str) -> int:
     except MemoryError:
         print(f"{prog}: not enough memory; smaller images or a smaller --batch-size need less.", file=sys.stderr)
         return 1
+
+
+def _flush() -> None:
+    """Write what is printed so far now, where a full disk can still be told."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _forget_output()
+        raise
+
+
+def _forget_output() -> None:
+    """Let what could not be printed go, or Python tries again at its end and complains."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import tarfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,13 +17,13 @@ from miil21k.data.images import ImageInput
 from miil21k.errors import ImageError
 
 if TYPE_CHECKING:
+    import tarfile
     from collections.abc import Collection, Iterator
     from typing import IO
 
 __all__ = ["Shard", "expand_braces", "has_braces", "is_shard"]
 
 MAX_MEMBER = 2**30  # bytes; far above any image, and a damaged size field must not cost all memory
-_BLOCK = tarfile.BLOCKSIZE
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 
@@ -112,6 +111,8 @@ class _Members:
         self.fault = ""
 
     def __iter__(self) -> Iterator[tarfile.TarInfo]:
+        import tarfile
+
         file = self._file
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
@@ -136,8 +137,8 @@ class _Members:
             return
         # tarfile takes a damaged header, and the end of the file, for the end of the archive.
         file.seek(at)
-        mark = file.read(_BLOCK)
-        if len(mark) < _BLOCK:
+        mark = file.read(tarfile.BLOCKSIZE)
+        if len(mark) < tarfile.BLOCKSIZE:
             self.fault = "is cut off (it has no end mark)"
         elif mark.strip(b"\0"):
             self.fault = "is damaged"

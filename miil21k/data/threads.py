@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -24,6 +23,8 @@ def in_order(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int
     if not workers:
         yield from map(work, tasks)
         return
+    from concurrent.futures import ThreadPoolExecutor
+
     pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
     pending: deque[Future[Result]] = deque()
     try:
