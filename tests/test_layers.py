@@ -35,7 +35,7 @@ LAYERS: dict[str, tuple[int, set[str]]] = {
             "tqdm",
         },
     ),
-    "data": (5, {"numpy", "PIL", "torch", "timm"}),
+    "data": (5, {"numpy", "PIL", "cykooz_resizer", "torch", "timm"}),
     "backends": (6, {"numpy", "torch", "onnxruntime", "openvino"}),
     "predict": (7, {"numpy", "PIL"}),
     "validate": (8, {"numpy", "torch", "matplotlib"}),

@@ -57,14 +57,14 @@ class Batch:
     def __init__(self, args: argparse.Namespace, names: list[str]) -> None:
         self._args = args
         self._names = names
-        self._options = predict_options(args)
+        self._single = self._is_single()
+        self._options = predict_options(args, single=self._single)
         self._recorded = fingerprint(args, self._options)
         existing = existing_output(args)
         if args.append and args.embeddings:
             raise UsageError("--append cannot be joined with --embeddings: their rows would no longer match.")
         if args.log is not None and not Path(args.log).resolve().parent.is_dir():
             raise UsageError(f"There is no folder for the log '{args.log}'.")
-        self._single = self._is_single()
         self._card = self._single and chosen_format(args) == "table"  # names the model itself
         self._sink = open_sink(args, self._recorded, existing, single=self._single)
         self._embeddings = EmbeddingFile(Path(args.embeddings), existing) if args.embeddings else None
@@ -226,6 +226,7 @@ class Batch:
         if self._args.verbose:
             self._note(f"batches of {predictor.batch_size}, threads that read: {predictor.workers}")
             self._note(f"label space {run.label_space_sha256}, {predictor.preprocess}")
+            self._note(f"resizer {self._options.resizer}")
 
     def _note(self, text: str) -> None:
         if not self._args.quiet:

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, get_args
 
 from miil21k.backends.base import BACKENDS
+from miil21k.data.resizers import RESIZERS
 from miil21k.writers.formats import FORMATS
 from miil21k.writers.labels import LABEL_TYPES
 from miil21k.zoo.schema import HeadKind
@@ -82,6 +83,11 @@ def _model(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--crop-pct", type=_fraction, metavar="F", help="part of the resized image that is kept")
     group.add_argument("--crop-mode", choices=("center", "squash"), help="cut the middle, or change the aspect ratio")
     group.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="how images are resized")
+    group.add_argument(
+        "--resizer",
+        choices=RESIZERS,
+        help="what resizes: cykooz is faster where bilinear, within a grey level of pillow",
+    )
     group.add_argument(
         "--list-models", nargs="?", const="*", metavar="GLOB", help="print the names of the models and stop"
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from miil21k.data.resizers import resolve_resizer
 from miil21k.errors import UsageError
 from miil21k.predict.options import PredictOptions
 
@@ -19,15 +20,18 @@ __all__ = ["existing_output", "fingerprint", "predict_options"]
 _SAME_NAME = (
     *("checkpoint", "label_space", "head", "revision", "cache_dir", "offline"),
     *("backend", "device", "dtype", "batch_size", "workers"),
-    *("img_size", "crop_pct", "crop_mode", "interpolation", "max_pixels"),
+    *("img_size", "crop_pct", "crop_mode", "interpolation", "resizer", "max_pixels"),
     *("topk", "threshold", "hedge", "calibration", "include_removed_labels", "levels"),
 )
 # Rows do not depend on these, or the note of an unfinished output records what they led to.
 _FREE = {"workers", "threads", "offline", "cache_dir", "device"}
 
 
-def predict_options(args: argparse.Namespace) -> PredictOptions:
-    """Return the options of the predictor; raises UsageError for values that make no sense."""
+def predict_options(args: argparse.Namespace, *, single: bool = False) -> PredictOptions:
+    """Return the options of the predictor; raises UsageError for values that make no sense.
+
+    single: there is one image, for which Pillow is ready sooner than a faster resizer is imported.
+    """
     given = {name: value for name in _SAME_NAME if (value := getattr(args, name)) is not None}
     if args.engine is not None:
         given.pop("workers", None)  # of the engine; each decides on its threads
@@ -37,7 +41,10 @@ def predict_options(args: argparse.Namespace) -> PredictOptions:
         given["under"] = tuple(args.under)
     if args.no_hedge:
         given["hedge"] = None
-    return PredictOptions(**given)
+    options = PredictOptions(**given)
+    if single and options.resizer == "auto":
+        return replace(options, resizer="pillow")
+    return replace(options, resizer=resolve_resizer(options.resizer))
 
 
 def _wnids(text: str | None) -> tuple[str, ...] | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from miil21k.data.resizers import resize
 from miil21k.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from miil21k.data.resizers import ResizerName
     from miil21k.zoo.schema import Preprocess
 
 __all__ = ["crop_image", "decode_edge", "evaluation_transform", "normalise", "resize_edge", "resized_size"]
@@ -32,8 +34,8 @@ def decode_edge(preprocess: Preprocess) -> int:
     return 2 * math.floor(max(preprocess.input_size[1:]) / preprocess.crop_pct)
 
 
-def crop_image(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """Return uint8 [H, W, 3], the part of the RGB `image` that the network sees, antialiased by Pillow.
+def crop_image(image: Image.Image, preprocess: Preprocess, resizer: ResizerName = "pillow") -> NDArray[np.uint8]:
+    """Return uint8 [H, W, 3], the part of the RGB `image` that the network sees, antialiased by the resizer.
 
     The whole image is resized and then cut, as timm does: asking Pillow for the cut alone makes it filter rows and
     columns in another order, which moves pixels by up to four grey levels. Only a strip, whose resized form would
@@ -48,7 +50,8 @@ def crop_image(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
         right = min((left + width) * across, image.width)  # float rounding may step over the border
         bottom = min((top + height) * down, image.height)
         return np.asarray(image.resize((width, height), method, box=(left * across, top * down, right, bottom)))
-    whole = image if image.size == (full_width, full_height) else image.resize((full_width, full_height), method)
+    size = (full_width, full_height)
+    whole = image if image.size == size else resize(image, size, method, resizer)
     # Where the crop is larger than the resized image, Pillow leaves black around it, as timm does.
     return np.asarray(whole.crop((left, top, left + width, top + height)))
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from miil21k.data.inputs import image_extensions
+from miil21k.data.resizers import resolve_resizer
 from miil21k.data.tar_inputs import Shard
 from miil21k.data.web import is_url
 from miil21k.engines.processes import Lost
@@ -148,6 +149,7 @@ class BulkPredictor:
             device=self.run.device,
             batch_size=self.batch_size,
             workers=self.workers,
+            resizer=resolve_resizer(options.resizer),
             threads=options.threads or max(1, cores // max(1, self.workers)),
             offline=True,
             revision=options.revision if here.notice is None else None,

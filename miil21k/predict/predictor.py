@@ -11,6 +11,7 @@ from PIL import Image
 
 from miil21k.backends.choose import as_backend
 from miil21k.data.images import ImageInput, load_image
+from miil21k.data.resizers import resolve_resizer
 from miil21k.data.threads import in_order
 from miil21k.data.transforms import crop_image, decode_edge, normalise
 from miil21k.data.web import fetch_image, is_url
@@ -48,6 +49,7 @@ class Predictor:
 
     def __init__(self, model: str | None = None, *, options: PredictOptions | None = None, **changes: Any) -> None:
         self.options = changed(options or PredictOptions(), changes)
+        self._resizer = resolve_resizer(self.options.resizer)
         loaded = load_fastest(model, self.options)
         wanted = self.options.label_space
         self.space = loaded.space if wanted is None else load_label_space(wanted)
@@ -158,7 +160,7 @@ class Predictor:
             )
         except (Miil21kError, OSError) as error:
             return str(error)
-        return crop_image(loaded, self.preprocess)
+        return crop_image(loaded, self.preprocess, self._resizer)
 
     def _answers(self, batch: list[ImageInput], crops: NDArray[np.uint8], errors: dict[int, str]) -> list[Prediction]:
         good = [row for row in range(len(batch)) if row not in errors]

@@ -58,7 +58,7 @@ def predict() -> Callable[..., int]:
     load, loaded = predictor.load_fastest, {}
 
     def load_once(name: str, options: Any) -> Any:
-        key = (name, options.img_size, options.dtype)  # of what these tests change, all that makes another network
+        key = (name, options.img_size, options.interpolation, options.dtype)  # all that these tests change of it
         if key not in loaded:
             loaded[key] = load(name, options)
         return loaded[key]
@@ -367,6 +367,32 @@ def test_options_shape_the_answer(predict: Callable[..., int], capfdbinary: pyte
     assert {level["depth"] for level in one("--levels")["levels"]} == set(range(11))
     assert one("--img-size", 256)["topk"][0]["probability"] != one()["topk"][0]["probability"]
     assert one("--dtype", "bf16")["dtype"] == "bf16"
+
+
+def test_one_image_is_resized_by_pillow_and_several_by_what_is_fastest(
+    tmp_path: Path, predict: Callable[..., int], capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    pytest.importorskip("cykooz_resizer")
+    bilinear = ("--interpolation", "bilinear", "-v")
+
+    def top(*words: object) -> tuple[list[float], bytes]:
+        assert predict(*words, *bilinear) == 0
+        out, said = capfdbinary.readouterr()
+        return [row["topk"][0]["probability"] for row in rows_of(out)], said
+
+    (alone,), said = top(CAT)
+    assert b"resizer pillow\n" in said
+    both, said = top(CAT, COFFEE)
+    assert b"resizer cykooz\n" in said
+    exact, said = top(CAT, COFFEE, "--resizer", "pillow")
+    assert b"resizer pillow\n" in said
+    assert top(CAT, "--resizer", "cykooz")[0] == both[:1]
+    assert exact[0] == alone
+    assert 0 < abs(both[0] - exact[0]) < 0.02
+    out = tmp_path / "rows.jsonl"
+    assert predict(CAT, COFFEE, *bilinear, "-o", out) == 0
+    assert predict(CAT, COFFEE, *bilinear, "--resizer", "pillow", "-o", out, "--resume") == 2
+    assert b"resizer" in capfdbinary.readouterr().err
 
 
 def test_every_file_of_one_run_speaks_of_the_same_rows(

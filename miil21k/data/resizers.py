@@ -1,0 +1,57 @@
+"""What resizes an image: Pillow, or vector code that stays within one grey level of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from typing import TYPE_CHECKING, Literal, get_args
+
+from miil21k.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from cykooz_resizer import ResizeOptions, Resizer
+    from PIL import Image
+
+__all__ = ["RESIZERS", "ResizerName", "resize", "resolve_resizer"]
+
+ResizerName = Literal["auto", "pillow", "cykooz"]
+RESIZERS: tuple[str, ...] = get_args(ResizerName)
+
+_of_thread = threading.local()  # a Resizer keeps buffers and serves one call at a time
+
+
+def resolve_resizer(name: ResizerName) -> ResizerName:
+    """Return `pillow` or `cykooz`; `auto` is the latter where the package cykooz-resizer is installed.
+
+    Raises MissingExtra for a `cykooz` that is not installed.
+    """
+    installed = importlib.util.find_spec("cykooz_resizer") is not None
+    if name == "cykooz" and not installed:
+        raise MissingExtra("cykooz-resizer", "fast", "The resizer 'cykooz'")
+    return "cykooz" if installed and name != "pillow" else "pillow"
+
+
+def resize(
+    image: Image.Image, size: tuple[int, int], method: Image.Resampling, resizer: ResizerName = "pillow"
+) -> Image.Image:
+    """Return the RGB `image` in `size`, (width, height), antialiased.
+
+    resizer: `pillow` or `cykooz`, which computes the same triangle filter with vector instructions and other rounding:
+    no pixel is more than one grey level from Pillow's. Bicubic is always Pillow's, since rounding between its two
+    passes cuts overshoots, which moves pixels further.
+    """
+    from PIL import Image
+
+    if resizer != "cykooz" or method != Image.Resampling.BILINEAR:
+        return image.resize(size, method)
+    if not hasattr(_of_thread, "resizer"):
+        _of_thread.resizer, _of_thread.options = _bilinear()
+    resized = Image.new("RGB", size)
+    _of_thread.resizer.resize_pil(image, resized, _of_thread.options)
+    return resized
+
+
+def _bilinear() -> tuple[Resizer, ResizeOptions]:
+    import cykooz_resizer as library
+
+    return library.Resizer(), library.ResizeOptions(library.ResizeAlg.convolution(library.FilterType.bilinear))
