@@ -2,7 +2,7 @@
 
     python benchmarks/export_throughput.py network [NAME ...]   the network alone, batches of 16
     python benchmarks/export_throughput.py folder [NAME ...]    a folder of 400 photographs, files to rows
-    python benchmarks/export_throughput.py decoders             Pillow against a DCT-scaling decoder, same folder
+    python benchmarks/export_throughput.py decoders             from file to crop: decoders and resizers
 
 Prints Markdown. Needs the extras export, openvino and prepare, and scikit-image for the photographs. Weights are
 random: speed does not depend on them. All contenders take turns in one run on the cores that the process may use, and
@@ -27,6 +27,7 @@ from predict import alternate, photographs
 
 from miil21k.backends.choose import open_export
 from miil21k.data.images import load_image
+from miil21k.data.resizers import resolve_resizer
 from miil21k.data.transforms import crop_image, decode_edge, normalise
 from miil21k.processors import available_cpus
 from miil21k.zoo.exported import read_export_card
@@ -34,6 +35,8 @@ from miil21k.zoo.manifest import find_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from miil21k.data.resizers import ResizerName
 
 NAMES = ("mobilenetv3_large_100_21k", "tresnet_m_21k")
 BATCH = 16
@@ -143,12 +146,14 @@ def folder_of_photographs(name: str, folder: Path, images: Path, rounds: int) ->
     path = export_of(name, folder)
     card = read_export_card(path)
     paths = sorted(images.iterdir())
-    edge, workers = decode_edge(card.preprocess), available_cpus()
+    edge, workers, resizer = decode_edge(card.preprocess), available_cpus(), resolve_resizer("auto")
 
     def decode_only() -> float:
+        def crop(path: Path) -> np.ndarray:
+            return crop_image(load_image(path, reduce_to=edge), card.preprocess, resizer)
+
         with ThreadPoolExecutor(workers) as pool:
-            work = pool.map(lambda p: crop_image(load_image(p, reduce_to=edge), card.preprocess).shape, paths)
-            return _seconds(lambda: list(work))
+            return _seconds(lambda: list(pool.map(crop, paths)))
 
     functions = {
         "timm loop": timm_loop(name, path, images),
@@ -267,25 +272,28 @@ def timm_loop(name: str, path: Path, images: Path) -> Callable[[], float]:
 
 
 def decoders(images: Path, rounds: int) -> None:
-    """Compare Pillow with draft and simplejpeg with a minimum size, from file to crop, and what the crops differ by."""
+    """Compare decoders and resizers, from file to crop, and what the crops differ by."""
     from PIL import Image
     from simplejpeg import decode_jpeg
 
     preprocess = find_weights(NAMES[0]).preprocess
     edge, paths = decode_edge(preprocess), sorted(images.iterdir())
 
-    def pillow(path: Path) -> np.ndarray:
-        return crop_image(load_image(path, reduce_to=edge), preprocess)
+    def pillow(path: Path, resizer: ResizerName = "pillow") -> np.ndarray:
+        return crop_image(load_image(path, reduce_to=edge), preprocess, resizer)
 
-    def scaled(path: Path, least: int, fast: bool) -> np.ndarray:
+    def scaled(path: Path, least: int, *, fast: bool = False, resizer: ResizerName = "cykooz") -> np.ndarray:
         found = decode_jpeg(path.read_bytes(), "RGB", fast, fast, min_height=least, min_width=least)
-        return crop_image(Image.fromarray(found), preprocess)
+        return crop_image(Image.fromarray(found), preprocess, resizer)
 
+    first = "Pillow, draft at twice the edge"
     contenders: dict[str, Callable[[Path], np.ndarray]] = {
-        "Pillow, draft at twice the edge": pillow,
-        "simplejpeg, twice the edge": lambda path: scaled(path, edge, fast=False),
-        "simplejpeg, twice the edge, fast DCT and chroma": lambda path: scaled(path, edge, fast=True),
-        "simplejpeg, the edge": lambda path: scaled(path, edge // 2, fast=False),
+        first: pillow,
+        "simplejpeg, twice the edge, Pillow resizes": lambda path: scaled(path, edge, resizer="pillow"),
+        "Pillow, draft at twice the edge, cykooz resizes (`fast`)": lambda path: pillow(path, "cykooz"),
+        "simplejpeg, twice the edge, cykooz": lambda path: scaled(path, edge),
+        "simplejpeg, twice the edge, fast DCT and chroma, cykooz": lambda path: scaled(path, edge, fast=True),
+        "simplejpeg, the edge, cykooz": lambda path: scaled(path, edge // 2),
     }
 
     def reading(read: Callable[[Path], np.ndarray]) -> Callable[[], float]:
@@ -294,7 +302,6 @@ def decoders(images: Path, rounds: int) -> None:
     functions = {key: reading(read) for key, read in contenders.items()}
     best = {key: min(values) for key, values in alternate(functions, rounds).items()}
     full = [crop_image(load_image(path), preprocess).astype(int) for path in paths]
-    first = "Pillow, draft at twice the edge"
     print(f"\n### {len(paths)} photographs from file to crop, one thread, time of the processor\n")
     print("| | images/s | ratio to Pillow | most grey levels from Pillow's full decode | mean |\n|---|---|---|---|---|")
     for key, seconds in best.items():
