@@ -79,7 +79,7 @@ def network(name: str, folder: Path, rounds: int, batches: int, *, compiled: boo
     card = read_export_card(path)
     shape = (BATCH, *card.preprocess.input_size[1:], 3)
     crops = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    pixels = torch.from_numpy(np.ascontiguousarray(normalise(crops, card.preprocess)))
+    pixels = torch.from_numpy(normalise(crops, card.preprocess))
     cpus, clock = (1, time.process_time) if busy else (available_cpus(), time.perf_counter)
     model = timm_model(name, path).eval()
 

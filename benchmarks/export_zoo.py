@@ -67,7 +67,7 @@ def random_model(row):
         norm.bias.data.uniform_(-0.1, 0.1)
     if norms:  # statistics that fit what comes in, as training leaves them: otherwise float32 itself is the limit
         with torch.no_grad():
-            model.train()(torch.from_numpy(np.ascontiguousarray(normalise(samples(row), row.preprocess))))
+            model.train()(torch.from_numpy(normalise(samples(row), row.preprocess)))
     return Loaded(model.eval(), row.name, space, row.head, row.preprocess)
 
 
@@ -157,7 +157,7 @@ def speed_ratios(loaded, rivals: dict) -> dict[str, list[float]]:
     _, height, width = loaded.preprocess.input_size
     for batch in BATCHES:
         crops = np.random.default_rng(0).integers(0, 256, (batch, height, width, 3), np.uint8)
-        pixels = torch.from_numpy(np.ascontiguousarray(normalise(crops, loaded.preprocess)))
+        pixels = torch.from_numpy(normalise(crops, loaded.preprocess))
         contenders = {"torch": lambda _, pixels: loaded.model(pixels), **rivals}
         turns: list[dict[str, float]] = []
         began = time.perf_counter()

@@ -51,7 +51,7 @@ def speed(names: list[str], rounds: int) -> None:
             quantize_export(paths["fp32"], paths["int8"], photos[:2], anything, judges=photos[2:])
             _, height, width = loaded.preprocess.input_size
             crops = np.random.default_rng(0).integers(0, 256, (BATCH, height, width, 3), np.uint8)
-            pixels = torch.from_numpy(np.ascontiguousarray(normalise(crops, loaded.preprocess)))
+            pixels = torch.from_numpy(normalise(crops, loaded.preprocess))
             runs = {("torch eager", "fp32"): lambda m=loaded.model, p=pixels: m(p)}
             for backend in ("onnx", "openvino"):
                 with suppress(ImportError):

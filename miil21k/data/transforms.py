@@ -77,20 +77,18 @@ def evaluation_transform(preprocess: Preprocess) -> Callable[[Image.Image], NDAr
     """Return the function from an RGB image to float32 [3, H, W], contiguous, equal to timm's within 1/255."""
 
     def transform(image: Image.Image) -> NDArray[np.float32]:
-        return np.ascontiguousarray(normalise(crop_image(image, preprocess)[None], preprocess)[0])
+        (pixels,) = normalise(crop_image(image, preprocess)[None], preprocess)
+        return pixels
 
     return transform
 
 
 def normalise(crops: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.float32]:
-    """Return float32 [B, 3, H, W], (crops / 255 - mean) / std.
-
-    crops: uint8 [B, H, W, 3]. The result is laid out channels last in memory, which is how torch runs
-    convolutions fastest on a CPU; its shape is the usual one.
-    """
-    mean = np.asarray(preprocess.mean, np.float64)
-    std = np.asarray(preprocess.std, np.float64)
-    scaled = np.multiply(crops, (1 / (255 * std)).astype(np.float32), dtype=np.float32)
+    """Return float32 [B, 3, H, W], contiguous, (crops / 255 - mean) / std; crops: uint8 [B, H, W, 3]."""
+    mean, std = (np.asarray(values, np.float64)[:, None, None] for values in (preprocess.mean, preprocess.std))
+    scaled = np.empty((len(crops), 3, *crops.shape[1:3]), np.float32)
+    # Plane by plane: rows of three channels keep NumPy from using vector instructions, which takes eight times as long.
+    np.multiply(crops.transpose(0, 3, 1, 2), (1 / (255 * std)).astype(np.float32), out=scaled)
     if mean.any():
         scaled -= (mean / std).astype(np.float32)
-    return scaled.transpose(0, 3, 1, 2)
+    return scaled

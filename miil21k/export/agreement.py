@@ -117,7 +117,7 @@ def card_decoding(card: ExportCard) -> Decoding:
 
 def crops_to_logits(backend: Backend, crops: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.float32]:
     """Return float32 [B, C] of crops, uint8 [B, H, W, 3], in an export of either form."""
-    return backend.run(crops if backend.normalises else np.ascontiguousarray(normalise(crops, preprocess))).logits
+    return backend.run(crops if backend.normalises else normalise(crops, preprocess)).logits
 
 
 def speed_ratios(slow: Backend, fast: Backend, preprocess: Preprocess, *, rounds: int = 7) -> dict[int, float]:

@@ -61,7 +61,7 @@ def padding_difference(
         kinds["photographs"] = np.stack([crop_image(load_image(photo), original.preprocess) for photo in photos])
     found = {}
     for kind, crops in kinds.items():
-        pixels = torch.from_numpy(np.ascontiguousarray(normalise(crops, original.preprocess)))
+        pixels = torch.from_numpy(normalise(crops, original.preprocess))
         logits = [_logits(loaded.model, pixels) for loaded in (original, variant)]
         (best, path, node), (best_of_variant, path_of_variant, node_of_variant) = (
             _answers(decoding, x) for x in logits

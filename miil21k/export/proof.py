@@ -159,7 +159,7 @@ class _Prover:
     def run(self, images: NDArray[np.uint8], *, cropped: bool) -> dict[str, Any]:
         """Return the outputs of the graph by name; `cropped` says that the images are crops already."""
         if IMAGES not in self.runner.inputs:
-            feed: dict[str, Any] = {PIXELS: np.ascontiguousarray(normalise(images, self.preprocess))}
+            feed: dict[str, Any] = {PIXELS: normalise(images, self.preprocess)}
         else:
             feed = {IMAGES: images}
             if CROP_INPUT in self.runner.inputs:
@@ -175,7 +175,7 @@ class _Prover:
 
         with torch.inference_mode():
             model: Any = self.model
-            pixels = torch.from_numpy(np.ascontiguousarray(normalise(crops, self.preprocess)))
+            pixels = torch.from_numpy(normalise(crops, self.preprocess))
             features = model.forward_features(pixels)
             embedding = model.forward_head(features, pre_logits=True)
             # The graph is made of forward_head too: that it says what the model says is seen on batches of one.

@@ -148,7 +148,7 @@ class _Search:
     ) -> None:
         self.network, self.options, self.progress = network, options, progress
         self.decoding = decoding
-        self.pixels = np.ascontiguousarray(normalise(crops, preprocess))
+        self.pixels = normalise(crops, preprocess)
         self.exact = network_logits(network, self.pixels)
         self.noise: dict[str, float] = {}
 

@@ -192,10 +192,10 @@ def _batches(
     crops += [crop[:, ::-1] for crop in crops]
     for size in sizes:
         noise = rng.integers(0, 256, (size, height, width, 3), np.uint8)
-        yield "noise", np.ascontiguousarray(normalise(noise, card.preprocess))
+        yield "noise", normalise(noise, card.preprocess)
         if crops:
             stacked = np.stack([crops[i % len(crops)] for i in range(size)])
-            yield "photographs", np.ascontiguousarray(normalise(stacked, card.preprocess))
+            yield "photographs", normalise(stacked, card.preprocess)
 
 
 def _relative(found: NDArray[np.float32], exact: NDArray[np.float32]) -> float:
