@@ -77,7 +77,7 @@ def evaluation_transform(preprocess: Preprocess) -> Callable[[Image.Image], NDAr
     """Return the function from an RGB image to float32 [3, H, W], contiguous, equal to timm's within 1/255."""
 
     def transform(image: Image.Image) -> NDArray[np.float32]:
-        (pixels,) = normalise(crop_image(image, preprocess)[None], preprocess)
+        pixels: NDArray[np.float32] = normalise(crop_image(image, preprocess)[None], preprocess)[0]
         return pixels
 
     return transform
