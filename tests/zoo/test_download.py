@@ -195,7 +195,7 @@ def test_a_host_without_an_answer_is_asked_once(hub: HubServer, tmp_path: Path) 
     last = mirror_source(hub.mirror("/m/net.safetensors", CONTENT))
     start = time.monotonic()
     assert obtain(row_with(*sources, last), cache_dir=tmp_path).source == last
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 10  # asking all of them again would wait 17.5 seconds
 
 
 def test_a_bucket_without_mirrors_says_so_and_names_the_unverified_copy(tmp_path: Path) -> None:

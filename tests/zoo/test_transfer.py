@@ -207,7 +207,7 @@ def test_a_port_where_nobody_listens_is_given_up_at_once(hub: HubServer, tmp_pat
         download_part(Transfer(f"{url}/file.bin", tmp_path / "x.part"))
     with pytest.raises(Unreachable, match="refused"):
         require_answer(url)
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 3  # asking again would wait 3.5 seconds, each time
     hub.__enter__()  # for the fixture's exit
 
 
