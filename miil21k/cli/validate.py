@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miil21k.backends.base import BACKENDS
+from miil21k.data.resizers import RESIZERS
 
 if TYPE_CHECKING:
     import argparse
@@ -51,6 +52,7 @@ def add_computation(add: Callable[..., object]) -> None:
     add("--backend", choices=BACKENDS, default="auto", help="what computes (default: %(default)s, the fastest)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
     add("--dtype", choices=["fp32", "fp16", "bf16"], default="fp32", help="precision (default: %(default)s)")
+    add("--resizer", choices=RESIZERS, default="pillow", help="as published, or cykooz: faster, a grey level from it")
     add("--offline", action="store_true", default=None, help="never touch the network")
 
 
@@ -99,6 +101,7 @@ def request_of(args: argparse.Namespace) -> Any:
         view=getattr(args, "view", None),
         batch_size=args.batch_size,
         workers=args.workers,
+        resizer=args.resizer,
         backend=args.backend,
         device=args.device,
         dtype=args.dtype,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from miil21k.data.datasets import LabelledImages
+    from miil21k.data.resizers import ResizerName
     from miil21k.zoo.schema import Preprocess
 
 __all__ = ["Crops", "Unreadable", "read_crop", "read_crops"]
@@ -36,18 +37,22 @@ class Crops(NamedTuple):
     unreadable: tuple[Unreadable, ...]
 
 
-def read_crop(images: LabelledImages, index: int, preprocess: Preprocess) -> NDArray[np.uint8] | Unreadable:
+def read_crop(
+    images: LabelledImages, index: int, preprocess: Preprocess, resizer: ResizerName = "pillow"
+) -> NDArray[np.uint8] | Unreadable:
     """Return image `index` as the network sees it, uint8 [H, W, 3], or why it cannot be read."""
     try:
         image = images.load(index)
     except ImageError as error:
         return Unreadable(images.name(index), str(error))
-    return crop_image(image, preprocess)
+    return crop_image(image, preprocess, resizer)
 
 
-def read_crops(images: LabelledImages, indices: Iterable[int], preprocess: Preprocess) -> Crops:
+def read_crops(
+    images: LabelledImages, indices: Iterable[int], preprocess: Preprocess, resizer: ResizerName = "pillow"
+) -> Crops:
     """Return the readable ones of `images[indices]` as one batch, in order."""
-    found = [(index, read_crop(images, index, preprocess)) for index in indices]
+    found = [(index, read_crop(images, index, preprocess, resizer)) for index in indices]
     good = [(index, crop) for index, crop in found if not isinstance(crop, Unreadable)]
     kept = np.array([index for index, _ in good], np.int64)
     crops = np.stack([crop for _, crop in good]) if good else np.empty((0, *preprocess.input_size[1:], 3), np.uint8)

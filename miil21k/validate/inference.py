@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from miil21k.backends.base import Backend
     from miil21k.data.crops import Unreadable
     from miil21k.data.datasets import LabelledImages
+    from miil21k.data.resizers import ResizerName
     from miil21k.validate.views import View
     from miil21k.zoo.schema import Preprocess
 
@@ -39,7 +40,7 @@ class Inference:
     """Runs a backend over a view, in order. Afterwards `unreadable` lists what was left out.
 
     workers: threads that each read, crop and run batches, so that reading and inference overlap; 0 does all in the
-    calling thread. forward_seconds: spent in the network, summed over threads.
+    calling thread. resizer: `pillow` or `cykooz`. forward_seconds: spent in the network, summed over threads.
     """
 
     backend: Backend
@@ -47,6 +48,7 @@ class Inference:
     view: View
     batch_size: int = 32
     workers: int = 0
+    resizer: ResizerName = "pillow"
     unreadable: list[Unreadable] = field(default_factory=list)
     forward_seconds: float = 0.0
 
@@ -65,7 +67,7 @@ class Inference:
 
     def _score(self, images: LabelledImages, batch: range) -> tuple[Scored | None, tuple[Unreadable, ...], float]:
         """Return the logits of one batch, None when none of it can be read, what cannot, and seconds in the network."""
-        read = read_crops(images, batch, self.preprocess)
+        read = read_crops(images, batch, self.preprocess, self.resizer)
         if not read.labels.size:
             return None, read.unreadable, 0.0
         pixels = read.crops if self.backend.normalises else normalise(read.crops, self.preprocess)

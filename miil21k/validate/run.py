@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from miil21k.backends.choose import as_backend
 from miil21k.calibrate.record import mask_digest
 from miil21k.data.datasets import open_source
+from miil21k.data.resizers import resolve_resizer
 from miil21k.decode.probabilities import DEFAULT_RULE
 from miil21k.errors import UsageError
 from miil21k.predict.loading import load
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from miil21k.backends.base import Backend, BackendName
     from miil21k.calibrate.record import Calibration
+    from miil21k.data.resizers import ResizerName
     from miil21k.decode.logits import HeadKind
     from miil21k.decode.probabilities import Rule
     from miil21k.predict.loading import Loaded
@@ -41,7 +43,8 @@ class Request:
 
     data: class folders or shards. model: a name of the zoo, or a checkpoint of `miil21k train`; checkpoint: a file
     with other weights for a named model. label_space: that of the images, when it is not the head's. view: `in1k` or
-    None. batch_size, workers, backend, device, dtype: how it is run.
+    None. batch_size, workers, backend, device, dtype: how it is run. resizer: `pillow`, as published, `cykooz`, or
+    `auto`, which is the latter where it is installed.
     """
 
     data: str
@@ -51,6 +54,7 @@ class Request:
     view: str | None = None
     batch_size: int = 32
     workers: int = 0
+    resizer: ResizerName = "pillow"
     backend: BackendName = "auto"
     device: str = "auto"
     dtype: str = "fp32"
@@ -75,23 +79,25 @@ class Prepared:
 
     loaded: Loaded
     backend: Backend
+    resizer: ResizerName
     weights: str
     view: View
     masked: View
 
     def inference(self, request: Request, view: View) -> Inference:
         """Return what gives the logits of the images of `view`."""
-        return Inference(self.backend, self.loaded.preprocess, view, request.batch_size, request.workers)
+        return Inference(self.backend, self.loaded.preprocess, view, request.batch_size, request.workers, self.resizer)
 
 
 def prepare(request: Request) -> Prepared:
     """Return everything that scoring needs; raises LabelSpaceMismatch before anything is computed."""
+    resizer = resolve_resizer(request.resizer)
     loaded = _load(request)
     source = open_source(request.data, request.shard_cache)
     view = choose_view(source, loaded.space, label_space=request.label_space, view=request.view)
     digest = loaded.weights_sha256 or tensors_digest(loaded.model)
     backend = as_backend(loaded.model, loaded.space.num_classes, device=request.device, dtype=request.dtype)
-    return Prepared(loaded, backend, digest, view, without_removed(view, source))
+    return Prepared(loaded, backend, resizer, digest, view, without_removed(view, source))
 
 
 def _load(request: Request) -> Loaded:
@@ -184,6 +190,7 @@ def _report(
             "backend": backend.name,
             "device": backend.device,
             "dtype": backend.dtype,
+            "resizer": inference.resizer,
             "forward_seconds": inference.forward_seconds,
         },
         "notes": notes,

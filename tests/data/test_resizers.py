@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from miil21k.data.crops import read_crops
+from miil21k.data.datasets import label_images, open_source
 from miil21k.data.images import load_image
 from miil21k.data.resizers import resize, resolve_resizer
 from miil21k.data.transforms import crop_image
 from miil21k.errors import MissingExtra
+from miil21k.hierarchy.spaces import load_label_space
 from miil21k.zoo.manifest import find_weights
 
 BILINEAR, BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
@@ -54,6 +58,20 @@ def test_photographs_differ_little_and_not_at_all_where_pillow_resizes() -> None
         assert difference.max() == 1
         cubic = replace(published, interpolation="bicubic")
         assert np.array_equal(crop_image(image, cubic, "cykooz"), crop_image(image, cubic))
+
+
+@needs_cykooz
+def test_batches_of_labelled_images_are_read_with_the_one_that_is_asked_for(tmp_path: Path) -> None:
+    space, published = load_label_space("in1k"), find_weights("tresnet_m_21k").preprocess
+    folder = tmp_path / space.wnids[281]
+    folder.mkdir()
+    shutil.copy(IMAGES / "cat.jpg", folder)
+    images = label_images(open_source(str(tmp_path)), space, partial=True)
+    whole = load_image(IMAGES / "cat.jpg")
+    for resizer in ("pillow", "cykooz"):
+        (crop,) = read_crops(images, [0], published, resizer).crops
+        assert np.array_equal(crop, crop_image(whole, published, resizer))
+    assert np.array_equal(read_crops(images, [0], published).crops[0], crop_image(whole, published))
 
 
 @needs_cykooz

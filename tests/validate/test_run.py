@@ -80,6 +80,13 @@ def test_batch_size_and_workers_change_nothing_but_rounding(trained: Path, found
         assert other.report["metrics"][group] == pytest.approx(metrics, abs=1e-4), group
 
 
+def test_another_resizer_is_named_in_the_report_and_changes_little(trained: Path, found: Validation) -> None:
+    pytest.importorskip("cykooz_resizer")
+    other = validate(_request(trained, resizer="auto"))
+    assert other.report["run"]["resizer"] == "cykooz"
+    assert other.report["metrics"]["flat"]["top1"] == pytest.approx(found.report["metrics"]["flat"]["top1"], abs=0.02)
+
+
 def test_the_report_says_what_was_measured(found: Validation) -> None:
     report = found.report
     assert report["model"]["label_space"] == "shapes"
@@ -88,6 +95,7 @@ def test_the_report_says_what_was_measured(found: Validation) -> None:
     assert len(report["model"]["tensors_sha256"]) == 64
     assert report["images"]["scored"] == 14 * 12
     assert report["images"]["classes_with_images"] == 14
+    assert report["run"]["resizer"] == "pillow"
     assert report["reading"] == {"temperature": None, "rule": "coherent", "calibrated": False}
     assert torch.__version__.startswith(report["versions"]["torch"])
     assert json.loads(json.dumps(plain(report)))["metrics"]["flat"]["top1"] == report["metrics"]["flat"]["top1"]
