@@ -40,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="minmax",
         help="how static finds the range of each activation (%(default)s)",
     )
+    add("--symmetric", action="store_true", help="static with zero points of 0, for miil21k export tensorrt")
     add("--min-agreement", type=float, default=0.97, metavar="P", help="least share of equal top-1 (%(default)s)")
     add("--most-left-out", type=float, default=0.25, metavar="P", help="share of layers that may stay float")
     add("--calibration-images", type=int, default=256, metavar="N", help="at most so many set it up (%(default)s)")
@@ -47,7 +48,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     yes, no = "--require-faster", "--no-require-faster"
     speed = parser.add_mutually_exclusive_group()
     speed.add_argument(yes, action="store_true", default=None, help="refuse what is not faster (default for INT8)")
-    speed.add_argument(no, action="store_false", dest="require_faster", help="keep it and say so (default for fp16)")
+    speed.add_argument(
+        no, action="store_false", dest="require_faster", help="keep it and say so (default for fp16 and --symmetric)"
+    )
     add("-q", "--quiet", action="store_true", help="no progress")
 
 
@@ -60,7 +63,16 @@ def run(args: argparse.Namespace) -> int:
     from miil21k.export.quantize import quantize_export
     from miil21k.export.settings import QuantizeOptions
 
-    names = ("mode", "method", "min_agreement", "most_left_out", "calibration_images", "backend", "require_faster")
+    names = (
+        "mode",
+        "method",
+        "symmetric",
+        "min_agreement",
+        "most_left_out",
+        "calibration_images",
+        "backend",
+        "require_faster",
+    )
     options = QuantizeOptions(**{name: getattr(args, name) for name in names})
     report = quantize_export(
         args.model,

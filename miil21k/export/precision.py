@@ -90,12 +90,18 @@ class _Reader:
 
 
 def static_int8(
-    network: ModelProto, ranges: Any, *, only: Sequence[str] = (), leave_out: Sequence[str] = ()
+    network: ModelProto,
+    ranges: Any,
+    *,
+    only: Sequence[str] = (),
+    leave_out: Sequence[str] = (),
+    symmetric: bool = False,
 ) -> ModelProto:
     """Return `network` with uint8 activations and int8 weights per output channel, as QuantizeLinear pairs (QDQ).
 
-    ranges: of `measure_ranges`. only: names of nodes, all when empty; leave_out: names of nodes that stay float. The
-    outputs `logits` and `embedding` are not rounded.
+    ranges: of `measure_ranges`. only: names of nodes, all when empty; leave_out: names of nodes that stay float.
+    symmetric: int8 activations with zero point 0 and float32 biases, as TensorRT takes them; without it biases are
+    int32. The outputs `logits` and `embedding` are not rounded.
     """
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
     from onnxruntime.quantization.quant_utils import QuantType
@@ -107,12 +113,12 @@ def static_int8(
             True,  # per channel
             False,  # all 8 bits of the weights
             QuantType.QInt8,
-            QuantType.QUInt8,
+            QuantType.QInt8 if symmetric else QuantType.QUInt8,
             ranges,
             list(only),
             list(leave_out),
             [*_WEIGHTED["static"], *_BETWEEN],
-            {},
+            {"ActivationSymmetric": symmetric, "QuantizeBias": not symmetric},
         )
         quantizer.quantize_model()
         quantizer.model.topological_sort()

@@ -86,7 +86,8 @@ def quantize_export(
         ratios = speed_ratios(backends[0], backends[1], card.preprocess)
         report = _report(new_card, chosen, agreement, ratios, options)
         faster = min(ratios.values()) > 1
-        required = chosen.mode != "fp16" if options.require_faster is None else options.require_faster
+        elsewhere = chosen.mode == "fp16" or chosen.symmetric  # where it will run is not this machine
+        required = not elsewhere if options.require_faster is None else options.require_faster
         if required and not faster:
             raise ExportError(
                 f"{chosen} of '{card.model}' agrees ({agreement}) but is not faster than fp32 in {options.backend} "
@@ -147,7 +148,7 @@ def _described(whole: onnx.ModelProto, card: ExportCard, chosen: Setting, option
     new = dataclasses.replace(
         card,
         precision="fp16" if chosen.mode == "fp16" else "int8",
-        quantization={"mode": chosen.mode, "backend": options.backend},
+        quantization={"mode": chosen.mode, "symmetric": chosen.symmetric, "backend": options.backend},
         versions=versions,
     )
     helper.set_model_props(whole, new.to_metadata())

@@ -11,6 +11,7 @@ import numpy as np
 from miil21k.data.transforms import normalise
 from miil21k.errors import UsageError
 from miil21k.export.agreement import Agreeing
+from miil21k.export.bias_correction import mean_losses, with_corrected_biases
 from miil21k.export.precision import METHODS, MODES, dynamic_int8, fp16, measure_ranges, quantizable, static_int8
 from miil21k.export.rounding import with_cancelling_weights
 from miil21k.export.sensitivity import network_logits, sensitivities, with_activation
@@ -47,15 +48,18 @@ class QuantizeOptions:
 
     mode: `static` (INT8, ranges of activations measured on images), `dynamic` (INT8, matrix products only, ranges as
     they come), `fp16`, or `auto`: static where convolutions carry most of the layers, else dynamic. method: how
-    static finds the ranges, `minmax`, `entropy` or `percentile`. min_agreement: the share of judging images that must
+    static finds the ranges, `minmax`, `entropy` or `percentile`. symmetric: static with zero points of 0 and float32
+    biases, for TensorRT. min_agreement: the share of judging images that must
     keep their best class, in (0, 1]. most_left_out: the share of layers that may stay float, in [0, 1].
     calibration_images: how many images at most set it up. require_faster: refuse what is not faster than fp32; None
-    for INT8 yes, fp16 no. backend: `onnx` or `openvino`, which measures agreement and speed.
+    for INT8 yes, for what runs elsewhere (fp16, symmetric) no. backend: `onnx` or `openvino`, which measures agreement
+    and speed.
     Raises UsageError for anything else.
     """
 
     mode: Mode | str = "auto"
     method: Method = "minmax"
+    symmetric: bool = False
     min_agreement: float = 0.97
     most_left_out: float = 0.25
     calibration_images: int = 256
@@ -67,6 +71,8 @@ class QuantizeOptions:
         for name, choices in known:
             if getattr(self, name) not in choices:
                 raise UsageError(f"{name} must be {' or '.join(choices)}, not '{getattr(self, name)}'.")
+        if self.symmetric and self.mode not in ("auto", "static"):
+            raise UsageError(f"symmetric is of mode static: {self.mode} has no fixed zero points.")
         if not 0 < self.min_agreement <= 1:
             raise UsageError(f"min_agreement lies above 0 and up to 1, not {self.min_agreement}.")
         if not 0 <= self.most_left_out <= 1:
@@ -89,13 +95,15 @@ class Setting:
     layers: int
     left_out: tuple[str, ...]
     agreement: Agreement
+    symmetric: bool = False
     noise: dict[str, float] = field(default_factory=dict)
     tried: int = 1
 
     def __str__(self) -> str:
         if self.mode == "fp16":
             return "fp16"
-        how = f"INT8 {self.mode}" + (f", {self.method}" if self.method else "")
+        how = f"INT8 {self.mode}" + (", symmetric" if self.symmetric else "")
+        how += f", {self.method}" if self.method else ""
         return f"{how}, {len(self.left_out)} of {self.layers} layers left in float"
 
     def to_json(self) -> dict[str, Any]:
@@ -103,6 +111,7 @@ class Setting:
         return {
             "mode": self.mode,
             "method": self.method,
+            "symmetric": self.symmetric,
             "layers": self.layers,
             "left_out": list(self.left_out),
             "settings_tried": self.tried,
@@ -132,7 +141,9 @@ def choose_setting(
     moves the logits most stay float, up to `most_left_out`. Raises UsageError when there is nothing to quantise,
     ExportError when ONNX Runtime refuses.
     """
-    mode: Mode = choose_mode(network) if options.mode == "auto" else options.mode  # type: ignore[assignment]
+    mode: Mode = options.mode  # type: ignore[assignment]
+    if options.mode == "auto":
+        mode = "static" if options.symmetric else choose_mode(network)
     return _Search(network, crops, preprocess, decoding, options, progress).run(mode)
 
 
@@ -176,25 +187,30 @@ class _Search:
     def maker(self, mode: Mode, layers: Sequence[str]) -> Maker:
         """Return the function from nodes (these only; all, less these) to the quantised network."""
         ranges = self.ranges() if mode == "static" else None
+        losses = self.losses(layers)
 
         def make(only: Sequence[str], stay: Sequence[str]) -> ModelProto:
-            rounded = with_cancelling_weights(self.network, only or sorted(set(layers) - set(stay)))
+            names = only or sorted(set(layers) - set(stay))
+            rounded = with_corrected_biases(with_cancelling_weights(self.network, names), losses, names)
             if mode == "dynamic":
                 return dynamic_int8(rounded, only=only, leave_out=stay)
-            return static_int8(rounded, ranges, only=only, leave_out=stay)
+            return static_int8(rounded, ranges, only=only, leave_out=stay, symmetric=self.options.symmetric)
 
         return make
 
     def ranges(self) -> Any:
-        pixels = self.pixels
-        with self.progress("measuring ranges", len(pixels)) as done:
+        with self.progress("measuring ranges", len(self.pixels)) as done:
+            return measure_ranges(self.network, self.batches(done), self.options.method)
 
-            def batches() -> Iterator[NDArray[np.float32]]:
-                for start in range(0, len(pixels), CALIBRATION_BATCH):
-                    yield pixels[start : start + CALIBRATION_BATCH]
-                    done(min(CALIBRATION_BATCH, len(pixels) - start))
+    def losses(self, layers: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        rounded = with_cancelling_weights(self.network, layers)
+        with self.progress("measuring biases", len(self.pixels)) as done:
+            return mean_losses(self.network, rounded, layers, self.batches(done))
 
-            return measure_ranges(self.network, batches(), self.options.method)
+    def batches(self, done: Callable[[int], None]) -> Iterator[NDArray[np.float32]]:
+        for start in range(0, len(self.pixels), CALIBRATION_BATCH):
+            yield self.pixels[start : start + CALIBRATION_BATCH]
+            done(min(CALIBRATION_BATCH, len(self.pixels) - start))
 
     def sensitive(self, layers: Sequence[str], make: Maker) -> dict[str, float]:
         few = np.linspace(0, len(self.pixels) - 1, min(len(self.pixels), SENSITIVITY_IMAGES)).round().astype(int)
@@ -207,7 +223,8 @@ class _Search:
         counting = Agreeing(self.decoding)
         counting.add(self.exact, network_logits(network, self.pixels))
         method = self.options.method if mode == "static" else None
-        return Setting(network, mode, method, layers, left_out, counting.result(), self.noise, tried)
+        symmetric = self.options.symmetric and mode == "static"
+        return Setting(network, mode, method, layers, left_out, counting.result(), symmetric, self.noise, tried)
 
 
 def _counts(most: int) -> list[int]:

@@ -222,11 +222,12 @@ def _quantize(node: onnx.NodeProto, _: dict[str, Any], known: _Constants) -> Ite
     zero = known.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
     if zero is None and len(node.input) > 2 and node.input[2]:
         yield "TensorRT needs its zero point before the graph runs", _SYMMETRIC
-    elif zero is not None and (zero.any() or zero.dtype.name == "uint8"):
-        yield "TensorRT quantises symmetrically, to int8 with a zero point of 0", _SYMMETRIC
+    elif zero is not None and (zero.any() or zero.dtype.name in ("uint8", "int32")):
+        kind = "biases stay float32" if zero.dtype.name == "int32" else "to int8 with a zero point of 0"
+        yield f"TensorRT quantises symmetrically, {kind}", _SYMMETRIC
 
 
-_SYMMETRIC = "use float16, or quantise to int8 symmetrically, weights and activations (NVIDIA's ModelOpt does)"
+_SYMMETRIC = "use float16, or quantise with miil21k export quantize --symmetric"
 SUPPORTED: dict[str, Callable[[onnx.NodeProto, dict[str, Any], _Constants], Iterator[tuple[str, str]]]] = {
     **dict.fromkeys(_FREE, _free),
     **dict.fromkeys(_REDUCTIONS, _fixed_axes),

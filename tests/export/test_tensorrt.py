@@ -6,6 +6,7 @@ import hashlib
 import json
 import shlex
 from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ import timm
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 from small_networks import small_network
 from timm.layers import BlurPool2d
 
@@ -25,6 +27,8 @@ from miil21k.export.onnx_file import export_onnx, own_photographs
 from miil21k.export.onnx_model import ExportOptions, decoding_of
 from miil21k.export.padding import padding_difference, with_zero_padding
 from miil21k.export.proof import open_session
+from miil21k.export.quantize import quantize_export
+from miil21k.export.settings import QuantizeOptions
 from miil21k.export.tensorrt import PRECISION_BOUNDS, export_tensorrt, plan_command, precision_of
 from miil21k.export.tensorrt_engine import missing
 from miil21k.export.tensorrt_operators import refusals
@@ -212,6 +216,11 @@ def graph_of(*nodes: onnx.NodeProto, opset: int = 18, **constants: np.ndarray) -
             {"s": np.float32(0.1), "z": np.int8(0)},
             None,
         ),
+        (
+            helper.make_node("DequantizeLinear", ["b", "s", "z"], ["y"], name="n"),
+            {"b": np.ones(3, np.int32), "s": np.float32(0.1), "z": np.int32(0)},
+            "biases stay float32",
+        ),
         (helper.make_node("LayerNormalization", ["x", "s"], ["y", "m"], name="n"), {"s": [1.0]}, "first output only"),
     ],
 )
@@ -245,6 +254,33 @@ def test_the_precision_is_that_of_the_file(tensor_export: Path) -> None:
     assert precision_of(model) == "float16"
     model.graph.node.append(helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]))
     assert precision_of(model) == "int8"
+
+
+def test_symmetric_int8_is_taken_and_proved(tensor_export: Path, tmp_path: Path) -> None:
+    kept = QuantizeOptions(min_agreement=1e-9, most_left_out=0, symmetric=True)
+    symmetric, plain = tmp_path / "symmetric.onnx", tmp_path / "plain.onnx"
+    crops = [tmp_path / f"{photo.stem}_{edge}.png" for photo in PHOTOS for edge in (120, 160, 200, 240)]
+    for path, (photo, edge) in zip(crops, product(PHOTOS, (120, 160, 200, 240)), strict=True):
+        Image.open(photo).crop((20, 20, 20 + edge, 20 + edge)).save(path)
+    report = quantize_export(tensor_export, symmetric, PHOTOS, kept, judges=crops)
+    assert report["quantization"]["symmetric"] is read_export_card(symmetric).quantization["symmetric"] is True
+    graph = onnx.load(symmetric)
+    assert refusals(graph) == []
+    assert sum(node.op_type == "QuantizeLinear" for node in graph.graph.node) > 10
+    fixed = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+    pairs = [node for node in graph.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert {fixed[node.input[2]].dtype.name for node in pairs} == {"int8"}
+    assert not any(fixed[node.input[2]].any() for node in pairs)
+    output = tmp_path / "small.engine"
+    proved = export_tensorrt(symmetric, output, photos=PHOTOS, build=lambda *_: OrtEngine(symmetric, off=1e-4))
+    assert (proved["precision"], proved["proof"]["bound"]) == ("int8", PRECISION_BOUNDS["int8"])
+    assert 0 < proved["proof"]["logits"] < PRECISION_BOUNDS["int8"]
+    uneven = replace(kept, symmetric=False, require_faster=False)
+    quantize_export(tensor_export, plain, PHOTOS, uneven, judges=crops)
+    with pytest.raises(UsageError, match=r"QuantizeLinear .*with a zero point of 0; .* quantize --symmetric"):
+        export_tensorrt(plain, output, build=lambda *_: OrtEngine(plain))
+    with pytest.raises(UsageError, match="symmetric is of mode static: fp16 has no"):
+        QuantizeOptions(mode="fp16", symmetric=True)
 
 
 @pytest.mark.skipif(missing() is None, reason="TensorRT and a GPU are here")
