@@ -108,6 +108,8 @@ def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _print(output: Path, report: dict[str, Any]) -> None:
+    from miil21k.export.agreement import FASTER
+
     how, agreement = report["quantization"], report["quantization"]["agreement"]
     size, before = report["bytes"] / 1e6, report["bytes_fp32"] / 1e6
     kind = " ".join(dict.fromkeys((how["mode"], report["precision"])))  # `static int8`, but `fp16`
@@ -120,5 +122,5 @@ def _print(output: Path, report: dict[str, Any]) -> None:
     apart = f"{agreement['logits']:g}, {agreement['logits_relative']:.1%} of their range"
     print(f"    largest difference of a logit {apart}")
     ratios = ", ".join(f"{ratio:.2f} ({batch})" for batch, ratio in how["times_faster"].items())
-    slower = min(how["times_faster"].values()) <= 1
+    slower = min(how["times_faster"].values()) < FASTER
     print(f"    times as fast as fp32 here: {ratios}{'; NOT faster' if slower else ''}")

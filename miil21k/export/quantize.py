@@ -12,7 +12,7 @@ from onnx import helper
 
 from miil21k.backends.choose import open_export
 from miil21k.errors import ExportError, UsageError
-from miil21k.export.agreement import Agreeing, card_decoding, crops_to_logits, speed_ratios
+from miil21k.export.agreement import FASTER, Agreeing, card_decoding, crops_to_logits, speed_ratios
 from miil21k.export.calibration_set import divide, read_crops, spread
 from miil21k.export.network_part import put_network, take_network
 from miil21k.export.report import card_facts, report_path
@@ -85,7 +85,7 @@ def quantize_export(
             raise ExportError(_refusal(card, chosen, agreement, options))
         ratios = speed_ratios(backends[0], backends[1], card.preprocess)
         report = _report(new_card, chosen, agreement, ratios, options)
-        faster = min(ratios.values()) > 1
+        faster = min(ratios.values()) >= FASTER
         elsewhere = chosen.mode == "fp16" or chosen.symmetric  # where it will run is not this machine
         required = not elsewhere if options.require_faster is None else options.require_faster
         if required and not faster:
