@@ -9,7 +9,9 @@ import sys
 from functools import cache
 from pathlib import Path
 
-__all__ = ["gpu_in_sight", "processor", "runtime_of"]
+from miil21k.processors import available_cpus
+
+__all__ = ["gpu_in_sight", "machine", "processor", "runtime_of"]
 
 _DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA, Windows' GPUs in WSL, AMD
 
@@ -36,13 +38,29 @@ def runtime_of(backend: str) -> str | None:
 
 def processor() -> str:
     """Return a name that processors share only when they have the same instructions."""
+    flags = _listed(b"flags", b"Features")
+    if flags is None:  # not Linux: nothing lists instructions, so no two machines count as alike
+        return f"{platform.machine()} {platform.processor()} {platform.node()}"
+    return f"{platform.machine()} {hashlib.sha256(flags).hexdigest()[:12]}"
+
+
+def machine() -> str:
+    """Return a name that two machines share only when a rate that was measured on one says something on the other.
+
+    Model and instructions of the processor, and how many CPUs this process may use.
+    """
+    model = (_listed(b"model name") or b"").partition(b":")[2].decode(errors="replace").strip()
+    return f"{model or 'unnamed'}, {processor()}, {available_cpus()} CPUs"
+
+
+def _listed(*names: bytes) -> bytes | None:
+    """Return the first line of `/proc/cpuinfo` that begins with one of `names`, or None."""
     try:
         with Path("/proc/cpuinfo").open("rb") as file:
             lines = file.read(1 << 14).splitlines()  # the first processor; a server lists hundreds
-        flags = next(line for line in lines if line.startswith((b"flags", b"Features")))
-    except (OSError, StopIteration):  # not Linux: nothing lists instructions, so no two machines count as alike
-        return f"{platform.machine()} {platform.processor()} {platform.node()}"
-    return f"{platform.machine()} {hashlib.sha256(flags).hexdigest()[:12]}"
+    except OSError:
+        return None
+    return next((line for line in lines if line.startswith(names)), None)
 
 
 def gpu_in_sight() -> bool:

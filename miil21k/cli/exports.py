@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from miil21k.backends.runtimes import runtime_of
 from miil21k.errors import ExportError, MissingExtra
-from miil21k.predict.fastest import obstacle, order, proved_export, published_row
+from miil21k.predict.fastest import fastest_export, obstacle, order, published_row
 from miil21k.predict.loading import default_model
 from miil21k.zoo.proved import missing_package
 
@@ -36,10 +36,11 @@ def with_proved_export(
         return name, options
     if name is None:
         weights, options, _ = default_model(options)
-    wanted = order(options, single=single)
-    backend = next((b for b in wanted if proved_export(weights, options, b) is not None), None)
-    if backend is None:
-        backend = _made(weights, options, wanted, say)
+    found = fastest_export(weights, options, single=single)
+    if found is not None:
+        backend = cast("BackendName", found.graph.backend)
+    else:
+        backend = _made(weights, options, order(options, single=single), say)
     if single and backend != "torch" and options.workers is None:
         options = replace(options, workers=0)  # a batch of one: all processors for its forward pass
     return weights.name, replace(options, backend=backend)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from miil21k.predict.options import PredictOptions
     from miil21k.zoo.cache import Cache
     from miil21k.zoo.manifest import Weights
 
@@ -33,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--backend",
         action="append",
         choices=("onnx", "openvino"),
-        help="make the proved export for this one, repeatable (default: each that is installed)",
+        help="make the proved export for this one, repeatable (default: each that is installed; then they are timed)",
     )
     exports.add_argument("--no-export", action="store_true", help="only the weights")
     parser.add_argument("--revision", help="branch, tag or commit of the Hub repository")
@@ -76,7 +77,7 @@ def _fetch(weights: Weights, args: argparse.Namespace) -> dict[str, Any]:
         found = fetch_anew(weights, revision=args.revision, cache_dir=args.cache_dir, progress=shown)
     else:
         found = obtain(weights, revision=args.revision, cache_dir=args.cache_dir, offline=args.offline, progress=shown)
-    answer = {
+    answer: dict[str, Any] = {
         "name": weights.name,
         "status": "ok",
         "path": str(found.path),
@@ -86,6 +87,8 @@ def _fetch(weights: Weights, args: argparse.Namespace) -> dict[str, Any]:
     }
     if not args.no_export:
         answer["exports"] = list(_exports(weights, args))
+        if len(answer["exports"]) > 1:
+            answer["images_per_second"] = _rates(weights, args)
     return answer
 
 
@@ -100,22 +103,33 @@ def _exports(weights: Weights, args: argparse.Namespace) -> Iterator[dict[str, A
         yield {"backend": backend, **_export(weights, backend, args)}
 
 
+def _rates(weights: Weights, args: argparse.Namespace) -> dict[str, float]:
+    """Return how fast the exports ran on this machine, by backend."""
+    from miil21k.predict.fastest import rates_here
+
+    return {name: rate.images_per_second for name, rate in rates_here(weights, _options(args)).items()}
+
+
+def _options(args: argparse.Namespace) -> PredictOptions:
+    from miil21k.predict.options import PredictOptions
+
+    return PredictOptions(cache_dir=args.cache_dir, revision=args.revision, offline=args.offline)
+
+
 def _export(weights: Weights, backend: str, args: argparse.Namespace) -> dict[str, Any]:
     """Make one; what cannot be made is said and is no failure, since torch computes with the weights."""
-    from miil21k.predict.options import PredictOptions
     from miil21k.zoo.proved import missing_package
 
     def say(text: str) -> None:
         if not args.quiet:
             print(text, file=sys.stderr)
 
-    options = PredictOptions(cache_dir=args.cache_dir, revision=args.revision, offline=args.offline)
     try:
         if (package := missing_package()) is not None:
             raise MissingExtra(package, "export", "Exporting to ONNX")
         from miil21k.export.caching import require_proved
 
-        made = require_proved(weights, options, backend, say=say)
+        made = require_proved(weights, _options(args), backend, say=say)
     except Miil21kError as error:
         say(f"no proved export of {weights.name} for {backend}: {error}")
         return {"status": "error", "error": str(error)}

@@ -172,7 +172,9 @@ def _messages(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("messages")
     loudness = group.add_mutually_exclusive_group()
     loudness.add_argument("-q", "--quiet", action="store_true", help="errors only")
-    loudness.add_argument("-v", "--verbose", action="store_true", help="also batches, threads and preprocessing")
+    loudness.add_argument(
+        "-v", "--verbose", action="store_true", help="also batches, threads, preprocessing, and why this backend"
+    )
     group.add_argument("--no-progress", action="store_true", help="no progress bar (never shown outside a terminal)")
 
 

@@ -18,6 +18,7 @@ from miil21k.export.onnx_model import ExportOptions, assemble, decoding_of
 from miil21k.export.proof import BOUNDS, Runner, prove
 from miil21k.export.report import require_within_bounds
 from miil21k.export.saving import MOST_BYTES, write_model
+from miil21k.export.throughput import compare_exports
 from miil21k.predict.fastest import graph_of
 from miil21k.predict.loading import load
 from miil21k.versions import installed_versions
@@ -58,6 +59,7 @@ def require_proved(
 
     options: those of the prediction; the weights are fetched when they are not cached. again: try although it failed
     before with the same versions of packages. say: told before and after it is made. One process makes it, others wait.
+    Where other backends have theirs already, all are timed, so that `auto` takes the fastest.
     Raises ExportError when it cannot be made, which is remembered; MissingExtra when its runtime is not installed; and
     what `load` raises.
     """
@@ -66,25 +68,34 @@ def require_proved(
     graph = graph_of(weights, file.sha256, options, backend)
     if graph is None:
         raise MissingExtra(*_RUNTIMES[backend], f"The backend {backend}")
-    versions = {name: metadata.version(name) for name in (*PACKAGES, "torch", "timm")}
     try:
-        with making(cache, graph):
-            found = find_proved(cache, graph)
-            if found is not None:
-                return found
-            if not again and (reason := failure(cache, graph, versions)) is not None:
-                raise FailedBefore(reason)
-            loaded = load(weights.name, replace(options, backend="torch"))
-            say(f"making a proved export of {weights.name} for {graph.runtime.partition(',')[0]}, once")
-            try:
-                made = make_proved(loaded, graph, cache, licence=weights.licence)
-            except ExportError as error:
-                note_failure(cache, graph, str(error), versions)
-                raise
-            say(f"made and proved in {made.record['seconds']:.0f} s, {made.size / 1e6:.0f} MB in {made.folder}")
-            return made
+        found = _found_or_made(weights, options, graph, cache, again=again, say=say)
     except OSError as error:
         raise ExportError(f"Cannot write {cache.root}: {error.strerror or error}.") from None
+    graphs = (graph_of(weights, file.sha256, options, name) for name in _RUNTIMES)
+    compare_exports(cache, [one for g in graphs if g and (one := find_proved(cache, g))], say=say)
+    return found
+
+
+def _found_or_made(
+    weights: Weights, options: PredictOptions, graph: Graph, cache: Cache, *, again: bool, say: Callable[[str], None]
+) -> ProvedExport:
+    versions = {name: metadata.version(name) for name in (*PACKAGES, "torch", "timm")}
+    with making(cache, graph):
+        found = find_proved(cache, graph)
+        if found is not None:
+            return found
+        if not again and (reason := failure(cache, graph, versions)) is not None:
+            raise FailedBefore(reason)
+        loaded = load(weights.name, replace(options, backend="torch"))
+        say(f"making a proved export of {weights.name} for {graph.runtime.partition(',')[0]}, once")
+        try:
+            made = make_proved(loaded, graph, cache, licence=weights.licence)
+        except ExportError as error:
+            note_failure(cache, graph, str(error), versions)
+            raise
+        say(f"made and proved in {made.record['seconds']:.0f} s, {made.size / 1e6:.0f} MB in {made.folder}")
+        return made
 
 
 def make_proved(loaded: Loaded, graph: Graph, cache: Cache, *, licence: str) -> ProvedExport:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from miil21k.backends.choose import open_proved
-from miil21k.backends.runtimes import gpu_in_sight, runtime_of
+from miil21k.backends.runtimes import gpu_in_sight, machine, runtime_of
 from miil21k.errors import UnknownModel, UsageError
 from miil21k.hierarchy.spaces import load_label_space
 from miil21k.predict.loading import DEFAULT_MODEL, Loaded, default_model, head_space, load, preprocess_of
@@ -16,19 +17,24 @@ from miil21k.zoo.manifest import find_weights
 from miil21k.zoo.proved import Graph, find_proved
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from miil21k.backends.base import BackendName
     from miil21k.predict.options import PredictOptions
     from miil21k.zoo.proved import ProvedExport
+    from miil21k.zoo.rates import Rate
     from miil21k.zoo.schema import Weights
 
-__all__ = ["graph_of", "load_fastest", "obstacle", "order", "proved_export", "published_row"]
+__all__ = ["fastest_export", "graph_of", "load_fastest", "obstacle", "order", "published_row", "rates_here"]
+
+log = logging.getLogger("miil21k.predict")
 
 
 def load_fastest(name: str | None, options: PredictOptions) -> Loaded:
     """Return what `load` returns, as a backend where the cache holds a proved export of these published weights.
 
     With `options.backend` `auto` an export is only ever used, never made, so that no call takes a minute unasked:
-    `miil21k fetch` makes it, and so does `miil21k-predict`, which says so. OpenVINO comes before ONNX Runtime.
+    `miil21k fetch` makes it, and so does `miil21k-predict`, which says so. Of several the fastest runs (`order`).
     Raises UsageError for `onnx` and `openvino` when there is none to use; otherwise what `load` raises.
     """
     weights = published_row(name, options)
@@ -39,11 +45,11 @@ def load_fastest(name: str | None, options: PredictOptions) -> Loaded:
     if reason is None:
         if name is None:
             weights, options, notice = default_model(options)
-        for backend in order(options):
-            found = proved_export(weights, options, backend)
-            if found is not None:
-                return replace(_opened(found, weights, options), notice=notice)
+        found = fastest_export(weights, options)
+        if found is not None:
+            return replace(_opened(found, weights, options), notice=notice)
     if options.backend == "auto":
+        log.debug("torch computes: %s", reason or "no proved export is cached")
         loaded = load(weights.name if notice else name, options)
         return replace(loaded, notice=notice or loaded.notice)
     if reason is not None:
@@ -81,14 +87,22 @@ def obstacle(options: PredictOptions) -> str | None:
     return None
 
 
-def order(options: PredictOptions, *, single: bool = False) -> tuple[BackendName, ...]:
-    """Return the backends that may run an export, first the one with the highest throughput.
+def order(
+    options: PredictOptions, *, single: bool = False, rates: Mapping[str, Rate] | None = None
+) -> tuple[BackendName, ...]:
+    """Return the backends that may run an export, the best one first.
 
-    single: there is one image, so first the one that starts soonest.
+    rates: of this machine, by backend; the highest comes first where both are known, else OpenVINO does. single: there
+    is one image, so first the one that starts soonest, which is ONNX Runtime: its graph is optimised already.
     """
     if options.backend != "auto":
         return (options.backend,)
-    return ("onnx", "openvino") if single else ("openvino", "onnx")
+    if single:
+        return ("onnx", "openvino")
+    rule: tuple[BackendName, ...] = ("openvino", "onnx")
+    if rates is None or any(name not in rates for name in rule):
+        return rule
+    return tuple(sorted(rule, key=lambda name: -rates[name].images_per_second))
 
 
 def graph_of(weights: Weights, weights_sha256: str, options: PredictOptions, backend: str) -> Graph | None:
@@ -104,14 +118,49 @@ def graph_of(weights: Weights, weights_sha256: str, options: PredictOptions, bac
     return Graph(weights.name, weights_sha256, tuple(size), space.sha256, backend, runtime)
 
 
-def proved_export(weights: Weights, options: PredictOptions, backend: str) -> ProvedExport | None:
-    """Return the proved export for `backend`, None when there is none; nothing is downloaded."""
+def fastest_export(weights: Weights, options: PredictOptions, *, single: bool = False) -> ProvedExport | None:
+    """Return the first proved export in the `order` of backends, None when there is none; nothing is downloaded."""
     cache = Cache.at(options.cache_dir)
     if not (cache.root / "exports").is_dir():
         return None
     file = find_cached(weights, cache, options.revision)
-    graph = file and graph_of(weights, file.sha256, options, backend)
-    return find_proved(cache, graph) if graph else None
+    if file is None:
+        return None
+    rates = {} if single or options.backend != "auto" else _rates(cache, weights, file.sha256, options)
+    for backend in order(options, single=single, rates=rates):
+        graph = graph_of(weights, file.sha256, options, backend)
+        found = find_proved(cache, graph) if graph else None
+        if found is not None:
+            if options.backend == "auto":
+                log.debug("%s computes: %s", backend, _why(single, rates))
+            return found
+    return None
+
+
+def rates_here(weights: Weights, options: PredictOptions) -> dict[str, Rate]:
+    """Return how fast the proved exports of these weights ran on this machine, by backend; empty when not measured."""
+    cache = Cache.at(options.cache_dir)
+    file = find_cached(weights, cache, options.revision)
+    return {} if file is None else _rates(cache, weights, file.sha256, options)
+
+
+def _rates(cache: Cache, weights: Weights, weights_sha256: str, options: PredictOptions) -> dict[str, Rate]:
+    graph = graph_of(weights, weights_sha256, options, "openvino")
+    if graph is None:
+        return {}  # ONNX Runtime is the only one
+    from miil21k.zoo.rates import read_rates
+
+    return read_rates(cache, graph, machine())
+
+
+def _why(single: bool, rates: Mapping[str, Rate]) -> str:
+    """Return why `auto` takes what it takes, for the log."""
+    if single:
+        return "one image, for which ONNX Runtime's export is preferred, as it starts soonest"
+    if len(rates) > 1:
+        measured = ", ".join(f"{name} {rate.images_per_second:.1f}" for name, rate in rates.items())
+        return f"images per second on this machine are {measured}"
+    return "OpenVINO's export is preferred to ONNX Runtime's, as they were not compared on this machine"
 
 
 def _opened(found: ProvedExport, weights: Weights, options: PredictOptions) -> Loaded:

