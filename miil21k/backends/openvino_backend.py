@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenvinoBackend"]
 
+# OpenVINO makes its table of NumPy's types in the first call that needs it, and gives the GIL away half-way: a second
+# thread that needs it then holds the GIL and waits for the table, for ever. So one thread asks for it, in a backend's
+# constructor.
+_FIRST_USE = threading.Lock()
+
 
 class OpenvinoBackend:
     """An export of `miil21k export onnx` in OpenVINO, on the CPU; torch and ONNX Runtime are never imported.
@@ -58,6 +63,8 @@ class OpenvinoBackend:
             import openvino
         except ImportError:
             raise MissingExtra("openvino", "openvino", "The backend openvino") from None
+        with _FIRST_USE:
+            openvino.Type.f32.to_dtype()
         self.dtype, self.num_classes, self.normalises = precision, num_classes, normalises
         self._path, self._size = path, input_size
         self._core = openvino.Core()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +31,20 @@ if TYPE_CHECKING:
     from miil21k.predict.loading import Loaded
 
 CLASSES = 1000
+FIRST_CALLS = """
+import os, sys, threading
+from pathlib import Path
+import numpy as np
+from miil21k.backends.openvino_backend import OpenvinoBackend
+backend = OpenvinoBackend(Path(sys.argv[1]), 1000, normalises=False, input_size=(3, 160, 160))
+with backend._pool().request():  # opens the file
+    pass
+pixels, together = np.zeros((1, 3, 160, 160), np.float32), threading.Barrier(4)
+threads = [threading.Thread(target=lambda: (together.wait(), backend.run(pixels))) for _ in range(4)]
+sys.setswitchinterval(1e-6)
+for thread in threads:
+    thread.start()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +169,8 @@ def test_an_export_is_opened_by_the_backend_that_was_named(full: Path) -> None:
         assert as_backend(backend, CLASSES, device="cpu", dtype="fp32") is backend
     with pytest.raises(UsageError, match="torch does not run: choose --backend auto, onnx or openvino"):
         open_export(full, read_export_card(full), backend="torch", device="cpu", dtype="fp32")
+
+
+def test_first_calls_at_once_do_not_wait_for_each_other_for_ever(tensor: Path) -> None:
+    for _ in range(2):  # without the call in `__init__`, most of these processes hang
+        subprocess.run([sys.executable, "-c", FIRST_CALLS, str(tensor)], check=True, timeout=60)
