@@ -124,18 +124,20 @@ def crops_to_logits(backend: Backend, crops: NDArray[np.uint8], preprocess: Prep
 def speed_ratios(slow: Backend, fast: Backend, preprocess: Preprocess, *, rounds: int = 7) -> dict[int, float]:
     """Return how many times faster `fast` is than `slow`, for batches of 1 and 8 crops.
 
-    The two take turns, and the best turn of each counts, so that other work on the machine disturbs little.
+    Each call computes on one thread, as those of `predict` do. The two take turns, and the best turn of each counts, so
+    that other work on the machine disturbs little; the threads of one call would also wait for each other.
     """
     _, height, width = preprocess.input_size
     noise = np.random.default_rng(0).integers(0, 256, (max(SPEED_BATCHES), height, width, 3), np.uint8)
     ratios = {}
-    for batch in SPEED_BATCHES:
-        best = [np.inf, np.inf]
-        for turn in range(rounds + 1):
-            for at, backend in enumerate((slow, fast)):
-                began = time.perf_counter()
-                crops_to_logits(backend, noise[:batch], preprocess)
-                if turn:  # the first turn opens the file
-                    best[at] = min(best[at], time.perf_counter() - began)
-        ratios[batch] = best[0] / best[1]
+    with slow.threads(1), fast.threads(1):
+        for batch in SPEED_BATCHES:
+            best = [np.inf, np.inf]
+            for turn in range(rounds + 1):
+                for at, backend in enumerate((slow, fast)):
+                    began = time.perf_counter()
+                    crops_to_logits(backend, noise[:batch], preprocess)
+                    if turn:  # the first turn opens the file
+                        best[at] = min(best[at], time.perf_counter() - began)
+            ratios[batch] = best[0] / best[1]
     return ratios

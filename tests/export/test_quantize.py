@@ -12,9 +12,10 @@ from onnx import numpy_helper
 from PIL import Image
 from small_networks import small_network
 
+from miil21k.backends.choose import open_export
 from miil21k.cli.main import main
 from miil21k.errors import ExportError, UsageError
-from miil21k.export.agreement import Agreeing, card_decoding
+from miil21k.export.agreement import Agreeing, card_decoding, speed_ratios
 from miil21k.export.calibration_set import divide, read_crops, spread
 from miil21k.export.graph import IR_VERSION, OPSET
 from miil21k.export.network_part import put_network, take_network
@@ -171,6 +172,19 @@ def test_what_is_not_faster_is_refused_unless_it_may_be(
         quantize_export(small_full, output, pictures, QuantizeOptions(min_agreement=0.5))
     assert not list(tmp_path.iterdir())
     assert quantize_export(small_full, output, pictures, KEEP)["quantization"]["times_faster"]["batch 8"] == 1.01
+
+
+def test_speeds_are_those_of_one_thread(small_full: Path) -> None:
+    card = read_export_card(small_full)
+    engines = [open_export(small_full, card, backend="onnx", device="cpu", dtype="fp32") for _ in range(2)]
+    used = []
+    for engine in engines:
+        run = engine.run
+        engine.run = lambda images, e=engine, r=run: (used.append((e._threads, len(images))), r(images))[1]  # type: ignore[method-assign]
+    ratios = speed_ratios(*engines, card.preprocess, rounds=1)
+    assert ratios.keys() == {1, 8}
+    assert all(0.02 < ratio < 50 for ratio in ratios.values())
+    assert set(used) == {(1, 1), (1, 8)}
 
 
 def test_sensitivity_finds_the_layer_that_was_made_bad() -> None:
