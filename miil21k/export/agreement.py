@@ -125,7 +125,7 @@ def speed_ratios(slow: Backend, fast: Backend, preprocess: Preprocess, *, rounds
     """Return how many times faster `fast` is than `slow`, for batches of 1 and 8 crops.
 
     Each call computes on one thread, as those of `predict` do. The two take turns, and the best turn of each counts, so
-    that other work on the machine disturbs little; the threads of one call would also wait for each other.
+    that other work on the machine disturbs little; a call of several threads would wait for the slowest of them.
     """
     _, height, width = preprocess.input_size
     noise = np.random.default_rng(0).integers(0, 256, (max(SPEED_BATCHES), height, width, 3), np.uint8)
