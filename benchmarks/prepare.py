@@ -2,9 +2,9 @@
 
     python benchmarks/prepare.py codecs      decode + resize + encode: milliseconds, ratios, PSNR
     python benchmarks/prepare.py pipeline    outer tar to finished layout; peak memory at 1x and 10x
-    python benchmarks/prepare.py ray         the local engine and Ray
+    python benchmarks/prepare.py ray         the local engine and Ray, start and images apart
 
-Needs: pip install 'miil21k[published]'; ray for the last. Images are crops of examples/images at
+Needs: pip install 'miil21k[published]'; ray and psutil for the last. Images are crops of examples/images at
 many sizes, with grain, as JPEG of quality 95. The published script is restated here: OpenCV, eight threads, bilinear
 without antialiasing. Numbers of one run are comparable with each other only.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import io
+import itertools
 import os
 import resource
 import shutil
@@ -347,24 +348,52 @@ def memory(folder: Path, images: list[bytes]) -> None:
 
 
 def ray_against_local(folder: Path, per_class: int, rounds: int) -> None:
-    """Print the rates of `miil21k prepare`, its start included, with either engine; Ray's cluster runs already."""
-    import ray
+    """Print what `miil21k prepare` costs with either engine; Ray's cluster runs already.
 
-    count = write_archive(folder / "outer.tar", photographs(COMMON, 256), 40, per_class)
+    Each is run over a quarter of the classes and over all of them, by turns: the difference is the cost of an image
+    once all processes have started, what is left is the start. CPU seconds are those of every process, Ray's included.
+    """
+    import ray
+    from bulk import Cost, CpuClock
+
+    counts = {}
+    images = photographs(COMMON, 256)
+    for classes in (10, 40):
+        counts[classes] = write_archive(folder / f"{classes}.tar", images, classes, per_class)
     os.environ.update(RAY_worker_niceness="0")  # as `RayEngine` has it
     address = ray.init(include_dashboard=False, log_to_driver=False).address_info["gcs_address"]
     options = ["--min-images", str(per_class - 1)]
     engines = {"local": ["--workers", str(available_cpus())], "ray": ["--engine", "ray", "--address", address]}
-    print(f"\n{count:,} images in 40 classes\n\n| | engine | images/s | ratio |\n|---|---|---|---|", flush=True)
+    few, many = counts
+    clock = CpuClock()
+    # A new cluster has workers at hand for the first command; for every other one it starts them.
+    command_line(folder / f"{few}.tar", folder / "first", [*options, *engines["ray"]])
+    found: dict[tuple[str, str, int], list[Cost]] = {}
+    for number, layout, classes, name in itertools.product(range(rounds), ("folders", "webdataset"), counts, engines):
+        target = folder / f"{layout} {classes} {name} {number}"
+        cpu, start = clock.seconds(), time.perf_counter()
+        command_line(folder / f"{classes}.tar", target, [*options, *engines[name], "--format", layout])
+        cost = Cost(time.perf_counter() - start, clock.seconds() - cpu)
+        found.setdefault((layout, name, classes), []).append(cost)
+    ray.shutdown()
+    best = {key: Cost(*map(min, zip(*costs, strict=True))) for key, costs in found.items()}
+    print(f"\n{counts[many]:,} images in {many} classes\n")
+    print(
+        "| | engine | images/s once started | ratio | CPU ms each | ratio | seconds to start | whole command | ratio |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     for layout in ("folders", "webdataset"):
-        best: dict[str, float] = {}
-        for number in range(rounds):
-            for name, chosen in engines.items():
-                words = [*options, *chosen, "--format", layout]
-                run = partial(command_line, folder / "outer.tar", folder / f"{layout} {name} {number}", words)
-                best[name] = max(best.get(name, 0), count / timed(run)[0])
-        for name, rate in best.items():
-            print(f"| {layout} | {name} | {rate:,.0f} | {rate / best['local']:.2f}x |", flush=True)
+        each = {}
+        for name in engines:
+            short, long = best[layout, name, few], best[layout, name, many]
+            each[name] = Cost(*((b - a) / (counts[many] - counts[few]) for a, b in zip(short, long, strict=True)))
+        for name, one in each.items():
+            whole, local = best[layout, name, many].wall, best[layout, "local", many].wall
+            print(
+                f"| {layout} | {name} | {1 / one.wall:,.0f} | {each['local'].wall / one.wall:.2f}x "
+                f"| {1000 * one.cpu:.2f} | {each['local'].cpu / one.cpu:.2f}x | {whole - counts[many] * one.wall:.1f} "
+                f"| {counts[many] / whole:,.0f} images/s | {local / whole:.2f}x |"
+            )
 
 
 def main() -> None:

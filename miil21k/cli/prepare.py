@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,6 +16,8 @@ from miil21k.prepare.options import Format, Manifest, Mode, PrepareOptions, Resi
 from miil21k.processors import available_cpus
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from miil21k.engines.local import Engine
 
 __all__ = ["HELP", "configure", "run"]
@@ -121,8 +124,7 @@ def _prepare(target: Path, given: dict[str, Any]) -> int:
     if "dry_run" in given:
         _print_plan(dry_run(given["source"], options, release), "json" in given)
         return 0
-    engine = _engine(given)
-    with _Progress() as progress:
+    with _engine(given) as engine, _Progress() as progress:
         outcome = prepare(
             given["source"],
             target,
@@ -138,14 +140,20 @@ def _prepare(target: Path, given: dict[str, Any]) -> int:
     return 0
 
 
-def _engine(given: dict[str, Any]) -> Engine:
+@contextmanager
+def _engine(given: dict[str, Any]) -> Iterator[Engine]:
     if given.get("engine", "local") == "local":
         if "address" in given:
             raise UsageError("--address is of a Ray cluster: add --engine ray.")
-        return LocalEngine(given.get("workers") or available_cpus())
+        yield LocalEngine(given.get("workers") or available_cpus())
+        return
     from miil21k.engines.ray_engine import RayEngine
 
-    return RayEngine(given.get("address"), given.get("workers"))
+    engine = RayEngine(given.get("address"), given.get("workers"))
+    try:
+        yield engine
+    finally:
+        engine.close()
 
 
 class _Progress:

@@ -43,7 +43,8 @@ class RayEngine:
         self._ray: Any = ray
         self._in_flight = in_flight
         self._gpu_jobs = False
-        if not ray.is_initialized():
+        self._joined = not ray.is_initialized()
+        if self._joined:
             _require_listener(address)
             if address is None:  # Ray's own default, 15, leaves its workers what other programs do not want
                 os.environ.setdefault("RAY_worker_niceness", "0")
@@ -136,8 +137,12 @@ class RayEngine:
             raise _LostJob(f"its workers died {_RETRIES + 1} times on the Ray cluster ({_first_line(error)})") from None
 
     def close(self) -> None:
-        """Leave the cluster, or stop the one that was started here."""
-        self._ray.shutdown()
+        """Leave the cluster that was joined here, or stop it where it was started here.
+
+        Ray would do so by itself when the process ends, but sleeps half a second before.
+        """
+        if self._joined:
+            self._ray.shutdown()
 
 
 def _require_listener(address: str | None) -> None:
