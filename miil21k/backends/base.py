@@ -44,5 +44,8 @@ class Backend(Protocol):
         """
 
     @contextmanager
-    def threads(self, count: int) -> Iterator[None]:
-        """Let each call compute on `count` CPU threads while the context is open."""
+    def threads(self, count: int, callers: int | None = None) -> Iterator[None]:
+        """Let each call compute on `count` CPU threads while the context is open.
+
+        callers: how many calls come at once; None for as many as the CPUs are enough for.
+        """

@@ -71,7 +71,7 @@ class OnnxBackend:
         return Outputs(found[0], found[1] if embed else None)
 
     @contextmanager
-    def threads(self, count: int) -> Iterator[None]:
+    def threads(self, count: int, callers: int | None = None) -> Iterator[None]:  # noqa: ARG002 - sessions do not care
         """Let each call compute on `count` threads; the first call with another count opens the file again."""
         before, self._threads = self._threads, count
         try:

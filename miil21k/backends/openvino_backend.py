@@ -31,8 +31,8 @@ class OpenvinoBackend:
     """An export of `miil21k export onnx` in OpenVINO, on the CPU; torch and ONNX Runtime are never imported.
 
     Of a `full` graph only the part from crops to logits is compiled. Calls from several threads run side by side, each
-    on its own stream: with `threads(n)` there are `available_cpus() // n` streams of n threads, at least one. OpenVINO
-    uses no more threads than there are CPUs.
+    on its own stream: with `threads(n, callers)` there is one of n threads for each caller, as long as the CPUs are
+    enough for them. OpenVINO uses no more threads than there are CPUs.
 
     path: the `.onnx` file. num_classes: C. normalises: whether its form is `full`. input_size: (3, H, W) of the
     network. device: `auto` or `cpu`. precision: what the file computes in, which becomes the `dtype` of the backend;
@@ -69,9 +69,9 @@ class OpenvinoBackend:
         self._path, self._size = path, input_size
         self._core = openvino.Core()
         self._model: Model | None = None
-        self._pools: dict[int, _Pool] = {}
+        self._pools: dict[tuple[int, int], _Pool] = {}
         self._opening = threading.Lock()
-        self._threads = available_cpus()
+        self._threads, self._streams = available_cpus(), 1
 
     def run(self, images: NDArray[Any], *, embed: bool = False) -> Outputs:
         """Return the logits of `images` and their embedding if asked for.
@@ -84,22 +84,23 @@ class OpenvinoBackend:
         return Outputs(found[0], found[1] if embed else None)
 
     @contextmanager
-    def threads(self, count: int) -> Iterator[None]:
-        """Let each call compute on `count` threads; the first call with another count compiles the graph again."""
-        before, self._threads = self._threads, count
+    def threads(self, count: int, callers: int | None = None) -> Iterator[None]:
+        """Let each caller compute on `count` threads; the first call with other numbers compiles the graph again."""
+        streams = max(1, min(available_cpus() // count, callers or available_cpus()))
+        before, self._threads, self._streams = (self._threads, self._streams), count, streams
         try:
             yield
         finally:
-            self._threads = before
+            self._threads, self._streams = before
 
     def _pool(self) -> _Pool:
         with self._opening:
-            count = self._threads
-            if count not in self._pools:
+            numbers = self._threads, self._streams
+            if numbers not in self._pools:
                 if self._model is None:
                     self._model = self._read()
-                self._pools[count] = _Pool(self._compile(self._model, count))
-            return self._pools[count]
+                self._pools[numbers] = _Pool(self._compile(self._model, *numbers))
+            return self._pools[numbers]
 
     def _read(self) -> Model:
         import openvino
@@ -113,8 +114,7 @@ class OpenvinoBackend:
                 "or use --backend onnx."
             ) from None
 
-    def _compile(self, model: Model, threads: int) -> CompiledModel:
-        streams = max(1, available_cpus() // threads)
+    def _compile(self, model: Model, threads: int, streams: int) -> CompiledModel:
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",
             "NUM_STREAMS": streams,

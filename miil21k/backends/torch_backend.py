@@ -89,7 +89,7 @@ class TorchBackend:
             return Outputs(_to_numpy(self._model.forward_head(features)), _to_numpy(embedding))
 
     @contextmanager
-    def threads(self, count: int) -> Iterator[None]:
+    def threads(self, count: int, callers: int | None = None) -> Iterator[None]:  # noqa: ARG002 - torch does not care
         """Let torch use `count` threads inside one operation; a setting of the whole process, put back at the end."""
         import torch
 

@@ -65,7 +65,7 @@ def images_per_second(backends: Mapping[str, Backend], input_size: tuple[int, in
     pixels = np.random.default_rng(0).standard_normal((_BATCH, *input_size), np.float32)
     with ExitStack() as stack:
         for backend in backends.values():
-            stack.enter_context(backend.threads(threads_of(options)))
+            stack.enter_context(backend.threads(threads_of(options), callers))
         pool = stack.enter_context(ThreadPoolExecutor(callers))
 
         def turn(backend: Backend, images: int) -> float:

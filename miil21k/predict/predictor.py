@@ -127,7 +127,7 @@ class Predictor:
         """
         named = (_named(image, number) for number, image in enumerate(images))
         batches = _batches(named, self.batch_size)
-        with self.backend.threads(threads_of(self.options)):
+        with self.backend.threads(threads_of(self.options), max(1, self.workers)):
             for answers in in_order(self._answer_batch, batches, self.workers, "miil21k-predict"):
                 yield from answers
 

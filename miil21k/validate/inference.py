@@ -56,7 +56,7 @@ class Inference:
         images = self.view.images.decoded_near(decode_edge(self.preprocess))
         starts = range(0, len(images), self.batch_size)
         batches = (range(start, min(start + self.batch_size, len(images))) for start in starts)
-        with self.backend.threads(max(1, available_cpus() // max(1, self.workers))):
+        with self.backend.threads(max(1, available_cpus() // max(1, self.workers)), max(1, self.workers)):
             for scored, unreadable, seconds in in_order(
                 lambda batch: self._score(images, batch), batches, self.workers, "miil21k-validate"
             ):

@@ -112,11 +112,11 @@ def test_calls_from_several_threads_do_not_share_a_result(full: Path, small: Loa
 
 def test_threads_and_precision_are_what_was_asked_for(full: Path) -> None:
     backend = opened(full)
-    for threads in (1, available_cpus()):
-        with backend.threads(threads):
+    for threads, callers in ((1, None), (available_cpus(), None), (1, 1), (1, 10_000)):
+        with backend.threads(threads, callers):
             compiled = backend._pool().compiled
             assert backend._pool().compiled is compiled
-        streams = available_cpus() // threads
+        streams = 1 if callers == 1 else available_cpus() // threads
         assert int(compiled.get_property("NUM_STREAMS")) == streams
         assert int(compiled.get_property("INFERENCE_NUM_THREADS")) == streams * threads
         assert str(compiled.get_property("INFERENCE_PRECISION_HINT")) == "<Type: 'float32'>"
