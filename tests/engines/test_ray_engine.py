@@ -57,6 +57,8 @@ def test_a_cluster_that_loses_a_node_ends_with_the_same_bytes(tmp_path: Path) ->
 
     try:
         assert ray.cluster_resources()["CPU"] == 3
+        RayEngine(cluster.address).close()
+        assert ray.is_initialized(), "an engine leaves only what it joined"
         prepare(str(outer), tmp_path / "ray folders", base, engine, progress=kill_a_node)
         assert len(nodes) == 1
         assert len(finished) == len(set(finished)) == 20
@@ -65,6 +67,7 @@ def test_a_cluster_that_loses_a_node_ends_with_the_same_bytes(tmp_path: Path) ->
             list(engine.run(list_members, [ClassUnit("n1", tmp_path / "gone.tar")]))
     finally:
         engine.close()
+        assert not ray.is_initialized()
         cluster.shutdown()
     assert differing(tmp_path / "local folders", tmp_path / "ray folders") == []
     assert differing(tmp_path / "local shards", tmp_path / "ray shards") == []
