@@ -1,6 +1,6 @@
 """Shards predicted by the plain command, by the local engine and by Ray, on one machine.
 
-    python benchmarks/bulk.py [--images 960] [--shards 12] [--rounds 3]
+    python benchmarks/bulk.py [--images 960] [--shards 12] [--rounds 3] [--backend torch]
 
 Prints Markdown. Needs the extras embedded and ray, psutil, and scikit-image for the photographs. Each command is run
 over a quarter of the shards and over all of them, by turns, and the best of the rounds counts: the difference is the
@@ -39,11 +39,16 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=960)
     parser.add_argument("--shards", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--backend", choices=("torch", "onnx", "openvino"), default="torch")
     args = parser.parse_args()
     import ray
 
     with tempfile.TemporaryDirectory() as scratch:
         shards = write_shards(Path(scratch), args.images, args.shards)
+        model = ["-m", "embedded", "--device", "cpu", "--backend", args.backend, "--cache-dir", f"{scratch}/cache"]
+        if args.backend != "torch":
+            words = ["fetch", "embedded", "--backend", args.backend, "--cache-dir", f"{scratch}/cache"]
+            subprocess.run([sys.executable, "-m", "miil21k", *words], check=True, stdout=subprocess.DEVNULL)
         cluster = ray.init(num_cpus=available_cpus(), include_dashboard=False, log_to_driver=False)
         engines = {
             "plain": [],
@@ -57,7 +62,7 @@ def main() -> None:
             rows = set()
             for name, words in engines.items():
                 for chosen in (few, shards):
-                    cost, written = predict(chosen, words, Path(scratch), clock)
+                    cost, written = predict(chosen, [*model, *words], Path(scratch), clock)
                     found.setdefault((name, len(chosen)), []).append(cost)
                 rows.add(written)
             assert len(rows) == 1, "the engines wrote different rows"
@@ -82,8 +87,7 @@ def write_shards(folder: Path, images: int, count: int) -> list[Path]:
 def predict(shards: list[Path], words: list[str], folder: Path, clock: CpuClock) -> tuple[Cost, bytes]:
     """Return what the whole command costs, and what it wrote."""
     out = folder / "rows.jsonl"
-    model = ["-m", "embedded", "--backend", "torch", "--device", "cpu"]
-    command = [sys.executable, "-m", "miil21k", "predict", *map(str, shards), *model]
+    command = [sys.executable, "-m", "miil21k", "predict", *map(str, shards)]
     cpu, start = clock.seconds(), time.perf_counter()
     subprocess.run([*command, *words, "-q", "-o", str(out), "--overwrite"], check=True)
     return Cost(time.perf_counter() - start, clock.seconds() - cpu), out.read_bytes()
@@ -128,7 +132,10 @@ class CpuClock:
 
 def report(args: argparse.Namespace, best: dict[tuple[str, int], Cost], names: list[str], few: int) -> None:
     more = args.images * (args.shards - few) / args.shards
-    print(f"{args.images} photographs in {args.shards} shards, {available_cpus()} cores, best of {args.rounds} rounds")
+    print(
+        f"{args.images} photographs in {args.shards} shards, embedded in {args.backend}, {available_cpus()} cores, "
+        f"best of {args.rounds} rounds"
+    )
     print("\n| | images/s once started | ratio | CPU ms per image | ratio | seconds to start | whole command | ratio |")
     print("|---|---|---|---|---|---|---|---|")
     each = {}
