@@ -28,24 +28,30 @@ PHOTOS = [str(path) for path in own_photographs()]
 
 
 class Waiting(TorchBackend):
-    """A backend that takes at least 20 ms for a call."""
+    """A backend that takes at least a fifth of a second for a call, and remembers how many images each had."""
 
-    def run(self, *args, **options) -> Outputs:
-        time.sleep(0.02)
-        return super().run(*args, **options)
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options)
+        self.sizes: list[int] = []
+
+    def run(self, images, *, embed: bool = False) -> Outputs:
+        self.sizes.append(len(images))
+        time.sleep(0.2)
+        return super().run(images, embed=embed)
 
 
-def test_the_rate_is_that_of_all_callers_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(throughput, "_SECONDS", 0.2)
+def test_the_rate_is_that_of_all_callers_in_batches_and_turns_are_short() -> None:
     loaded = small_network()
-    backends = {
-        kind.__name__: kind(loaded.model, loaded.space.num_classes, device="cpu", dtype="fp32")
-        for kind in (TorchBackend, Waiting)
-    }
-    found = images_per_second(backends, loaded.preprocess.input_size)
-    assert found["Waiting"] <= workers_of(PredictOptions()) * 16 / 0.02
-    assert found["Waiting"] > 50, "a call has several images, else there were 50 a second for each caller"
-    assert found["TorchBackend"] > found["Waiting"]
+    quick, slow = (
+        kind(loaded.model, loaded.space.num_classes, device="cpu", dtype="fp32") for kind in (TorchBackend, Waiting)
+    )
+    found = images_per_second({"quick": quick, "slow": slow}, loaded.preprocess.input_size)
+    callers = workers_of(PredictOptions())
+    assert slow.sizes[: 2 * callers] == [1] * 2 * callers
+    assert {1 < size <= 5 for size in slow.sizes[2 * callers :]} == {True}, "more would take longer than a second"
+    assert len(slow.sizes) >= (2 + 3) * callers
+    assert found["slow"] <= callers * 5 / 0.2
+    assert found["slow"] < found["quick"], "its calls take a tenth"
 
 
 @pytest.fixture(scope="module")
