@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from miil21k.backends.choose import open_proved
 from miil21k.backends.runtimes import gpu_in_sight, machine, runtime_of
 from miil21k.errors import UnknownModel, UsageError
-from miil21k.hierarchy.spaces import load_label_space
+from miil21k.hierarchy.spaces import LABEL_SPACES, load_label_space, shipped_digest
 from miil21k.predict.loading import DEFAULT_MODEL, Loaded, default_model, head_space, load, preprocess_of
 from miil21k.predict.options import threads_of
 from miil21k.zoo.cache import Cache, find_cached
@@ -113,9 +113,10 @@ def graph_of(weights: Weights, weights_sha256: str, options: PredictOptions, bac
     runtime = runtime_of(backend)
     if runtime is None:
         return None
-    space = load_label_space(head_space(weights, options))
+    space = head_space(weights, options)
+    digest = shipped_digest(space) if space in LABEL_SPACES else load_label_space(space).sha256
     size = preprocess_of(weights, options).input_size
-    return Graph(weights.name, weights_sha256, tuple(size), space.sha256, backend, runtime)
+    return Graph(weights.name, weights_sha256, tuple(size), digest, backend, runtime)
 
 
 def fastest_export(weights: Weights, options: PredictOptions, *, single: bool = False) -> ProvedExport | None:

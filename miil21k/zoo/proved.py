@@ -63,9 +63,9 @@ class Graph:
     """What an export computes, and what can run it.
 
     name: canonical name of the weights. weights_sha256: digest of their file. input_size: (3, H, W).
-    label_space_sha256: of the space of its logits. backend: `onnx` or `openvino`. runtime: the library with its version
-    and, where the graph is laid out for one, the processor. dtype, miil21k, version: of the numbers, the package and
-    the graph.
+    label_space_sha256: of the space of its logits; of its file where it is shipped, else of its tree. backend: `onnx`
+    or `openvino`. runtime: the library with its version and, where the graph is laid out for one, the processor. dtype,
+    miil21k, version: of the numbers, the package and the graph.
     """
 
     name: str

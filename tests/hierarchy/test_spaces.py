@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from miil21k.hierarchy.spaces import (
     projection,
     removed_classes,
     require_same,
+    shipped_digest,
 )
 from miil21k.hierarchy.tree import Tree
 
@@ -157,6 +159,11 @@ def test_shared_names_are_shown_with_their_wnid(winter21: LabelSpace) -> None:
 def test_the_text_form_is_a_round_trip(name: str) -> None:
     text = (Path(sys.modules[parse_label_space.__module__].__file__).parent / f"label_spaces/{name}.tsv").read_bytes()
     assert parse_label_space(text.decode(), name).to_text().encode() == text
+
+
+@pytest.mark.parametrize("name", LABEL_SPACES)
+def test_a_shipped_file_has_the_digest_of_its_text(name: str) -> None:
+    assert shipped_digest(name) == hashlib.sha256(load_label_space(name).to_text().encode()).hexdigest()
 
 
 def test_unknown_names_bring_near_matches() -> None:
