@@ -206,12 +206,13 @@ def whole_folder(folder: Path, checkpoint: Path, rounds: int) -> None:
     import torch
 
     from miil21k.data.images import load_image
+    from miil21k.data.resizers import resolve_resizer
     from miil21k.data.transforms import crop_image, normalise
     from miil21k.predict.predictor import Predictor
 
     paths = sorted(folder.iterdir())
     predictor = Predictor(MODEL, checkpoint=checkpoint, device="cpu")
-    size = predictor.batch_size
+    size, resizer = predictor.batch_size, resolve_resizer("auto")
     crops = np.stack([crop_image(load_image(path), predictor.preprocess) for path in paths[:size]])
     batch = normalise(crops, predictor.preprocess)
 
@@ -225,7 +226,7 @@ def whole_folder(folder: Path, checkpoint: Path, rounds: int) -> None:
     def decode_only() -> float:
         start = time.perf_counter()
         with ThreadPoolExecutor(predictor.workers) as pool:
-            list(pool.map(lambda path: crop_image(load_image(path), predictor.preprocess).shape, paths))
+            list(pool.map(lambda path: crop_image(load_image(path), predictor.preprocess, resizer).shape, paths))
         return time.perf_counter() - start
 
     def model_only() -> float:

@@ -43,14 +43,16 @@ BATCH = 8
 
 
 def speed(names: list[str], rounds: int) -> None:
+    import onnx
     import torch
     from export_zoo import random_model
 
     from miil21k.backends.choose import open_export
-    from miil21k.data.transforms import normalise
+    from miil21k.data.images import load_image
+    from miil21k.data.transforms import crop_image, normalise
+    from miil21k.export.network_part import put_network, take_network
     from miil21k.export.onnx_file import export_onnx, own_photographs
-    from miil21k.export.quantize import quantize_export
-    from miil21k.export.settings import QuantizeOptions
+    from miil21k.export.precision import measure_ranges, static_int8
     from miil21k.predict.loading import load
     from miil21k.predict.options import PredictOptions
     from miil21k.processors import available_cpus
@@ -58,8 +60,6 @@ def speed(names: list[str], rounds: int) -> None:
     from miil21k.zoo.manifest import find_weights
 
     torch.set_num_threads(available_cpus())
-    # Agreement is not the point here: three photographs set random weights up, and anything is kept.
-    anything = QuantizeOptions(mode="static", min_agreement=1e-9, most_left_out=0, require_faster=False)
     columns = ("model", "runs in", "images/s", "x torch eager", "x fp32 there", "MB", "floor")
     print("|" + "|".join(columns) + "|\n|" + "---|" * len(columns), flush=True)
     for name in names:
@@ -68,8 +68,11 @@ def speed(names: list[str], rounds: int) -> None:
             loaded = load(name, PredictOptions()) if name == "embedded" else random_model(row)
             paths = {"fp32": Path(folder) / "fp32.onnx", "int8": Path(folder) / "int8.onnx"}
             export_onnx(loaded, paths["fp32"])
-            photos = own_photographs()
-            quantize_export(paths["fp32"], paths["int8"], photos[:2], anything, judges=photos[2:])
+            card, model = read_export_card(paths["fp32"]), onnx.load(paths["fp32"])
+            network = take_network(model, card.preprocess.input_size)
+            photos = np.stack([crop_image(load_image(photo), card.preprocess) for photo in own_photographs()])
+            ranges = measure_ranges(network, iter([normalise(photos, card.preprocess)]), "minmax")
+            onnx.save(put_network(model, static_int8(network, ranges)), paths["int8"])
             _, height, width = loaded.preprocess.input_size
             crops = np.random.default_rng(0).integers(0, 256, (BATCH, height, width, 3), np.uint8)
             pixels = torch.from_numpy(normalise(crops, loaded.preprocess))
@@ -77,7 +80,6 @@ def speed(names: list[str], rounds: int) -> None:
             for backend in ("onnx", "openvino"):
                 with suppress(ImportError):
                     for precision, path in paths.items():
-                        card = read_export_card(path)
                         engine = open_export(path, card, backend=backend, device="cpu", dtype="fp32")
                         runs[backend, precision] = lambda e=engine, c=crops: e.run(c)
             best = _turns(runs, rounds)
@@ -131,7 +133,7 @@ def operators(names: list[str], rounds: int, threads: int) -> None:
             card, model = read_export_card(paths["fp32"]), onnx.load(paths["fp32"])
             network = take_network(model, card.preprocess.input_size)
             crops = np.stack([crop_image(load_image(photo), card.preprocess) for photo in own_photographs()])
-            pixels = np.ascontiguousarray(normalise(np.tile(crops, (3, 1, 1, 1))[:BATCH], card.preprocess))
+            pixels = normalise(np.tile(crops, (3, 1, 1, 1))[:BATCH], card.preprocess)
             ranges = measure_ranges(network, iter([pixels[: len(crops)]]), "minmax")
             for at, (what, kinds) in enumerate(LEFT_OUT.items()):
                 stay = [

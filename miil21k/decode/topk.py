@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TopK", "topk_classes", "topk_paths"]
 
+MOST_PASSES = 256  # from some hundreds on, sorting whole rows is as fast
+
 
 class TopK(NamedTuple):
     """The best classes of each row, best first.
@@ -40,20 +42,22 @@ def topk_classes(class_prob: NDArray[np.float32], k: int = 5) -> TopK:
         raise UsageError(f"Class probabilities must have the shape [batch, classes], not {list(class_prob.shape)}.")
     if k < 1:
         raise UsageError(f"k must be at least 1, not {k}.")
-    k = min(k, class_prob.shape[1])
-    best = np.argpartition(-class_prob, k - 1, axis=1)[:, :k]
-    best.sort(axis=1)
+    best = _largest(class_prob, min(k, class_prob.shape[1]))
     probs = np.take_along_axis(class_prob, best, axis=1)
-    # A partition picks any of several equal classes at the border: rows that have such a tie are sorted whole.
-    border = probs.min(axis=1, keepdims=True, initial=np.inf)
-    tied = np.flatnonzero(((class_prob >= border).sum(axis=1) > k) & (border[:, 0] > 0))
-    if tied.size:
-        best[tied] = np.argsort(-class_prob[tied], axis=1, kind="stable")[:, :k]
-        probs[tied] = np.take_along_axis(class_prob[tied], best[tied], axis=1)
-    order = np.argsort(-probs, axis=1, kind="stable")
-    probs = np.take_along_axis(probs, order, axis=1)
-    classes = np.take_along_axis(best, order, axis=1).astype(np.int32)
-    return TopK(np.where(probs > 0, classes, -1).astype(np.int32), probs.astype(np.float32))
+    return TopK(np.where(probs > 0, best, -1).astype(np.int32), probs.astype(np.float32))
+
+
+def _largest(values: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Return int64 [B, k], the columns of the k largest values of each row, falling; the lower column of equal ones."""
+    if k > MOST_PASSES:
+        return np.argsort(-values, axis=1, kind="stable")[:, :k]
+    # One vectorised pass for each is an order of magnitude faster than a partition, and takes the first of equals.
+    left, rows = values.copy(), np.arange(len(values))
+    best = np.empty((len(values), k), np.int64)
+    for place in range(k):
+        best[:, place] = left.argmax(axis=1)
+        left[rows, best[:, place]] = -np.inf
+    return best
 
 
 def topk_paths(

@@ -7,7 +7,7 @@ from hypothesis.extra import numpy as hnp
 from reference import chain, top_classes
 
 from miil21k.decode.probabilities import probabilities
-from miil21k.decode.topk import topk_classes, topk_paths
+from miil21k.decode.topk import MOST_PASSES, topk_classes, topk_paths
 from miil21k.errors import UsageError
 
 PROBS = hnp.arrays(
@@ -53,3 +53,12 @@ def test_nonsense_is_refused() -> None:
         topk_classes(np.ones((1, 3), np.float32), 0)
     with pytest.raises(UsageError, match="not \\[3\\]"):
         topk_classes(np.ones(3, np.float32))
+
+
+def test_few_and_many_are_the_same_order() -> None:
+    values = np.random.default_rng(0).integers(1, 90, (7, 2 * MOST_PASSES)).astype(np.float32)  # full of equals
+    many = topk_classes(values, 2 * MOST_PASSES)
+    few = topk_classes(values, MOST_PASSES)
+    assert np.array_equal(many.classes[:, :MOST_PASSES], few.classes)
+    assert np.array_equal(few.classes, np.argsort(-values, axis=1, kind="stable")[:, :MOST_PASSES])
+    assert np.array_equal(many.probs, -np.sort(-values, axis=1))
