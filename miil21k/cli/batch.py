@@ -14,6 +14,7 @@ from miil21k.cli.bulk import answering, refuse_engine_options
 from miil21k.cli.progress import ProgressBar
 from miil21k.cli.request import existing_output, fingerprint, predict_options
 from miil21k.cli.sinks import FileSink, chosen_format, open_sink
+from miil21k.cli.start import settle
 from miil21k.data.inputs import Unfolded, expand, require_images
 from miil21k.errors import UsageError
 from miil21k.writers.embeddings import EmbeddingFile
@@ -90,6 +91,7 @@ class Batch:
         if self._is_complete():
             return int(self._failed > 0)
         with answering(self._args, self._options, single=self._single, say=self._note) as predictor:
+            settle()
             return self._answer(predictor)
 
     def _answer(self, predictor: Predictor | BulkPredictor) -> int:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from miil21k.backends.runtimes import runtime_of
+from miil21k.cli.start import settle
 from miil21k.errors import ExportError, MissingExtra
 from miil21k.predict.fastest import fastest_export, obstacle, order, published_row
 from miil21k.predict.loading import default_model
@@ -58,6 +59,8 @@ def _made(
     if package is not None:
         raise MissingExtra(package, "export", f"Making an export for the backend {options.backend}")
     from miil21k.export.caching import FailedBefore, require_proved
+
+    settle()  # tracing a network leaves much that refers to itself
 
     backend = next((name for name in wanted if runtime_of(name) is not None), wanted[0])
     try:

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, get_args
 
 from miil21k.backends.base import BACKENDS
+from miil21k.cli.start import starting
 from miil21k.data.resizers import RESIZERS
 from miil21k.writers.formats import FORMATS
 from miil21k.writers.labels import LABEL_TYPES
@@ -203,9 +204,10 @@ def run(args: argparse.Namespace) -> int:
     """Predict every input; returns 0, or 1 when some failed."""
     if args.list_models is not None:
         return _list_models(args.list_models)
-    from miil21k.cli.batch import execute
+    with starting():
+        from miil21k.cli.batch import execute
 
-    return execute(args)
+        return execute(args)
 
 
 def _list_models(pattern: str) -> int:

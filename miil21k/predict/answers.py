@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
-from miil21k.calibrate.record import load_calibration
 from miil21k.decode.levels import decode_levels, levels_of_nodes
 from miil21k.decode.path import decode_path, hedge
 from miil21k.decode.probabilities import probabilities
@@ -69,6 +68,8 @@ class Answerer:
         self._temperature = None if options.temperature is None else np.asarray(options.temperature)
         self._rule, self._level = options.rule, options.hedge
         if options.calibration is not None:
+            from miil21k.calibrate.record import load_calibration
+
             self._calibrate(load_calibration(options.calibration))
         kept = np.ones(space.num_classes, bool) if self._hidden is None else ~self._hidden
         shown = np.flatnonzero(viable(tree, kept) & (tree.parent >= 0))

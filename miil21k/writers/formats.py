@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -163,6 +162,8 @@ class Separated:
         return self._line([cells.get(name) for name in self.columns])
 
     def _line(self, cells: Sequence[object]) -> bytes:
+        import csv
+
         text = io.StringIO(newline="")
         # The writer quotes the characters of its line terminator: a carriage return in a name must be quoted too.
         csv.writer(text, delimiter=self._delimiter, lineterminator="\r\n").writerow(cells)
@@ -170,6 +171,8 @@ class Separated:
 
     def scan(self, file: IO[bytes], start: int) -> Iterator[DoneRow]:
         """Yield the whole rows after `start`; a record ends at a line feed outside quotes."""
+        import csv
+
         file.seek(start)
         at, record = start, b""
         for line in file:

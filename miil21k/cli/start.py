@@ -1,0 +1,50 @@
+"""What a short run does without until its model is loaded."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["settle", "starting"]
+
+_BLAS = "OPENBLAS_NUM_THREADS"
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Collect no garbage until `settle` is called or the context ends, and import NumPy with a BLAS of one thread.
+
+    Modules, classes and label spaces stay, so that looking through them for garbage finds none. The threads that
+    OpenBLAS starts with NumPy spin for a tenth of a second, on the processors that open the model; nothing here
+    multiplies matrices in NumPy, and torch and ONNX Runtime have threads of their own.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        _import_numpy()
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def settle() -> None:
+    """Collect garbage again: from here on there is work that leaves some."""
+    gc.enable()
+
+
+def _import_numpy() -> None:
+    if "numpy" in sys.modules or _BLAS in os.environ:
+        return
+    os.environ[_BLAS] = "1"
+    try:
+        importlib.import_module("numpy")  # which reads the variable
+    finally:
+        del os.environ[_BLAS]  # it is for no other library, and for no process that is started

@@ -1,0 +1,44 @@
+"""What is put off until a model is loaded, and that it is not forgotten."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+
+import pytest
+
+from miil21k.cli.start import settle, starting
+
+STATE = """
+import gc, os, sys
+from miil21k.cli.start import settle, starting
+assert "numpy" not in sys.modules
+with starting():
+    import numpy as np
+    print(gc.isenabled(), os.environ.get("OPENBLAS_NUM_THREADS"), len(os.listdir("/proc/self/task")))
+    settle()
+    print(gc.isenabled())
+"""
+
+
+def test_garbage_is_collected_again_once_the_run_has_settled_or_ended() -> None:
+    assert gc.isenabled()
+    with starting():
+        assert not gc.isenabled()
+        settle()
+        assert gc.isenabled()
+    with pytest.raises(RuntimeError), starting():
+        raise RuntimeError
+    assert gc.isenabled()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads in /proc")  # noqa: PTH112
+@pytest.mark.parametrize(("asked", "threads"), [(None, 1), ("2", 2)])
+def test_numpy_brings_no_threads_unless_they_are_asked_for(asked: str | None, threads: int) -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+    if asked is not None:
+        environment["OPENBLAS_NUM_THREADS"] = asked
+    done = subprocess.run([sys.executable, "-c", STATE], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"False {asked} {threads}", "True"]
