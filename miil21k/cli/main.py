@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from miil21k import __version__
@@ -92,6 +93,8 @@ def _leave(code: int) -> NoReturn:
     """
     if "multiprocessing" in sys.modules or threading.active_count() > 1:
         sys.exit(code)
+    with suppress(OSError, AttributeError):  # nobody reads it, or it was closed before the start
+        sys.stderr.flush()
     if "logging" in sys.modules:
         sys.modules["logging"].shutdown()
     os._exit(code)
@@ -131,6 +134,8 @@ def _run(name: str, words: list[str], prog: str) -> int:
 
 def _flush() -> None:
     """Write what is printed so far now, where a full disk can still be told."""
+    if sys.stdout is None:  # closed before the start: nothing was printed
+        return
     try:
         sys.stdout.flush()
     except OSError:

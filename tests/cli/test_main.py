@@ -52,6 +52,13 @@ def test_exit_codes_are_those_of_the_work() -> None:
     assert run("--version").returncode == 0
 
 
+@pytest.mark.skipif(os.name == "nt", reason="closes descriptors as a POSIX shell does")
+def test_closed_streams_are_no_failure() -> None:
+    python = f"'{sys.executable}' -m miil21k"
+    assert subprocess.run(f"{python} info tresnet_m_21k >&- 2>&-", shell=True, check=False).returncode == 0
+    assert subprocess.run(f"{python} info no_such_model >&- 2>&-", shell=True, check=False).returncode == 2
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no /dev/full")
 @pytest.mark.parametrize("words", [["info", "tresnet_m_21k"], ["models"]], ids=["a little", "more than a buffer"])
 @pytest.mark.parametrize(("before", "end"), [("", ""), ("import multiprocessing", "an orderly end\n")])
