@@ -389,6 +389,8 @@ def test_one_image_is_resized_by_pillow_and_several_by_what_is_fastest(
     assert top(CAT, "--resizer", "cykooz")[0] == both[:1]
     assert exact[0] == alone
     assert 0 < abs(both[0] - exact[0]) < 0.02
+    assert predict(CAT, COFFEE, "-v") == 0  # bicubic
+    assert b"resizer pillow\n" in capfdbinary.readouterr().err
     log = tmp_path / "run.json"
     assert predict(CAT, COFFEE, *bilinear, "--log", log) == 0
     assert json.loads(log.read_text())["options"]["resizer"] == "cykooz"  # a run is resumed with the same one only
