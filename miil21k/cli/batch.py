@@ -228,8 +228,7 @@ class Batch:
         if self._args.verbose:
             self._note(f"batches of {predictor.batch_size}, threads that read: {predictor.workers}")
             self._note(f"label space {run.label_space_sha256}, {predictor.preprocess}")
-            bilinear = predictor.preprocess.interpolation == "bilinear"
-            self._note(f"resizer {self._options.resizer if bilinear else 'pillow'}")
+            self._note(f"resizer {predictor.resizer}")
 
     def _note(self, text: str) -> None:
         if not self._args.quiet:

@@ -31,8 +31,7 @@ def starting() -> Iterator[None]:
         _import_numpy()
         yield
     finally:
-        if collects:
-            gc.enable()
+        (gc.enable if collects else gc.disable)()
 
 
 def settle() -> None:

@@ -20,15 +20,16 @@ RESIZERS: tuple[str, ...] = get_args(ResizerName)
 _of_thread = threading.local()  # a Resizer keeps buffers and serves one call at a time
 
 
-def resolve_resizer(name: ResizerName) -> ResizerName:
+def resolve_resizer(name: ResizerName, interpolation: str = "bilinear") -> ResizerName:
     """Return `pillow` or `cykooz`; `auto` is the latter where the package cykooz-resizer is installed.
 
+    interpolation: of the preprocessing; all but `bilinear` is Pillow's, whatever the name.
     Raises MissingExtra for a `cykooz` that is not installed.
     """
     installed = importlib.util.find_spec("cykooz_resizer") is not None
     if name == "cykooz" and not installed:
         raise MissingExtra("cykooz-resizer", "fast", "The resizer 'cykooz'")
-    return "cykooz" if installed and name != "pillow" else "pillow"
+    return "cykooz" if installed and name != "pillow" and interpolation == "bilinear" else "pillow"
 
 
 def resize(

@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from miil21k.data.inputs import image_extensions
-from miil21k.data.resizers import resolve_resizer
 from miil21k.data.tar_inputs import Shard
 from miil21k.data.web import is_url
 from miil21k.engines.processes import Lost
@@ -113,7 +112,7 @@ class BulkPredictor:
     The network is loaded here once, to fetch its weights and to refuse what cannot work; workers never download.
     engine_for: gives the engine, told whether a job needs a GPU. gpus: of the cluster, on which `auto` then means
     `cuda`; None where the devices of this machine count.
-    Attributes as those of `Predictor`: run, space, preprocess, batch_size, workers (threads per job), notice.
+    Attributes as those of `Predictor`: run, space, preprocess, resizer, batch_size, workers (threads per job), notice.
     jobs: how many have been finished. lost: how many of them were given up.
     """
 
@@ -135,6 +134,7 @@ class BulkPredictor:
                 raise UsageError("Device 'cuda' was asked for, but no node of the cluster has a GPU: use --device cpu.")
         here = Predictor(model, options=options if gpus is None else replace(options, device="cpu"))
         self.space, self.preprocess, self.notice = here.space, here.preprocess, here.notice
+        self.resizer = here.resizer
         self.run: Run = here.run if gpus is None else replace(here.run, device=device)
         gpu = self.run.device != "cpu"
         self.batch_size = options.batch_size or (64 if gpu else 16)
@@ -149,7 +149,7 @@ class BulkPredictor:
             device=self.run.device,
             batch_size=self.batch_size,
             workers=self.workers,
-            resizer=resolve_resizer(options.resizer),
+            resizer=self.resizer,
             threads=options.threads or max(1, cores // max(1, self.workers)),
             offline=True,
             revision=options.revision if here.notice is None else None,

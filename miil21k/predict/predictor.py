@@ -42,19 +42,20 @@ class Predictor:
     a warning is logged. options, and keywords that change them: see `PredictOptions`
     (`Predictor("embedded", hedge=0.8, topk=3)`).
 
-    Attributes: run, what all rows share. space, the label space of the answers. preprocess. backend. notice.
+    Attributes: run, what all rows share. space, the label space of the answers. preprocess. resizer, `pillow` or
+    `cykooz`. backend. notice.
     Raises UnknownModel, UsageError (an option, a device), LabelSpaceMismatch, DownloadError, CheckpointError,
     MissingExtra.
     """
 
     def __init__(self, model: str | None = None, *, options: PredictOptions | None = None, **changes: Any) -> None:
         self.options = changed(options or PredictOptions(), changes)
-        self._resizer = resolve_resizer(self.options.resizer)
         loaded = load_fastest(model, self.options)
         wanted = self.options.label_space
         self.space = loaded.space if wanted is None else load_label_space(wanted)
         self._answerer = Answerer(loaded.space, self.space, loaded.head, self.options)
         self.preprocess = loaded.preprocess
+        self.resizer = resolve_resizer(self.options.resizer, self.preprocess.interpolation)
         self.notice = loaded.notice
         self.backend: Backend = as_backend(
             loaded.model, loaded.space.num_classes, device=self.options.device, dtype=self.options.dtype
@@ -160,7 +161,7 @@ class Predictor:
             )
         except (Miil21kError, OSError) as error:
             return str(error)
-        return crop_image(loaded, self.preprocess, self._resizer)
+        return crop_image(loaded, self.preprocess, self.resizer)
 
     def _answers(self, batch: list[ImageInput], crops: NDArray[np.uint8], errors: dict[int, str]) -> list[Prediction]:
         good = [row for row in range(len(batch)) if row not in errors]

@@ -91,8 +91,8 @@ class Prepared:
 
 def prepare(request: Request) -> Prepared:
     """Return everything that scoring needs; raises LabelSpaceMismatch before anything is computed."""
-    resizer = resolve_resizer(request.resizer)
     loaded = _load(request)
+    resizer = resolve_resizer(request.resizer, loaded.preprocess.interpolation)
     source = open_source(request.data, request.shard_cache)
     view = choose_view(source, loaded.space, label_space=request.label_space, view=request.view)
     digest = loaded.weights_sha256 or tensors_digest(loaded.model)

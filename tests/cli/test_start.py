@@ -29,6 +29,13 @@ def test_garbage_is_collected_again_once_the_run_has_settled_or_ended() -> None:
         assert not gc.isenabled()
         settle()
         assert gc.isenabled()
+    gc.disable()
+    try:
+        with starting():
+            settle()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
     with pytest.raises(RuntimeError), starting():
         raise RuntimeError
     assert gc.isenabled()

@@ -88,6 +88,7 @@ def test_auto_is_the_faster_one_where_it_is_installed(monkeypatch: pytest.Monkey
     assert resolve_resizer("pillow") == "pillow"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     assert resolve_resizer("auto") == resolve_resizer("cykooz") == "cykooz"
+    assert resolve_resizer("auto", "bicubic") == resolve_resizer("cykooz", "bicubic") == "pillow"
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert resolve_resizer("auto") == "pillow"
     with pytest.raises(MissingExtra, match=r"pip install 'miil21k\[fast\]'"):
