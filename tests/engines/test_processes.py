@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from typing import TYPE_CHECKING
 
 import pytest
-from engine_work import die_at_three, die_once, lack_a_package, process_of, refuse_two, square, threads_setting
+from child_processes import wait_until
+from engine_work import (
+    die_at_three,
+    die_once,
+    die_twice,
+    lack_a_package,
+    process_of,
+    refuse_two,
+    square,
+    threads_setting,
+)
 
 from miil21k.engines.local import LocalEngine
 from miil21k.engines.processes import Lost
@@ -44,6 +55,19 @@ def test_a_worker_lives_as_long_as_the_run_on_one_thread_of_its_own(monkeypatch:
 def test_the_job_of_a_killed_worker_is_done_again(tmp_path: Path) -> None:
     jobs = [(number, str(tmp_path)) for number in range(6)]
     assert [result for _, result in LocalEngine(2).run_in_order(die_once, jobs)] == list(range(6))
+
+
+def test_a_worker_that_dies_while_it_waits_is_not_counted_against_the_next_job(tmp_path: Path) -> None:
+    def jobs() -> Iterator[tuple[int, str]]:
+        yield 0, str(tmp_path)
+        (waiting,) = multiprocessing.active_children()
+        waiting.kill()
+        wait_until(lambda: not multiprocessing.active_children())
+        yield 1, str(tmp_path)
+
+    (_, first), (_, second) = LocalEngine(1).run_in_order(die_twice, jobs())
+    assert isinstance(second, int), second  # a third death would have been the last
+    assert first != second
 
 
 def test_a_job_that_kills_every_worker_is_given_up_and_the_others_are_done() -> None:

@@ -7,13 +7,13 @@ import itertools
 import json
 import subprocess
 import sys
-import time
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import torch
+from child_processes import started, wait_until
 from raw_archives import MAX_PIXELS, faulty, photo, tar, write_outer
 
 from miil21k.data.augment import Augmentation
@@ -98,11 +98,10 @@ def test_a_compressed_archive_prepared_in_four_attempts_gives_the_same(made: Raw
     command = [sys.executable, "-m", "miil21k", "prepare", str(stream), str(killed), "--max-pixels", str(MAX_PIXELS)]
     command += ["--shard-size", "1000", "--workers", "2"]
     for classes_done in (5, 20, 40):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        while process.poll() is None and len(list((killed / ".prepare/units").glob("[!.]*.json"))) < classes_done:
-            time.sleep(0.01)
-        process.kill()
-        process.wait()
+        with started(command, stdout=subprocess.DEVNULL) as process:
+            units = (killed / ".prepare/units").glob
+            wait_until(lambda: len(list(units("[!.]*.json"))) >= classes_done, process)  # noqa: B023 - called at once
+            process.kill()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     assert differing(made.expected, killed) == []
 

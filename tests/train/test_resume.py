@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 import runs
 import torch
+from child_processes import started, wait_until
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -98,12 +98,10 @@ def test_kill_nine_loses_nothing(shapes: Path, tmp_path: Path, uninterrupted: Pa
     for pair in ("pretrained=false", "ema_decay=0.9", "dropout=0.2", "random_erase=0.5", "hflip=0.5"):
         command += ["--set", pair]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (folder / "state.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL  # between two checkpoints, most likely in the first epoch
+    with started(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        wait_until((folder / "state.pt").exists, process)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL  # between two checkpoints, most likely in the first epoch
     done = subprocess.run([*command, "--resume"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(folder / "best.safetensors")

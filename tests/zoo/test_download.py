@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from child_processes import started, wait_until
 from hub_server import COMMIT, Fault, HubServer, hub_source, mirror_source, row_with
 from safetensors.numpy import save
 
@@ -25,6 +26,7 @@ from miil21k.zoo.schema import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 CONTENT = save({"head.weight": np.arange(100_000, dtype=np.float32)})
 OTHER = save({"head.weight": np.arange(100_000, dtype=np.float32)[::-1].copy()})
@@ -247,8 +249,8 @@ print(fetch(row_with(mirror_source(sys.argv[1])), cache_dir=sys.argv[2]))
 """
 
 
-def _process(url: str, cache: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+def _process(url: str, cache: Path) -> AbstractContextManager[subprocess.Popen[str]]:
+    return started(
         [sys.executable, "-c", SCRIPT, url, str(cache)],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
         stdout=subprocess.PIPE,
@@ -262,11 +264,7 @@ def test_a_download_that_was_killed_is_resumed_where_it_stopped(hub: HubServer, 
     hub.faults["/m/"] = [Fault(pause=0.1, block=1 << 15)]
     with _process(url, tmp_path) as process:
         part = Cache.at(tmp_path).file(mirror_source(url)).with_name("net.safetensors.part")
-        deadline = time.monotonic() + 20
-        while not (part.exists() and part.stat().st_size > 0):
-            assert time.monotonic() < deadline
-            assert process.poll() is None, process.communicate()[1]
-            time.sleep(0.01)
+        wait_until(lambda: part.exists() and part.stat().st_size > 0, process)
         process.send_signal(signal.SIGKILL)
     kept = part.stat().st_size
     assert 0 < kept < len(CONTENT)
