@@ -3,6 +3,7 @@
     python benchmarks/export_throughput.py network [NAME ...]   the network alone, batches of 16
     python benchmarks/export_throughput.py folder [NAME ...]    a folder of 400 photographs, files to rows
     python benchmarks/export_throughput.py decoders             from file to crop: decoders and resizers
+    python benchmarks/export_throughput.py bfloat16 FILE DIR    how often bf16 answers as fp32 does, in OpenVINO
 
 Prints Markdown. Needs the extras export, openvino and prepare, and scikit-image for the photographs. Weights are
 random: speed does not depend on them. All contenders take turns in one run on the cores that the process may use, and
@@ -40,7 +41,13 @@ if TYPE_CHECKING:
 
 NAMES = ("mobilenetv3_large_100_21k", "tresnet_m_21k")
 BATCH = 16
-BACKENDS = ("torch", "onnx", "openvino")
+# What answers a folder: backend and precision.
+CONTENDERS = {
+    "torch": ("torch", "fp32"),
+    "onnx": ("onnx", "fp32"),
+    "openvino": ("openvino", "fp32"),
+    "openvino, bf16": ("openvino", "bf16"),
+}
 
 
 def export_of(name: str, folder: Path) -> Path:
@@ -67,8 +74,14 @@ def timm_model(name: str, path: Path):
     return timm.create_model(row.arch, num_classes=read_export_card(path).space.num_classes, checkpoint_path=weights)
 
 
-def opened(path: Path, backend: str):
-    return open_export(path, read_export_card(path), backend=backend, device="cpu", dtype="fp32")
+def opened(path: Path, backend: str, dtype: str = "fp32"):
+    return open_export(path, read_export_card(path), backend=backend, device="cpu", dtype=dtype)
+
+
+def has_bfloat16() -> bool:
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def network(name: str, folder: Path, rounds: int, batches: int, *, compiled: bool, busy: bool) -> None:
@@ -123,12 +136,15 @@ def network(name: str, folder: Path, rounds: int, batches: int, *, compiled: boo
             f"ONNX Runtime, one session, {cpus} callers of one thread (`onnx`)": side_by_side([onnx] * cpus, 1),
             f"OpenVINO, {cpus} streams of one thread (`openvino`)": side_by_side([openvino] * cpus, 1),
         }
+        if has_bfloat16():
+            rounded = opened(path, "openvino", "bf16")
+            functions[f"the same, `--dtype bf16`, {cpus} streams"] = side_by_side([rounded] * cpus, 1)
     for function in functions.values():  # compiles, allocates, fills caches
         function()
     best = {key: min(values) for key, values in alternate(functions, rounds).items()}
     peer = best[f"torch eager, {cpus} threads"]
     unit = "time of the processor" if busy else "wall time"
-    print(f"\n### {name}, network alone, fp32, {cpus} cores, batches of {BATCH}, {unit}\n")
+    print(f"\n### {name}, network alone, {cpus} cores, batches of {BATCH}, {unit}\n")
     print("| | images/s | ratio to torch eager |\n|---|---|---|")
     for key, seconds in best.items():
         print(f"| {key} | {batches * BATCH / seconds:.1f} | {peer / seconds:.2f} |", flush=True)
@@ -160,27 +176,29 @@ def folder_of_photographs(name: str, folder: Path, images: Path, rounds: int) ->
         "timm script, whole process": lambda: _timed([*TIMM_SCRIPT, *_timm_words(name, path, images)]),
         "decoding alone": decode_only,
     }
-    for backend in BACKENDS:
+    contenders = {key: found for key, found in CONTENDERS.items() if found[1] == "fp32" or has_bfloat16()}
+    for key, (backend, dtype) in contenders.items():
         model = [card.model, "--checkpoint", str(path.with_suffix(".safetensors"))] if backend == "torch" else [path]
         options = {"checkpoint": model[2]} if backend == "torch" else {}
-        predictor = Predictor(str(model[0]), backend=backend, device="cpu", **options)
-        functions[f"{backend}: network alone"] = _network_only(predictor, len(paths))
-        functions[f"{backend}: files to rows"] = _files_to_rows(predictor, paths)
+        predictor = Predictor(str(model[0]), backend=backend, device="cpu", dtype=dtype, **options)
+        functions[f"{key}: network alone"] = _network_only(predictor, len(paths))
+        functions[f"{key}: files to rows"] = _files_to_rows(predictor, paths)
         command = [sys.executable, "-m", "miil21k", "predict", "-q", "--device", "cpu", "--backend", backend]
-        command += [str(images), "-o", str(folder / "rows.jsonl"), "--overwrite", "-m", *map(str, model)]
-        functions[f"{backend}: whole command"] = lambda words=command: _timed(words)
+        command += ["--dtype", dtype, str(images), "-o", str(folder / "rows.jsonl"), "--overwrite"]
+        command += ["-m", *map(str, model)]
+        functions[f"{key}: whole command"] = lambda words=command: _timed(words)
     best = {key: min(values) for key, values in alternate(functions, rounds).items()}
     print(f"\n### {name}, folder of {len(paths)} photographs, {workers} cores\n")
     print("| | images/s | ratio to timm's loop | ratio to timm's whole process |\n|---|---|---|---|")
     for key, seconds in best.items():
         ratios = [best[peer] / seconds for peer in ("timm loop", "timm script, whole process")]
         print(f"| {key} | {len(paths) / seconds:.1f} | {ratios[0]:.2f} | {ratios[1]:.2f} |", flush=True)
-    for backend in BACKENDS:
-        parts = best["decoding alone"], best[f"{backend}: network alone"]
+    for contender in contenders:
+        parts = best["decoding alone"], best[f"{contender}: network alone"]
         for what in ("files to rows", "whole command"):
-            whole = best[f"{backend}: {what}"]
+            whole = best[f"{contender}: {what}"]
             print(
-                f"\n{backend}, {what}: {max(parts) / whole:.0%} of the slower part alone on all cores, "
+                f"\n{contender}, {what}: {max(parts) / whole:.0%} of the slower part alone on all cores, "
                 f"{sum(parts) / whole:.0%} of what these cores can do when they do both parts."
             )
 
@@ -310,9 +328,31 @@ def decoders(images: Path, rounds: int) -> None:
         print(f"| {key} | {len(paths) / seconds:.0f} | {best[first] / seconds:.2f} | {most} | {mean:.2f} |")
 
 
+def bfloat16(path: Path, folder: Path) -> None:
+    """Compare the answers of an export in bf16 with those in fp32 on the pictures of a folder."""
+    from miil21k.predict.predictor import Predictor
+
+    pictures = sorted(folder.iterdir())
+    answers = {}
+    for dtype in ("fp32", "bf16"):
+        predictor = Predictor(str(path), backend="openvino", device="cpu", dtype=dtype, hedge=0.9)
+        answers[dtype] = [answer for answer in predictor.predict(pictures) if answer.status == "ok"]
+    pairs = list(zip(*answers.values(), strict=True))
+    same = {
+        "best class": [exact.topk[0].wnid == rounded.topk[0].wnid for exact, rounded in pairs],
+        "path, hedged at 0.9": [
+            [node.wnid for node in exact.path] == [node.wnid for node in rounded.path] for exact, rounded in pairs
+        ],
+    }
+    moved = [abs(exact.topk[0].probability - rounded.topk[0].probability) for exact, rounded in pairs]
+    print(f"\n{path.name}, {len(pairs)} pictures, bf16 against fp32 in OpenVINO\n")
+    print("".join(f"{key} the same: {np.mean(found):.1%}  \n" for key, found in same.items()), end="")
+    print(f"the best probability moves by {np.mean(moved):.4f} on average, {max(moved):.4f} at most")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("network", "folder", "decoders"))
+    parser.add_argument("what", choices=("network", "folder", "decoders", "bfloat16"))
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, default=8, help="per round, for network")
@@ -321,6 +361,9 @@ def main() -> None:
     parser.add_argument("--busy", action="store_true", help="network on one thread, by the time of the processor")
     parser.add_argument("--exports", type=Path, metavar="DIR", help="keep the exports there, and use those that are")
     args = parser.parse_intermixed_args()
+    if args.what == "bfloat16":
+        bfloat16(*map(Path, args.names))
+        return
     with tempfile.TemporaryDirectory() as scratch:
         exports = args.exports or Path(scratch)
         exports.mkdir(parents=True, exist_ok=True)

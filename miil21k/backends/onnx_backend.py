@@ -47,7 +47,8 @@ class OnnxBackend:
         optimised: bool = False,
     ) -> None:
         if dtype not in ("fp32", precision):
-            raise UsageError(f"'{path}' computes in {precision}; {dtype} is for torch models.")
+            others = "torch models and, from exports in fp32, OpenVINO" if dtype == "bf16" else "torch models"
+            raise UsageError(f"'{path}' computes in {precision} in ONNX Runtime; {dtype} is for {others}.")
         self.dtype, self.num_classes, self.normalises = precision, num_classes, normalises
         self._path, self._optimised = path, optimised
         self._provider = execution_provider(device)

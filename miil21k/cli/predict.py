@@ -151,7 +151,12 @@ def _machine(parser: argparse.ArgumentParser) -> None:
         help="what computes: torch, or onnx or openvino for an .onnx file (default: auto, the fastest that can)",
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
-    group.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), default="fp32", help="default: fp32")
+    group.add_argument(
+        "--dtype",
+        choices=("fp32", "fp16", "bf16"),
+        default="fp32",
+        help="precision (default: fp32); fp16 in torch, bf16 in torch or with --backend openvino",
+    )
     group.add_argument("--half", dest="dtype", action="store_const", const="fp16", help="the same as --dtype fp16")
     group.add_argument(
         "-b", "--batch-size", "--batch", type=_whole(1), metavar="N", help="default: 16 on a CPU, else 64"

@@ -51,7 +51,12 @@ def add_computation(add: Callable[..., object]) -> None:
     add("-j", "--workers", type=int, default=2, help="threads that read and run images (default: %(default)s)")
     add("--backend", choices=BACKENDS, default="auto", help="what computes (default: %(default)s, the fastest)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
-    add("--dtype", choices=["fp32", "fp16", "bf16"], default="fp32", help="precision (default: %(default)s)")
+    add(
+        "--dtype",
+        choices=["fp32", "fp16", "bf16"],
+        default="fp32",
+        help="precision (default: %(default)s); fp16 in torch, bf16 in torch or with --backend openvino",
+    )
     add("--resizer", choices=RESIZERS, default="pillow", help="as published, or cykooz: faster, a grey level from it")
     add("--offline", action="store_true", default=None, help="never touch the network")
 

@@ -78,8 +78,8 @@ def obstacle(options: PredictOptions) -> str | None:
         return "the checkpoint is your own ('miil21k export onnx' makes an export of it)"
     if options.head is not None:
         return "the option head is for a checkpoint of your own"
-    if options.dtype != "fp32":
-        return f"{options.dtype} is computed by torch"
+    if options.dtype != "fp32" and (options.dtype, options.backend) != ("bf16", "openvino"):
+        return f"{options.dtype} is computed by torch" + (" or OpenVINO" if options.dtype == "bf16" else "")
     if options.device not in ("auto", "cpu"):
         return f"those of the cache are for the CPU, not for {options.device}"
     if options.backend == "auto" and options.device == "auto" and gpu_in_sight():
@@ -167,7 +167,9 @@ def _why(single: bool, rates: Mapping[str, Rate]) -> str:
 def _opened(found: ProvedExport, weights: Weights, options: PredictOptions) -> Loaded:
     preprocess = preprocess_of(weights, options)
     classes, size = found.record["num_classes"], preprocess.input_size
-    backend = open_proved(found.model, classes, size, backend=found.graph.backend, threads=threads_of(options))
+    backend = open_proved(
+        found.model, classes, size, backend=found.graph.backend, dtype=options.dtype, threads=threads_of(options)
+    )
     space = load_label_space(head_space(weights, options))
     digest = found.record["weights_sha256"]
     return Loaded(backend, weights.name, space, weights.head, preprocess, weights_sha256=digest)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import openvino
 import pytest
 import torch
 from onnx import helper
@@ -141,8 +142,33 @@ def test_no_call_is_bound_to_a_core_that_other_processes_use_too(full: Path, sma
 def test_another_device_or_precision_is_refused(full: Path) -> None:
     with pytest.raises(UsageError, match="No device 'cuda' for OpenVINO"):
         opened(full, device="cuda")
-    with pytest.raises(UsageError, match="computes in fp32"):
+    with pytest.raises(UsageError, match="computes in fp32; fp16 is for torch models"):
+        opened(full, dtype="fp16")
+    with pytest.raises(UsageError, match="computes in int8; bf16 is for torch models"):
+        opened(full, dtype="bf16", precision="int8")
+
+
+needs_bfloat16 = pytest.mark.skipif(
+    "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"), reason="no bfloat16 instructions"
+)
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("form", ["full", "tensor"])
+def test_bfloat16_rounds_where_it_is_asked_for(form: str, small: Loaded, request: pytest.FixtureRequest) -> None:
+    backend = opened(request.getfixturevalue(form), dtype="bf16")
+    images = crops(7, small)
+    exact, _ = of_torch(images, small)
+    found = backend.run(images if form == "full" else normalise(images, small.preprocess))
+    assert (backend.dtype, found.logits.dtype) == ("bf16", np.float32)
+    assert 1e-4 * np.ptp(exact) < np.abs(found.logits - exact).max() < 0.05 * np.ptp(exact)
+
+
+def test_bfloat16_is_refused_where_the_processor_has_none(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32", "INT8"])
+    with pytest.raises(UsageError, match=r"no bfloat16 instructions, .* use --dtype fp32"):
         opened(full, dtype="bf16")
+    assert opened(full).dtype == "fp32"
 
 
 def test_a_file_that_openvino_cannot_read_is_named(tmp_path: Path) -> None:

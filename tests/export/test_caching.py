@@ -153,7 +153,7 @@ def test_the_command_makes_it_once_and_says_so(tmp_path: Path, capsys: pytest.Ca
 def test_several_images_run_in_openvino_where_it_is_installed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("openvino")
+    openvino = pytest.importorskip("openvino")
     words = ["-m", "embedded", "--cache-dir", str(tmp_path), "-f", "jsonl", *PHOTOS[:2]]
     assert predict_main(words) == 0
     assert {row["backend"] for row in answers(capsys.readouterr().out)} == {"openvino"}
@@ -161,6 +161,11 @@ def test_several_images_run_in_openvino_where_it_is_installed(
     shown = capsys.readouterr()
     assert {row["backend"] for row in answers(shown.out)} == {"onnx"}
     assert shown.err == ""
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        assert predict_main([*words, "--backend", "openvino", "--dtype", "bf16"]) == 0
+        found = answers(capsys.readouterr().out)
+        assert {(row["backend"], row["dtype"]) for row in found} == {("openvino", "bf16")}
+        assert [row["topk"][0]["wnid"] for row in found] == [row["topk"][0]["wnid"] for row in answers(shown.out)]
 
 
 @pytest.mark.usefixtures("small")
