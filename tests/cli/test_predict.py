@@ -332,7 +332,7 @@ def test_help_and_a_listing_cost_no_torch() -> None:
         "try: predict_main(['--help'])\n"
         "finally: sys.exit(bool({'torch', 'timm', 'onnxruntime', 'PIL'} & set(sys.modules)))"
     )
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
     assert found.returncode == 0, found.stderr
     assert "tresnet_m.miil_in21k\n" in found.stdout
     for word in ("examples:", "--save-plots DIR", "--on-error", "exit code"):

@@ -31,7 +31,7 @@ class _Site(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(b"x" * 5000)
         elif self.path == "/slow":
-            threading.Event().wait(2)
+            threading.Event().wait(3)
         else:
             self.send_error(404)
 
@@ -64,6 +64,6 @@ def test_a_body_is_fetched_through_a_redirect(site: str) -> None:
 )
 def test_a_fetch_that_fails_says_why(site: str, path: str, words: str) -> None:
     with pytest.raises(ImageError) as caught:
-        fetch_image(site + path, limit=4999, timeout=0.5)
+        fetch_image(site + path, limit=4999, timeout=1.0)
     assert words in str(caught.value)
     assert site + path in str(caught.value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,34 +24,48 @@ if TYPE_CHECKING:
 
     from miil21k.backends.base import Outputs
 
+CALLERS = max(1, workers_of(PredictOptions()))
 PHOTOS = [str(path) for path in own_photographs()]
 
 
-class Waiting(TorchBackend):
-    """A backend that takes at least a fifth of a second for a call, and remembers how many images each had."""
+class Clock:
+    """What stands for `time` where rates are measured: it goes on when a backend computes, and not otherwise."""
 
-    def __init__(self, *args, **options) -> None:
-        super().__init__(*args, **options)
-        self.sizes: list[int] = []
+    def __init__(self) -> None:
+        self.now, self._turn = 0.0, threading.Lock()
+
+    def go_on(self, seconds: float) -> None:
+        with self._turn:
+            self.now += seconds
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+class Timed(TorchBackend):
+    """A backend whose calls take `seconds` when all callers have theirs at once; keeps the images of each."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        loaded = small_network()
+        super().__init__(loaded.model, loaded.space.num_classes, device="cpu", dtype="fp32")
+        self.clock, self.share, self.sizes = clock, seconds / CALLERS, list[int]()
 
     def run(self, images, *, embed: bool = False) -> Outputs:
         self.sizes.append(len(images))
-        time.sleep(0.2)
+        self.clock.go_on(self.share)
         return super().run(images, embed=embed)
 
 
-def test_the_rate_is_that_of_all_callers_in_batches_and_turns_are_short() -> None:
-    loaded = small_network()
-    quick, slow = (
-        kind(loaded.model, loaded.space.num_classes, device="cpu", dtype="fp32") for kind in (TorchBackend, Waiting)
-    )
-    found = images_per_second({"quick": quick, "slow": slow}, loaded.preprocess.input_size)
-    callers = workers_of(PredictOptions())
-    assert slow.sizes[: 2 * callers] == [1] * 2 * callers
-    assert {1 < size <= 5 for size in slow.sizes[2 * callers :]} == {True}, "more would take longer than a second"
-    assert len(slow.sizes) >= (2 + 3) * callers
-    assert found["slow"] <= callers * 5 / 0.2
-    assert found["slow"] < found["quick"], "its calls take a tenth"
+def test_the_rate_is_that_of_all_callers_in_batches_and_turns_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(throughput, "time", clock)
+    quick, slow = Timed(clock, 0.01), Timed(clock, 0.19)
+    found = images_per_second({"quick": quick, "slow": slow}, small_network().preprocess.input_size)
+    for backend in (quick, slow):
+        assert backend.sizes[: 2 * CALLERS] == [1] * 2 * CALLERS
+        assert set(backend.sizes[2 * CALLERS :]) == {5}, "six would take the slow one longer than a second"
+        assert len(backend.sizes) >= (2 + 3) * CALLERS
+    assert found == {"quick": pytest.approx(CALLERS * 5 / 0.01), "slow": pytest.approx(CALLERS * 5 / 0.19)}
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -190,14 +189,15 @@ def test_a_file_that_torch_hub_downloaded_is_found_by_its_digest_only(
     assert hub.count("GET", ".safetensors") == 2
 
 
-def test_a_host_without_an_answer_is_asked_once(hub: HubServer, tmp_path: Path) -> None:
+def test_a_host_without_an_answer_is_asked_once(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer_module, "_wait", lambda *_: pytest.fail("asked again"))
     with HubServer() as gone:
         url = gone.url
     sources = [mirror_source(f"{url}/{i}/net.safetensors") for i in range(5)]
     last = mirror_source(hub.mirror("/m/net.safetensors", CONTENT))
-    start = time.monotonic()
     assert obtain(row_with(*sources, last), cache_dir=tmp_path).source == last
-    assert time.monotonic() - start < 10  # asking all of them again would wait 17.5 seconds
 
 
 def test_a_bucket_without_mirrors_says_so_and_names_the_unverified_copy(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_two_processes_download_a_file_once(hub: HubServer, tmp_path: Path) -> N
     hub.sticky = True
     hub.faults["/m/"] = [Fault(pause=0.2, block=1 << 16)]
     with _process(url, tmp_path) as one, _process(url, tmp_path) as two:
-        answers = [p.communicate(timeout=30) for p in (one, two)]
+        answers = [p.communicate(timeout=120) for p in (one, two)]
     assert [err for _, err in answers] == ["", ""]
     assert answers[0][0] == answers[1][0]
     assert Path(answers[0][0].strip()).read_bytes() == CONTENT
@@ -322,7 +322,7 @@ def test_offline_finds_cached_files_and_attempts_no_connection(hub: HubServer, t
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

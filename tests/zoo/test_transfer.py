@@ -155,11 +155,9 @@ def test_a_silent_server_times_out(hub: HubServer, tmp_path: Path) -> None:
 
 
 def test_a_body_that_drips_counts_as_a_stall(hub: HubServer, tmp_path: Path) -> None:
-    transfer = _transfer(hub, tmp_path, timeout=0.3)
-    hub.faults["file.bin"] = [Fault(pause=0.05, block=1)]
-    start = time.monotonic()
+    transfer = _transfer(hub, tmp_path, timeout=1.0)
+    hub.faults["file.bin"] = [Fault(pause=0.05, block=1)]  # it would take 14 hours
     download_part(transfer)  # the second attempt has no fault
-    assert time.monotonic() - start < 5
     assert transfer.part.read_bytes() == CONTENT
     assert len(hub.requests) == 2
 
@@ -199,15 +197,16 @@ def test_a_redirect_to_a_file_of_this_machine_is_refused(hub: HubServer, tmp_pat
         download_part(transfer)
 
 
-def test_a_port_where_nobody_listens_is_given_up_at_once(hub: HubServer, tmp_path: Path) -> None:
+def test_a_port_where_nobody_listens_is_given_up_at_once(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer_module, "_wait", lambda *_: pytest.fail("asked again"))
     url = hub.url
     hub.__exit__(None, None, None)
-    start = time.monotonic()
     with pytest.raises(Unreachable, match="refused"):
         download_part(Transfer(f"{url}/file.bin", tmp_path / "x.part"))
     with pytest.raises(Unreachable, match="refused"):
         require_answer(url)
-    assert time.monotonic() - start < 3  # asking again would wait 3.5 seconds, each time
     hub.__enter__()  # for the fixture's exit
 
 
