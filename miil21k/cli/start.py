@@ -31,11 +31,13 @@ def starting() -> Iterator[None]:
         _import_numpy()
         yield
     finally:
+        gc.unfreeze()
         (gc.enable if collects else gc.disable)()
 
 
 def settle() -> None:
-    """Collect garbage again: from here on there is work that leaves some."""
+    """Collect garbage again, among what is made from here on: the work leaves some, what was loaded is none."""
+    gc.freeze()
     gc.enable()
 
 
