@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["FailedBefore", "make_proved", "require_proved"]
 
 _RUNTIMES = {"onnx": ("onnxruntime", "export"), "openvino": ("openvino", "openvino")}
-_WEIGHTS = "weights.bin"
+_WEIGHTS = f"{MODEL}.data"
 _LEAST_MAPPED = "1024"  # bytes; smaller tensors stay in the graph
 
 
@@ -124,7 +124,8 @@ def make_proved(loaded: Loaded, graph: Graph, cache: Cache, *, licence: str) -> 
                 _optimise(plain, folder)
                 shutil.rmtree(plain.parent)
             else:
-                _write_plain(loaded, folder / MODEL, licence, record["weights_sha256"])
+                # Weights beside the graph are mapped: OpenVINO reads the pair in a tenth of the time of one file.
+                _write_plain(loaded, folder / MODEL, licence, record["weights_sha256"], beside=True)
             record["proof"] = _proof(folder / MODEL, loaded, graph)
             record["seconds"] = round(time.monotonic() - began, 1)
     except OSError as error:
@@ -134,11 +135,14 @@ def make_proved(loaded: Loaded, graph: Graph, cache: Cache, *, licence: str) -> 
     return found
 
 
-def _write_plain(loaded: Loaded, path: Path, licence: str, digest: str) -> None:
-    """Write the network alone, without metadata: the record says what it is, and the package has the label space."""
+def _write_plain(loaded: Loaded, path: Path, licence: str, digest: str, *, beside: bool = False) -> None:
+    """Write the network alone, without metadata: the record says what it is, and the package has the label space.
+
+    beside: put the weights into a second file, as those that are too large for one are.
+    """
     size = sum(tensor.nbytes for tensor in loaded.model.state_dict().values())
     copied = copy.deepcopy(loaded.model)
-    network = network_to_onnx(copied, loaded.preprocess.input_size, path if size > MOST_BYTES else None)
+    network = network_to_onnx(copied, loaded.preprocess.input_size, path if beside or size > MOST_BYTES else None)
     model = assemble(network, loaded, ExportOptions(form="tensor"), licence=licence, weights_sha256=digest)
     del model.metadata_props[:]
     write_model(model, path)

@@ -1,11 +1,11 @@
 """Exports that were proved on this machine, kept beside the checkpoints so that prediction starts without torch.
 
 ```
-exports/<key>/model.onnx     the graph
-exports/<key>/weights.bin    its tensors, where they are mapped into memory instead of read
-exports/<key>/record.json    what it is, digest and size of each file, the proof
-exports/<key>.failed.json    that it cannot be made, and why
-exports/<key>.rates.json     how fast those of one network ran (`rates`)
+exports/<key>/model.onnx       the graph
+exports/<key>/model.onnx.data  its tensors, which are mapped into memory instead of read
+exports/<key>/record.json      what it is, digest and size of each file, the proof
+exports/<key>.failed.json      that it cannot be made, and why
+exports/<key>.rates.json       how fast those of one network ran (`rates`)
 ```
 
 `<key>` is a digest of everything that the graph depends on (`Graph`). A folder takes its name only when it is whole.

@@ -122,10 +122,10 @@ def test_a_damaged_export_is_left_out_and_verify_names_it(full: Path, tmp_path: 
     shutil.copytree(full, copy, symlinks=True)
     (export,) = list_proved(Cache.at(copy))
     assert Predictor("embedded", cache_dir=copy).backend.name == "onnx", "a copied cache has other times"
-    with (export.folder / "weights.bin").open("r+b") as file:
+    with (export.folder / "model.onnx.data").open("r+b") as file:
         file.write(b"damage")
     assert Predictor("embedded", cache_dir=copy).backend.name == "torch"
-    assert "weights.bin is not the file that was proved" in caplog.text
+    assert "model.onnx.data is not the file that was proved" in caplog.text
     capsys.readouterr()
     assert main(["verify", "embedded", "--cache-dir", str(copy)]) == 1
     assert "mismatch  export of embedded" in capsys.readouterr().out

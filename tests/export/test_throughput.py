@@ -17,7 +17,9 @@ from miil21k.export.onnx_file import own_photographs
 from miil21k.export.throughput import images_per_second
 from miil21k.predict.options import PredictOptions, workers_of
 from miil21k.predict.predictor import Predictor
+from miil21k.zoo.cache import Cache
 from miil21k.zoo.manifest import find_weights
+from miil21k.zoo.proved import list_proved
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,6 +96,12 @@ def _quick_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def rates_file(cache: Path) -> Path:
     (path,) = (cache / "miil21k" / "exports").glob("*.rates.json")
     return path
+
+
+def test_both_exports_have_their_weights_in_a_file_of_their_own(cache: Path) -> None:
+    for export in list_proved(Cache.at(cache)):
+        assert sorted(export.record["files"]) == ["model.onnx", "model.onnx.data"]
+        assert export.record["files"]["model.onnx"]["bytes"] < 0.2 * export.size
 
 
 def test_fetch_measures_both_once(

@@ -30,7 +30,7 @@ def cache(tmp_path: Path) -> Cache:
 def store(cache: Cache, graph: Graph = GRAPH, content: bytes = b"graph") -> ProvedExport:
     with storing(cache, graph, {"seconds": 1.0}) as folder:
         (folder / "model.onnx").write_bytes(content)
-        (folder / "weights.bin").write_bytes(bytes(1000))
+        (folder / "model.onnx.data").write_bytes(bytes(1000))
     found = find_proved(cache, graph)
     assert found is not None
     return found
@@ -64,15 +64,15 @@ def test_a_later_one_replaces_it_and_an_exception_does_not(cache: Cache) -> None
 
 
 def changed_byte(folder: Path) -> str:
-    path = folder / "weights.bin"
+    path = folder / "model.onnx.data"
     path.write_bytes(b"x" + bytes(999))
     os.utime(path, ns=(1, 1))
-    return "weights.bin is not the file that was proved"
+    return "model.onnx.data is not the file that was proved"
 
 
 def cut(folder: Path) -> str:
-    (folder / "weights.bin").write_bytes(bytes(10))
-    return "weights.bin has 10 bytes instead of 1000"
+    (folder / "model.onnx.data").write_bytes(bytes(10))
+    return "model.onnx.data has 10 bytes instead of 1000"
 
 
 def gone(folder: Path) -> str:
@@ -115,15 +115,15 @@ def test_a_file_with_its_time_alone_changed_is_hashed_and_kept(cache: Cache) -> 
 
 def test_verify_hashes_files_that_look_unchanged(cache: Cache) -> None:
     found = store(cache)
-    path = found.folder / "weights.bin"
+    path = found.folder / "model.onnx.data"
     stat = path.stat()
     path.write_bytes(b"x" + bytes(999))
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert found.damage() is None
-    assert found.damage(thorough=True) == "weights.bin is not the file that was proved: its SHA-256 is another one"
+    assert found.damage(thorough=True) == "model.onnx.data is not the file that was proved: its SHA-256 is another one"
     assert [(f.path.name, f.status) for f in verify_exports(cache)] == [
         ("model.onnx", "ok"),
-        ("weights.bin", "mismatch"),
+        ("model.onnx.data", "mismatch"),
     ]
     assert list(verify_exports(cache, "other.weights")) == []
     path.unlink()
