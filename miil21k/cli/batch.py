@@ -6,7 +6,6 @@ import logging
 import sys
 from collections import deque
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -104,7 +103,7 @@ class Batch:
         if self._args.log is not None:
             from miil21k.cli.provenance import Provenance
 
-            provenance = Provenance(Path(self._args.log), asdict(predictor.run), self._recorded)
+            provenance = Provenance(Path(self._args.log), predictor.run._asdict(), self._recorded)
         self._rows, self._failed = before.rows, before.failed
         outcome = "failed"
         try:

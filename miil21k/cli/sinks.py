@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -157,7 +157,7 @@ class FileSink(_RowSink):
     def begin(self, run: Run, space: LabelSpace) -> None:
         """Open the file; raises UsageError when the rows that it keeps came from another model or device."""
         self._space = space
-        self.file.begin(asdict(run))
+        self.file.begin(run._asdict())
 
     def write(self, prediction: Prediction) -> None:
         """Write one row."""

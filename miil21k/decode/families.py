@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -47,8 +46,7 @@ class Generation(NamedTuple):
     parents: NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
-class FamilyOrder:
+class FamilyOrder(NamedTuple):
     """All nodes, depth by depth, siblings side by side.
 
     nodes: int64 [N], the node in each column. column: int64 [N], the column of each node.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -36,8 +35,7 @@ class Levels(NamedTuple):
     kept: NDArray[np.bool_]
 
 
-@dataclass(frozen=True, eq=False)
-class LevelOrder:
+class LevelOrder(NamedTuple):
     """The classes of the decoded levels in one row, level after level.
 
     classes: int64 [K], class indices, ascending within a level. depths: int64 [J], the depth of each level.

@@ -135,7 +135,7 @@ class BulkPredictor:
         here = Predictor(model, options=options if gpus is None else replace(options, device="cpu"))
         self.space, self.preprocess, self.notice = here.space, here.preprocess, here.notice
         self.resizer = here.resizer
-        self.run: Run = here.run if gpus is None else replace(here.run, device=device)
+        self.run: Run = here.run if gpus is None else here.run._replace(device=device)
         gpu = self.run.device != "cpu"
         self.batch_size = options.batch_size or (64 if gpu else 16)
         self._engine = engine_for(gpu)

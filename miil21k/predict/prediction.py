@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,8 +16,7 @@ RemovedLabels = Literal["masked", "included", "none"]
 StopReason = Literal["leaf", "hedge", "depth", "restriction"]
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(NamedTuple):
     """A node of the tree with the probability that the answer is this node or lies below it, in [0, 1].
 
     In `Prediction.topk` the probability is that of exactly this class. Names repeat; the wnid is the key.
@@ -32,8 +31,7 @@ class Node:
         return {"wnid": self.wnid, "name": self.name, "probability": round(self.probability, 6)}
 
 
-@dataclass(frozen=True)
-class LevelLabel:
+class LevelLabel(NamedTuple):
     """The answer of one level by the published rule, which decides each level for itself."""
 
     depth: int
@@ -45,8 +43,7 @@ class LevelLabel:
         return {"depth": self.depth, **self.node.to_dict(), "kept": self.kept}
 
 
-@dataclass(frozen=True)
-class Stop:
+class Stop(NamedTuple):
     """Why the path ended where it did.
 
     reason: `leaf`: the path reached a class without children; `hedge`: the next step was less sure than
@@ -75,8 +72,7 @@ class Stop:
         }
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """What every row of one predictor has in common.
 
     model: canonical name of the weights that answered. label_space and label_space_sha256 name the classes.

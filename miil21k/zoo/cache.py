@@ -20,9 +20,8 @@ import importlib.util
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from miil21k.errors import ChecksumMismatch
 from miil21k.files import replace_file
@@ -45,8 +44,7 @@ def is_offline(offline: bool | None) -> bool:
     return bool(offline) or stated.upper() in _TRUE
 
 
-@dataclass(frozen=True)
-class Pin:
+class Pin(NamedTuple):
     """What a file was when it first came: its digest; and the path, size and time for which that was computed."""
 
     source: str
@@ -61,8 +59,7 @@ class Pin:
         return (self.path, self.size, self.mtime_ns) == (str(path), stat.st_size, stat.st_mtime_ns)
 
 
-@dataclass(frozen=True)
-class CachedFile:
+class CachedFile(NamedTuple):
     """A file on this machine whose digest is what was published, or pinned when nothing was published."""
 
     path: Path
@@ -70,8 +67,7 @@ class CachedFile:
     source: Source
 
 
-@dataclass(frozen=True)
-class Cache:
+class Cache(NamedTuple):
     """One cache: `root` holds what this package wrote, `hub` is the Hub's cache."""
 
     root: Path
@@ -110,7 +106,7 @@ class Cache:
         pin = Pin(address(source, revision), sha256, str(path), stat.st_size, stat.st_mtime_ns)
         # A shared cache may be read-only; then the digest is computed anew each time, and nothing is lost.
         with contextlib.suppress(OSError):
-            replace_file(self._pin_path(source, revision), json.dumps(asdict(pin), indent=1), parents=True)
+            replace_file(self._pin_path(source, revision), json.dumps(pin._asdict(), indent=1), parents=True)
 
     def expected(self, source: Source, revision: str | None = None) -> tuple[str, str] | None:
         """Return the digest (or its first digits) that the source must have and who says so, or None.

@@ -21,9 +21,8 @@ import json
 import logging
 import os
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from miil21k import __version__
 from miil21k.files import replace_file
@@ -58,8 +57,7 @@ _SCHEMA = 1
 log = logging.getLogger("miil21k.zoo")
 
 
-@dataclass(frozen=True)
-class Graph:
+class Graph(NamedTuple):
     """What an export computes, and what can run it.
 
     name: canonical name of the weights. weights_sha256: digest of their file. input_size: (3, H, W).
@@ -81,11 +79,10 @@ class Graph:
     @property
     def key(self) -> str:
         """The name of its folder: 32 digits that no other graph has."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32]
+        return hashlib.sha256(json.dumps(self._asdict(), sort_keys=True).encode()).hexdigest()[:32]
 
 
-@dataclass(frozen=True)
-class ProvedExport:
+class ProvedExport(NamedTuple):
     """A whole export of the cache. record: what `record.json` holds."""
 
     folder: Path
@@ -192,7 +189,7 @@ def storing(cache: Cache, graph: Graph, record: dict[str, Any]) -> Iterator[Path
     try:
         yield part
         files = {path.name: _facts(path) for path in sorted(part.iterdir())}
-        content = {"schema": _SCHEMA, "graph": asdict(graph), "files": files, **record}
+        content = {"schema": _SCHEMA, "graph": graph._asdict(), "files": files, **record}
         replace_file(part / RECORD, json.dumps(content, indent=1) + "\n")
         part.chmod(0o777 & ~_umask())  # mkdtemp's folders are for their owner alone
         if target.exists():
@@ -219,7 +216,7 @@ def _umask() -> int:
 def note_failure(cache: Cache, graph: Graph, reason: str, versions: dict[str, str]) -> None:
     """Remember that `graph` cannot be made with these versions of packages; a cache that is read-only forgets it."""
     with contextlib.suppress(OSError):
-        content = json.dumps({"graph": asdict(graph), "reason": reason, "versions": versions}, indent=1)
+        content = json.dumps({"graph": graph._asdict(), "reason": reason, "versions": versions}, indent=1)
         replace_file(_failure_path(cache, graph), content + "\n", parents=True)
 
 

@@ -11,7 +11,6 @@ compare; those of another machine say nothing here, and are kept for it (a cache
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from miil21k.files import replace_file
@@ -72,5 +71,5 @@ def _read(cache: Cache, graph: Graph) -> Any:
 
 
 def _path(cache: Cache, graph: Graph) -> Path:
-    network = replace(graph, backend="", runtime="")
+    network = graph._replace(backend="", runtime="")
     return cache.root / "exports" / f"{network.key}.rates.json"
