@@ -48,7 +48,6 @@ __all__ = [
 LABEL_SPACES = ("fall11", "winter21", "goog21k", "in1k")
 FORMAT = "miil21k-label-space"
 FORMAT_VERSION = "1"
-PERSON = "n00007846"
 _COLUMNS = "wnid\tparent\tlemmas\tgloss"
 _SHIPPED = Path(__file__).parent / "label_spaces"
 
@@ -138,8 +137,7 @@ def parse_label_space(text: str, origin: str) -> LabelSpace:
 
     origin: the file name for messages. Raises TreeError naming the line for anything that is not format 1.
     """
-    title, _, rest = text.partition("\n")
-    columns, _, body = rest.partition("\n")
+    title, columns, body = [*text.split("\n", 2), "", ""][:3]
     header = title.split("\t")
     if len(header) != 4 or header[:2] != [FORMAT, FORMAT_VERSION] or not header[3].isdecimal():
         raise TreeError(
@@ -149,14 +147,17 @@ def parse_label_space(text: str, origin: str) -> LabelSpace:
     if columns != _COLUMNS or not body.endswith("\n"):
         raise TreeError(f"{origin} is damaged or was cut off: build or download it again.")
     # One flat list of strings and four slices of it: a list per line costs twice the time, in garbage collection.
-    fields = body[:-1].replace("\n", "\t").split("\t")
+    fields = body.replace("\n", "\t").split("\t")
+    fields.pop()  # what follows the last line: nothing
+    if len(fields) != 4 * body.count("\n"):
+        raise TreeError(_broken_line(body, origin))
     wnids, parents, lemmas, glosses = (tuple(fields[column::4]) for column in range(4))
     index = dict(zip(wnids, range(len(wnids)), strict=True))
     index["-"] = -1
-    uneven = len(fields) != 4 * body.count("\n")
-    if uneven or not all(map(index.__contains__, parents)):
-        raise TreeError(_broken_line(body, origin))
-    parent = np.fromiter(map(index.__getitem__, parents), np.int32, len(parents))
+    try:
+        parent = np.fromiter(map(index.__getitem__, parents), np.int32, len(parents))
+    except KeyError:
+        raise TreeError(_broken_line(body, origin)) from None
     names = tuple([text.partition("|")[0] for text in lemmas])
     return LabelSpace(header[2], Tree(wnids, names, parent, int(header[3])), lemmas, glosses)
 
@@ -209,10 +210,9 @@ def shipped_digest(name: str) -> str:
 
 
 @cache
-def _winter21_wnids() -> frozenset[str]:
-    """Return the classes of winter21 alone; reading its names too would take six times as long."""
-    lines = (_SHIPPED / "winter21.tsv").read_text(encoding="utf-8").split("\n")
-    return frozenset([line[:9] for line in lines[2:-1]])  # every key of this file is a WordNet id of nine characters
+def _removed_wnids() -> frozenset[str]:
+    """Return the classes of goog21k at or below person (n00007846) that winter21 lacks, found ahead."""
+    return frozenset((_SHIPPED / "removed_persons.txt").read_text(encoding="utf-8").split())
 
 
 def removed_classes(space: LabelSpace) -> NDArray[np.bool_]:
@@ -222,16 +222,9 @@ def removed_classes(space: LabelSpace) -> NDArray[np.bool_]:
     winter21 lacks; the complete list of classes that ImageNet withdrew from the 21,841 is not public, so this errs
     on the side of removing. All other spaces, a user's own included: none.
     """
-    removed = np.zeros(space.num_classes, np.bool_)
     if space.name not in {"fall11", "goog21k"}:
-        return removed
-    kept = _winter21_wnids()
-    removed[:] = [wnid not in kept for wnid in space.wnids]
-    if space.name == "goog21k":
-        persons = np.zeros(space.tree.num_nodes, np.bool_)
-        persons[space.tree.descendants(space.tree.index(PERSON))] = True
-        removed &= persons[: space.num_classes]
-    return removed
+        return np.zeros(space.num_classes, np.bool_)
+    return np.fromiter(map(_removed_wnids().__contains__, space.wnids), np.bool_, space.num_classes)
 
 
 def _lacking(source: LabelSpace, wanted: Iterable[str]) -> list[str]:

@@ -72,7 +72,7 @@ class Tree:
             )
         if not 1 <= self.num_classes <= n:
             raise TreeError(f"num_classes must lie in 1..{n}, not {self.num_classes}.")
-        if len(self.index_of) != n:
+        if len(set(self.wnids)) != n:
             seen: set[str] = set()
             twice = next(w for w in self.wnids if w in seen or seen.add(w))  # type: ignore[func-returns-value]
             raise TreeError(f"Node '{twice}' stands twice in the tree; every wnid must be unique.")
@@ -224,11 +224,11 @@ class Tree:
 
         Classes come first, in index order; inner nodes that are no classes follow after an empty line.
         """
-        parents = ("-" if p < 0 else self.wnids[p] for p in self.parent.tolist())
-        lines = [f"{w} {p}\n" for w, p in zip(self.wnids, parents, strict=True)]
+        named = (*self.wnids, "-")  # the parent of a root is -1, the last
+        lines = list(map(" ".join, zip(self.wnids, [named[p] for p in self.parent.tolist()], strict=True)))
         if self.num_nodes > self.num_classes:
-            lines.insert(self.num_classes, "\n")
-        return "".join(lines)
+            lines.insert(self.num_classes, "")
+        return "\n".join(lines) + "\n"
 
     @cached_property
     def sha256(self) -> str:
