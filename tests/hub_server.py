@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import threading
@@ -25,18 +24,18 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 def row_with(*sources: Source) -> Weights:
     """Return a row of the manifest whose sources are replaced."""
-    return dataclasses.replace(find_weights("tresnet_m_21k"), sources=sources)
+    return find_weights("tresnet_m_21k")._replace(sources=sources)
 
 
 def hub_source(repo: str = "timm/net", **fields: object) -> Source:
     """Return a source on the Hub: `model.safetensors` of `repo`."""
-    return dataclasses.replace(Source("hub", "hub", "model.safetensors", "safetensors", "timm", repo=repo), **fields)
+    return Source("hub", "hub", "model.safetensors", "safetensors", "timm", repo=repo)._replace(**fields)
 
 
 def mirror_source(url: str, **fields: object) -> Source:
     """Return a source at a plain address, a safetensors file unless `fields` say otherwise."""
     source = Source("url", "official", url.rpartition("/")[2], "safetensors", "timm", url=url)
-    return dataclasses.replace(source, **fields)
+    return source._replace(**fields)
 
 
 @dataclass(frozen=True)

@@ -230,4 +230,4 @@ def _preprocess(own: Preprocess, options: PredictOptions) -> Preprocess:
         changes["input_size"] = (own.input_size[0], options.img_size, options.img_size)
     if changes:
         changes["source"] = f"{own.source}; changed by the user: {', '.join(changes)}"
-    return replace(own, **changes)
+    return own._replace(**changes)

@@ -14,13 +14,12 @@ from __future__ import annotations
 import json
 import re
 import tarfile
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from miil21k.errors import BundleError
 from miil21k.zoo.manifest import parse_manifest
-from miil21k.zoo.schema import Source  # noqa: TC001 - read_dataclass looks the annotation up
-from miil21k.zoo.strict_json import StrictJsonError, read_dataclass
+from miil21k.zoo.schema import Source  # noqa: TC001 - read_record looks the annotation up
+from miil21k.zoo.strict_json import StrictJsonError, read_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,8 +39,7 @@ _MAX_MEMBERS = 1000
 _MAX_TEXT = 64 << 20  # bytes of a member that is read into memory; the largest label space has 4 MB
 
 
-@dataclass(frozen=True)
-class BundleMember:
+class BundleMember(NamedTuple):
     """One file of the bundle: its name, its size in bytes and its SHA-256."""
 
     name: str
@@ -49,8 +47,7 @@ class BundleMember:
     sha256: str
 
 
-@dataclass(frozen=True)
-class BundleEntry:
+class BundleEntry(NamedTuple):
     """Which member holds the file of which weights, and where that file was published."""
 
     name: str
@@ -58,8 +55,7 @@ class BundleEntry:
     source: Source
 
 
-@dataclass(frozen=True)
-class BundleIndex:
+class BundleIndex(NamedTuple):
     """The content of bundle.json. written_by: the version of miil21k that made the bundle."""
 
     format: int
@@ -76,7 +72,7 @@ def read_index(tar: tarfile.TarFile, path: Path) -> tuple[BundleIndex, Manifest]
     """
     found = _members(tar, path)
     try:
-        index = read_dataclass(BundleIndex, json.loads(read_text(tar, INDEX, path)))
+        index = read_record(BundleIndex, json.loads(read_text(tar, INDEX, path)))
     except (StrictJsonError, ValueError, RecursionError) as error:
         raise BundleError(f"{path}: {INDEX} cannot be read: {error}.") from None
     if index.format != FORMAT:

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, get_args
 from miil21k.errors import CheckpointError, LabelSpaceMismatch
 from miil21k.hierarchy.spaces import parse_label_space
 from miil21k.zoo.schema import HeadKind, Preprocess
-from miil21k.zoo.strict_json import StrictJsonError, read_dataclass, to_json
+from miil21k.zoo.strict_json import StrictJsonError, read_record, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -123,7 +123,7 @@ def _from_metadata(metadata: dict[str, str], path: Path) -> ExportCard:
     if metadata["head"] not in get_args(HeadKind):
         raise ValueError(f"head {metadata['head']}")
     try:
-        preprocess = read_dataclass(Preprocess, json.loads(metadata["preprocess"]))
+        preprocess = read_record(Preprocess, json.loads(metadata["preprocess"]))
     except StrictJsonError as error:
         raise ValueError(f"preprocess, key '{error.path}': {error.found}") from None
     return ExportCard(

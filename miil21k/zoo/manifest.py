@@ -1,9 +1,8 @@
-"""The one reader of weights_manifest.json: names in, frozen `Weights` out. Imports neither torch nor NumPy."""
+"""The one reader of weights_manifest.json: names in, `Weights` out. Imports neither torch nor NumPy."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import ManifestError, UnknownModel
 from miil21k.zoo.schema import Candidate, Manifest, Metric, Paper, Preprocess, Source, Weights
-from miil21k.zoo.strict_json import StrictJsonError, read_dataclass
+from miil21k.zoo.strict_json import StrictJsonError, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,14 +85,14 @@ def _read(raw: object) -> Manifest:
     row = ""
     try:
         if not isinstance(raw, dict) or not isinstance(raw.get("models"), list):
-            return read_dataclass(Manifest, raw)  # which says what is wrong
+            return read_record(Manifest, raw)  # which says what is wrong
         models = []
         for i, entry in enumerate(raw["models"]):
             name = entry.get("name") if isinstance(entry, dict) else None
             row = f", row '{name}'" if isinstance(name, str) else f", row {i}"
-            models.append(read_dataclass(Weights, entry))
+            models.append(read_record(Weights, entry))
         row = ""
-        return replace(read_dataclass(Manifest, {**raw, "models": []}), models=tuple(models))
+        return read_record(Manifest, {**raw, "models": []})._replace(models=tuple(models))
     except StrictJsonError as error:
         key = f", key '{error.path}'" if error.path else ""
         raise ManifestError(f"{_FILE}{row}{key}: {error.found}.") from None
@@ -146,7 +145,7 @@ def _single_rows() -> Mapping[str, Any]:
 @cache
 def _single(canonical: str) -> Weights | None:
     try:
-        weights = read_dataclass(Weights, _single_rows()[canonical])
+        weights = read_record(Weights, _single_rows()[canonical])
     except StrictJsonError:
         return None
     _check(weights)

@@ -1,9 +1,8 @@
-"""The values that a row of weights_manifest.json becomes: frozen dataclasses, read strictly."""
+"""The values that a row of weights_manifest.json becomes: named tuples, which are quick to define, read strictly."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from miil21k.zoo.strict_json import to_json
 
@@ -32,8 +31,7 @@ CropMode = Literal["center", "squash"]
 Interpolation = Literal["bilinear", "bicubic"]
 
 
-@dataclass(frozen=True)
-class Preprocess:
+class Preprocess(NamedTuple):
     """How an image becomes the network's input.
 
     input_size: (channels, height, width). interpolation: `bilinear` or `bicubic`, antialiased.
@@ -51,8 +49,7 @@ class Preprocess:
     source: str
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """One place that holds a checkpoint file, and the layout of the tensors in it.
 
     kind `hub`: `repo` and `file` (`revision` None means the default branch). kind `url`: `url`.
@@ -85,8 +82,7 @@ class Source:
         return self.url or f"{self.kind}:{self.repo or self.package}/{self.file}"
 
 
-@dataclass(frozen=True)
-class Metric:
+class Metric(NamedTuple):
     """One published number. unit None: a plain count or ratio. conditions: what else was stated beside it."""
 
     name: str
@@ -98,8 +94,7 @@ class Metric:
     conditions: str | None = None
 
 
-@dataclass(frozen=True)
-class Paper:
+class Paper(NamedTuple):
     """A paper that describes the weights or the architecture; arxiv is the bare identifier."""
 
     title: str
@@ -107,8 +102,7 @@ class Paper:
     venue: str | None = None
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A label space that unlabelled weights may have been trained on; params None where it cannot be counted."""
 
     label_space: SpaceName
@@ -116,8 +110,7 @@ class Candidate:
     params: int | None
 
 
-@dataclass(frozen=True)
-class Weights:
+class Weights(NamedTuple):
     """One trained checkpoint: what it is, where it lies, what was published about it.
 
     label_space, num_classes and params are None where nobody published them; `candidates` then lists what they
@@ -184,8 +177,7 @@ class Weights:
         return {**to_json(self), "preprocess": to_json(self.preprocess)}
 
 
-@dataclass(frozen=True)
-class Unreleased:
+class Unreleased(NamedTuple):
     """A published score whose weights were never released."""
 
     model: str
@@ -193,8 +185,7 @@ class Unreleased:
     reason: str
 
 
-@dataclass(frozen=True)
-class Resource:
+class Resource(NamedTuple):
     """A published file that is no checkpoint."""
 
     name: str
@@ -203,8 +194,7 @@ class Resource:
     status: str
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(NamedTuple):
     """The whole of weights_manifest.json."""
 
     schema_version: int

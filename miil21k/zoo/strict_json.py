@@ -1,8 +1,7 @@
-"""Parsed JSON into frozen dataclasses, driven by their annotations: every key known, present and of its type."""
+"""Parsed JSON into named tuples, driven by their annotations: every key known, present and of its type."""
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Mapping
 from functools import cache, partial
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
 
     Reader = Callable[[object], Any]
 
-__all__ = ["FrozenMapping", "StrictJsonError", "read_dataclass", "to_json"]
+__all__ = ["FrozenMapping", "StrictJsonError", "read_record", "to_json"]
 
 _T = TypeVar("_T")
 _SCALARS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
@@ -55,10 +54,10 @@ class FrozenMapping(Mapping[str, Any]):
         return f"FrozenMapping({self._items!r})"
 
 
-def read_dataclass(cls: type[_T], raw: object) -> _T:
-    """Return `raw`, parsed JSON, as a `cls`. Keys whose field has a default may be left out.
+def read_record(cls: type[_T], raw: object) -> _T:
+    """Return `raw`, parsed JSON, as a `cls`, a class of named tuples. Keys whose field has a default may be left out.
 
-    The annotations may be str, int, float, bool, an alias of Literal, another dataclass of the same module,
+    The annotations may be str, int, float, bool, an alias of Literal, another such class of the same module,
     `tuple[X, ...]`, `tuple[X, X, X]`, `Mapping[str, X]`, and `X | None` of the scalar ones.
     Raises StrictJsonError for an unknown or missing key, a wrong type or an unknown choice.
     """
@@ -81,9 +80,9 @@ def read_dataclass(cls: type[_T], raw: object) -> _T:
 
 
 def to_json(value: Any) -> Any:
-    """Return a dataclass, mapping or tuple as the plain dicts and lists that JSON writes."""
-    if dataclasses.is_dataclass(value):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    """Return a named tuple, mapping or tuple as the plain dicts and lists that JSON writes."""
+    if hasattr(value, "_asdict"):
+        return to_json(value._asdict())
     if isinstance(value, Mapping):
         return {k: to_json(v) for k, v in value.items()}
     if isinstance(value, tuple):
@@ -93,10 +92,9 @@ def to_json(value: Any) -> Any:
 
 @cache
 def _readers(cls: Any) -> tuple[dict[str, Reader], frozenset[str]]:
-    fields = dataclasses.fields(cls)
     names = vars(sys.modules[cls.__module__])
-    readers = {f.name: _reader(str(f.type), names) for f in fields}
-    return readers, frozenset(f.name for f in fields if f.default is dataclasses.MISSING)
+    readers = {name: _reader(hint.__forward_arg__, names) for name, hint in cls.__annotations__.items()}
+    return readers, frozenset(readers.keys() - cls._field_defaults)
 
 
 def _reader(annotation: str, names: Mapping[str, Any]) -> Reader:
@@ -114,7 +112,7 @@ def _reader(annotation: str, names: Mapping[str, Any]) -> Reader:
     named = names[base]
     if get_origin(named) is Literal:
         return _scalar("str", bool(optional), get_args(named))
-    return partial(read_dataclass, named)
+    return partial(read_record, named)
 
 
 def _scalar(base: str, optional: bool, choices: tuple[str, ...] = ()) -> Reader:

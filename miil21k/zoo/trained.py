@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from miil21k.errors import CheckpointError, LabelSpaceMismatch, UsageError
 from miil21k.hierarchy.spaces import LABEL_SPACES, load_label_space, parse_label_space
 from miil21k.zoo.schema import Preprocess
-from miil21k.zoo.strict_json import StrictJsonError, read_dataclass, to_json
+from miil21k.zoo.strict_json import StrictJsonError, read_record, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,7 +108,7 @@ def _from_metadata(metadata: dict[str, str]) -> TrainedCard:
             f"{space.sha256[:12]} in this version of miil21k: use the version that wrote it."
         )
     try:
-        preprocess = read_dataclass(Preprocess, json.loads(metadata["preprocess"]))
+        preprocess = read_record(Preprocess, json.loads(metadata["preprocess"]))
     except StrictJsonError as error:
         raise ValueError(f"preprocess, key '{error.path}': {error.found}") from None
     known = {"miil21k_format", "arch", "arch_kwargs", "head", "recipe", "preprocess"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,7 +86,7 @@ def test_force_keeps_the_old_file_where_nothing_new_comes(
     assert main(["fetch", "--no-export", NAME, "--cache-dir", str(tmp_path), "-q"]) == 0
     path = tmp_path / capsys.readouterr().out.strip()
     row = find_weights(NAME)
-    only_hub = dataclasses.replace(row, sources=row.sources[:1])  # its mirrors are real hosts
+    only_hub = row._replace(sources=row.sources[:1])  # its mirrors are real hosts
     monkeypatch.setattr("miil21k.cli.fetch.find_weights", lambda name: only_hub)
     hub.repos.clear()
     assert main(["fetch", "--no-export", NAME, "--cache-dir", str(tmp_path), "-q", "--force"]) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,7 @@ GOLDEN = {
     (2, 100, 20): -1.2293,
 }
 GOLDEN_MEAN = -0.1046
-PLAIN = replace(CENTRE, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+PLAIN = CENTRE._replace(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
 def timms(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
@@ -55,7 +54,7 @@ def timms(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
 @pytest.mark.parametrize(("mode", "crop_pct"), [("center", 0.875), ("center", 1.0), ("squash", 1.0), ("squash", 0.9)])
 def test_photographs_become_what_timm_makes_of_them(name: str, interpolation: str, mode: str, crop_pct: float) -> None:
     image = load_image(IMAGES / f"{name}.jpg")
-    preprocess = replace(PLAIN, interpolation=interpolation, crop_mode=mode, crop_pct=crop_pct)
+    preprocess = PLAIN._replace(interpolation=interpolation, crop_mode=mode, crop_pct=crop_pct)
     for turned in (image, image.transpose(Image.Transpose.ROTATE_90)):
         ours = evaluation_transform(preprocess)(turned)
         assert (ours.shape, ours.dtype, ours.flags.c_contiguous) == ((3, 224, 224), np.float32, True)
@@ -67,14 +66,14 @@ def test_awkward_sizes_become_what_timm_makes_of_them(size: tuple[int, int]) -> 
     pixels = np.random.default_rng(size[0]).integers(0, 256, (size[1], size[0], 3), np.uint8)
     image = Image.fromarray(pixels)
     for mode in ("center", "squash"):
-        preprocess = replace(PLAIN, crop_mode=mode, crop_pct=0.875)
+        preprocess = PLAIN._replace(crop_mode=mode, crop_pct=0.875)
         ours = evaluation_transform(preprocess)(image)
         assert np.abs(ours - timms(image, preprocess)).max() <= 1.001 / 255
 
 
 def test_a_crop_larger_than_the_image_lies_on_black_as_in_timm() -> None:
     image = load_image(IMAGES / "cat.jpg")
-    preprocess = replace(PLAIN, crop_mode="squash", crop_pct=1.25)
+    preprocess = PLAIN._replace(crop_mode="squash", crop_pct=1.25)
     ours = evaluation_transform(preprocess)(image)
     assert ours[:, 0].max() == 0
     assert np.abs(ours - timms(image, preprocess)).max() <= 1.001 / 255
@@ -100,9 +99,9 @@ def test_the_cat_keeps_its_pixels() -> None:
 
 def test_edges_follow_the_crop_fraction() -> None:
     assert (resize_edge(CENTRE), decode_edge(CENTRE)) == (256, 512)
-    assert resize_edge(replace(CENTRE, crop_pct=0.9)) == 248
+    assert resize_edge(CENTRE._replace(crop_pct=0.9)) == 248
 
 
 def test_a_centre_crop_that_is_not_square_is_refused() -> None:
     with pytest.raises(UsageError, match="square"):
-        crop_image(Image.new("RGB", (9, 9)), replace(CENTRE, input_size=(3, 224, 192)))
+        crop_image(Image.new("RGB", (9, 9)), CENTRE._replace(input_size=(3, 224, 192)))

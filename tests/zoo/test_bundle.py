@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import hashlib
 import io
@@ -273,7 +272,7 @@ def test_a_digest_that_this_machine_has_pinned_or_knows_is_kept(bundle: Path, ro
     published = find_weights("tresnet_m_21k")
     renamed = _with_index(
         _members(bundle),
-        lambda index: index["entries"][0].update(name=published.name, source=dataclasses.asdict(published.sources[0])),
+        lambda index: index["entries"][0].update(name=published.name, source=published.sources[0]._asdict()),
     )
     renamed["weights_manifest.json"] = json.dumps(
         {"schema_version": 1, "models": [_json_row(published)], "unreleased": [], "resources": []}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import json
 import re
 import subprocess
@@ -217,7 +216,7 @@ def test_a_row_survives_json() -> None:
 
 def test_a_row_is_read_only() -> None:
     weights = find_weights("levit_384_21k_single_label")
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         weights.params = 1
     with pytest.raises(TypeError):
         weights.arch_kwargs["distilled"] = True
