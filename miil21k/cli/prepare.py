@@ -9,6 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from miil21k.cli.prepare_output import (
+    PrepareProgress,
+    VerifyProgress,
+    counts,
+    print_plan,
+    print_summary,
+    print_warnings,
+)
 from miil21k.data.images import MAX_PIXELS
 from miil21k.engines.local import LocalEngine
 from miil21k.errors import UsageError
@@ -49,7 +57,14 @@ _ALLOWED = {
     "verify": frozenset({"release", "decode", "workers", "json", "strict"}),
     "stats": frozenset({"plot", "json"}),
 }
-_FAULTS_SHOWN = 20
+_CHOICES = {"mode": Mode, "format": Format}
+# Options that only some choices of another one heed.
+_WITHOUT_EFFECT = {
+    "size": ("mode", ("squish", "short-edge")),
+    "resize": ("mode", ("squish", "short-edge")),
+    "shard_size": ("format", ("webdataset",)),
+    "seed": ("format", ("webdataset",)),
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -115,28 +130,31 @@ def run(args: argparse.Namespace) -> int:
 
 def _prepare(target: Path, given: dict[str, Any]) -> int:
     from miil21k.prepare.dry_run import dry_run
-    from miil21k.prepare.run import prepare
+    from miil21k.prepare.run import check_summary, prepare
 
+    for option, (owner, needed) in _WITHOUT_EFFECT.items():
+        default = get_args(_CHOICES[owner])[0]
+        if option in given and given.get(owner, default) not in needed:
+            raise UsageError(
+                f"--{option.replace('_', '-')} has no effect with --{owner} {given.get(owner, default)}: leave it out."
+            )
     chosen = {name: given[name] for name in _CONTENT if name in given}
     codec = resolve_codec(given.get("codec", "auto"), given.get("resize", "antialiased"))
     options = PrepareOptions(codec=codec, **chosen)
     release = given.get("release", "auto")
+    source, as_json, strict = given["source"], "json" in given, "strict" in given
     if "dry_run" in given:
-        _print_plan(dry_run(given["source"], options, release), "json" in given)
+        with PrepareProgress() as progress:
+            plan = dry_run(source, target, options, release, progress.update)
+        print_plan(plan, as_json)
+        check_summary(plan, source, strict=strict)
         return 0
-    with _engine(given) as engine, _Progress() as progress:
-        outcome = prepare(
-            given["source"],
-            target,
-            options,
-            engine,
-            release=release,
-            strict="strict" in given,
-            progress=progress.update,
-        )
+    with _engine(given) as engine, PrepareProgress() as progress:
+        outcome = prepare(source, target, options, engine, release=release, progress=progress.update)
     if outcome.resumed:
         print(f"{outcome.resumed:,} classes were finished before.", file=sys.stderr)
-    _print_summary(outcome.summary, "json" in given)
+    print_summary(outcome.summary, target, as_json)
+    check_summary(outcome.summary, source, strict=strict)
     return 0
 
 
@@ -156,74 +174,22 @@ def _engine(given: dict[str, Any]) -> Iterator[Engine]:
         engine.close()
 
 
-class _Progress:
-    """A bar of finished images on stderr, when that is a terminal."""
-
-    def __enter__(self) -> _Progress:
-        from tqdm import tqdm
-
-        self._bar = tqdm(unit=" images", disable=not sys.stderr.isatty(), smoothing=0.05)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def update(self, record: dict[str, Any]) -> None:
-        """Count the images of a finished class; a shard is shown by its name."""
-        if "members" in record:
-            self._bar.update(record["members"])
-        else:
-            self._bar.set_postfix_str(record["name"])
-
-
-def _print_plan(plan: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(plan, indent=1))
-        return
-    print(f"classes   {_counts(plan['classes'])}")
-    print(f"images    {_counts(plan['images'])}")
-    print(f"release   {plan['release']['name'] or 'none'}")
-    print(f"space     {_size(plan['bytes'])}, at most {_size(plan['peak_bytes'])} on the way")
-    print(f"          estimated from {plan['sampled']} images")
-    _print_deviations(plan["release"]["deviations"])
-
-
-def _print_summary(summary: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(summary, indent=1))
-        return
-    print(f"classes   {_counts(summary['classes'])}")
-    print(f"images    {_counts(summary['images'])}, sum {summary['members']:,}")
-    for outcome, count in summary["outcomes"].items():
-        if outcome.startswith(("failed:", "duplicate:")):
-            print(f"          {outcome.removeprefix('failed:')} {count:,}")
-    print(f"release   {summary['release']['name'] or 'none'}")
-    print(f"space     {_size(summary['bytes'])} from {_size(summary['source_bytes'])}")
-    faults = [f"archive of {unit} {damage}" for unit, damage in summary["damaged_archives"].items()]
-    _print_deviations([*summary["release"]["deviations"], *faults])
-
-
-def _print_deviations(sentences: list[str]) -> None:
-    for sentence in sentences[:_FAULTS_SHOWN]:
-        print(f"warning: {sentence}", file=sys.stderr)
-    if len(sentences) > _FAULTS_SHOWN:
-        print(f"warning: and {len(sentences) - _FAULTS_SHOWN:,} more (--json shows all)", file=sys.stderr)
-
-
 def _verify(target: Path, given: dict[str, Any]) -> int:
     from miil21k.prepare.verify import verify
 
     workers = given.get("workers") or available_cpus()
-    found = verify(target, release=given.get("release", "auto"), decode="decode" in given, workers=workers)
+    release, decode = given.get("release", "auto"), "decode" in given
+    with VerifyProgress() as progress:
+        found = verify(target, release=release, decode=decode, workers=workers, progress=progress.update)
     if "json" in given:
         print(json.dumps(found._asdict(), indent=1))
     else:
         print(f"layout    {found.layout}")
-        print(f"classes   {_counts(found.classes)}")
-        print(f"images    {_counts(found.images)}")
+        print(f"classes   {counts(found.classes)}")
+        print(f"images    {counts(found.images)}")
         print(f"release   {found.release['name'] or 'none'}")
-        print(f"checked   {found.checked:,} files, {len(found.faults):,} faults")
-        _print_deviations([*found.faults, *found.release["deviations"]])
+        print(f"checked   {found.checked:,} files, faults {len(found.faults):,}")
+        print_warnings([*found.faults, *found.release["deviations"]])
     return 1 if found.faults or ("strict" in given and found.release["deviations"]) else 0
 
 
@@ -237,22 +203,10 @@ def _stats(target: Path, given: dict[str, Any]) -> int:
     if "json" in given:
         print(json.dumps(values, indent=1))
         return 0
-    for place, counts in values["places"].items():
-        print(f"{place:<12}  {counts['classes']:>7,} classes  {counts['images']:>12,} images")
+    for place, found in values["places"].items():
+        print(f"{place.replace('_', ' '):<12}  {found['classes']:>7,} classes  {found['images']:>12,} images")
     spread = ", ".join(f"{name} {value:,.0f}" for name, value in values["train_images_per_class"].items())
     print(f"per class     {spread or 'no train images'}")
     for level in values["levels"]:
         print(f"level {level['level']:>2}      {level['classes']:>7,} classes  {level['images']:>12,} images")
     return 0
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items())
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
-        count /= 1000
-    return f"{count:,.2f} TB"

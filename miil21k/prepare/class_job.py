@@ -169,6 +169,7 @@ def _record(unit: ClassUnit, rows: list[ManifestRow]) -> dict[str, Any]:
     return {
         "id": unit.id,
         "wnid": unit.wnid,
+        "reached": unit.reached,
         "members": len(rows),
         "places": dict(sorted(Counter(row.place for row in rows).items())),
         "outcomes": dict(sorted(Counter(f"{row.place}:{row.outcome}" for row in rows).items())),

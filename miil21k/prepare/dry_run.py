@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miil21k.prepare.conversion import open_converter
+from miil21k.prepare.manifest import require_manifest_format
 from miil21k.prepare.members import MemberReader, list_members
 from miil21k.prepare.releases import compare_with_release
+from miil21k.prepare.run import make_plan
 from miil21k.prepare.sources import open_source
-from miil21k.prepare.split import assign_places
-from miil21k.prepare.workspace import disk_errors
+from miil21k.prepare.split import PLACES, assign_places
+from miil21k.prepare.workspace import ENTRIES, Workspace, disk_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from miil21k.prepare.members import ClassUnit
     from miil21k.prepare.options import PrepareOptions
     from miil21k.prepare.split import Assigned
@@ -27,25 +32,50 @@ _BLOCK = 4096  # what a file takes on common file systems is a multiple of this
 _SHARD_OVERHEAD = 512 + 256 + 1024  # header, half a block of padding, and the .cls of a sample
 
 
-def dry_run(source: str, options: PrepareOptions, release: str = "auto") -> dict[str, Any]:
+def dry_run(
+    source: str,
+    target: Path,
+    options: PrepareOptions,
+    release: str = "auto",
+    progress: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
     """Return what `prepare` would do: classes and images per place, comparison with the release, and space.
 
     Only headers are read, and up to 256 images converted in memory to estimate `bytes` (of the result) and
-    `peak_bytes` (at most on the disk: shards are written from packs as large as themselves). A compressed archive is
+    `peak_bytes` (at most on the disk: shards are written from packs as large as themselves); `free_bytes` is what the
+    disk of `target` has, and `finished` how many classes an earlier run has done. A compressed archive is
     read to its end, with one class at a time in the folder for temporary files. Broken images are found by the real
-    run only, so `failed` here counts what shows in names and headers. Raises like `prepare`.
+    run only, so `failed` here counts what shows in names and headers. progress: called with `members` and `reached` of
+    every class. Raises like `prepare`.
     """
+    require_manifest_format(options.manifest)
+    opened, space = open_source(source), Workspace(target)
+    plan = make_plan(opened, target, options, release)
+    with disk_errors(target):
+        done = space.check(plan)
+        finished = sum(1 for _ in space.units.glob(ENTRIES))
     converter = open_converter(options)
     images: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
+    damaged: dict[str, str] = {}
     kept: list[str] = []
     sizes: list[int] = []
     ignored: list[str] = []
     classes = 0
     with disk_errors(Path(source)), tempfile.TemporaryDirectory(prefix="miil21k-") as spool:
-        for unit in open_source(source).units(Path(spool), lambda _: False, ignored):
-            members = list_members(unit).members
-            assigned = assign_places(members, options.min_images, options.val_per_class, repeated=unit.serial > 1)
+        for unit in opened.units(Path(spool), lambda _: False, ignored):
+            listed = list_members(unit)
+            if listed.damage:
+                damaged[unit.id] = listed.damage
+            assigned = assign_places(
+                listed.members, options.min_images, options.val_per_class, repeated=unit.serial > 1
+            )
             images.update(found.place for found in assigned)
+            outcomes.update(
+                f"{found.place}:{found.reason or 'replaced'}"
+                for found in assigned
+                if found.place in ("failed", "duplicate")
+            )
             classes += unit.serial == 1
             if any(found.place in ("train", "val") for found in assigned):
                 kept.append(unit.wnid)
@@ -53,18 +83,30 @@ def dry_run(source: str, options: PrepareOptions, release: str = "auto") -> dict
                 sizes += [len(converter.convert(data).data or b"") for data in _sampled(unit, assigned)]
             if unit.spooled:
                 unit.path.unlink()
+            if progress:
+                progress({"members": len(assigned), "reached": unit.reached})
     written = images["train"] + images["val"] + images["small_class"]
     packed = options.format == "webdataset"
     each = sum(size + _SHARD_OVERHEAD if packed else -(-size // _BLOCK) * _BLOCK for size in sizes) / max(1, len(sizes))
     return {
         "classes": {"total": classes, "kept": len(kept), "small": classes - len(kept)},
-        "images": dict(images),
+        "finished": classes if done else finished,
+        "members": sum(images.values()),
+        "images": {place: images[place] for place in PLACES if images[place]},
+        "outcomes": dict(sorted(outcomes.items())),
         "release": compare_with_release(kept, images, release),
+        "damaged_archives": damaged,
         "ignored": sorted(ignored),
         "sampled": len(sizes),
         "bytes": round(written * each),
         "peak_bytes": round(written * each * (2 if packed else 1)),
+        "free_bytes": _free_bytes(target),
     }
+
+
+def _free_bytes(target: Path) -> int:
+    """Return the free space where `target` is or will be."""
+    return shutil.disk_usage(next(found for found in (target, *target.absolute().parents) if found.exists())).free
 
 
 def _sampled(unit: ClassUnit, assigned: list[Assigned]) -> list[bytes]:

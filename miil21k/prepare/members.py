@@ -32,6 +32,7 @@ class ClassUnit:
 
     wnid: the class. serial: 1, or more when the source names the class again. path: its folder, its tar, or the
     archive in which its tar lies at `offset` with `size` bytes. spooled: `path` is a copy to remove when done.
+    reached: the share of the source up to the end of this class, 0 to 1.
     """
 
     wnid: str
@@ -40,6 +41,7 @@ class ClassUnit:
     size: int = 0
     serial: int = 1
     spooled: bool = False
+    reached: float = 0.0
 
     @property
     def id(self) -> str:

@@ -57,8 +57,10 @@ class PrepareOptions:
         for name, lowest in bounds.items():
             if getattr(self, name) < lowest:
                 raise UsageError(f"{name} is {getattr(self, name)}, but must be {lowest} or more.")
-        if self.quality > 100 or (self.size is not None and not 1 <= self.size <= 65_500):
-            raise UsageError(f"quality is {self.quality} (at most 100), size is {self.size} (1 to 65,500).")
+        if self.quality > 100:
+            raise UsageError(f"quality is {self.quality}, but must be 100 or less.")
+        if self.size is not None and not 1 <= self.size <= 65_500:
+            raise UsageError(f"size is {self.size}, but must be from 1 to 65,500.")
         if self.min_images < self.val_per_class:
             raise UsageError(
                 f"A class of {self.min_images + 1} images would be kept, and {self.val_per_class} of them taken for "

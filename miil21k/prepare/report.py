@@ -13,7 +13,7 @@ from miil21k.files import replace_file
 from miil21k.prepare.manifest import ManifestWriter, decode_rows, file_digest, manifest_name
 from miil21k.prepare.releases import compare_with_release
 from miil21k.prepare.split import FOLDERS, PLACES
-from miil21k.prepare.workspace import ENTRIES
+from miil21k.prepare.workspace import ENTRIES, read_json
 
 if TYPE_CHECKING:
     from miil21k.prepare.workspace import Workspace
@@ -50,7 +50,7 @@ def write_report(space: Workspace, plan: dict[str, Any], ignored: list[str]) -> 
         "ignored": sorted(ignored),
         "sha256": digests,
     }
-    shards = [json.loads(path.read_bytes()) for path in sorted(space.shards.glob(ENTRIES))]
+    shards = [read_json(path, "name") for path in sorted(space.shards.glob(ENTRIES))]
     if shards:
         index = {"images": {p: manifest["places"][p] for p in FOLDERS}, "shards": shards}
         replace_file(space.target / INDEX, _json(index))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +13,7 @@ from miil21k.prepare.report import write_report
 from miil21k.prepare.shard_job import shard_jobs, write_shard
 from miil21k.prepare.sources import open_source
 from miil21k.prepare.split import FOLDERS
-from miil21k.prepare.workspace import ENTRIES, Workspace, disk_errors
+from miil21k.prepare.workspace import ENTRIES, Workspace, disk_errors, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from miil21k.prepare.options import PrepareOptions
     from miil21k.prepare.sources import Source
 
-__all__ = ["Outcome", "prepare"]
+__all__ = ["Outcome", "check_summary", "make_plan", "prepare"]
 
 PLAN_VERSION = 1
 
@@ -43,40 +42,54 @@ def prepare(
     engine: Engine,
     *,
     release: str = "auto",
-    strict: bool = False,
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> Outcome:
     """Prepare `source` into `target`, or go on with what an interrupted run left; return the summary.
 
-    release: what the result is compared with (`compare_with_release`). strict: deviations from it, failed images and
-    damaged archives raise PrepareError, once everything is written. progress: called with the record of every
-    finished class and shard.
+    release: what the result is compared with (`compare_with_release`). progress: called with the record of every
+    finished class, those of an earlier run first (`resumed` is True in them), and of every finished shard (with how
+    many are `finished` out of `shards`).
     The result depends on the source and the options only: neither on the engine, nor on interruptions.
     Raises UsageError for a target that holds something else, PrepareError for a full disk or a source that is cut
     off; both leave finished work in place.
     """
     require_manifest_format(options.manifest)
-    compare_with_release((), {}, release)  # a wrong name is found before the work, not after
     opened = open_source(source)
-    if target.resolve() == opened.path.resolve() or opened.path.resolve() in target.resolve().parents:
-        raise UsageError(f"'{target}' lies in the source '{source}': give a folder outside.")
+    plan = make_plan(opened, target, options, release)
     space = Workspace(target)
-    with disk_errors(target), space.locked():
-        plan = {
-            "version": PLAN_VERSION,
-            "source": opened.identity(),
-            "options": options.fingerprint(),
-            "release": {"expected": release},
-        }
-        if space.begin(plan):
-            summary = json.loads(space.summary.read_bytes())
-            resumed = summary["classes"]["total"]
-        else:
+    with disk_errors(target):
+        space.check(plan)
+        with space.locked():
+            if space.begin(plan):
+                summary = read_json(space.summary, "classes")
+                return Outcome(summary, summary["classes"]["total"])
             resumed = sum(1 for _ in space.units.glob(ENTRIES))
-            summary = _carry_out(opened, space, options, engine, plan, progress)
-    if strict:
-        _check(summary, target)
+            try:
+                summary = _carry_out(opened, space, options, engine, plan, progress or _silent)
+            except UsageError:
+                space.forget_unless_begun()
+                raise
     return Outcome(summary, resumed)
+
+
+def make_plan(source: Source, target: Path, options: PrepareOptions, release: str) -> dict[str, Any]:
+    """Return what the result depends on, as JSON values.
+
+    Raises UsageError for a target in the source, or an unknown release.
+    """
+    compare_with_release((), {}, release)  # a wrong name is found before the work, not after
+    if target.resolve() == source.path.resolve() or source.path.resolve() in target.resolve().parents:
+        raise UsageError(f"'{target}' lies in the source '{source.path}': give a folder outside.")
+    return {
+        "version": PLAN_VERSION,
+        "source": source.identity(),
+        "options": options.fingerprint(),
+        "release": {"expected": release},
+    }
+
+
+def _silent(_: dict[str, Any]) -> None:
+    """Take a record, and do nothing with it."""
 
 
 def _carry_out(
@@ -85,23 +98,32 @@ def _carry_out(
     options: PrepareOptions,
     engine: Engine,
     plan: dict[str, Any],
-    progress: Callable[[dict[str, Any]], None] | None,
+    progress: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
     ignored: list[str] = []
+    for record in space.records():
+        progress({**record, "resumed": True})
     for record in engine.run(prepare_class, _class_jobs(source, space, options, ignored)):
-        if progress:
-            progress(record)
+        progress(record)
     if options.format == "webdataset":
-        counts: Counter[str] = Counter()
-        for record in space.records():
-            counts.update(record["places"])
-        samples = {place: counts[place] for place in FOLDERS if counts[place]}
-        for record in engine.run(write_shard, shard_jobs(space.target, samples, options.shard_size, options.seed)):
-            if progress:
-                progress(record)
+        _write_shards(space, options, engine, progress)
     summary = write_report(space, plan, ignored)
     space.finish()
     return summary
+
+
+def _write_shards(
+    space: Workspace, options: PrepareOptions, engine: Engine, progress: Callable[[dict[str, Any]], None]
+) -> None:
+    counts: Counter[str] = Counter()
+    for record in space.records():
+        counts.update(record["places"])
+    samples = {place: counts[place] for place in FOLDERS if counts[place]}
+    shards = sum(-(-count // options.shard_size) for count in samples.values())
+    finished = sum(1 for _ in space.shards.glob(ENTRIES))
+    jobs = shard_jobs(space.target, samples, options.shard_size, options.seed)
+    for done, record in enumerate(engine.run(write_shard, jobs), finished + 1):
+        progress({**record, "finished": done, "shards": shards})
 
 
 def _class_jobs(source: Source, space: Workspace, options: PrepareOptions, ignored: list[str]) -> Iterator[ClassJob]:
@@ -109,11 +131,21 @@ def _class_jobs(source: Source, space: Workspace, options: PrepareOptions, ignor
         yield ClassJob(unit, str(space.target.absolute()), options)
 
 
-def _check(summary: dict[str, Any], target: Path) -> None:
+def check_summary(summary: dict[str, Any], source: str, *, strict: bool) -> None:
+    """Raise PrepareError when the result, which is written, or a dry run says so, holds no image at all.
+
+    strict: also for deviations from the release, failed images and damaged archives.
+    """
+    images = summary["images"]
+    if not any(images.get(place) for place in FOLDERS):
+        raise PrepareError(
+            f"'{source}' gives no image, all {sum(images.values()):,} members failed: give the outer archive, a folder "
+            "of per-class tars, or class folders."
+        )
     faults = list(summary["release"]["deviations"])
-    if summary["images"].get("failed"):
-        faults.append(f"{summary['images']['failed']:,} images failed")
+    if images.get("failed"):
+        faults.append(f"images that failed: {images['failed']:,}")
     if summary["damaged_archives"]:
-        faults.append(f"{len(summary['damaged_archives']):,} class archives are damaged")
-    if faults:
-        raise PrepareError(f"'{target}' is written, but not as asked with --strict: {'; '.join(faults)}.")
+        faults.append(f"damaged class archives: {len(summary['damaged_archives']):,}")
+    if strict and faults:
+        raise PrepareError(f"Not as asked with --strict: {'; '.join(faults)}.")

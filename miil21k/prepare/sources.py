@@ -7,7 +7,7 @@ import re
 import shutil
 import tarfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -50,12 +50,15 @@ class Source:
         seen: dict[str, int] = {}
         for found in self._classes(ignored):
             serial = seen[found.wnid] = seen.get(found.wnid, 0) + 1
-            unit = ClassUnit(found.wnid, found.path, found.offset, found.size, serial)
+            unit = ClassUnit(found.wnid, found.path, found.offset, found.size, serial, reached=found.reached)
             if finished(unit.id):
                 continue
-            yield _spool(found.content, unit, spool, sum(seen.values()) - 1) if found.content else unit
+            yield _spool(found, unit, spool, sum(seen.values()) - 1) if found.content else unit
         if not seen:
-            raise UsageError(f"'{self.path}' holds neither per-class tars nor class folders.")
+            raise UsageError(
+                f"'{self.path}' holds no class: give the outer archive, a folder of per-class tars (<wnid>.tar, not "
+                "compressed), or a folder of class folders."
+            )
 
     def _classes(self, ignored: list[str]) -> Iterator[_Found]:
         if self.kind in ("archive", "stream"):
@@ -69,7 +72,9 @@ class _Found:
     path: Path
     offset: int = 0
     size: int = 0
-    content: IO[bytes] | None = None
+    reached: float = 0.0
+    content: IO[bytes] | None = None  # of the class tar, and the file that it is decompressed from
+    compressed: IO[bytes] | None = None
 
 
 def open_source(path: str) -> Source:
@@ -83,7 +88,9 @@ def open_source(path: str) -> Source:
     for mode, kind in kinds:
         if _opens(root, mode):
             return Source(root, kind)
-    raise UsageError(f"'{path}' is no tar archive, compressed or not: give the outer archive or a folder.")
+    raise UsageError(
+        f"'{path}' is no tar archive with anything in it, compressed or not: give the outer archive or a folder."
+    )
 
 
 def _opens(path: Path, mode: str) -> bool:
@@ -104,7 +111,7 @@ def _archive_classes(path: Path, stream: bool, ignored: list[str]) -> Iterator[_
     total = path.stat().st_size
     count = 0
     try:
-        with tarfile.open(path, "r|*" if stream else "r:", bufsize=_STREAM_BLOCK) as archive:
+        with path.open("rb") as file, _open_tar(file, stream) as archive:
             while (info := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]
                 wnid = _class_name(info.name) if info.isreg() else None
@@ -114,11 +121,21 @@ def _archive_classes(path: Path, stream: bool, ignored: list[str]) -> Iterator[_
                     continue
                 if not stream and info.offset_data + info.size > total:
                     raise _cut(path, count, f"'{info.name}' goes on behind the end")
-                yield _Found(wnid, path, info.offset_data, info.size, archive.extractfile(info) if stream else None)
+                if stream:
+                    yield _Found(wnid, path, content=archive.extractfile(info), compressed=file)
+                else:
+                    end = info.offset_data + info.size
+                    yield _Found(wnid, path, info.offset_data, info.size, end / total)
                 count += 1
             _check_end(path, archive.offset, stream, count)
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise _cut(path, count, str(error)) from None
+
+
+def _open_tar(file: IO[bytes], stream: bool) -> tarfile.TarFile:
+    if stream:
+        return tarfile.open(fileobj=file, mode="r|*", bufsize=_STREAM_BLOCK)
+    return tarfile.open(fileobj=file, mode="r:")
 
 
 def _check_end(path: Path, offset: int, stream: bool, count: int) -> None:
@@ -132,32 +149,36 @@ def _check_end(path: Path, offset: int, stream: bool, count: int) -> None:
 
 
 def _cut(path: Path, count: int, why: str) -> PrepareError:
+    classes = "1 class" if count == 1 else f"{count:,} classes"
     return PrepareError(
-        f"'{path}' is cut off or damaged after {count} classes ({why}): get it again and run the same command; "
-        "finished classes are kept."
+        f"'{path}' is cut off or damaged after {classes} ({why}): get it again and run the same command; finished "
+        "classes are kept."
     )
 
 
-def _spool(content: IO[bytes], unit: ClassUnit, spool: Path, count: int) -> ClassUnit:
+def _spool(found: _Found, unit: ClassUnit, spool: Path, count: int) -> ClassUnit:
     """Copy a class tar out of the stream; count: of classes before it."""
-    source = unit.path
+    assert found.content is not None
+    assert found.compressed is not None
     spool.mkdir(parents=True, exist_ok=True)
     copy = spool / f"{unit.id}.tar"
     try:
         with copy.open("wb") as file:
-            shutil.copyfileobj(content, file, 1 << 20)
+            shutil.copyfileobj(found.content, file, 1 << 20)
     except (tarfile.TarError, EOFError, zlib.error) as error:
         copy.unlink()
-        raise _cut(source, count, str(error)) from None
-    return ClassUnit(unit.wnid, copy, 0, copy.stat().st_size, unit.serial, spooled=True)
+        raise _cut(found.path, count, str(error)) from None
+    reached = found.compressed.tell() / found.path.stat().st_size
+    return replace(unit, path=copy, offset=0, size=copy.stat().st_size, reached=reached, spooled=True)
 
 
 def _folder_classes(root: Path, tars: bool, ignored: list[str]) -> Iterator[_Found]:
-    for entry in sorted(os.scandir(root), key=lambda found: os.fsencode(found.name)):
+    entries = sorted(os.scandir(root), key=lambda found: os.fsencode(found.name))
+    for number, entry in enumerate(entries, 1):
         path = Path(entry.path)
         name = _class_name(entry.name) if tars else entry.name
         of_kind = entry.is_file() if tars else entry.is_dir()
         if of_kind and name is not None and _CLASS_NAME.fullmatch(name):
-            yield _Found(name, path, 0, entry.stat().st_size if tars else 0)
+            yield _Found(name, path, 0, entry.stat().st_size if tars else 0, reached=number / len(entries))
         else:
             ignored.append(entry.name)

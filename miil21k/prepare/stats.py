@@ -79,24 +79,31 @@ def _levels(counts: dict[str, int], space: str) -> tuple[LevelStats, ...]:
 
 
 def draw_stats(stats: Stats, path: Path) -> None:
-    """Write a picture (PNG, PDF or SVG by its suffix): images per class, sorted, and images per level.
+    """Write a picture (PNG, PDF or SVG by its suffix): images per class, sorted, and per level of the label space.
 
-    Raises MissingExtra without matplotlib, UsageError for a suffix that it cannot write.
+    Raises MissingExtra without matplotlib, UsageError for a suffix or a place that cannot be written.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtra("matplotlib", "plots", "The picture of 'prepare stats'") from None
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    classes, levels = figure.subplots(1, 2)
-    classes.plot(np.arange(1, stats.counts.size + 1), stats.counts)
-    classes.set(xlabel="class, most images first", ylabel="train images", title="Images per class", ylim=(0, None))
-    levels.bar([str(found.level) for found in stats.levels], [found.images for found in stats.levels])
-    levels.set(
-        xlabel=f"level of {stats.space or 'no known label space'}", ylabel="train images", title="Images per level"
-    )
+    figure = Figure(figsize=(10, 4) if stats.levels else (5, 4), layout="constrained")
+    classes, *levels = figure.subplots(1, 2 if stats.levels else 1, squeeze=False)[0]
+    classes.stairs(stats.counts, fill=True)
+    classes.set(xlabel="classes, most images first", ylabel="train images", title="Images per class", ylim=(0, None))
+    for axis in levels:  # none where no label space fits
+        bars = axis.bar([str(found.level) for found in stats.levels], [found.images for found in stats.levels])
+        axis.bar_label(bars, [f"{found.classes:,}" for found in stats.levels], fontsize="small", padding=2)
+        axis.margins(y=0.1)  # for the labels
+        title = "Images per level (above: its classes)"
+        axis.set(xlabel=f"level of {stats.space}", ylabel="train images", title=title)
+    for axis in (classes, *levels):
+        axis.yaxis.set_major_formatter("{x:,.0f}")
+        axis.yaxis.get_major_locator().set_params(integer=True)
+    classes.xaxis.set_major_formatter("{x:,.0f}")
+    classes.xaxis.get_major_locator().set_params(integer=True)
     try:
         with replacing(path) as partial:
             figure.savefig(partial, format=path.suffix.lstrip(".") or "png", dpi=120)
-    except ValueError as error:
-        raise UsageError(f"Cannot write '{path}': {error}.") from None
+    except (ValueError, OSError) as error:
+        raise UsageError(f"Cannot write '{path}': {getattr(error, 'strerror', None) or error}.") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import tarfile
 from collections import Counter
@@ -19,10 +18,10 @@ from miil21k.prepare.manifest import file_digest, find_manifest, manifest_name, 
 from miil21k.prepare.releases import compare_with_release
 from miil21k.prepare.report import INDEX, VAL_LIST
 from miil21k.prepare.split import FOLDERS
-from miil21k.prepare.workspace import disk_errors
+from miil21k.prepare.workspace import Workspace, disk_errors, read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = ["Verified", "count_images", "verify"]
 
@@ -52,11 +51,19 @@ class _Expected(NamedTuple):
     decode: bool
 
 
-def verify(target: Path, *, release: str = "auto", decode: bool = False, workers: int = 4) -> Verified:
+def verify(
+    target: Path,
+    *,
+    release: str = "auto",
+    decode: bool = False,
+    workers: int = 4,
+    progress: Callable[[int, int], None] | None = None,
+) -> Verified:
     """Check the data set at `target`, prepared here or elsewhere in the published layout; return what was found.
 
     With a manifest every file is compared by its SHA-256, and files that are not in it are faults; without one every
-    image is decoded. decode: decode in both cases. workers: threads. Shards are compared by the index, and their
+    image is decoded. decode: decode in both cases. workers: threads. progress: called with the number of files that are
+    checked, and of all there are. Shards are compared by the index, and their
     members counted. A class counts by the name of its folder, whatever its number of images.
     Raises UsageError when there is no data set at `target`.
     """
@@ -67,11 +74,14 @@ def verify(target: Path, *, release: str = "auto", decode: bool = False, workers
         per_class = count_images(target)
         faults = list(_reports(target))
         expected = _shards(target, decode) if layout == "webdataset" else _files(target, decode, faults)
+        images = {place: sum(found.values()) for place, found in per_class.items()}
+        total = sum(1 for _ in target.glob("*/*.tar")) if layout == "webdataset" else sum(images.values())
         checked = 0
-        for checked, fault in enumerate(_checked(expected, workers), 1):  # noqa: B007
+        for checked, fault in enumerate(_checked(expected, workers), 1):
             if fault:
                 faults.append(fault)
-    images = {place: sum(found.values()) for place, found in per_class.items()}
+            if progress:
+                progress(checked, total)
     kept = per_class["train"].keys() | per_class["val"].keys()
     classes = {"kept": len(kept), "small": len(per_class["small_class"])}
     return Verified(layout, images, classes, compare_with_release(kept, images, release), faults, checked)
@@ -108,17 +118,21 @@ def _shard_classes(shard: Path) -> Iterator[str]:
 
 def _reports(target: Path) -> Iterator[str]:
     """Yield what is wrong with the manifest, the validation list and the index themselves."""
+    if Workspace(target).root.exists():
+        yield "it is not finished: run the command that began it again"
     if not (target / "summary.json").exists():
         return
-    recorded = json.loads((target / "summary.json").read_bytes())["sha256"]
+    recorded = read_json(target / "summary.json", "sha256")["sha256"]
     for name in (manifest_name("csv"), manifest_name("parquet"), VAL_LIST, INDEX):
-        if name in recorded and file_digest(target / name) != recorded[name]:
+        if name in recorded and not (target / name).exists():
+            yield f"{name} is missing"
+        elif name in recorded and file_digest(target / name) != recorded[name]:
             yield f"{name} is not the one that was written with this data set"
 
 
 def _shards(target: Path, decode: bool) -> Iterator[_Expected]:
     index = target / INDEX
-    recorded = json.loads(index.read_bytes())["shards"] if index.exists() else []
+    recorded = read_json(index, "shards")["shards"] if index.exists() else []
     known = {shard["name"]: shard["sha256"] for shard in recorded}
     found = {path.relative_to(target).as_posix() for path in target.glob("*/*.tar")}
     for name in sorted(known.keys() | found):

@@ -16,7 +16,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from miil21k.prepare.manifest import decode_rows
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ENTRIES", "Workspace", "disk_errors"]
+__all__ = ["ENTRIES", "Workspace", "disk_errors", "read_json"]
 
 ENTRIES = "[!.]*.json"  # of a folder of the journal; what `replace_file` has not finished begins with a dot
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -48,6 +48,18 @@ def disk_errors(target: Path) -> Iterator[None]:
         raise PrepareError(f"Cannot read or write '{error.filename or target}': {error.strerror or error}.") from None
 
 
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """Return the JSON object at `path`. Raises PrepareError when it is damaged or lacks one of `keys`."""
+    try:
+        values = json.loads(path.read_bytes())
+        missing = [key for key in keys if key not in values]
+    except (ValueError, TypeError):  # no JSON, no text, no object
+        missing = ["JSON object"]
+    if missing:
+        raise PrepareError(f"'{path}' is damaged (no {missing[0]} in it): remove it, or prepare into a new folder.")
+    return values  # type: ignore[no-any-return]
+
+
 class Workspace:
     """Paths and records below `target`; see the module."""
 
@@ -64,6 +76,7 @@ class Workspace:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other runs out of the target. Raises UsageError when one is at work there."""
+        made = not self.target.exists()
         self.target.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.target / ".prepare.lock")
         try:
@@ -74,24 +87,20 @@ class Workspace:
             yield
         finally:
             lock.release()
-            if self.summary.exists():
+            if not self.root.exists():  # finished, or refused before anything was done
                 (self.target / ".prepare.lock").unlink(missing_ok=True)
+                if made:
+                    with suppress(OSError):  # it is not empty
+                        self.target.rmdir()
 
     def begin(self, plan: dict[str, Any]) -> bool:
         """Return True when `plan` was carried out before; else make the folders ready to go on with it.
 
-        Raises UsageError when the target holds something else, or was begun with another plan.
+        Raises like `check`.
         """
-        plan = json.loads(json.dumps(plan))
-        if self.summary.exists():
-            _same_plan(self.target, json.loads(self.summary.read_bytes())["plan"], plan)
+        if self.check(plan):
             shutil.rmtree(self.root, ignore_errors=True)
             return True
-        stored = self.root / "plan.json"
-        if stored.exists():
-            _same_plan(self.target, json.loads(stored.read_bytes()), plan)
-        elif any(entry.name not in (".prepare", ".prepare.lock") for entry in self.target.iterdir()):
-            raise UsageError(f"'{self.target}' is not empty, and was not begun by this command: give a new folder.")
         for leftover in (self.staging, self.spool):
             shutil.rmtree(leftover, ignore_errors=True)
         for folder in (self.units, self.packs, self.shards, self.staging):
@@ -100,9 +109,34 @@ class Workspace:
             for partial in folder.glob(".*.part*"):
                 partial.unlink()
         self._drop_what_a_power_cut_took()
+        stored = self.root / "plan.json"
         if not stored.exists():
             replace_file(stored, json.dumps(plan, indent=1).encode())
         return False
+
+    def check(self, plan: dict[str, Any]) -> bool:
+        """Return whether `plan` was carried out before; changes nothing.
+
+        Raises UsageError when the target holds something else, or was begun with another plan.
+        """
+        plan = json.loads(json.dumps(plan))
+        stored = self.root / "plan.json"
+        if self.summary.exists():
+            _same_plan(self.target, read_json(self.summary, "plan")["plan"], plan)
+            return True
+        if stored.exists():
+            _same_plan(self.target, read_json(stored), plan)
+        elif self.target.is_dir():
+            if any(entry.name not in (".prepare", ".prepare.lock") for entry in self.target.iterdir()):
+                raise UsageError(f"'{self.target}' is not empty, and was not begun by this command: give a new folder.")
+        elif self.target.exists():
+            raise UsageError(f"'{self.target}' is a file: give the folder to make.")
+        return False
+
+    def forget_unless_begun(self) -> None:
+        """Remove the plan when no class is finished: the source was refused, and another one is welcome."""
+        if not any(self.units.glob(ENTRIES)):
+            shutil.rmtree(self.root)
 
     def _drop_what_a_power_cut_took(self) -> None:
         """Forget finished classes and shards whose files did not reach the disk before the machine went down.
@@ -116,7 +150,7 @@ class Workspace:
                 if not self._is_whole(record):
                     (self.units / f"{record['id']}.json").unlink()
             for path in self.shards.glob(ENTRIES):
-                shard = json.loads(path.read_bytes())
+                shard = read_json(path, "name", "bytes")
                 if _size(self.target / shard["name"]) != shard["bytes"]:
                     path.unlink()
         replace_file(stored, now)
@@ -143,8 +177,7 @@ class Workspace:
 
     def read_record(self, unit_id: str) -> dict[str, Any]:
         """Return what was noted of the finished class `unit_id`."""
-        record: dict[str, Any] = json.loads((self.units / f"{unit_id}.json").read_bytes())
-        return record
+        return read_json(self.units / f"{unit_id}.json", "id")
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield what was noted of every finished class, in bytewise order of their ids."""
@@ -176,7 +209,7 @@ def _size(path: Path) -> int:
 
 def _same_plan(target: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
     differing = [
-        f"{group} {name}: {stored[group].get(name)!r}, now {wanted[group].get(name)!r}"
+        f"{group} {name}: {stored.get(group, {}).get(name)!r}, now {wanted[group].get(name)!r}"
         for group in ("source", "options", "release")
         for name in wanted[group]
         if stored.get(group, {}).get(name) != wanted[group][name]

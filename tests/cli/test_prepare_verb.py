@@ -21,6 +21,7 @@ def raw(tmp_path: Path) -> Path:
     Image.fromarray(np.full((240, 320, 3), 90, np.uint8)).save(out, "JPEG")
     for wnid, count in (("n02084071", 5), ("n02121808", 3)):
         with tarfile.open(tmp_path / f"raw/{wnid}.tar", "w") as archive:
+            (tmp_path / "raw/notes.txt").write_text("no class")
             for index in range(count):
                 info = tarfile.TarInfo(f"{wnid}_{index}.JPEG")
                 data = out.getvalue() if index else b""
@@ -35,20 +36,26 @@ OPTIONS = ["--min-images", "3", "--val-per-class", "2", "--workers", "1", "--cod
 def test_prepare_verify_and_stats_in_turn(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = str(tmp_path / "out")
     assert main(["prepare", str(raw), target, *OPTIONS, "--dry-run"]) == 0
-    assert "classes   total 2, kept 1, small 1\nimages    val 2, train 3, small class 3\n" in capsys.readouterr().out
+    found = capsys.readouterr()
+    assert found.out.startswith("classes   total 2, kept 1, small 1\nimages    train 3, val 2, small class 3, sum 8\n")
+    assert "warning: no class, and left out: notes.txt\n" in found.err
     assert not Path(target).exists()
     assert main(["prepare", str(raw), target, *OPTIONS]) == 0
     found = capsys.readouterr()
     assert "images    train 3, val 1, small class 2, failed 2, sum 8\n          empty 2\n" in found.out
+    assert found.out.endswith(f"manifest  {Path(target) / 'manifest.csv'}\n")
     assert "warning: 10,449 classes of winter21 are missing" in found.err
+    assert "left out: notes.txt\n" in found.err
     assert main(["prepare", str(raw), target, *OPTIONS, "--json"]) == 0
     found = capsys.readouterr()
     assert json.loads(found.out)["images"] == {"train": 3, "val": 1, "small_class": 2, "failed": 2}
     assert found.err.startswith("2 classes were finished before.")
     assert main(["prepare", str(raw), target, *OPTIONS, "--strict"]) == 1
-    assert "not as asked with --strict" in capsys.readouterr().err
+    found = capsys.readouterr()
+    assert found.out.startswith("classes   total 2")  # what there is, and then why it is not good
+    assert "Not as asked with --strict: 10,449 classes" in found.err
     assert main(["prepare", "verify", target]) == 0
-    assert "checked   6 files, 0 faults" in capsys.readouterr().out
+    assert "checked   6 files, faults 0" in capsys.readouterr().out
     assert main(["prepare", "verify", target, "--strict"]) == 1
     capsys.readouterr()
     assert main(["prepare", "stats", target, "--json"]) == 0
@@ -67,6 +74,9 @@ def test_prepare_verify_and_stats_in_turn(raw: Path, tmp_path: Path, capsys: pyt
         (["a.tar", "x", "--address", "auto"], "--address is of a Ray cluster: add --engine ray"),
         (["a.tar", "x", "--workers", "0"], "--workers is 0, but must be 1 or more"),
         (["missing.tar", "x"], "There is no 'missing.tar'"),
+        (["a.tar", "x", "--mode", "keep", "--size", "9"], "--size has no effect with --mode keep: leave it out"),
+        (["a.tar", "x", "--seed", "1"], "--seed has no effect with --format folders: leave it out"),
+        (["a.tar", "x", "--size", "0"], "size is 0, but must be from 1 to 65,500"),
     ],
 )
 def test_wrong_use_is_one_sentence_and_two(
@@ -76,3 +86,13 @@ def test_wrong_use_is_one_sentence_and_two(
     assert main(["prepare", *words]) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_source_without_images_is_failed_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "raw/n1").mkdir(parents=True)
+    (tmp_path / "raw/n1/a.txt").write_text("x")
+    for more in (["--dry-run"], []):
+        assert main(["prepare", str(tmp_path / "raw"), str(tmp_path / "out"), *OPTIONS, *more]) == 1
+        found = capsys.readouterr()
+        assert "          not_an_image_name 1\n" in found.out
+        assert "raw' gives no image, all 1 members failed" in found.err

@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,7 +25,7 @@ from miil21k.prepare.conversion import open_converter
 from miil21k.prepare.dry_run import dry_run
 from miil21k.prepare.manifest import ManifestRow, _escaped, _unescaped, decode_rows, encode_rows, read_manifest
 from miil21k.prepare.options import PrepareOptions
-from miil21k.prepare.run import Outcome, prepare
+from miil21k.prepare.run import Outcome, check_summary, prepare
 from miil21k.prepare.split import FOLDERS
 from miil21k.prepare.verify import verify
 from miil21k.prepare.workspace import Workspace
@@ -221,6 +222,9 @@ def test_a_run_that_stops_anywhere_goes_on_and_ends_with_the_same_bytes(
 
     def interrupt_after(count: int) -> Callable[[dict[str, Any]], None]:
         def progress(record: dict[str, Any]) -> None:
+            if record.get("resumed"):
+                assert record["id"] in done
+                return
             done.append(record.get("id") or record["name"])
             if len(done) >= count:
                 raise KeyboardInterrupt
@@ -262,6 +266,9 @@ def test_other_options_or_another_source_are_refused_for_a_begun_target(outer: P
 
     with pytest.raises(KeyboardInterrupt):
         run(outer, tmp_path / "out", progress=stop)
+    with pytest.raises(UsageError, match="val_per_class: 2, now 3"):
+        dry_run(str(outer), tmp_path / "out", replace(OPTIONS, val_per_class=3))
+    assert dry_run(str(outer), tmp_path / "out", OPTIONS)["finished"] == 1
     with pytest.raises(UsageError, match=r"options val_per_class: 2, now 3.*the same, or a new folder"):
         run(outer, tmp_path / "out", replace(OPTIONS, val_per_class=3))
     other = write_outer(tmp_path / "other.tar", {"n1": tar(photos("n1", 3))})
@@ -275,11 +282,76 @@ def test_other_options_or_another_source_are_refused_for_a_begun_target(outer: P
 def test_a_target_with_other_files_and_a_target_in_the_source_are_refused(outer: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.tex").write_text("x")
-    with pytest.raises(UsageError, match="is not empty"):
-        run(outer, tmp_path / "mine")
+    for refused in (run, partial(dry_run, options=OPTIONS)):
+        with pytest.raises(UsageError, match="is not empty"):
+            refused(str(outer), tmp_path / "mine")
+        with pytest.raises(UsageError, match=r"thesis.tex' is a file: give the folder to make"):
+            refused(str(outer), tmp_path / "mine/thesis.tex")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
     (tmp_path / "src/n1").mkdir(parents=True)
     with pytest.raises(UsageError, match="lies in the source"):
         run(tmp_path / "src", tmp_path / "src/out")
+
+
+def test_a_source_without_a_class_leaves_no_trace(outer: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for target in (tmp_path / "new", tmp_path / "there"):
+        (tmp_path / "there").mkdir(exist_ok=True)
+        existed = target.exists()
+        with pytest.raises(UsageError, match="holds no class"):
+            run(tmp_path / "empty", target)
+        assert target.exists() == existed
+        assert run(outer, target).summary["members"] == 64  # another source is welcome
+
+
+def test_a_source_that_gives_no_image_is_an_error_that_counts(tmp_path: Path) -> None:
+    nested = tmp_path / "nested.tar"
+    nested.write_bytes(tar([("all.tar", tar([("n1.tar", tar(photos("n1", 2))), ("n2.tar", b"")]))]))
+    for values in (run(nested, tmp_path / "out").summary, dry_run(str(nested), tmp_path / "dry", OPTIONS)):
+        with pytest.raises(PrepareError, match=r"nested.tar' gives no image, all 2 members failed"):
+            check_summary(values, str(nested), strict=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("summary.json", b"{"), ("summary.json", b"[]"), ("summary.json", b"{}")]
+)
+def test_a_damaged_summary_is_one_sentence(outer: Path, tmp_path: Path, name: str, content: bytes) -> None:
+    run(outer, tmp_path / "out")
+    (tmp_path / "out" / name).write_bytes(content)
+    for use in (lambda: run(outer, tmp_path / "out"), lambda: verify(tmp_path / "out")):
+        with pytest.raises(PrepareError, match=r"summary.json' is damaged .*: remove it, or prepare into a new folder"):
+            use()
+
+
+@pytest.mark.parametrize("options", [OPTIONS, SHARDS], ids=["folders", "webdataset"])
+@pytest.mark.parametrize("kind", ["tar", "tar.gz"])
+def test_progress_says_how_far_it_is(tmp_path: Path, kind: str, options: PrepareOptions) -> None:
+    source = write_outer(tmp_path / f"whole.{kind}", raw_classes(), "w:gz" if kind == "tar.gz" else "w")
+    seen: list[dict[str, Any]] = []
+
+    def stop_at_two(record: dict[str, Any]) -> None:
+        seen.append(record)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(source, tmp_path / "out", options, progress=stop_at_two)
+    begun = [record["id"] for record in seen]
+    seen.clear()
+    run(source, tmp_path / "out", options, progress=seen.append)
+    classes = [record for record in seen if "reached" in record]
+    assert [(record["id"], record.get("resumed", False)) for record in classes][:3] == [
+        (begun[0], True),
+        (begun[1], True),
+        ("n00000003", False),
+    ]
+    shares = [record["reached"] for record in classes]
+    assert shares == sorted(shares)
+    assert 0.1 < shares[0] < 0.4
+    assert 0.98 < shares[-1] <= 1
+    if options is SHARDS:
+        shards = [(record["finished"], record["shards"]) for record in seen if "shards" in record]
+        assert shards == [(number, 8) for number in range(1, 9)]  # 37, 6 and 10 images, 8 in each
 
 
 def test_damaged_archives_and_repeated_classes_are_reported_and_strict_makes_them_fatal(tmp_path: Path) -> None:
@@ -295,9 +367,10 @@ def test_damaged_archives_and_repeated_classes_are_reported_and_strict_makes_the
             ]
         )
     )
-    with pytest.raises(PrepareError, match=r"is written.*13 images failed; 1 class archives are damaged"):
-        run(outer, tmp_path / "out", strict=True)
     summary = run(outer, tmp_path / "out").summary
+    with pytest.raises(PrepareError, match=r"images that failed: 13; damaged class archives: 1"):
+        check_summary(summary, str(outer), strict=True)
+    check_summary(summary, str(outer), strict=False)
     assert summary["damaged_archives"] == {"n00000001": "cut off after 13 members (no end mark)"}
     assert summary["ignored"] == ["README"]
     assert summary["outcomes"]["failed:class_repeated"] == 2
@@ -317,12 +390,12 @@ def test_counts_and_classes_are_compared_with_a_release(tmp_path: Path) -> None:
         "6 val images, published 561,052",
     ]
     with pytest.raises(PrepareError, match="11,219 classes of fall11 are missing"):
-        run(tmp_path / "raw", tmp_path / "out", release="fall11", strict=True)
+        check_summary(summary, "raw", strict=True)
 
 
 def test_a_dry_run_counts_the_same_and_writes_nothing(outer: Path, tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
-    plan = dry_run(str(outer), OPTIONS)
+    plan = dry_run(str(outer), tmp_path / "out", OPTIONS)
     assert sorted(tmp_path.iterdir()) == before
     assert plan["classes"] == {"total": 4, "kept": 3, "small": 1}
     # What is broken inside counts as an image until it is decoded: 901, 902, 903 and 906.
@@ -330,7 +403,7 @@ def test_a_dry_run_counts_the_same_and_writes_nothing(outer: Path, tmp_path: Pat
     run(outer, tmp_path / "out")
     on_disk = sum(-(-p.stat().st_size // 4096) * 4096 for p in (tmp_path / "out").glob("*/*/*"))
     assert plan["bytes"] == pytest.approx(on_disk, rel=0.2)
-    packed = dry_run(str(write_outer(tmp_path / "whole.tar.gz", raw_classes(), "w:gz")), SHARDS)
+    packed = dry_run(str(write_outer(tmp_path / "whole.tar.gz", raw_classes(), "w:gz")), tmp_path / "shards", SHARDS)
     assert packed["images"] == plan["images"]
     assert packed["peak_bytes"] == pytest.approx(2 * packed["bytes"], abs=2)
 

@@ -68,7 +68,7 @@ def test_a_compressed_archive_is_spooled_one_class_at_a_time(tmp_path: Path) -> 
 def test_an_archive_that_is_cut_off_says_after_which_class(tmp_path: Path, name: str, mode: str) -> None:
     path = write_outer(tmp_path / name, CLASSES, mode)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
-    with pytest.raises(PrepareError, match=r"cut off or damaged after [12] classes"):
+    with pytest.raises(PrepareError, match=r"cut off or damaged after (1 class|2 classes) "):
         listing(path, tmp_path / "spool")
 
 
@@ -98,5 +98,5 @@ def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is no tar archive"):
         open_source(str(tmp_path / "text"))
     for name in ("images.tar", "empty"):
-        with pytest.raises(UsageError, match="holds neither per-class tars nor class folders"):
+        with pytest.raises(UsageError, match="holds no class: give the outer archive"):
             listing(tmp_path / name, tmp_path / "spool")

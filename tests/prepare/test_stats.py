@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from miil21k.errors import UsageError
-from miil21k.prepare.stats import LevelStats, draw_stats, image_stats
+from miil21k.prepare.stats import LevelStats, Stats, draw_stats, image_stats
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +55,28 @@ def test_the_picture_is_drawn_or_refused(target: Path, tmp_path: Path) -> None:
     assert 0.01 < (picture < 200).mean() < 0.5
     with pytest.raises(UsageError, match=r"Cannot write '.*stats.docx'"):
         draw_stats(image_stats(target), tmp_path / "stats.docx")
-    assert not list(tmp_path.glob(".*part"))
+    with pytest.raises(UsageError, match=r"Cannot write '.*gone.stats.png': No such file"):
+        draw_stats(image_stats(target), tmp_path / "gone/stats.png")
+    assert not list(tmp_path.glob(".*part*"))
+
+
+def test_the_picture_names_numbers_plainly(target: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found = image_stats(target)
+    many = replace(found, counts=found.counts * 1_000_000, levels=(LevelStats(0, 1234, 3_000_000),))
+    draw_stats(many, tmp_path / "many.svg")
+    drawn = (tmp_path / "many.svg").read_text()
+    for text in ("5,000,000", "1,234", "level of winter21"):
+        assert f"<!-- {text} -->" in drawn
+    assert "1e6" not in drawn
+
+
+def test_without_a_label_space_there_is_one_picture(target: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for stats in (replace(image_stats(target), space=None, levels=()), Stats((), np.zeros(0, np.int64), {}, None, ())):
+        draw_stats(stats, tmp_path / "stats.png")
+        with Image.open(tmp_path / "stats.png") as picture:
+            assert picture.size == (600, 480)
 
 
 def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from raw_archives import photo, photos, tar
 
 from miil21k.engines.local import LocalEngine
-from miil21k.errors import UsageError
+from miil21k.errors import PrepareError, UsageError
 from miil21k.prepare.options import PrepareOptions
 from miil21k.prepare.run import prepare
 from miil21k.prepare.verify import verify
@@ -80,6 +80,29 @@ def test_a_changed_manifest_is_noticed(target: Path) -> None:
     manifest = target / "manifest.csv"
     manifest.write_bytes(manifest.read_bytes().replace(b",train,", b",val,", 1))
     assert verify(target).faults == ["manifest.csv is not the one that was written with this data set"]
+
+
+def test_missing_reports_and_an_unfinished_data_set_are_faults(target: Path) -> None:
+    (target / "val_images.txt").unlink()
+    (target / ".prepare").mkdir()
+    assert verify(target).faults == [
+        "it is not finished: run the command that began it again",
+        "val_images.txt is missing",
+    ]
+
+
+def test_progress_reaches_all_files(target: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    checked = verify(target, progress=lambda *counted: seen.append(counted)).checked
+    assert seen == [(number, checked) for number in range(1, checked + 1)]
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff"])
+def test_a_damaged_index_is_one_sentence(made: Path, tmp_path: Path, content: bytes) -> None:
+    target = Path(shutil.copytree(made / "webdataset", tmp_path / "target"))
+    (target / "index.json").write_bytes(content)
+    with pytest.raises(PrepareError, match=r"index.json' is damaged \(no "):
+        verify(target)
 
 
 def test_a_data_set_from_elsewhere_is_decoded_image_by_image(target: Path) -> None:
