@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from miil21k import __version__
@@ -105,9 +106,14 @@ def _run(name: str, words: list[str], prog: str) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")  # names and paths outside cp1252 (Windows)
     verb = _verb(name)
-    parser = argparse.ArgumentParser(prog=prog, description=verb.HELP)
+    # To declare an option, a formatter is made and thrown away; one that is told a width does not ask for that of the
+    # terminal, for which it would import what packs files.
+    declaring = partial(argparse.HelpFormatter, width=80)
+    parser = argparse.ArgumentParser(prog=prog, description=verb.HELP, formatter_class=declaring)
     parser.add_argument("--version", action="version", version=f"miil21k {__version__}")
     verb.configure(parser)
+    if parser.formatter_class is declaring:
+        parser.formatter_class = argparse.HelpFormatter
     args = parser.parse_args(words)
     try:
         code = verb.run(args)

@@ -35,7 +35,6 @@ everything else to standard error. Row schema: docs/predict.md.
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `miil21k predict`."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.usage = "%(prog)s [options] INPUT ..."
     parser.epilog = _EXAMPLES
     parser.add_argument(
@@ -51,6 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _output(parser)
     _machine(parser)
     _messages(parser)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
 
 
 def _inputs(parser: argparse.ArgumentParser) -> None:

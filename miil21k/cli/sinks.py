@@ -8,20 +8,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from miil21k.cli.table import Table
 from miil21k.errors import UsageError
 from miil21k.writers.formats import JsonArray, JsonLines, Separated, format_of
 from miil21k.writers.labels import add_labels, label_of
 from miil21k.writers.output import RowFile, RowStream
-from miil21k.writers.parquet import ParquetFile
 
 if TYPE_CHECKING:
     import argparse
 
+    from miil21k.cli.table import Table
     from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.predict.prediction import Prediction, Run
     from miil21k.writers.formats import Layout
     from miil21k.writers.output import Existing
+    from miil21k.writers.parquet import ParquetFile
 
 __all__ = ["FileSink", "Sink", "chosen_format", "open_sink"]
 
@@ -73,6 +73,8 @@ def open_sink(args: argparse.Namespace, options: dict[str, Any], existing: Exist
     path = Path(args.output)
     options = {**options, "format": kind}
     if kind == "parquet":
+        from miil21k.writers.parquet import ParquetFile
+
         return FileSink(ParquetFile(path, options, existing, labels=labels is not None, levels=args.levels), labels)
     return FileSink(RowFile(path, _layout(kind, args), options, existing), labels)
 
@@ -96,6 +98,8 @@ class TableSink:
 
     def begin(self, _run: Run, space: LabelSpace) -> None:
         """Measure the terminal."""
+        from miil21k.cli.table import Table
+
         label = None
         if self._label_type is not None:
             label = partial(label_of, space, label_type=self._label_type)

@@ -148,7 +148,7 @@ class Unfolded:
     def rest(self, again: list[ImageInput]) -> Iterator[Unit]:
         """Yield the units that follow. again: the last images, of one shard or of none, to be given once more."""
         if self._shard is not None:
-            yield replace(self._shard, skip=self._taken - len(again))
+            yield self._shard._replace(skip=self._taken - len(again))
         else:
             yield from again
         yield from self._units

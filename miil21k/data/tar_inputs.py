@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from miil21k.data.images import ImageInput
 from miil21k.errors import ImageError
@@ -58,8 +57,7 @@ def expand_braces(name: str) -> Iterator[str]:
         yield from expand_braces(f"{name[: found.start()]}{part}{name[found.end() :]}")
 
 
-@dataclass(frozen=True)
-class Shard:
+class Shard(NamedTuple):
     """A tar file of images. name: as it was spelled. path: where it lies. skip: how many images to leave out first."""
 
     name: str

@@ -11,7 +11,6 @@ from miil21k.backends.choose import open_export
 from miil21k.errors import DownloadError, LabelSpaceMismatch, MissingExtra, UnknownModel, UsageError
 from miil21k.hierarchy.spaces import load_label_space
 from miil21k.zoo.cache import Cache, find_cached
-from miil21k.zoo.exported import read_export_card
 from miil21k.zoo.manifest import find_weights
 
 if TYPE_CHECKING:
@@ -203,6 +202,8 @@ def _sized(arch: str, own: Preprocess, options: PredictOptions) -> dict[str, Any
 def _exported(path: Path, options: PredictOptions) -> Loaded:
     if options.checkpoint is not None or options.head is not None:
         raise UsageError(f"'{path}' holds its weights and says what its head is: leave checkpoint and head out.")
+    from miil21k.zoo.exported import read_export_card
+
     card = read_export_card(path)
     edge = card.preprocess.input_size[1]
     if options.img_size not in (None, edge):
