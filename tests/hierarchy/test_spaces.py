@@ -102,6 +102,7 @@ def test_goog21k_loses_the_persons_that_winter21_lacks(winter21: LabelSpace) -> 
     assert removed[persons].sum() == 2731
     assert {space.wnids[n] for n in persons if not removed[n]} <= set(winter21.wnids)
     gone = {w for w, flag in zip(space.wnids, removed, strict=True) if flag}
+    assert gone.isdisjoint(winter21.wnids)  # so the list that ships is exactly that of persons without winter21
     fall11 = load_label_space("fall11")
     assert {w for w, flag in zip(fall11.wnids, removed_classes(fall11), strict=True) if flag} <= gone
 
