@@ -16,7 +16,8 @@ import pytest
 from child_processes import started, wait_until
 from raw_archives import MAX_PIXELS, raw_classes, write_outer
 
-OPTIONS = ["--min-images", "10", "--val-per-class", "2", "--codec", "pillow", "--shard-size", "8", "--max-pixels"]
+OPTIONS = ["--min-images", "10", "--val-per-class", "2", "--codec", "pillow", "--max-pixels"]
+SHARDS = ("--format", "webdataset", "--shard-size", "8")
 
 SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="finds child processes in /proc")
@@ -42,7 +43,7 @@ def outer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_outer(tmp_path_factory.mktemp("raw") / "whole.tar.gz", classes, "w:gz")
 
 
-@pytest.mark.parametrize("options", [("--workers", "2"), ("--workers", "1", "--format", "webdataset")])
+@pytest.mark.parametrize("options", [("--workers", "2"), ("--workers", "1", *SHARDS)])
 def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(outer: Path, tmp_path: Path, options: tuple[str]) -> None:
     subprocess.run(command(outer, tmp_path / "whole", *options), check=True, capture_output=True, timeout=120)
     target = tmp_path / "killed"
@@ -96,7 +97,7 @@ def test_a_killed_worker_is_one_sentence(outer: Path, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_stops_with_one_sentence_and_goes_on_when_there_is_space(outer: Path, tmp_path: Path) -> None:
-    options = ("--workers", "1", "--format", "webdataset")
+    options = ("--workers", "1", *SHARDS)
     subprocess.run(command(outer, tmp_path / "whole", *options), check=True, capture_output=True)
     target = tmp_path / "full"
     limit = 150_000  # bytes that one file may have: stands for the space that is left
