@@ -65,7 +65,8 @@ def _below(tree: Tree, wnids: Sequence[str]) -> NDArray[np.bool_]:
 
 def viable(tree: Tree, allowed: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return bool [N], True where a node or something below it is a class of `allowed`, bool [C]."""
-    chains = tree.level_target[: tree.num_classes][allowed]
     alive = np.zeros(tree.num_nodes, bool)
-    alive[chains[chains >= 0]] = True
+    alive[: tree.num_classes] = allowed
+    for level in reversed(tree.levels[1:]):
+        alive[tree.parent[level.nodes[alive[level.nodes]]]] = True
     return alive

@@ -137,34 +137,36 @@ def parse_label_space(text: str, origin: str) -> LabelSpace:
 
     origin: the file name for messages. Raises TreeError naming the line for anything that is not format 1.
     """
-    title, columns, body = [*text.split("\n", 2), "", ""][:3]
+    end = text.find("\n")
+    title, columns = text[:end], text[end + 1 : text.find("\n", end + 1)]
     header = title.split("\t")
     if len(header) != 4 or header[:2] != [FORMAT, FORMAT_VERSION] or not header[3].isdecimal():
         raise TreeError(
             f"{origin}, line 1: expected '{FORMAT}', '{FORMAT_VERSION}', a name and a class count, separated by tabs; "
             f"found {title[:60]!r}."
         )
-    if columns != _COLUMNS or not body.endswith("\n"):
+    if columns != _COLUMNS or not text.endswith("\n"):
         raise TreeError(f"{origin} is damaged or was cut off: build or download it again.")
     # One flat list of strings and four slices of it: a list per line costs twice the time, in garbage collection.
-    fields = body.replace("\n", "\t").split("\t")
+    # The first two lines have four fields as well, and every copy of the text less saves its page faults.
+    fields = text.replace("\n", "\t").split("\t")
     fields.pop()  # what follows the last line: nothing
-    if len(fields) != 4 * body.count("\n"):
-        raise TreeError(_broken_line(body, origin))
-    wnids, parents, lemmas, glosses = (tuple(fields[column::4]) for column in range(4))
+    if len(fields) != 4 * text.count("\n"):
+        raise TreeError(_broken_line(text, origin))
+    wnids, parents, lemmas, glosses = (tuple(fields[column::4]) for column in range(8, 12))
     index = dict(zip(wnids, range(len(wnids)), strict=True))
     index["-"] = -1
     try:
         parent = np.fromiter(map(index.__getitem__, parents), np.int32, len(parents))
     except KeyError:
-        raise TreeError(_broken_line(body, origin)) from None
+        raise TreeError(_broken_line(text, origin)) from None
     names = tuple([text.partition("|")[0] for text in lemmas])
     return LabelSpace(header[2], Tree(wnids, names, parent, int(header[3])), lemmas, glosses)
 
 
-def _broken_line(body: str, origin: str) -> str:
+def _broken_line(text: str, origin: str) -> str:
     """Return the message about the first line that lacks a field, or else about the first unknown parent."""
-    rows = [line.split("\t") for line in body[:-1].split("\n")]
+    rows = [line.split("\t") for line in text[:-1].split("\n")[2:]]
     for number, row in enumerate(rows, 3):
         if len(row) != 4:
             return f"{origin}, line {number}: expected 4 fields (wnid, parent, lemmas, gloss)."
@@ -199,14 +201,19 @@ def load_label_space(name_or_path: str | os.PathLike[str]) -> LabelSpace:
 
 @cache
 def _shipped(name: str) -> LabelSpace:
-    path = _SHIPPED / f"{name}.tsv"
-    return parse_label_space(path.read_text(encoding="utf-8"), path.name)
+    return parse_label_space(_content(name).decode(), f"{name}.tsv")
 
 
 @cache
 def shipped_digest(name: str) -> str:
     """Return the SHA-256 of the file of a shipped space; parsing it and digesting its tree takes ten times as long."""
-    return hashlib.sha256((_SHIPPED / f"{name}.tsv").read_bytes()).hexdigest()
+    return hashlib.sha256(_content(name)).hexdigest()
+
+
+@cache
+def _content(name: str) -> bytes:
+    """Return the file of a shipped space, which a start both digests and parses."""
+    return (_SHIPPED / f"{name}.tsv").read_bytes()
 
 
 @cache

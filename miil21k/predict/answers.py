@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
-from miil21k.decode.levels import decode_levels, levels_of_nodes
 from miil21k.decode.path import decode_path, hedge
 from miil21k.decode.probabilities import probabilities
 from miil21k.decode.restriction import restrict, viable
@@ -148,6 +147,8 @@ class Answerer:
         return tuple(node for node in found if node)
 
     def _levels(self, logits: NDArray[np.float32], nodes: NDArray[np.float32]) -> list[tuple[LevelLabel, ...] | None]:
+        from miil21k.decode.levels import decode_levels, levels_of_nodes
+
         if self.head == "level_softmax":
             decoded = decode_levels(self.space.tree, logits, allowed=self._allowed, temperature=self._temperature)
         else:
