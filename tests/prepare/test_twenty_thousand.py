@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 SIZES = [(250, 188), (320, 240), (240, 320), (200, 150), (500, 333), (470, 470), (60, 40), (224, 224)]
 COUNTS = [500, 501, 502, 20, 650, 380] * 8  # images per class: 24 of 48 classes are kept
-OPTIONS = PrepareOptions(max_pixels=MAX_PIXELS, codec=resolve_codec("auto"), shard_size=1000)
-SHARDS = replace(OPTIONS, format="webdataset")
+OPTIONS = PrepareOptions(max_pixels=MAX_PIXELS, codec=resolve_codec("auto"))
+SHARDS = replace(OPTIONS, format="webdataset", shard_size=1000)
 PREPROCESS = Preprocess((3, 224, 224), "bilinear", 1.0, "squash", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "test")
 
 
@@ -96,7 +96,7 @@ def test_every_image_is_counted_once(made: Raw) -> None:
 def test_a_compressed_archive_prepared_in_four_attempts_gives_the_same(made: Raw, tmp_path: Path) -> None:
     stream, killed = made.outer.with_suffix(".tar.gz"), tmp_path / "killed"
     command = [sys.executable, "-m", "miil21k", "prepare", str(stream), str(killed), "--max-pixels", str(MAX_PIXELS)]
-    command += ["--shard-size", "1000", "--workers", "2"]
+    command += ["--workers", "2"]
     for classes_done in (5, 20, 40):
         with started(command, stdout=subprocess.DEVNULL) as process:
             units = (killed / ".prepare/units").glob
