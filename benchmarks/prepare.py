@@ -33,7 +33,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import cv2
 import numpy as np
 import simplejpeg
-import torch
 from PIL import Image
 
 from miil21k.engines.local import LocalEngine
@@ -85,9 +84,14 @@ def entropy_only(data: bytes, buffer: np.ndarray) -> None:
     simplejpeg.decode_jpeg(data, min_height=1, min_width=1, buffer=buffer)
 
 
-def antialiased(pixels: np.ndarray) -> np.ndarray:
+def antialiased(pixels: np.ndarray, side: int = 224) -> np.ndarray:
+    """Return what torch makes of uint8 or float64 [height, width, channels]."""
+    # Here, since `prepare` never imports it, and must not be timed with its half a million objects, through which
+    # Python's garbage collector would go again and again.
+    import torch
+
     batch = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    small = torch.nn.functional.interpolate(batch, size=(224, 224), mode="bilinear", antialias=True)
+    small = torch.nn.functional.interpolate(batch, size=(side, side), mode="bilinear", antialias=True)
     return np.ascontiguousarray(small[0].permute(1, 2, 0).numpy())
 
 
@@ -120,12 +124,8 @@ def with_encoding(pixels: Callable[[bytes], np.ndarray]) -> Callable[[bytes], ob
 
 def planes(data: bytes) -> None:
     """Decode to YCbCr planes, resize each at its own resolution, encode the planes."""
-    found = [np.ascontiguousarray(plane) for plane in TURBOJPEG.decode_to_yuv_planes(data)]
-    resized = []
-    for plane, side in zip(found, (224, 112, 112), strict=True):
-        batch = torch.from_numpy(plane)[None, None]
-        small = torch.nn.functional.interpolate(batch, size=(side, side), mode="bilinear", antialias=True)
-        resized.append(small[0, 0].numpy())
+    found = [np.ascontiguousarray(plane)[:, :, None] for plane in TURBOJPEG.decode_to_yuv_planes(data)]
+    resized = [antialiased(plane, side)[:, :, 0] for plane, side in zip(found, (224, 112, 112), strict=True)]
     simplejpeg.encode_jpeg_yuv_planes(*resized, 95)
 
 
@@ -159,15 +159,14 @@ def psnr(pixels: Callable[[bytes], np.ndarray], images: list[bytes]) -> tuple[fl
     """Return 5th percentile and median against the exact filter on the whole image, before encoding."""
     values = []
     for data in images:
-        source = torch.from_numpy(simplejpeg.decode_jpeg(data)).permute(2, 0, 1)[None].double()
-        exact = torch.nn.functional.interpolate(source, size=(224, 224), mode="bilinear", antialias=True)[0].permute(
-            1, 2, 0
-        )
-        values.append(10 * np.log10(255**2 / np.mean((pixels(data) - exact.numpy()) ** 2)))
+        exact = antialiased(simplejpeg.decode_jpeg(data).astype(np.float64))
+        values.append(10 * np.log10(255**2 / np.mean((pixels(data) - exact) ** 2)))
     return float(np.percentile(values, 5)), float(np.median(values))
 
 
 def codecs(seconds: float) -> None:
+    import torch
+
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     ours = partial(converter_pixels, ANTIALIASED)
@@ -200,29 +199,33 @@ def codecs(seconds: float) -> None:
 
 
 def threads_against_processes(images: list[bytes]) -> None:
-    """Print images per second of CPU time, all cores at work: eight threads of OpenCV, one process per core of ours."""
+    """Print images per second of CPU time, all cores at work: eight threads, as the published script has them, against
+    one process per core of ours."""
     cores = available_cpus()
     many = images * max(1, 6_000_000 // sum(map(len, images)))
-    best = {"published, 8 threads": 0.0, f"antialiased, {cores} processes": 0.0}
+    script = "published, 8 threads"
+    ours = {f"antialiased, {cores} processes": ANTIALIASED, f"--resize published, {cores} processes": PUBLISHED}
+    best = dict.fromkeys((script, *ours), 0.0)
     with ThreadPoolExecutor(8) as threads, ProcessPoolExecutor(cores) as processes:
         for _ in range(6):
             start = time.process_time()
             list(threads.map(published, many))
-            spent = [time.process_time() - start]
-            spent.append(sum(processes.map(convert_all, [many[core::cores] for core in range(cores)])))
-            for name, seconds in zip(best, spent, strict=True):
-                best[name] = max(best[name], len(many) / seconds)
+            best[script] = max(best[script], len(many) / (time.process_time() - start))
+            for name, converter in ours.items():
+                parts = [many[core::cores] for core in range(cores)]
+                spent = sum(processes.map(convert_all, parts, [converter is PUBLISHED] * cores))
+                best[name] = max(best[name], len(many) / spent)
     print()
     for name, rate in best.items():
-        print(f"{name}: {rate:,.0f} images per CPU second ({rate / best['published, 8 threads']:.2f}x)  ")
+        print(f"{name}: {rate:,.0f} images per CPU second ({rate / best[script]:.2f}x)  ")
 
 
-def convert_all(images: list[bytes]) -> float:
+def convert_all(images: list[bytes], aliased: bool = False) -> float:
     """Convert; return the CPU seconds it took."""
-    torch.set_num_threads(1)
+    converter = PUBLISHED if aliased else ANTIALIASED
     start = time.process_time()
     for data in images:
-        ANTIALIASED.convert(data)
+        converter.convert(data)
     return time.process_time() - start
 
 
