@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from miil21k.errors import PrepareError
 from miil21k.prepare.conversion import open_converter
 from miil21k.prepare.manifest import require_manifest_format
 from miil21k.prepare.members import MemberReader, list_members
@@ -53,6 +55,9 @@ def dry_run(
     plan = make_plan(opened, target, options, release)
     with disk_errors(target):
         done = space.check(plan)
+        disk = next(found for found in (target, *target.absolute().parents) if found.exists())
+        if not os.access(disk, os.W_OK | os.X_OK):
+            raise PrepareError(f"Cannot write '{target}': '{disk}' does not permit it.")
         finished = sum(1 for _ in space.units.glob(ENTRIES))
     converter = open_converter(options)
     images: Counter[str] = Counter()
@@ -100,13 +105,8 @@ def dry_run(
         "sampled": len(sizes),
         "bytes": round(written * each),
         "peak_bytes": round(written * each * (2 if packed else 1)),
-        "free_bytes": _free_bytes(target),
+        "free_bytes": shutil.disk_usage(disk).free,
     }
-
-
-def _free_bytes(target: Path) -> int:
-    """Return the free space where `target` is or will be."""
-    return shutil.disk_usage(next(found for found in (target, *target.absolute().parents) if found.exists())).free
 
 
 def _sampled(unit: ClassUnit, assigned: list[Assigned]) -> list[bytes]:

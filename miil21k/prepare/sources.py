@@ -78,12 +78,16 @@ class _Found:
 
 
 def open_source(path: str) -> Source:
-    """Return the source at `path`. Raises UsageError when it is none."""
+    """Return the source at `path`. Raises UsageError when it is none, PrepareError when it cannot be read."""
     root = Path(path)
     if root.is_dir():
         return Source(root, "tars" if any(root.glob("*.tar")) else "folders")
     if not root.exists():
         raise UsageError(f"There is no '{path}'.")
+    try:
+        root.open("rb").close()  # tarfile would say that it is no tar
+    except OSError as error:
+        raise PrepareError(f"Cannot read '{path}': {error.strerror or error}.") from None
     kinds: tuple[tuple[str, Kind], ...] = (("r:", "archive"), ("r|*", "stream"))
     for mode, kind in kinds:
         if _opens(root, mode):

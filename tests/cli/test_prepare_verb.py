@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -86,6 +90,18 @@ def test_wrong_use_is_one_sentence_and_two(
     assert main(["prepare", *words]) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="other permissions")
+def test_a_dry_run_finds_that_the_target_cannot_be_written(raw: Path, tmp_path: Path) -> None:
+    without_rights = [] if os.geteuid() else ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-all"]
+    if without_rights and not shutil.which("setpriv"):
+        pytest.skip("root may write everywhere")
+    (tmp_path / "locked").mkdir(mode=0o500)
+    words = [sys.executable, "-m", "miil21k", "prepare", str(raw), str(tmp_path / "locked/new/out"), *OPTIONS]
+    found = subprocess.run([*without_rights, *words, "--dry-run"], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (1, "")
+    assert f"'{tmp_path / 'locked'}' does not permit it" in found.stderr
 
 
 def test_a_source_without_images_is_failed_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

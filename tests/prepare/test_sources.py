@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -87,6 +88,15 @@ def test_class_names_cannot_leave_the_target(tmp_path: Path) -> None:
     found, ignored = listing(path, tmp_path / "spool")
     assert list(found) == ["n1"]
     assert ignored == ["...tar", "-x.tar"]
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no such files")
+def test_what_cannot_be_read_is_not_called_a_wrong_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the address of a socket is short
+    with socket.socket(socket.AF_UNIX) as bound:  # nobody may open it, not even root
+        bound.bind("whole.tar")
+        with pytest.raises(PrepareError, match=r"Cannot read 'whole.tar': No such device"):
+            open_source("whole.tar")
 
 
 def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
