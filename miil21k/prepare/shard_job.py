@@ -91,7 +91,7 @@ def _write(job: ShardJob, path: Path) -> dict[str, Any]:
     return {"name": job.name, "place": job.place, "images": len(samples), "bytes": size, "sha256": digest.hexdigest()}
 
 
-def _blocks(packs: tuple[Path, ...], starts: tuple[int, ...], samples: list[int]) -> Iterator[bytes]:
+def _blocks(packs: tuple[str, ...], starts: tuple[int, ...], samples: list[int]) -> Iterator[bytes]:
     """Yield the tar blocks of `samples` (ranks over all packs), then the end of the archive."""
     for sample in samples:
         index = bisect_right(starts, sample) - 1
@@ -100,7 +100,7 @@ def _blocks(packs: tuple[Path, ...], starts: tuple[int, ...], samples: list[int]
 
 
 @lru_cache(maxsize=4)
-def _packs(folder: Path, place: Place, _changed: int) -> tuple[tuple[Path, ...], tuple[int, ...]]:
+def _packs(folder: Path, place: Place, _changed: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Return the packs of `place` in bytewise order, and the rank of the first sample of each and of the end."""
     found = sorted(folder.glob(f"*.{place}"))
-    return tuple(found), tuple(accumulate(map(count_samples, found), initial=0))
+    return tuple(map(str, found)), tuple(accumulate(map(count_samples, found), initial=0))
