@@ -45,20 +45,15 @@ def open_proved(
     *,
     backend: str,
     dtype: str = "fp32",
-    threads: int | None = None,
 ) -> Backend:
     """Return what runs a proved export of the cache on the CPU; it takes normalised pixels.
 
     backend: `onnx`, whose graph is optimised for this processor, or `openvino`. dtype: `fp32`, or `bf16` for OpenVINO.
-    threads: of the first call, when that is known, so that ONNX Runtime may open the file beside other work. Raises
-    UsageError for a dtype that is not to be had.
+    Raises UsageError for a dtype that is not to be had.
     """
     if backend == "openvino":
         return OpenvinoBackend(path, num_classes, normalises=False, input_size=input_size, device="cpu", dtype=dtype)
-    found = OnnxBackend(path, num_classes, normalises=False, device="cpu", dtype=dtype, optimised=True)
-    if threads is not None:
-        found.open_ahead(threads)
-    return found
+    return OnnxBackend(path, num_classes, normalises=False, device="cpu", dtype=dtype, optimised=True)
 
 
 def as_backend(model: Any, num_classes: int, *, device: str, dtype: str) -> Backend:

@@ -80,12 +80,15 @@ class OnnxBackend:
         finally:
             self._threads = before
 
-    def open_ahead(self, threads: int) -> None:
-        """Begin to open the file for calls of that many threads, beside other work; `run` tells of a failure."""
+    def open_ahead(self, threads: int, *, once: bool = False) -> None:
+        """Begin to open the file for calls of that many threads, beside other work; `run` tells of a failure.
+
+        once: for a single call, so that the threads do not wait for it in a loop, on processors that have other work.
+        """
 
         def work() -> None:
             with suppress(Miil21kError), self._opening:
-                self._sessions[threads] = self._open(threads)
+                self._sessions[threads] = self._open(threads, spin=not once)
 
         threading.Thread(target=work, name="miil21k-open").start()
 
@@ -96,12 +99,14 @@ class OnnxBackend:
                 self._sessions[count] = self._open(count)
             return self._sessions[count]
 
-    def _open(self, threads: int) -> InferenceSession:
+    def _open(self, threads: int, *, spin: bool = True) -> InferenceSession:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        if not spin:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if self._optimised:
             # Packing copies weights that are mapped into memory; measured, it makes no later call faster.
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -43,7 +43,7 @@ def with_proved_export(
     else:
         backend = _made(weights, options, order(options, single=single), say)
     if single and backend != "torch" and options.workers is None:
-        options = replace(options, workers=0)  # a batch of one: all processors for its forward pass
+        options = replace(options, workers=0, batch_size=1)  # all processors for its forward pass
     return weights.name, replace(options, backend=backend)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from miil21k.backends.choose import open_proved
+from miil21k.backends.onnx_backend import OnnxBackend
 from miil21k.backends.runtimes import gpu_in_sight, machine, runtime_of
 from miil21k.errors import UnknownModel, UsageError
 from miil21k.hierarchy.spaces import LABEL_SPACES, load_label_space, shipped_digest
@@ -167,9 +168,9 @@ def _why(single: bool, rates: Mapping[str, Rate]) -> str:
 def _opened(found: ProvedExport, weights: Weights, options: PredictOptions) -> Loaded:
     preprocess = preprocess_of(weights, options)
     classes, size = found.record["num_classes"], preprocess.input_size
-    backend = open_proved(
-        found.model, classes, size, backend=found.graph.backend, dtype=options.dtype, threads=threads_of(options)
-    )
+    backend = open_proved(found.model, classes, size, backend=found.graph.backend, dtype=options.dtype)
+    if isinstance(backend, OnnxBackend):
+        backend.open_ahead(threads_of(options), once=options.workers == 0 and options.batch_size == 1)
     space = load_label_space(head_space(weights, options))
     digest = found.record["weights_sha256"]
     return Loaded(backend, weights.name, space, weights.head, preprocess, weights_sha256=digest)

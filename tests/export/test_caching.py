@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 from small_networks import small_network
 
+from miil21k.cli.exports import with_proved_export
 from miil21k.cli.main import main, predict_main
 from miil21k.errors import UsageError
 from miil21k.export import caching, proof, throughput
 from miil21k.export.caching import FailedBefore, require_proved
 from miil21k.export.onnx_file import own_photographs
-from miil21k.predict.options import PredictOptions
+from miil21k.predict.options import PredictOptions, threads_of, workers_of
 from miil21k.predict.predictor import Predictor
+from miil21k.processors import available_cpus
 from miil21k.zoo.cache import Cache
 from miil21k.zoo.manifest import find_weights
 from miil21k.zoo.proved import list_proved
@@ -90,6 +92,23 @@ def test_one_export_serves_every_option_of_the_answer(full: Path) -> None:
     assert found[0].path[-1].wnid == found[1].path[-1].wnid == "n02121808"
     apart = np.abs(found[0].embedding - found[1].embedding).max()
     assert apart <= 1e-3 * np.ptp(found[1].embedding)
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_threads_wait_in_a_loop_for_the_next_image_only_where_one_comes(single: bool, full: Path) -> None:
+    asked = PredictOptions(cache_dir=full, offline=True, backend="onnx")
+    name, options = with_proved_export("embedded", asked, single=single, say=print)
+    backend = Predictor(name, options=options).backend
+    with backend.threads(threads_of(options)):
+        session = backend._session()
+    assert len(backend._sessions) == 1, "it was opened ahead, for as many threads"
+    settings = session.get_session_options()
+    assert settings.intra_op_num_threads == (available_cpus() if single else available_cpus() // workers_of(options))
+    if single:
+        assert settings.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    else:
+        with pytest.raises(RuntimeError, match="allow_spinning"):
+            settings.get_session_config_entry("session.intra_op.allow_spinning")
 
 
 @pytest.mark.parametrize("changes", [{"dtype": "bf16"}, {"img_size": 192}, {"backend": "torch"}])
