@@ -16,7 +16,7 @@ from miil21k.files import replace_file
 from miil21k.hierarchy.custom import IMAGE_SUFFIXES
 from miil21k.prepare.conversion import Converted, open_converter
 from miil21k.prepare.manifest import ManifestRow, encode_rows
-from miil21k.prepare.members import ClassUnit, MemberReader, list_members
+from miil21k.prepare.members import ClassUnit, MemberReader, list_members, read_ahead
 from miil21k.prepare.packs import PackWriter
 from miil21k.prepare.split import FOLDERS, assign_places
 from miil21k.prepare.workspace import Workspace, disk_errors
@@ -113,6 +113,7 @@ def prepare_class(job: ClassJob) -> dict[str, Any]:
 
 def _prepare(job: ClassJob, space: Workspace, staging: Path) -> dict[str, Any]:
     unit, options = job.unit, job.options
+    read_ahead(unit)
     listed = list_members(unit)
     assigned = assign_places(listed.members, options.min_images, options.val_per_class, repeated=unit.serial > 1)
     packed = options.format == "webdataset"

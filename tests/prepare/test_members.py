@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from raw_archives import faulty, link, photo, photos, tar
 
 from miil21k.errors import PrepareError
-from miil21k.prepare.members import ClassUnit, MemberReader, _plain_members, _tar_members, list_members
+from miil21k.prepare.members import ClassUnit, MemberReader, _plain_members, _tar_members, list_members, read_ahead
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,6 +109,20 @@ def test_folders_list_files_by_bytes_and_refuse_what_is_no_file(tmp_path: Path) 
     assert {m.name for m in listed if m.fault} == {"gone.JPEG", "sub/"}
     with MemberReader(ClassUnit("n1", tmp_path)) as reader:
         assert reader.read(listed[1]) == dict(photos("n1", 11))["n1_1.JPEG"]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="no such call")
+def test_a_class_is_announced_as_a_whole_and_what_cannot_be_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, *what: asked.append(what))
+    found = unit(tmp_path, tar(photos("n1", 3)), before=b"\1" * 512, after=b"\1" * 512)
+    read_ahead(found)
+    assert asked == [(512, found.size, os.POSIX_FADV_WILLNEED)]
+    for other in (tmp_path, tmp_path / "gone.tar"):
+        read_ahead(ClassUnit("n1", other))
+    assert len(asked) == 1
 
 
 def test_a_vanished_source_is_one_sentence(tmp_path: Path) -> None:
