@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from onnx import ModelProto
+    from onnx import ModelProto, NodeProto
 
 __all__ = ["METHODS", "MODES", "Method", "Mode", "dynamic_int8", "fp16", "measure_ranges", "quantizable", "static_int8"]
 
@@ -106,23 +106,18 @@ def static_int8(
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
     from onnxruntime.quantization.quant_utils import QuantType
 
-    copied = _copy(network)
-    with _quiet(), _failures("static"):
-        quantizer = QDQQuantizer(
-            copied,
-            True,  # per channel
-            False,  # all 8 bits of the weights
-            QuantType.QInt8,
-            QuantType.QInt8 if symmetric else QuantType.QUInt8,
-            ranges,
-            list(only),
-            list(leave_out),
-            [*_WEIGHTED["static"], *_BETWEEN],
-            {"ActivationSymmetric": symmetric, "QuantizeBias": not symmetric},
-        )
-        quantizer.quantize_model()
-        quantizer.model.topological_sort()
-        return _kept_float(_with_float_outputs(quantizer.model.model), leave_out)
+    found = _int8(
+        QDQQuantizer,
+        "static",
+        network,
+        activation_qType=QuantType.QInt8 if symmetric else QuantType.QUInt8,
+        tensors_range=ranges,
+        nodes_to_quantize=list(only),
+        nodes_to_exclude=list(leave_out),
+        op_types_to_quantize=[*_WEIGHTED["static"], *_BETWEEN],
+        extra_options={"ActivationSymmetric": symmetric, "QuantizeBias": not symmetric},
+    )
+    return _kept_float(_with_float_outputs(found), leave_out)
 
 
 def dynamic_int8(network: ModelProto, *, only: Sequence[str] = (), leave_out: Sequence[str] = ()) -> ModelProto:
@@ -130,25 +125,30 @@ def dynamic_int8(network: ModelProto, *, only: Sequence[str] = (), leave_out: Se
     from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
     from onnxruntime.quantization.quant_utils import QuantizationMode, QuantType
 
-    copied = _copy(network)
-    with _quiet(), _failures("dynamic"):
-        quantizer = ONNXQuantizer(
-            copied,
-            True,  # per channel
-            False,  # all 8 bits of the weights
-            QuantizationMode.IntegerOps,
-            False,  # not static
-            QuantType.QInt8,
-            QuantType.QUInt8,
-            None,
-            list(only),
-            list(leave_out),
-            list(_WEIGHTED["dynamic"]),
-            {"MatMulConstBOnly": True},
-        )
-        quantizer.quantize_model()
-        quantizer.model.topological_sort()
-        return quantizer.model.model
+    return _int8(
+        ONNXQuantizer,
+        "dynamic",
+        network,
+        mode=QuantizationMode.IntegerOps,
+        static=False,
+        activation_qType=QuantType.QUInt8,
+        tensors_range=None,
+        nodes_to_quantize=list(only),
+        nodes_to_exclude=list(leave_out),
+        op_types_to_quantize=list(_WEIGHTED["dynamic"]),
+        extra_options={"MatMulConstBOnly": True},
+    )
+
+
+def _int8(quantizer: Any, kind: Mode, network: ModelProto, **how: Any) -> ModelProto:
+    """Return what a quantizer class makes of `network`: int8 weights per output channel, all 8 bits of them used."""
+    from onnxruntime.quantization.quant_utils import QuantType
+
+    with _quiet(), _failures(kind):
+        made = quantizer(_copy(network), per_channel=True, reduce_range=False, weight_qType=QuantType.QInt8, **how)
+        made.quantize_model()
+        made.model.topological_sort()
+        return made.model.model
 
 
 def fp16(network: ModelProto) -> ModelProto:
@@ -201,14 +201,26 @@ def _with_float_outputs(network: ModelProto) -> ModelProto:
 
 
 def _kept_float(network: ModelProto, names: Sequence[str]) -> ModelProto:
-    """Put an operator that changes nothing behind the layers of these names.
+    """Put an operator that changes nothing behind the layers of these names that stand between two rounded tensors.
 
-    When it opens a file, ONNX Runtime quantises the weights of a float layer that stands between two rounded tensors,
-    with one scale for all channels: worse than what the layer was left out for.
+    When it opens a file, ONNX Runtime quantises the weights of such a layer, with one scale for all channels: worse
+    than what the layer was left out for. Elsewhere the operator would keep the layer and its activation from running
+    as one.
     """
+    writer = {output: node.op_type for node in network.graph.node for output in node.output}
+    readers: dict[str, list[NodeProto]] = {}
+    for node in network.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
     for at, node in reversed(list(enumerate(network.graph.node))):
-        if node.name in names and node.op_type in _WEIGHTED["static"] and node.output[0] not in OUTPUTS:
-            output = node.output[0]
+        if node.name not in names or node.op_type not in _WEIGHTED["static"] or node.output[0] in OUTPUTS:
+            continue
+        output = node.output[0]
+        behind = readers.get(output, [])
+        if len(behind) == 1 and behind[0].op_type in ("Clip", "Relu", "LeakyRelu"):
+            behind = readers.get(behind[0].output[0], [])
+        rounded = any(reader.op_type == "QuantizeLinear" for reader in behind)
+        if rounded and "DequantizeLinear" in (writer.get(name) for name in node.input[:2]):
             node.output[0] = f"{output}/float"
             same = onnx.helper.make_node("LeakyRelu", [f"{output}/float"], [output], f"{node.name}/float", alpha=1.0)
             network.graph.node.insert(at + 1, same)
