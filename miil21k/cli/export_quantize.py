@@ -26,7 +26,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-o", "--output", type=Path, required=True, metavar="FILE.onnx", help="a report goes beside it, FILE.onnx.json")
     add("--overwrite", action="store_true", help="replace FILE.onnx")
-    add("--images", type=Path, required=True, metavar="DIR", help="pictures that set it up, subfolders too")
+    add(
+        "--images",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="pictures that set it up and choose layers, subfolders too",
+    )
     add("--eval", type=Path, metavar="DIR", help="other pictures that judge it (default: every second of --images)")
     add(
         "--mode",
@@ -42,8 +48,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--symmetric", action="store_true", help="static with zero points of 0, for miil21k export tensorrt")
     add("--min-agreement", type=float, default=0.97, metavar="P", help="least share of equal top-1 (%(default)s)")
-    add("--most-left-out", type=float, default=0.25, metavar="P", help="share of layers that may stay float")
-    add("--calibration-images", type=int, default=256, metavar="N", help="at most so many set it up (%(default)s)")
+    add(
+        "--most-left-out",
+        type=float,
+        default=0.95,
+        metavar="P",
+        help="share of layers that may stay float (%(default)s)",
+    )
+    add(
+        "--calibration-images",
+        type=int,
+        default=256,
+        metavar="N",
+        help="most that set it up, and that choose (%(default)s)",
+    )
     add("--backend", choices=("onnx", "openvino"), default="onnx", help="what agreement and speed are measured in")
     yes, no = "--require-faster", "--no-require-faster"
     speed = parser.add_mutually_exclusive_group()
@@ -116,7 +134,7 @@ def _print(output: Path, report: dict[str, Any]) -> None:
     print(f"{output}  {size:.1f} MB of {before:.1f}, {kind}")
     if how["layers"]:
         print(f"  layers left in float: {len(how['left_out'])} of {how['layers']}")
-    print(f"  on {agreement['images']} pictures that did not set it up, against fp32 in {how['backend']}:")
+    print(f"  on {agreement['images']} pictures that neither set it up nor chose it, against fp32 in {how['backend']}:")
     same = ", ".join(f"{name} {agreement[key]:.1%}" for name, key in _SHARES)
     print(f"    equal {same}")
     apart = f"{agreement['logits']:g}, {agreement['logits_relative']:.1%} of their range"

@@ -1,9 +1,9 @@
-"""The pictures of a quantisation: some set it up, others judge it, and none does both."""
+"""The pictures of a quantisation: each sets it up, or chooses what stays float, or judges it."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -18,32 +18,44 @@ if TYPE_CHECKING:
 
     from miil21k.zoo.schema import Preprocess
 
-__all__ = ["divide", "read_crops", "spread"]
+__all__ = ["Roles", "divide", "read_crops", "spread"]
+
+T = TypeVar("T")
 
 
-def divide(pictures: Sequence[Path], judges: Sequence[Path] = ()) -> tuple[list[Path], list[Path]]:
-    """Return the pictures that set up and the pictures that judge, without copies of the same bytes.
+class Roles(NamedTuple):
+    """Which pictures set up ranges and biases, which choose the layers that stay float, and which judge the result."""
 
-    judges: those that judge, less what is among `pictures`; without any, every second of `pictures` judges, in the
-    order of their digests, which says nothing about what they show. Raises OSError for a file that cannot be read.
+    setting_up: list[Path]
+    choosing: list[Path]
+    judging: list[Path]
+
+
+def divide(pictures: Sequence[Path], judges: Sequence[Path] = ()) -> Roles:
+    """Return each picture in one role; of copies of the same bytes one is kept.
+
+    judges: those that judge, less what is among `pictures`, of which every second one then sets up and every second one
+    chooses. Without judges every second of `pictures` judges, and the others set up and choose by turns. The order is
+    that of their digests, which says nothing about what they show. Roles that no picture is left for are empty. Raises
+    OSError for a file that cannot be read.
     """
     own = _by_digest(pictures)
-    if judges:
-        others = _by_digest(judges)
-        return list(own.values()), [path for digest, path in others.items() if digest not in own]
     ordered = [own[digest] for digest in sorted(own)]
-    return ordered[::2], ordered[1::2]
+    if judges:
+        others = [path for digest, path in _by_digest(judges).items() if digest not in own]
+        return Roles(ordered[::2], ordered[1::2], others)
+    return Roles(ordered[::4], ordered[2::4], ordered[1::2])
 
 
 def _by_digest(pictures: Sequence[Path]) -> dict[str, Path]:
     return {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in pictures}
 
 
-def spread(pictures: Sequence[Path], most: int) -> list[Path]:
-    """Return at most `most` of the pictures, evenly spread over their order."""
-    if len(pictures) <= most:
-        return list(pictures)
-    return [pictures[at] for at in np.linspace(0, len(pictures) - 1, most).round().astype(int)]
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """Return at most `most` of the items, evenly spread over their order."""
+    if len(items) <= most:
+        return list(items)
+    return [items[int(at)] for at in np.linspace(0, len(items) - 1, most).round()]
 
 
 def read_crops(

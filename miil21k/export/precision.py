@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto, NodeProto
 
-__all__ = ["METHODS", "MODES", "Method", "Mode", "dynamic_int8", "fp16", "measure_ranges", "quantizable", "static_int8"]
+__all__ = ["METHODS", "MODES", "Method", "Mode", "dynamic_int8", "fp16", "measure_ranges"]
+__all__ += ["quantizable", "static_int8", "staying"]
 
 Mode = Literal["static", "dynamic", "fp16"]
 Method = Literal["minmax", "entropy", "percentile"]
@@ -49,6 +50,21 @@ def quantizable(network: ModelProto, mode: Mode) -> list[str]:
         for node in network.graph.node
         if node.op_type in _WEIGHTED.get(mode, ()) and constants & set(node.input[:2])
     ]
+
+
+def staying(network: ModelProto, layers: Sequence[str]) -> list[str]:
+    """Return the nodes that stay float where these layers do: also what lies between layers and reads from one of them.
+
+    In an operator that reads float values 8 bits would round for nothing.
+    """
+    names: list[str] = []
+    wanted = set(layers)
+    floats: set[str] = set()
+    for node in network.graph.node:
+        if node.name in wanted or (node.op_type in _BETWEEN and not floats.isdisjoint(node.input)):
+            names.append(node.name)
+            floats.update(node.output)
+    return names
 
 
 def measure_ranges(network: ModelProto, batches: Iterable[NDArray[np.float32]], method: Method) -> Any:

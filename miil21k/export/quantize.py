@@ -13,7 +13,7 @@ from onnx import helper
 from miil21k.backends.choose import open_export
 from miil21k.errors import ExportError, UsageError
 from miil21k.export.agreement import FASTER, Agreeing, card_decoding, crops_to_logits, speed_ratios
-from miil21k.export.calibration_set import divide, read_crops, spread
+from miil21k.export.calibration_set import Roles, divide, read_crops, spread
 from miil21k.export.network_part import put_network, take_network
 from miil21k.export.report import card_facts, report_path
 from miil21k.export.saving import MOST_BYTES, weights_path
@@ -48,8 +48,9 @@ def quantize_export(
 ) -> dict[str, Any]:
     """Quantise the fp32 export `source` to `output`, and return the report that lies beside it as `<output>.json`.
 
-    Only the network inside is quantised: preprocessing and decoding stay as they are. pictures: image files that set
-    it up; judges: image files that judge it. Without judges, every second picture judges; a picture never does both.
+    Only the network inside is quantised: preprocessing and decoding stay as they are. pictures: image files, of which
+    half set it up and half choose the layers that stay float; judges: image files that judge it. Without judges, every
+    second picture judges and the others do the rest; no picture has two of these roles, nor have copies of it.
     Best class, path and hedged node of the judging images are compared with those of `source` in the backend
     that the options name. say: told each step. progress: `progress(what, total)` opens a context that is told advances.
 
@@ -59,19 +60,21 @@ def quantize_export(
     """
     options = options or QuantizeOptions()
     card = _source_card(source, output)
-    setting_up, judging = divide(pictures, judges)
-    setting_up = spread(setting_up, options.calibration_images)
-    if not setting_up or not judging:
-        raise UsageError("Quantising needs pictures that set it up and others, not copies of them, that judge it.")
-    say(f"{len(setting_up)} pictures set it up, {len(judging)} others judge it")
-    if len(judging) < 1 / (1 - min(options.min_agreement, 0.999)):
-        say(f"{len(judging)} pictures cannot tell {options.min_agreement:.0%} from all: give more")
+    roles = _roles(pictures, judges, options)
+    say(f"pictures: {len(roles.setting_up)} set it up, {len(roles.choosing)} choose layers, {len(roles.judging)} judge")
+    for what, count in (("choose layers", len(roles.choosing)), ("judge", len(roles.judging))):
+        if count < 1 / (1 - min(options.min_agreement, 0.999)):
+            say(f"{count} pictures that {what} cannot tell {options.min_agreement:.0%} from all: give more")
     model = onnx.load(source)
     network = take_network(model, card.preprocess.input_size)
-    with progress("reading pictures", len(setting_up)) as done:
-        crops = np.concatenate(list(read_crops(setting_up, card.preprocess, BATCH, done)))
-    chosen = choose_setting(network, crops, card.preprocess, card_decoding(card), options, progress=progress)
-    say(f"{chosen}: {chosen.agreement} that set it up")
+    with progress("reading pictures", len(roles.setting_up) + len(roles.choosing)) as done:
+        setting_up, choosing = (
+            np.concatenate(list(read_crops(part, card.preprocess, BATCH, done)))
+            for part in (roles.setting_up, roles.choosing)
+        )
+    decoding = card_decoding(card)
+    chosen = choose_setting(network, setting_up, choosing, card.preprocess, decoding, options, progress=progress)
+    say(f"{chosen}: {chosen.agreement} that chose it, which lets expect {chosen.agreement.expected:.1%} for top-1")
     with replacing(output) as part:
         whole = put_network(model, chosen.network)
         new_card = _described(whole, card, chosen, options)
@@ -80,7 +83,7 @@ def quantize_export(
             open_export(path, of, backend=options.backend, device="cpu", dtype="fp32")  # type: ignore[arg-type]
             for path, of in ((source, card), (part, new_card))
         ]
-        agreement = _judged(backends, judging, card, progress)
+        agreement = _judged(backends, roles.judging, card, progress)
         if not agreement.top1 >= options.min_agreement:
             raise ExportError(_refusal(card, chosen, agreement, options))
         ratios = speed_ratios(backends[0], backends[1], card.preprocess)
@@ -114,6 +117,18 @@ def _source_card(source: Path, output: Path) -> ExportCard:
     if weights_path(source).exists() or source.stat().st_size > MOST_BYTES:
         raise UsageError(f"'{source}' has more than 2 GB of weights, which the quantiser cannot hold in one file.")
     return card
+
+
+def _roles(pictures: Sequence[Path], judges: Sequence[Path], options: QuantizeOptions) -> Roles:
+    roles = divide(pictures, judges)
+    if not all(roles):
+        counts = ", ".join(str(len(part)) for part in roles)
+        raise UsageError(
+            "Quantising needs different pictures that set it up, that choose layers and that judge: of those given, "
+            f"without copies, there are {counts} for these, so give more."
+        )
+    most = options.calibration_images
+    return Roles(spread(roles.setting_up, most), spread(roles.choosing, most), roles.judging)
 
 
 def _judged(backends: Sequence[Backend], judging: Sequence[Path], card: ExportCard, progress: Progress) -> Agreement:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from miil21k.export.agreement import BEST
 from miil21k.export.network import OUTPUTS, PIXELS
 from miil21k.export.proof import open_session
 
@@ -37,21 +38,24 @@ def sensitivities(
     pixels: NDArray[np.float32],
     done: Callable[[int], None] = lambda _: None,
 ) -> dict[str, float]:
-    """Return the noise that each node alone brings into the logits when it is quantised, largest first.
+    """Return the noise that each node alone brings into the best logits when it is quantised.
 
     names: nodes of `network`. quantise_only: returns the network with only these nodes quantised. pixels: float32
-    [N, 3, H, W]. The noise is the root mean square difference of the logits, relative to their standard deviation; it
-    is infinite where logits are not finite. done: told after each node.
+    [N, 3, H, W]. The noise is the root mean square error of the differences between the five best logits of an image
+    and their mean, which decide what is best, relative to the standard deviation of all logits; it is infinite where
+    they are not finite. done: told after each node.
     """
     exact = network_logits(network, pixels)
+    best = np.argsort(-exact, axis=1, kind="stable")[:, :BEST]
     spread = max(float(exact.std()), 1e-30)
     found = {}
     for name in names:
         apart = network_logits(quantise_only(with_activation(network, name)), pixels) - exact
-        noise = float(np.sqrt(np.square(apart, dtype=np.float64).mean())) / spread
+        among = np.take_along_axis(apart, best, axis=1).astype(np.float64)
+        noise = float(np.sqrt(np.square(among - among.mean(axis=1, keepdims=True)).mean())) / spread
         found[name] = noise if np.isfinite(noise) else float("inf")
         done(1)
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+    return found
 
 
 def with_activation(network: ModelProto, name: str) -> list[str]:

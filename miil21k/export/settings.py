@@ -1,9 +1,9 @@
-"""Which setting of a quantisation agrees best, chosen on the images that set it up."""
+"""Which setting of a quantisation agrees well enough, chosen on images that did not set it up."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +11,21 @@ import numpy as np
 from miil21k.data.transforms import normalise
 from miil21k.errors import UsageError
 from miil21k.export.agreement import Agreeing
+from miil21k.export.assignment import fastest_within, works
 from miil21k.export.bias_correction import mean_losses, with_corrected_biases
-from miil21k.export.precision import METHODS, MODES, dynamic_int8, fp16, measure_ranges, quantizable, static_int8
+from miil21k.export.calibration_set import spread
+from miil21k.export.precision import (
+    METHODS,
+    MODES,
+    dynamic_int8,
+    fp16,
+    measure_ranges,
+    quantizable,
+    static_int8,
+    staying,
+)
 from miil21k.export.rounding import with_cancelling_weights
-from miil21k.export.sensitivity import network_logits, sensitivities, with_activation
+from miil21k.export.sensitivity import network_logits, sensitivities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +46,8 @@ __all__ = ["QuantizeOptions", "Setting", "choose_mode", "choose_setting", "no_pr
 
 CALIBRATION_BATCH = 4  # images whose activations are in memory together
 SENSITIVITY_IMAGES = 16
+LEAST_NOISE = 2**-5  # of that of all layers in 8 bits
+BISECTIONS = 5
 
 
 def no_progress(_what: str, _total: int) -> AbstractContextManager[Callable[[int], None]]:
@@ -49,11 +62,10 @@ class QuantizeOptions:
     mode: `static` (INT8, ranges of activations measured on images), `dynamic` (INT8, matrix products only, ranges as
     they come), `fp16`, or `auto`: static where convolutions carry most of the layers, else dynamic. method: how
     static finds the ranges, `minmax`, `entropy` or `percentile`. symmetric: static with zero points of 0 and float32
-    biases, for TensorRT. min_agreement: the share of judging images that must
-    keep their best class, in (0, 1]. most_left_out: the share of layers that may stay float, in [0, 1].
-    calibration_images: how many images at most set it up. require_faster: refuse what is not faster than fp32; None
-    for INT8 yes, for what runs elsewhere (fp16, symmetric) no. backend: `onnx` or `openvino`, which measures agreement
-    and speed.
+    biases, for TensorRT. min_agreement: the share of judging images that must keep their best class, in (0, 1].
+    most_left_out: the share of layers that may stay float, in [0, 1]. calibration_images: how many images at most set
+    it up, and how many choose layers. require_faster: refuse what is not faster than fp32; None for INT8 yes, for what
+    runs elsewhere (fp16, symmetric) no. backend: `onnx` or `openvino`, which measures agreement and speed.
     Raises UsageError for anything else.
     """
 
@@ -61,7 +73,7 @@ class QuantizeOptions:
     method: Method = "minmax"
     symmetric: bool = False
     min_agreement: float = 0.97
-    most_left_out: float = 0.25
+    most_left_out: float = 0.95
     calibration_images: int = 256
     require_faster: bool | None = None
     backend: str = "onnx"
@@ -83,7 +95,7 @@ class QuantizeOptions:
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """A quantised network, how it was made, and how it agrees with fp32 on the images that set it up.
+    """A quantised network, how it was made, and how it agrees with fp32 on the images that chose it.
 
     layers: how many layers can be quantised; left_out: names of those that stay float. noise: what each layer alone
     brings in, where it was measured. tried: how many settings were compared.
@@ -115,7 +127,7 @@ class Setting:
             "layers": self.layers,
             "left_out": list(self.left_out),
             "settings_tried": self.tried,
-            "calibration_agreement": self.agreement.to_json(),
+            "choosing_agreement": self.agreement.to_json(),
             "layer_noise": {name: float(f"{noise:.4g}") for name, noise in self.noise.items()},
         }
 
@@ -128,30 +140,34 @@ def choose_mode(network: ModelProto) -> Mode:
 
 def choose_setting(
     network: ModelProto,
-    crops: NDArray[np.uint8],
+    setting_up: NDArray[np.uint8],
+    choosing: NDArray[np.uint8],
     preprocess: Preprocess,
     decoding: Decoding,
     options: QuantizeOptions,
     *,
     progress: Progress = no_progress,
 ) -> Setting:
-    """Return the first setting that agrees on `crops` as often as the options ask, else the best one.
+    """Return the first setting that agrees well enough on the images `choosing`, else the best one.
 
-    crops: uint8 [N, H, W, 3]. First all layers are quantised; then the 1, 2, 4, ... layers whose quantisation alone
-    moves the logits most stay float, up to `most_left_out`. Raises UsageError when there is nothing to quantise,
-    ExportError when ONNX Runtime refuses.
+    setting_up, choosing: crops, uint8 [N, H, W, 3]; the first set ranges and biases, and nothing else. Where all layers
+    in 8 bits do not agree well enough, the fastest choice of layers is sought that does, with at most `most_left_out`
+    in float. Well enough: a third of the best classes that `min_agreement` allows to change are expected to, since
+    other pictures may be harder. Raises UsageError when there is nothing to quantise, ExportError when ONNX Runtime
+    refuses.
     """
     mode: Mode = options.mode  # type: ignore[assignment]
     if options.mode == "auto":
         mode = "static" if options.symmetric else choose_mode(network)
-    return _Search(network, crops, preprocess, decoding, options, progress).run(mode)
+    return _Search(network, setting_up, choosing, preprocess, decoding, options, progress).run(mode)
 
 
 class _Search:
     def __init__(
         self,
         network: ModelProto,
-        crops: NDArray[np.uint8],
+        setting_up: NDArray[np.uint8],
+        choosing: NDArray[np.uint8],
         preprocess: Preprocess,
         decoding: Decoding,
         options: QuantizeOptions,
@@ -159,8 +175,8 @@ class _Search:
     ) -> None:
         self.network, self.options, self.progress = network, options, progress
         self.decoding = decoding
-        self.pixels = normalise(crops, preprocess)
-        self.exact = network_logits(network, self.pixels)
+        self.setting_up, self.choosing = (normalise(crops, preprocess) for crops in (setting_up, choosing))
+        self.exact = network_logits(network, self.choosing)
         self.noise: dict[str, float] = {}
 
     def run(self, mode: Mode) -> Setting:
@@ -170,19 +186,47 @@ class _Search:
         if not layers:
             raise UsageError(f"This network has no layers that {mode} quantises: choose another --mode.")
         make = self.maker(mode, layers)
-        best: Setting | None = None
-        for tried, count in enumerate(_counts(int(self.options.most_left_out * len(layers))), start=1):
-            if count and not self.noise:
-                self.noise = self.sensitive(layers, make)
-            names = tuple(list(self.noise)[:count])
-            stay = [part for name in names for part in with_activation(self.network, name)]
-            found = self.measured(make((), stay), mode, len(layers), names, tried)
-            if best is None or _better(found, best):
-                best = found
-            if found.agreement.top1 >= self.options.min_agreement:
-                return found
-        assert best is not None
-        return Setting(**{**vars(best), "tried": tried, "noise": self.noise})
+
+        def measured(names: tuple[str, ...], tried: int) -> Setting:
+            return self.measured(make((), staying(self.network, names)), mode, len(layers), names, tried)
+
+        found = measured((), 1)
+        if int(self.options.most_left_out * len(layers)) and not self.enough(found):
+            found = self.with_some_left_out(found, layers, make, measured)
+        return found
+
+    def enough(self, found: Setting) -> bool:
+        return found.agreement.expected >= 1 - (1 - self.options.min_agreement) / 3
+
+    def with_some_left_out(
+        self,
+        best: Setting,
+        layers: Sequence[str],
+        make: Maker,
+        measured: Callable[[tuple[str, ...], int], Setting],
+    ) -> Setting:
+        """Return the fastest setting that agrees well enough, by bisection of its noise, else the best one."""
+        self.noise = self.sensitive(layers, make)
+        work = works(self.network, layers)
+        whole = float(np.sqrt(sum(noise**2 for noise in self.noise.values() if np.isfinite(noise))))
+        most = self.options.most_left_out * len(layers)
+        high, low, tried = 1.0, LEAST_NOISE, 1
+        for _ in range(BISECTIONS):
+            middle = (low * high) ** 0.5
+            eight = set(fastest_within(self.noise, work, middle * whole))
+            names = tuple(name for name in layers if name not in eight)
+            if not eight or len(names) > most:
+                low = middle
+                continue
+            tried += 1
+            found = measured(names, tried)
+            if self.enough(found):
+                best, low = found, middle
+            else:
+                high = middle
+                if not self.enough(best) and found.agreement.expected > best.agreement.expected:
+                    best = found
+        return replace(best, tried=tried, noise=self.noise)
 
     def maker(self, mode: Mode, layers: Sequence[str]) -> Maker:
         """Return the function from nodes (these only; all, less these) to the quantised network."""
@@ -199,41 +243,29 @@ class _Search:
         return make
 
     def ranges(self) -> Any:
-        with self.progress("measuring ranges", len(self.pixels)) as done:
+        with self.progress("measuring ranges", len(self.setting_up)) as done:
             return measure_ranges(self.network, self.batches(done), self.options.method)
 
     def losses(self, layers: Sequence[str]) -> dict[str, NDArray[np.float64]]:
         rounded = with_cancelling_weights(self.network, layers)
-        with self.progress("measuring biases", len(self.pixels)) as done:
+        with self.progress("measuring biases", len(self.setting_up)) as done:
             return mean_losses(self.network, rounded, layers, self.batches(done))
 
     def batches(self, done: Callable[[int], None]) -> Iterator[NDArray[np.float32]]:
-        for start in range(0, len(self.pixels), CALIBRATION_BATCH):
-            yield self.pixels[start : start + CALIBRATION_BATCH]
-            done(min(CALIBRATION_BATCH, len(self.pixels) - start))
+        for start in range(0, len(self.setting_up), CALIBRATION_BATCH):
+            yield self.setting_up[start : start + CALIBRATION_BATCH]
+            done(min(CALIBRATION_BATCH, len(self.setting_up) - start))
 
     def sensitive(self, layers: Sequence[str], make: Maker) -> dict[str, float]:
-        few = np.linspace(0, len(self.pixels) - 1, min(len(self.pixels), SENSITIVITY_IMAGES)).round().astype(int)
+        few = np.array(spread(range(len(self.choosing)), SENSITIVITY_IMAGES))
         with self.progress("measuring each layer", len(layers)) as done:
-            return sensitivities(self.network, layers, lambda only: make(only, ()), self.pixels[few], done)
+            return sensitivities(self.network, layers, lambda only: make(only, ()), self.choosing[few], done)
 
     def measured(
         self, network: ModelProto, mode: Mode, layers: int, left_out: tuple[str, ...], tried: int = 1
     ) -> Setting:
         counting = Agreeing(self.decoding)
-        counting.add(self.exact, network_logits(network, self.pixels))
+        counting.add(self.exact, network_logits(network, self.choosing))
         method = self.options.method if mode == "static" else None
         symmetric = self.options.symmetric and mode == "static"
         return Setting(network, mode, method, layers, left_out, counting.result(), symmetric, self.noise, tried)
-
-
-def _counts(most: int) -> list[int]:
-    """Return 0, 1, 2, 4, ... up to `most`, which is the last."""
-    counts = [0]
-    while counts[-1] < most:
-        counts.append(min(max(1, 2 * counts[-1]), most))
-    return counts
-
-
-def _better(one: Setting, other: Setting) -> bool:
-    return (one.agreement.top1, -one.agreement.noise) > (other.agreement.top1, -other.agreement.noise)

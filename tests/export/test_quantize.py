@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import numpy_helper
 from PIL import Image
 from small_networks import small_network
 
 from miil21k.backends.choose import open_export
 from miil21k.cli.main import main
+from miil21k.data.transforms import normalise
 from miil21k.errors import ExportError, UsageError
 from miil21k.export.agreement import Agreeing, card_decoding, speed_ratios
 from miil21k.export.calibration_set import divide, read_crops, spread
@@ -21,18 +28,18 @@ from miil21k.export.graph import IR_VERSION, OPSET
 from miil21k.export.network_part import put_network, take_network
 from miil21k.export.onnx_file import export_onnx, own_photographs
 from miil21k.export.onnx_model import ExportOptions
-from miil21k.export.precision import dynamic_int8, fp16, measure_ranges, quantizable, static_int8
+from miil21k.export.precision import dynamic_int8, fp16, measure_ranges, quantizable, static_int8, staying
 from miil21k.export.proof import open_session
 from miil21k.export.quantize import quantize_export
 from miil21k.export.report import report_path
 from miil21k.export.sensitivity import network_logits, sensitivities
-from miil21k.export.settings import QuantizeOptions, choose_mode
+from miil21k.export.settings import QuantizeOptions, choose_mode, choose_setting
 from miil21k.predict.predictor import Predictor
 from miil21k.zoo.exported import read_export_card
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Iterator
-    from pathlib import Path
 
     from miil21k.predict.loading import Loaded
 
@@ -155,8 +162,10 @@ def test_a_setting_that_ruins_the_answers_is_refused_and_leaves_nothing(
     monkeypatch.setattr(settings, "static_int8", ruined)
     output = tmp_path / "ruined.onnx"
     output.write_bytes(b"an older one")
-    with pytest.raises(ExportError, match=r"was not quantised: the best of 4 settings \(INT8 static, minmax, \d of \d"):
-        quantize_export(small_full, output, pictures, QuantizeOptions(require_faster=False))
+    with pytest.raises(
+        ExportError, match=r"was not quantised: the best of [2-6] settings \(INT8 static, minmax, \d+ of \d"
+    ):
+        quantize_export(small_full, output, pictures, QuantizeOptions(require_faster=False, most_left_out=0.25))
     assert output.read_bytes() == b"an older one"
     assert [path.name for path in tmp_path.iterdir()] == ["ruined.onnx"]
 
@@ -215,14 +224,15 @@ def test_sensitivity_finds_the_layer_that_was_made_bad() -> None:
     assert layers == ["conv0", "conv1", "conv2", "gemm"]
     ranges = ranges_of(network, pixels)
     found = sensitivities(network, layers, lambda only: static_int8(network, ranges, only=only), pixels)
-    assert list(found) == sorted(found, key=found.__getitem__, reverse=True)
-    assert next(iter(found)) == "conv1"
+    assert list(found) == layers
+    assert max(found, key=found.__getitem__) == "conv1"
     exact = network_logits(network, pixels)
-    all_of_it, without = (
-        np.abs(network_logits(static_int8(network, ranges, leave_out=left), pixels) - exact).max()
-        for left in ([], ["conv1", "relu1"])
-    )
-    assert without < all_of_it / 20  # what is left out stays float in ONNX Runtime too
+    assert staying(network, ["conv1"]) == ["conv1", "relu1"]
+    whole = np.abs(network_logits(static_int8(network, ranges), pixels) - exact).max()
+    for left, alone in ((["conv1"], ["conv1/float"]), (["conv0", "conv1"], []), (["conv1", "conv2"], [])):
+        kept = static_int8(network, ranges, leave_out=staying(network, left))
+        assert np.abs(network_logits(kept, pixels) - exact).max() < whole / 20  # float in ONNX Runtime too
+        assert [node.name for node in kept.graph.node if node.name.endswith("/float")] == alone
 
 
 def test_entropy_and_percentile_measure_other_ranges(small_full: Path) -> None:
@@ -274,17 +284,82 @@ def test_fp16_halves_the_file_and_is_kept_although_it_is_slower(
     assert all(set(node.input[:1]) <= casts for node in narrow.graph.node if node.op_type == "Softmax")
 
 
-def test_pictures_set_up_or_judge_and_never_both(small_full: Path, pictures: list[Path], tmp_path: Path) -> None:
+@hypothesis.settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 12), max_size=24), st.lists(st.integers(0, 20), max_size=12), st.randoms())
+def test_every_picture_has_one_role_and_copies_have_none_of_their_own(
+    own: list[int], others: list[int], order: random.Random
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {}
+        for name, contents in (("own", own), ("others", others)):
+            paths[name] = [Path(folder) / f"{name}{at}" for at in range(len(contents))]
+            for path, content in zip(paths[name], contents, strict=True):
+                path.write_bytes(bytes([content]))
+        roles = divide(paths["own"], paths["others"])
+        shown = [[path.read_bytes()[0] for path in role] for role in roles]
+        flat = [content for role in shown for content in role]
+        assert len(flat) == len(set(flat))  # no picture twice, and no copy beside it
+        assert set(flat) == {*own, *others}
+        if others:
+            assert set(shown[2]) == {*others} - {*own}
+        share = 4 if not others else 2
+        assert len(shown[0]) == -(-len(set(own)) // share)
+        assert len(shown[0]) - len(shown[1]) in (0, 1)
+        for part in paths.values():
+            order.shuffle(part)
+        again = divide(paths["own"], paths["others"])
+        assert [{path.read_bytes()[0] for path in role} for role in again] == [set(role) for role in shown]
+
+
+def test_few_pictures_are_told_and_too_few_refused(small_full: Path, pictures: list[Path], tmp_path: Path) -> None:
+    assert [len(role) for role in divide(pictures)] == [3, 3, 6]
+    assert spread(pictures, 3) == [pictures[0], pictures[6], pictures[11]]
     copy = tmp_path / "copy.png"
     copy.write_bytes(pictures[0].read_bytes())
-    setting, judging = divide([*pictures, copy])
-    assert (len(setting), len(judging)) == (6, 6)
-    assert not set(setting) & set(judging)
-    setting, judging = divide(pictures[:3], [copy, pictures[5]])
-    assert (setting, judging) == (pictures[:3], [pictures[5]])
-    assert spread(pictures, 3) == [pictures[0], pictures[6], pictures[11]]
-    with pytest.raises(UsageError, match="others, not copies of them"):
-        quantize_export(small_full, tmp_path / "a.onnx", pictures[:1])
+    for given_, judges, counts in ((pictures[:2], [], "1, 0, 1"), (pictures[:1], pictures, "1, 0, 11")):
+        with pytest.raises(UsageError, match=f"without copies, there are {counts} for these, so give more"):
+            quantize_export(small_full, tmp_path / "a.onnx", [*given_, copy], judges=judges)
+    said: list[str] = []
+    quantize_export(small_full, tmp_path / "a.onnx", pictures, KEEP, say=said.append)
+    assert said[0] == "pictures: 3 set it up, 3 choose layers, 6 judge"
+    strict = QuantizeOptions(min_agreement=0.8, most_left_out=0, require_faster=False)
+    with contextlib.suppress(ExportError):
+        quantize_export(small_full, tmp_path / "b.onnx", pictures, strict, say=said.append)
+    assert "3 pictures that choose layers cannot tell 80% from all: give more" in said
+    assert not any("pictures that judge cannot" in line for line in said)
+
+
+def test_layers_are_chosen_on_pictures_that_did_not_set_it_up(small_full: Path, pictures: list[Path]) -> None:
+    card, network = read_export_card(small_full), network_of(small_full)
+    decoding, size = card_decoding(card), card.preprocess.input_size[1:]
+    grey = np.full((4, *size, 3), 120, np.uint8)
+    grey[:, ::2] += np.arange(4, dtype=np.uint8)[:, None, None, None]  # ranges that fit these, and nothing else
+    shown = np.concatenate(list(read_crops(pictures[::2], card.preprocess, 8)))
+    options = QuantizeOptions(most_left_out=0.9)
+    chosen = choose_setting(network, grey, shown, card.preprocess, decoding, options)
+    assert chosen.agreement.images == len(shown)
+    assert chosen.tried > 1
+    assert chosen.left_out
+    pixels = normalise(shown, card.preprocess)
+    counting = Agreeing(decoding)
+    counting.add(network_logits(network, pixels), network_logits(chosen.network, pixels))
+    assert counting.result() == chosen.agreement
+    easy = choose_setting(network, grey, grey, card.preprocess, decoding, QuantizeOptions(min_agreement=0.5))
+    assert (easy.tried, easy.left_out) == (1, ())
+
+
+def test_what_is_expected_to_agree_agrees(embedded_export: Path) -> None:
+    rng = np.random.default_rng(0)
+    exact = rng.standard_normal((300, 1000)).astype(np.float32)
+    decoding = card_decoding(read_export_card(embedded_export))
+    found = []
+    for noise in (0.0, 0.03, 0.1):
+        counting = Agreeing(decoding)
+        counting.add(exact, exact + noise * rng.standard_normal(exact.shape).astype(np.float32))
+        found.append(counting.result())
+    assert found[0].expected == found[0].top1 == 1
+    assert [result.expected for result in found] == pytest.approx([result.top1 for result in found], abs=0.05)
+    assert found[2].expected < found[1].expected - 0.05 < 0.93
 
 
 def test_agreement_counts_what_differs(embedded_export: Path) -> None:
@@ -330,8 +405,8 @@ def test_the_verb_prints_what_was_measured_and_refuses_in_one_sentence(
     words += ["--eval", str(judges[0].parent)]
     assert main([*words, "--min-agreement", "0.5", "--no-require-faster"]) == 0
     printed = capsys.readouterr()
-    assert f"on {len(judges)} pictures that did not set it up" in printed.out
-    assert "12 pictures set it up, 18 others judge it" in printed.err
+    assert f"on {len(judges)} pictures that neither set it up nor chose it" in printed.out
+    assert "pictures: 6 set it up, 6 choose layers, 18 judge" in printed.err
     assert main(words) == 2
     assert "exists: give --overwrite" in capsys.readouterr().err
     second = ["export", "quantize", str(output), "-o", str(tmp_path / "b.onnx"), "--images", str(judges[0].parent)]
@@ -343,7 +418,7 @@ def test_the_verb_prints_what_was_measured_and_refuses_in_one_sentence(
     assert "min_agreement lies above 0" in capsys.readouterr().err
     broken = tmp_path / "broken"
     broken.mkdir()
-    for name in "ab":
+    for name in "abc":
         (broken / f"{name}.jpg").write_bytes(name.encode())
     assert main([*words[:4], str(tmp_path / "c.onnx"), "--images", str(broken)]) == 1
     assert "is not an image" in capsys.readouterr().err
