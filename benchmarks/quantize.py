@@ -42,48 +42,76 @@ FLOORS = {"tresnet_m.miil_in21k": 3.5, "embedded": 1.0}
 BATCH = 8
 
 
-def speed(names: list[str], rounds: int) -> None:
-    import onnx
-    import torch
-    from export_zoo import random_model
+class Prepared:
+    """A row of the zoo, exported with its own weights where it has them, and what its INT8 files are made from."""
 
-    from miil21k.backends.choose import open_export
-    from miil21k.data.images import load_image
-    from miil21k.data.transforms import crop_image, normalise
-    from miil21k.export.network_part import put_network, take_network
-    from miil21k.export.onnx_file import export_onnx, own_photographs
-    from miil21k.export.precision import measure_ranges, static_int8
-    from miil21k.predict.loading import load
-    from miil21k.predict.options import PredictOptions
+    def __init__(self, name: str, folder: str, form: str) -> None:
+        import onnx
+        from export_zoo import random_model
+
+        from miil21k.data.images import load_image
+        from miil21k.data.transforms import crop_image, normalise
+        from miil21k.export.network_part import take_network
+        from miil21k.export.onnx_file import export_onnx, own_photographs
+        from miil21k.export.onnx_model import ExportOptions
+        from miil21k.export.precision import measure_ranges
+        from miil21k.predict.loading import load
+        from miil21k.predict.options import PredictOptions
+        from miil21k.zoo.exported import read_export_card
+        from miil21k.zoo.manifest import find_weights
+
+        self.name = find_weights(name).name
+        self.loaded = load(name, PredictOptions()) if name == "embedded" else random_model(find_weights(name))
+        self.folder = Path(folder)
+        self.paths = {"fp32": self.folder / "fp32.onnx"}
+        export_onnx(self.loaded, self.paths["fp32"], ExportOptions(form=form))
+        self.card, self.model = read_export_card(self.paths["fp32"]), onnx.load(self.paths["fp32"])
+        self.network = take_network(self.model, self.card.preprocess.input_size)
+        self.crops = np.stack([crop_image(load_image(photo), self.card.preprocess) for photo in own_photographs()])
+        self._ranges = measure_ranges(self.network, iter([normalise(self.crops, self.card.preprocess)]), "minmax")
+
+    def write_int8(self, what: str, leave_out: tuple[str, ...] = ()) -> None:
+        import onnx
+
+        from miil21k.export.network_part import put_network
+        from miil21k.export.precision import static_int8
+
+        self.paths[what] = self.folder / f"{len(self.paths)}.onnx"
+        narrow = static_int8(self.network, self._ranges, leave_out=leave_out)
+        onnx.save(put_network(self.model, narrow), self.paths[what])
+
+    def engines(self) -> dict:
+        """Return each file in each library that is installed."""
+        from miil21k.backends.choose import open_export
+
+        found = {}
+        for library in ("onnx", "openvino"):
+            with suppress(ImportError):
+                for what, path in self.paths.items():
+                    found[library, what] = open_export(path, self.card, backend=library, device="cpu", dtype="fp32")
+        return found
+
+
+def speed(names: list[str], rounds: int) -> None:
+    import torch
+
+    from miil21k.data.transforms import normalise
     from miil21k.processors import available_cpus
-    from miil21k.zoo.exported import read_export_card
-    from miil21k.zoo.manifest import find_weights
 
     torch.set_num_threads(available_cpus())
     columns = ("model", "runs in", "images/s", "x torch eager", "x fp32 there", "MB", "floor")
     print("|" + "|".join(columns) + "|\n|" + "---|" * len(columns), flush=True)
     for name in names:
-        row = find_weights(name)
         with tempfile.TemporaryDirectory() as folder:
-            loaded = load(name, PredictOptions()) if name == "embedded" else random_model(row)
-            paths = {"fp32": Path(folder) / "fp32.onnx", "int8": Path(folder) / "int8.onnx"}
-            export_onnx(loaded, paths["fp32"])
-            card, model = read_export_card(paths["fp32"]), onnx.load(paths["fp32"])
-            network = take_network(model, card.preprocess.input_size)
-            photos = np.stack([crop_image(load_image(photo), card.preprocess) for photo in own_photographs()])
-            ranges = measure_ranges(network, iter([normalise(photos, card.preprocess)]), "minmax")
-            onnx.save(put_network(model, static_int8(network, ranges)), paths["int8"])
-            _, height, width = loaded.preprocess.input_size
+            row = Prepared(name, folder, "full")
+            row.write_int8("int8")
+            _, height, width = row.card.preprocess.input_size
             crops = np.random.default_rng(0).integers(0, 256, (BATCH, height, width, 3), np.uint8)
-            pixels = torch.from_numpy(normalise(crops, loaded.preprocess))
-            runs = {("torch eager", "fp32"): lambda m=loaded.model, p=pixels: m(p)}
-            for backend in ("onnx", "openvino"):
-                with suppress(ImportError):
-                    for precision, path in paths.items():
-                        engine = open_export(path, card, backend=backend, device="cpu", dtype="fp32")
-                        runs[backend, precision] = lambda e=engine, c=crops: e.run(c)
+            pixels = torch.from_numpy(normalise(crops, row.card.preprocess))
+            runs = {("torch eager", "fp32"): lambda m=row.loaded.model, p=pixels: m(p)}
+            runs |= {key: lambda e=engine, c=crops: e.run(c) for key, engine in row.engines().items()}
             best = _turns(runs, rounds)
-            sizes = {precision: f"{path.stat().st_size / 1e6:.0f}" for precision, path in paths.items()}
+            sizes = {precision: f"{path.stat().st_size / 1e6:.0f}" for precision, path in row.paths.items()}
         eager = best["torch eager", "fp32"]
         for (engine, precision), seconds in best.items():
             there = best.get((engine, "fp32"), seconds) / seconds
@@ -108,57 +136,31 @@ def _turns(runs: dict, rounds: int) -> dict:
 
 
 def operators(names: list[str], rounds: int, threads: int) -> None:
-    import onnx
-    from export_zoo import random_model
-
-    from miil21k.backends.choose import open_export
-    from miil21k.data.images import load_image
-    from miil21k.data.transforms import crop_image, normalise
-    from miil21k.export.network_part import put_network, take_network
-    from miil21k.export.onnx_file import export_onnx, own_photographs
-    from miil21k.export.onnx_model import ExportOptions
-    from miil21k.export.precision import measure_ranges, static_int8
-    from miil21k.predict.loading import load
-    from miil21k.predict.options import PredictOptions
-    from miil21k.zoo.exported import read_export_card
-    from miil21k.zoo.manifest import find_weights
+    from miil21k.data.transforms import normalise
 
     print("|model|quantised|runs in|x fp32, batch 1|batch 8|\n|---|---|---|---|---|", flush=True)
     for name in names:
-        row = find_weights(name)
         with tempfile.TemporaryDirectory() as folder, ExitStack() as few_threads:
-            loaded = load(name, PredictOptions()) if name == "embedded" else random_model(row)
-            paths = {"fp32": Path(folder) / "fp32.onnx"}
-            export_onnx(loaded, paths["fp32"], ExportOptions(form="tensor"))
-            card, model = read_export_card(paths["fp32"]), onnx.load(paths["fp32"])
-            network = take_network(model, card.preprocess.input_size)
-            crops = np.stack([crop_image(load_image(photo), card.preprocess) for photo in own_photographs()])
-            pixels = normalise(np.tile(crops, (3, 1, 1, 1))[:BATCH], card.preprocess)
-            ranges = measure_ranges(network, iter([pixels[: len(crops)]]), "minmax")
-            for at, (what, kinds) in enumerate(LEFT_OUT.items()):
-                stay = [
+            row = Prepared(name, folder, "tensor")
+            for what, kinds in LEFT_OUT.items():
+                stay = tuple(
                     node.name
-                    for node in network.graph.node
+                    for node in row.network.graph.node
                     if node.op_type in kinds or ("se" in kinds and any(".se." in tensor for tensor in node.input))
-                ]
-                if kinds and not stay:
-                    continue
-                paths[what] = Path(folder) / f"{at}.onnx"
-                onnx.save(put_network(model, static_int8(network, ranges, leave_out=stay)), paths[what])
-            engines = {
-                (backend, what): open_export(path, card, backend=backend, device="cpu", dtype="fp32")
-                for backend in ("onnx", "openvino")
-                for what, path in paths.items()
-            }
+                )
+                if stay or not kinds:
+                    row.write_int8(what, stay)
+            engines = row.engines()
             for engine in engines.values():
                 few_threads.enter_context(engine.threads(threads))
+            pixels = normalise(np.tile(row.crops, (3, 1, 1, 1))[:BATCH], row.card.preprocess)
             best = []
             for few in (pixels[:1], pixels):
                 runs = {key: lambda e=engine, p=few: e.run(p) for key, engine in engines.items()}
                 best.append(_turns(runs, rounds))
-        for backend, what in engines:
-            ratios = [f"{seconds[backend, 'fp32'] / seconds[backend, what]:.2f}" for seconds in best]
-            print("|" + "|".join((row.name, what, backend, *ratios)) + "|", flush=True)
+        for library, what in engines:
+            ratios = [f"{seconds[library, 'fp32'] / seconds[library, what]:.2f}" for seconds in best]
+            print("|" + "|".join((row.name, what, library, *ratios)) + "|", flush=True)
 
 
 def settings(model: Path, setting: Path, judging: Path) -> None:
