@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections import deque
 from contextlib import closing
@@ -13,7 +12,7 @@ from miil21k.cli.bulk import answering, refuse_engine_options
 from miil21k.cli.progress import ProgressBar
 from miil21k.cli.request import existing_output, fingerprint, predict_options
 from miil21k.cli.sinks import FileSink, chosen_format, open_sink
-from miil21k.cli.start import settle
+from miil21k.cli.start import log_to_stderr, settle
 from miil21k.data.inputs import Unfolded, expand, require_images
 from miil21k.errors import UsageError
 from miil21k.writers.embeddings import EmbeddingFile
@@ -35,20 +34,12 @@ __all__ = ["execute"]
 
 def execute(args: argparse.Namespace) -> int:
     """Predict every input of the parsed command line; returns 0, 1 when some failed, 130 when interrupted."""
-    _log_to_stderr(args)
+    log_to_stderr(args)
     names = [*args.inputs, *args.source]
     refuse_engine_options(args)
     require_images(names, recursive=args.recursive)
     with locked(path for path in (args.output, args.embeddings) if path not in (None, "-")):
         return Batch(args, names).run()
-
-
-def _log_to_stderr(args: argparse.Namespace) -> None:
-    logger = logging.getLogger("miil21k")
-    logger.setLevel(logging.ERROR if args.quiet else logging.DEBUG if args.verbose else logging.INFO)
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger.handlers = [handler]
 
 
 class Batch:

@@ -15,8 +15,22 @@ from miil21k.zoo.schema import HeadKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
 
-__all__ = ["HELP", "configure", "run"]
+    Group: TypeAlias = argparse._ArgumentGroup
+
+__all__ = [
+    "HELP",
+    "add_answer",
+    "add_computation",
+    "add_loudness",
+    "add_model",
+    "add_reading",
+    "configure",
+    "fraction",
+    "run",
+    "whole",
+]
 
 HELP = "Name what is in images, as a path through the tree that stops where the model is no longer sure."
 _EXAMPLES = """examples:
@@ -45,8 +59,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "'@list.txt' or '@-' (one per line)",
     )
     _inputs(parser)
-    _model(parser)
-    _answer(parser)
+    model = parser.add_argument_group("model")
+    add_model(model)
+    model.add_argument(
+        "--list-models", nargs="?", const="*", metavar="GLOB", help="print the names of the models and stop"
+    )
+    add_answer(parser)
     _output(parser)
     _machine(parser)
     _messages(parser)
@@ -57,12 +75,17 @@ def _inputs(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("inputs")
     group.add_argument("--source", action="append", default=[], metavar="INPUT", help="the same as INPUT, repeatable")
     group.add_argument("-r", "--recursive", action="store_true", help="also the subfolders of a folder")
+    add_reading(group)
+
+
+def add_reading(group: Group) -> None:
+    """Declare how images are read; `miil21k serve` shares this."""
     group.add_argument("--no-exif", action="store_true", help="leave the orientation that the camera stored unapplied")
-    group.add_argument("--max-pixels", type=_whole(1), metavar="N", help="refuse larger images (default: 178,956,970)")
+    group.add_argument("--max-pixels", type=whole(1), metavar="N", help="refuse larger images (default: 178,956,970)")
 
 
-def _model(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("model")
+def add_model(group: Group) -> None:
+    """Declare which network answers; `miil21k serve` shares this."""
     group.add_argument(
         "-m",
         "--model",
@@ -80,8 +103,8 @@ def _model(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--revision", help="branch, tag or commit of the Hub repository")
     group.add_argument("--cache-dir", metavar="DIR", help="where checkpoints are kept (default: the Hub's cache)")
     group.add_argument("--offline", action="store_true", default=None, help="no connection at all, URL inputs included")
-    group.add_argument("--img-size", "--imgsz", type=_whole(1), metavar="PX", help="input edge of the network")
-    group.add_argument("--crop-pct", type=_fraction, metavar="F", help="part of the resized image that is kept")
+    group.add_argument("--img-size", "--imgsz", type=whole(1), metavar="PX", help="input edge of the network")
+    group.add_argument("--crop-pct", type=fraction, metavar="F", help="part of the resized image that is kept")
     group.add_argument("--crop-mode", choices=("center", "squash"), help="cut the middle, or change the aspect ratio")
     group.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="how images are resized")
     group.add_argument(
@@ -89,24 +112,22 @@ def _model(parser: argparse.ArgumentParser) -> None:
         choices=RESIZERS,
         help="what resizes: cykooz is faster where bilinear, within a grey level of pillow",
     )
-    group.add_argument(
-        "--list-models", nargs="?", const="*", metavar="GLOB", help="print the names of the models and stop"
-    )
 
 
-def _answer(parser: argparse.ArgumentParser) -> None:
+def add_answer(parser: argparse.ArgumentParser) -> None:
+    """Declare what is answered; `miil21k serve` shares this."""
     group = parser.add_argument_group("answer")
-    group.add_argument("-k", "--topk", "--top-k", "--k", type=_whole(1), default=5, metavar="N", help="default: 5")
-    group.add_argument("--threshold", "--conf", type=_fraction, default=0.0, metavar="P", help="least topk probability")
+    group.add_argument("-k", "--topk", "--top-k", "--k", type=whole(1), default=5, metavar="N", help="default: 5")
+    group.add_argument("--threshold", "--conf", type=fraction, default=0.0, metavar="P", help="least topk probability")
     sureness = group.add_mutually_exclusive_group()
     sureness.add_argument(
-        "--hedge", type=_fraction, default=0.9, metavar="P", help="stop the path where it is less sure (default: 0.9)"
+        "--hedge", type=fraction, default=0.9, metavar="P", help="stop the path where it is less sure (default: 0.9)"
     )
     group.add_argument(
         "--calibration", metavar="FILE", help="of miil21k calibrate: --hedge becomes the share of correct answers"
     )
     sureness.add_argument("--no-hedge", action="store_true", help="follow the path down to a leaf, sure or not")
-    group.add_argument("--level", type=_whole(0), metavar="N", help="cut the path at depth N (0: roots)")
+    group.add_argument("--level", type=whole(0), metavar="N", help="cut the path at depth N (0: roots)")
     group.add_argument(
         "--levels", action="store_true", help="add one label per level, kept if p > 0.5 (published rule)"
     )
@@ -144,6 +165,25 @@ def _output(parser: argparse.ArgumentParser) -> None:
 
 def _machine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("machine")
+    add_computation(group)
+    group.add_argument(
+        "-b", "--batch-size", "--batch", type=whole(1), metavar="N", help="default: 16 on a CPU, else 64"
+    )
+    group.add_argument(
+        "--engine", choices=("local", "ray"), help="let processes, or the nodes of a cluster, do the work"
+    )
+    group.add_argument("--address", metavar="HOST:PORT", help="of the Ray cluster, or auto (default: one started here)")
+    group.add_argument(
+        "-j",
+        "--workers",
+        type=whole(0),
+        metavar="N",
+        help="threads that read images (0: none); with --engine local: processes, with ray: jobs that are queued",
+    )
+
+
+def add_computation(group: Group) -> None:
+    """Declare what computes; `miil21k serve` shares this."""
     group.add_argument(
         "--backend",
         choices=BACKENDS,
@@ -158,33 +198,26 @@ def _machine(parser: argparse.ArgumentParser) -> None:
         help="precision (default: fp32); fp16 in torch, bf16 in torch or with --backend openvino",
     )
     group.add_argument("--half", dest="dtype", action="store_const", const="fp16", help="the same as --dtype fp16")
-    group.add_argument(
-        "-b", "--batch-size", "--batch", type=_whole(1), metavar="N", help="default: 16 on a CPU, else 64"
-    )
-    group.add_argument(
-        "--engine", choices=("local", "ray"), help="let processes, or the nodes of a cluster, do the work"
-    )
-    group.add_argument("--address", metavar="HOST:PORT", help="of the Ray cluster, or auto (default: one started here)")
-    group.add_argument(
-        "-j",
-        "--workers",
-        type=_whole(0),
-        metavar="N",
-        help="threads that read images (0: none); with --engine local: processes, with ray: jobs that are queued",
-    )
 
 
 def _messages(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("messages")
+    add_loudness(group)
+    group.add_argument("--no-progress", action="store_true", help="no progress bar (never shown outside a terminal)")
+
+
+def add_loudness(group: Group) -> None:
+    """Declare how much is said on standard error; `miil21k serve` shares this."""
     loudness = group.add_mutually_exclusive_group()
     loudness.add_argument("-q", "--quiet", action="store_true", help="errors only")
     loudness.add_argument(
         "-v", "--verbose", action="store_true", help="also batches, threads, preprocessing, and why this backend"
     )
-    group.add_argument("--no-progress", action="store_true", help="no progress bar (never shown outside a terminal)")
 
 
-def _whole(least: int) -> Callable[[str], int]:
+def whole(least: int) -> Callable[[str], int]:
+    """Return the type of an option that is a whole number of at least `least`."""
+
     def number(text: str) -> int:
         value = int(text.replace(",", "").replace("_", ""))
         if value < least:
@@ -194,15 +227,15 @@ def _whole(least: int) -> Callable[[str], int]:
     return number
 
 
-def _fraction(text: str) -> float:
+def fraction(text: str) -> float:
+    """Return the value of an option between 0 and 1."""
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must lie between 0 and 1, not {text}")
     return value
 
 
-_whole.__name__ = "number"
-_fraction.__name__ = "number"
+fraction.__name__ = "number"
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""What a short run does without until its model is loaded."""
+"""The start of a run: what it does without until its model is loaded, and where it logs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
-__all__ = ["settle", "starting"]
+__all__ = ["log_to_stderr", "settle", "starting"]
 
 _BLAS = "OPENBLAS_NUM_THREADS"
 
@@ -49,3 +50,14 @@ def _import_numpy() -> None:
         importlib.import_module("numpy")  # which reads the variable
     finally:
         del os.environ[_BLAS]  # it is for no other library, and for no process that is started
+
+
+def log_to_stderr(args: argparse.Namespace) -> None:
+    """Let the package log to standard error, as loud as `--quiet` and `--verbose` say."""
+    import logging
+
+    logger = logging.getLogger("miil21k")
+    logger.setLevel(logging.ERROR if args.quiet else logging.DEBUG if args.verbose else logging.INFO)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.handlers = [handler]

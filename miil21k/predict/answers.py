@@ -46,10 +46,12 @@ class Answerer:
     own: the space of the head's logits. space: the space of the answer, a subset of its classes or the same.
     Raises LabelSpaceMismatch when the head lacks a class of `space`, UnknownClass and UsageError for a restriction
     that names unknown or ambiguous nodes or leaves no class.
+    Attributes: space, head, options. calibration, what the file of that option holds.
     """
 
     def __init__(self, own: LabelSpace, space: LabelSpace, head: HeadKind, options: PredictOptions) -> None:
         self.space, self.head, self.options = space, head, options
+        self._own = own
         self._columns = None if own.sha256 == space.sha256 else projection(own, space)
         tree = space.tree
         withdrawn = removed_classes(space)
@@ -66,10 +68,12 @@ class Answerer:
         )
         self._temperature = None if options.temperature is None else np.asarray(options.temperature)
         self._rule, self._level = options.rule, options.hedge
+        self.calibration: Calibration | None = None
         if options.calibration is not None:
             from miil21k.calibrate.record import load_calibration
 
-            self._calibrate(load_calibration(options.calibration))
+            self.calibration = load_calibration(options.calibration)
+            self._calibrate(self.calibration)
         kept = np.ones(space.num_classes, bool) if self._hidden is None else ~self._hidden
         shown = np.flatnonzero(viable(tree, kept) & (tree.parent >= 0))
         self._open_children = np.bincount(tree.parent[shown], minlength=tree.num_nodes)
@@ -80,6 +84,10 @@ class Answerer:
         self._rule = cast("Rule", found.rule) if found.rule else self._rule
         if self._level is not None:
             self._level = found.threshold(self._level)
+
+    def under(self, options: PredictOptions) -> Answerer:
+        """Return the same under other options; raises as the class does."""
+        return Answerer(self._own, self.space, self.head, options)
 
     def answer(self, logits: NDArray[np.float32]) -> list[Answer]:
         """Return one answer per row of `logits`, float32 [B, C] of the head's own space.

@@ -173,4 +173,6 @@ def _opened(found: ProvedExport, weights: Weights, options: PredictOptions) -> L
         backend.open_ahead(threads_of(options), once=options.workers == 0 and options.batch_size == 1)
     space = load_label_space(head_space(weights, options))
     digest = found.record["weights_sha256"]
-    return Loaded(backend, weights.name, space, weights.head, preprocess, weights_sha256=digest)
+    return Loaded(
+        backend, weights.name, space, weights.head, preprocess, weights_sha256=digest, licence=weights.licence
+    )

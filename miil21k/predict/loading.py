@@ -39,7 +39,7 @@ class Loaded:
     """A network ready to run.
 
     notice: one sentence when another model than the preferred one answers, else None. weights_sha256: the digest of
-    its tensors where the file recorded it, as exports do.
+    its tensors where the file recorded it, as exports do. licence: of the weights, None when nobody has said it.
     """
 
     model: Any  # a torch nn.Module, or the Backend of an export; this room imports no torch
@@ -49,6 +49,7 @@ class Loaded:
     preprocess: Preprocess
     notice: str | None = None
     weights_sha256: str | None = None
+    licence: str | None = None
 
 
 def load(name: str | None, options: PredictOptions) -> Loaded:
@@ -145,7 +146,7 @@ def _published(weights: Weights, options: PredictOptions) -> Loaded:
         **sized,
     )
     _require_classes(model, space, weights.name)
-    return Loaded(model, weights.name, space, weights.head, preprocess)
+    return Loaded(model, weights.name, space, weights.head, preprocess, licence=weights.licence)
 
 
 def head_space(weights: Weights, options: PredictOptions) -> str:
@@ -210,7 +211,8 @@ def _exported(path: Path, options: PredictOptions) -> Loaded:
         raise UsageError(f"'{path}' was exported for {edge} x {edge} pixels: leave img_size out.")
     backend = open_export(path, card, backend=options.backend, device=options.device, dtype=options.dtype)
     preprocess = _preprocess(card.preprocess, options)
-    return Loaded(backend, card.model, card.space, card.head, preprocess, weights_sha256=card.weights_sha256)
+    digest, licence = card.weights_sha256, card.licence or None
+    return Loaded(backend, card.model, card.space, card.head, preprocess, weights_sha256=digest, licence=licence)
 
 
 def _trained(path: Path, options: PredictOptions) -> Loaded:

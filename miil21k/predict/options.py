@@ -99,7 +99,14 @@ class PredictOptions:
     embeddings: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("workers", 0), ("threads", 1), ("topk", 1), ("max_pixels", 1)):
+        for name, least in (
+            ("batch_size", 1),
+            ("workers", 0),
+            ("threads", 1),
+            ("topk", 1),
+            ("max_pixels", 1),
+            ("max_depth", 0),
+        ):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"{name} must be at least {least}, not {value}.")

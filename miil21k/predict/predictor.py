@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from miil21k.backends.base import Backend
+    from miil21k.backends.base import Backend, Outputs
     from miil21k.data.images import ImageSource
 
 __all__ = ["Predictor"]
@@ -42,8 +42,8 @@ class Predictor:
     a warning is logged. options, and keywords that change them: see `PredictOptions`
     (`Predictor("embedded", hedge=0.8, topk=3)`).
 
-    Attributes: run, what all rows share. space, the label space of the answers. preprocess. resizer, `pillow` or
-    `cykooz`. backend. notice.
+    Attributes: run, what all rows share. space, the label space of the answers. head, what the logits mean.
+    preprocess. resizer, `pillow` or `cykooz`. backend. licence, of the weights where it is known. notice.
     Raises UnknownModel, UsageError (an option, a device), LabelSpaceMismatch, DownloadError, CheckpointError,
     MissingExtra.
     """
@@ -54,6 +54,7 @@ class Predictor:
         wanted = self.options.label_space
         self.space = loaded.space if wanted is None else load_label_space(wanted)
         self._answerer = Answerer(loaded.space, self.space, loaded.head, self.options)
+        self.head, self.licence = loaded.head, loaded.licence
         self.preprocess = loaded.preprocess
         self.resizer = resolve_resizer(self.options.resizer, self.preprocess.interpolation)
         self.notice = loaded.notice
@@ -137,7 +138,7 @@ class Predictor:
         crops = np.zeros((len(batch), height, width, 3), np.uint8)  # an unreadable image keeps its place, black
         errors: dict[int, str] = {}
         for row, image in enumerate(batch):
-            crop = self._crop(image)
+            crop = self.crop(image)
             if isinstance(crop, str):
                 errors[row] = crop
             else:
@@ -146,7 +147,11 @@ class Predictor:
             return [Prediction(image.name, self.run, error=errors[row]) for row, image in enumerate(batch)]
         return self._answers(batch, crops, errors)
 
-    def _crop(self, image: ImageInput) -> NDArray[np.uint8] | str:
+    def answerer(self, options: PredictOptions) -> Answerer:
+        """Return what decodes the logits of this network under other `options` of the answer; raises as `Answerer`."""
+        return self._answerer.under(options)
+
+    def crop(self, image: ImageInput) -> NDArray[np.uint8] | str:
         """Return what the network sees of `image`, uint8 [H, W, 3], or why it cannot be read."""
         options, source = self.options, image.source
         try:
@@ -163,10 +168,14 @@ class Predictor:
             return str(error)
         return crop_image(loaded, self.preprocess, self.resizer)
 
+    def outputs(self, crops: NDArray[np.uint8], *, embed: bool = False) -> Outputs:
+        """Return the logits of crops, uint8 [B, H, W, 3], and their embedding if asked for."""
+        images = crops if self.backend.normalises else normalise(crops, self.preprocess)
+        return self.backend.run(images, embed=embed)
+
     def _answers(self, batch: list[ImageInput], crops: NDArray[np.uint8], errors: dict[int, str]) -> list[Prediction]:
         good = [row for row in range(len(batch)) if row not in errors]
-        images = crops if self.backend.normalises else normalise(crops, self.preprocess)
-        outputs = self.backend.run(images, embed=self.options.embeddings)
+        outputs = self.outputs(crops, embed=self.options.embeddings)
         answers = dict(zip(good, self._answerer.answer(outputs.logits[good]), strict=True))
         predictions = []
         for row, image in enumerate(batch):

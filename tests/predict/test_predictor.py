@@ -67,7 +67,7 @@ def test_the_cat_is_a_domestic_cat_and_the_breed_is_open(embedded: Predictor) ->
 
 def test_the_logits_of_the_cat_stay_what_they_are(embedded: Predictor) -> None:
     """Pins decoding, preprocessing, weights and folding together; values from the published weights."""
-    crop = embedded._crop(ImageInput("cat", CAT))
+    crop = embedded.crop(ImageInput("cat", CAT))
     assert isinstance(crop, np.ndarray)
     logits = embedded.backend.run(normalise(crop[None], embedded.preprocess)).logits[0]
     assert logits.shape == (1000,)
