@@ -44,6 +44,7 @@ LAYERS: dict[str, tuple[int, set[str]]] = {
     "prepare": (8, {"numpy", "PIL", "simplejpeg", "cykooz_resizer", "cv2", "pyarrow", "matplotlib", "filelock"}),
     "writers": (8, {"numpy", "pyarrow", "filelock"}),
     "plots": (8, {"numpy", "PIL", "matplotlib"}),
+    "serve": (9, {"numpy", "PIL", "starlette", "uvicorn", "prometheus_client"}),
     "cli": (10, {"numpy", "tqdm"}),
 }
 # Modules that may import one of their room's packages; everyone else in the room may not.
@@ -62,6 +63,10 @@ ONLY_IN = {
     ("prepare", "pyarrow"): {"manifest"},
     ("engines", "ray"): {"ray_engine"},
     ("prepare", "matplotlib"): {"stats"},
+    ("serve", "numpy"): {"service"},
+    ("serve", "PIL"): {"service"},
+    ("serve", "uvicorn"): {"server"},
+    ("serve", "prometheus_client"): {"metrics"},
     ("export", "tensorrt"): {"tensorrt_engine"},
     ("export", "tritonclient"): {"client_full", "client_tensor"},  # copied beside a served model
 }

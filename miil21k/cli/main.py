@@ -46,6 +46,7 @@ VERBS = {
     "train": "train a model with semantic softmax or a baseline",
     "validate": "measure a model on labelled images",
     "calibrate": "make the probabilities of a model trustworthy",
+    "serve": "answer images over HTTP, with a page to try it",
 }
 
 

@@ -1,0 +1,167 @@
+"""`miil21k serve`: images over HTTP, answered with the rows of `predict`. Options only."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from miil21k.cli.predict import add_answer, add_computation, add_loudness, add_model, add_reading, whole
+from miil21k.cli.start import log_to_stderr, settle, starting
+from miil21k.errors import MissingExtra, UsageError
+
+if TYPE_CHECKING:
+    import socket
+
+    from miil21k.predict.predictor import Predictor
+
+__all__ = ["HELP", "configure", "run"]
+
+HELP = "Answer images over HTTP with the rows of predict; images of concurrent requests are computed together."
+_EXAMPLES = """examples:
+  miil21k serve -m embedded                                                   http://127.0.0.1:8021, with a page
+  curl -s --data-binary @cat.jpg -H 'Content-Type: image/jpeg' localhost:8021/v1/predict
+  curl -s -F a=@cat.jpg -F b=@dog.png 'localhost:8021/v1/predict?topk=3&hedge=0.95'
+  miil21k serve -m model.onnx --host 0.0.0.0 --max-batch 32 --allow-origin https://example.org
+
+The answer options say what a request without parameters gets. SIGTERM and Ctrl-C end the server when what is under way
+is finished. exit code: 0 ended by SIGTERM, 1 it failed, 2 usage, 130 interrupted. Everything is said on standard error.
+All of it: docs/serve.md.
+"""
+_PACKAGES = {
+    "starlette": "starlette",
+    "uvicorn": "uvicorn",
+    "python_multipart": "python-multipart",
+    "prometheus_client": "prometheus_client",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `miil21k serve`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.usage = "%(prog)s [options]"
+    parser.epilog = _EXAMPLES
+    parser.set_defaults(engine=None, embeddings=None)
+    server = parser.add_argument_group("server")
+    server.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s: this machine)")
+    server.add_argument("--port", type=_port, default=8021, help="default: %(default)s; 0: any free one")
+    server.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="let pages from there read answers, https://example.org or *, repeatable (default: none)",
+    )
+    limits = parser.add_argument_group("limits")
+    limits.add_argument(
+        "--max-bytes", type=whole(1), default=20 << 20, metavar="N", help="of one image (default: 20 MiB)"
+    )
+    limits.add_argument(
+        "--max-images", type=whole(1), default=32, metavar="N", help="in one request (default: %(default)s)"
+    )
+    limits.add_argument(
+        "--queue",
+        type=whole(1),
+        default=256,
+        metavar="N",
+        help="images that are received, read or waiting; more are refused (503) (default: %(default)s)",
+    )
+    limits.add_argument(
+        "--receive-timeout",
+        type=whole(1),
+        default=120,
+        metavar="S",
+        help="seconds for the body of a request (default: %(default)s)",
+    )
+    add_reading(limits)
+    batching = parser.add_argument_group("batching")
+    batching.add_argument(
+        "-b",
+        "--max-batch",
+        dest="batch_size",
+        type=whole(1),
+        metavar="N",
+        help="images in one forward pass (default: 16 on a CPU, else 64)",
+    )
+    batching.add_argument(
+        "--max-wait",
+        type=_milliseconds,
+        default=5.0,
+        metavar="MS",
+        help="milliseconds that an image waits for others that are on their way (default: 5)",
+    )
+    batching.add_argument(
+        "-j", "--workers", type=whole(1), metavar="N", help="threads that read images (default: CPUs, at most 8)"
+    )
+    add_model(parser.add_argument_group("model"))
+    add_answer(parser)
+    add_computation(parser.add_argument_group("machine"))
+    add_loudness(parser.add_argument_group("messages"))
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"lies between 0 and 65535, not {text}")
+    return port
+
+
+def _milliseconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 60_000:
+        raise argparse.ArgumentTypeError(f"lies between 0 and 60000, not {text}")
+    return value
+
+
+_port.__name__ = "number"
+_milliseconds.__name__ = "number"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal; returns 0."""
+    for module, package in _PACKAGES.items():
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtra(package, "serve", "miil21k serve")
+    if args.queue < args.max_images:
+        raise UsageError(f"--queue {args.queue} has no room for a request of --max-images {args.max_images}: raise it.")
+    log_to_stderr(args)
+    from miil21k.serve.server import bound
+
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until there is something to finish
+    try:
+        with bound(args.host, args.port) as listener, starting():
+            _serve(args, listener)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return 0
+
+
+def _serve(args: argparse.Namespace, listener: socket.socket) -> None:
+    from miil21k.cli.exports import with_proved_export
+    from miil21k.cli.request import predict_options
+    from miil21k.predict.predictor import Predictor
+    from miil21k.serve.app import create_app
+    from miil21k.serve.bodies import Limits
+    from miil21k.serve.query import Asked
+    from miil21k.serve.server import run_server, url_of
+    from miil21k.serve.service import serving
+
+    say = logging.getLogger("miil21k.serve").info
+    model, options = with_proved_export(args.model, predict_options(args), single=False, say=say)
+    predictor = Predictor(model, options=options)
+    settle()
+    limits = Limits(args.max_bytes, args.max_images, args.receive_timeout)
+    with serving(predictor, workers=predictor.workers, max_wait=args.max_wait / 1000, queue=args.queue) as service:
+        service.warm_up()
+        usual = Asked(predictor.options, args.label_type)
+        app = create_app(service, usual, limits, allow_origin=args.allow_origin)
+        run_server(app, listener, lambda: _announce(predictor, url_of(listener)), verbose=args.verbose)
+
+
+def _announce(predictor: Predictor, url: str) -> None:
+    run = predictor.run
+    computed = f"{run.backend} on {run.device}, {run.dtype}"
+    print(f"ready: {url} ({run.model}, {run.label_space}; {computed}; Ctrl-C ends it)", file=sys.stderr, flush=True)

@@ -1,0 +1,104 @@
+"""The query of a request as options of its answer, under the names that the command line gives them."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from miil21k.errors import UsageError
+from miil21k.writers.labels import LABEL_TYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from miil21k.predict.options import PredictOptions
+
+__all__ = ["PARAMETERS", "Asked", "asked_of"]
+
+
+class Asked(NamedTuple):
+    """How one request is to be answered. label_type: a label to add to every node, one of `LABEL_TYPES`."""
+
+    options: PredictOptions
+    label_type: str | None
+
+
+def asked_of(usual: Asked, query: Iterable[tuple[str, str]]) -> Asked:
+    """Return `usual` with what the pairs of the query change.
+
+    `under` may be repeated; `classes` and `exclude` are lists with commas; `levels` and `no_hedge` are true or false.
+    Nothing that needs another network can be changed, nor what a client shall not decide: the calibration and
+    whether withdrawn classes are shown. Raises UsageError for an unknown name, a value that makes no sense, or two
+    values where one is meant.
+    """
+    found: dict[str, Any] = {}
+    for name, text in query:
+        if name not in PARAMETERS:
+            near = difflib.get_close_matches(name, PARAMETERS, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise UsageError(f"No parameter '{name}'.{hint} The parameters are: {', '.join(PARAMETERS)}.")
+        if name in found and name != "under":
+            raise UsageError(f"The parameter '{name}' is given twice.")
+        value = PARAMETERS[name](name, text)
+        found[name] = (*found.get(name, ()), value) if name == "under" else value
+    label_type = found.pop("label_type", usual.label_type)
+    if "level" in found:
+        found["max_depth"] = found.pop("level")
+    if found.pop("no_hedge", False):
+        if "hedge" in found:
+            raise UsageError("The parameters 'hedge' and 'no_hedge' exclude each other.")
+        found["hedge"] = None
+    return Asked(replace(usual.options, **found), label_type)
+
+
+def _whole(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise UsageError(f"{name} is a whole number, not '{text}'.")
+    return int(text)
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"{name} is a number between 0 and 1, not '{text}'.") from None
+
+
+def _flag(name: str, text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise UsageError(f"{name} is true or false, not '{text}'.")
+    return text.lower() in ("true", "1")
+
+
+def _name(name: str, text: str) -> str:
+    if not text.strip():
+        raise UsageError(f"{name} is a wnid or a name, and here it is empty.")
+    return text.strip()
+
+
+def _names(name: str, text: str) -> tuple[str, ...]:
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not found:
+        raise UsageError(f"{name} is a list of wnids or names with commas, and here it is empty.")
+    return found
+
+
+def _label_type(name: str, text: str) -> str:
+    if text not in LABEL_TYPES:
+        raise UsageError(f"{name} is {', '.join(LABEL_TYPES)}, not '{text}'.")
+    return text
+
+
+PARAMETERS: dict[str, Callable[[str, str], Any]] = {
+    "topk": _whole,
+    "threshold": _number,
+    "hedge": _number,
+    "no_hedge": _flag,
+    "level": _whole,
+    "levels": _flag,
+    "under": _name,
+    "classes": _names,
+    "exclude": _names,
+    "label_type": _label_type,
+}

@@ -1,0 +1,162 @@
+"""Images of many requests in, rows out: read in threads, computed together, each answered under its own options."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+from PIL import EpsImagePlugin
+
+from miil21k import __version__
+from miil21k.data.images import ImageInput
+from miil21k.errors import Miil21kError
+from miil21k.predict.prediction import Prediction
+from miil21k.processors import available_cpus
+from miil21k.serve.batching import Batcher
+from miil21k.serve.metrics import Metrics
+from miil21k.writers.labels import add_labels
+from miil21k.zoo.strict_json import to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from miil21k.predict.answers import Answer, Answerer
+    from miil21k.predict.predictor import Predictor
+    from miil21k.serve.batching import Places
+    from miil21k.serve.query import Asked
+
+__all__ = ["Service", "serving"]
+
+
+class _Picture(NamedTuple):
+    crop: NDArray[np.uint8]
+    answerer: Answerer
+
+
+class Service:
+    """A predictor that answers concurrent requests; made by `serving`.
+
+    workers: threads that read images. max_wait: in seconds; with queue, the images that may wait: see `Batcher`.
+    Batches have up to `predictor.batch_size` images.
+    """
+
+    def __init__(self, predictor: Predictor, *, workers: int, max_wait: float, queue: int) -> None:
+        self.predictor = predictor
+        self.answerer = lru_cache(64)(predictor.answerer)
+        self.readers = ThreadPoolExecutor(workers, "miil21k-read")
+        self.metrics = Metrics(lambda: self.batcher.waiting, {**asdict(predictor.run), "version": __version__})
+        self.batcher: Batcher[_Picture, Answer] = Batcher(
+            self._compute,
+            max_batch=predictor.batch_size,
+            max_wait=max_wait,
+            capacity=queue,
+            observe=self.metrics.batch,
+        )
+
+    def warm_up(self) -> None:
+        """Answer one grey picture; raises what keeps the network from it."""
+        crop = self.predictor.crop(ImageInput("grey", np.full((64, 64, 3), 128, np.uint8)))
+        assert not isinstance(crop, str)
+        with self.batcher.places() as places:
+            places.take()
+            places.submit(_Picture(crop, self.answerer(self.predictor.options))).result()
+
+    async def answerer_of(self, asked: Asked) -> Answerer:
+        """Return what decodes under these options; raises UsageError where they make no sense for this label space."""
+        return await asyncio.get_running_loop().run_in_executor(self.readers, self.answerer, asked.options)
+
+    async def rows(
+        self, images: list[ImageInput], answerer: Answerer, asked: Asked, places: Places[_Picture, Answer]
+    ) -> list[dict[str, Any]]:
+        """Return one row per image, in order; there is a place for each of them.
+
+        Raises Miil21kError, or what the network's library raises, when an image could not be computed.
+        """
+        tasks = [self._row(image, answerer, asked, places) for image in images]
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        for row in found:
+            if isinstance(row, BaseException):
+                raise row
+        rows = cast("list[dict[str, Any]]", found)
+        for row in rows:
+            self.metrics.images.labels(row["status"]).inc()
+        return rows
+
+    async def _row(
+        self, image: ImageInput, answerer: Answerer, asked: Asked, places: Places[_Picture, Answer]
+    ) -> dict[str, Any]:
+        run = self.predictor.run
+        crop = await asyncio.get_running_loop().run_in_executor(self.readers, self._read, image)
+        if isinstance(crop, str):
+            places.give_back()
+            return Prediction(image.name, run, error=crop).to_dict()
+        answer = await asyncio.wrap_future(places.submit(_Picture(crop, answerer)))
+        row = Prediction(image.name, run, None, *answer).to_dict()
+        return row if asked.label_type is None else add_labels(row, self.predictor.space, asked.label_type)
+
+    def _read(self, image: ImageInput) -> NDArray[np.uint8] | str:
+        with self.metrics.reading.time():
+            return self.predictor.crop(image)
+
+    def _compute(self, batch: list[_Picture]) -> list[Answer | Exception]:
+        logits = self.predictor.outputs(np.stack([picture.crop for picture in batch])).logits
+        alike: defaultdict[int, list[int]] = defaultdict(list)
+        for row, picture in enumerate(batch):
+            alike[id(picture.answerer)].append(row)
+        answers: dict[int, Answer | Exception] = {}
+        for rows in alike.values():
+            answers.update(zip(rows, _decoded(batch[rows[0]].answerer, logits[rows]), strict=True))
+        return [answers[row] for row in range(len(batch))]
+
+    def description(self) -> dict[str, Any]:
+        """Return what answers, as `GET /v1/model` says it."""
+        predictor, options = self.predictor, self.predictor.options
+        calibration = self.answerer(options).calibration
+        defaults = ("topk", "threshold", "hedge", "levels", "under", "classes", "exclude")
+        return {
+            "schema": 1,
+            **asdict(predictor.run),
+            "num_classes": predictor.space.num_classes,
+            "head": predictor.head,
+            "preprocess": {**to_json(predictor.preprocess), "resizer": predictor.resizer},
+            "calibration": None if calibration is None else asdict(calibration),
+            "licence": predictor.licence,
+            "defaults": {name: getattr(options, name) for name in defaults} | {"level": options.max_depth},
+            "max_batch": predictor.batch_size,
+            "version": __version__,
+        }
+
+
+def _decoded(answerer: Answerer, logits: NDArray[np.float32]) -> list[Answer | Exception]:
+    """Return an answer per row; where rows together fail, each of them alone, so that none spoils the others."""
+    try:
+        return list(answerer.answer(logits))
+    except Miil21kError as error:
+        if len(logits) == 1:
+            return [error]
+        return [_decoded(answerer, row[None])[0] for row in logits]
+
+
+@contextmanager
+def serving(predictor: Predictor, *, workers: int, max_wait: float, queue: int) -> Iterator[Service]:
+    """Return the service of `predictor`; when the context ends, what was submitted is answered and threads are gone.
+
+    Encapsulated PostScript is refused in this process from now on: Pillow reads it by running Ghostscript, which
+    interprets programs, and these images come from anyone.
+    """
+    EpsImagePlugin.gs_binary = False
+    with predictor.backend.threads(available_cpus(), 1):
+        service = Service(predictor, workers=workers, max_wait=max_wait, queue=queue)
+        try:
+            yield service
+        finally:
+            service.batcher.close()
+            service.readers.shutdown(cancel_futures=True)
