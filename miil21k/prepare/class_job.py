@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["ClassJob", "prepare_class"]
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+_NAME_REFUSED = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)  # by the file system of the target
 _JPEG_SUFFIXES = (".jpg", ".jpeg")
 
 
@@ -43,8 +45,8 @@ class ClassJob:
 
 
 class _Output(Protocol):
-    def add(self, place: Place, member: Member, converted: Converted) -> str | None:
-        """Write the image; return its name in the target, None when another image has it."""
+    def add(self, place: Place, member: Member, converted: Converted) -> tuple[str, str]:
+        """Write the image; return its name in the target and "", or "" and the reason why it has none."""
 
     def publish(self) -> dict[str, int] | None:
         """Move what was written into place; return names and sizes of packs, None for the files of the manifest."""
@@ -59,7 +61,7 @@ class _FolderOutput:
         self._wnid = wnid
         self._places: set[Place] = set()
 
-    def add(self, place: Place, member: Member, converted: Converted) -> str | None:
+    def add(self, place: Place, member: Member, converted: Converted) -> tuple[str, str]:
         """Write the image under its own name, with .JPEG behind it when it has become one."""
         name = member.basename
         if converted.outcome == "resized" and not name.lower().endswith(_JPEG_SUFFIXES):
@@ -70,12 +72,16 @@ class _FolderOutput:
         try:
             file = os.open(f"{self._staging}/{place}/{name}", _NEW_FILE, 0o666)
         except FileExistsError:
-            return None
+            return "", "name_taken"
+        except OSError as error:
+            if error.errno in _NAME_REFUSED:
+                return "", "name_refused"
+            raise
         try:
             _write_all(file, converted.data or b"")
         finally:
             os.close(file)
-        return f"{FOLDERS[place]}/{self._wnid}/{name}"
+        return f"{FOLDERS[place]}/{self._wnid}/{name}", ""
 
     def publish(self) -> None:
         """Move every folder to its place in the target."""
@@ -123,7 +129,10 @@ def _prepare(job: ClassJob, space: Workspace, staging: Path) -> dict[str, Any]:
     with MemberReader(unit) as reader:
         # Files are read in the order in which they lie on the disk, and listed in bytewise order.
         for index in sorted(range(len(assigned)), key=lambda position: assigned[position].member.offset):
-            rows[index] = _member(assigned[index], unit.wnid, reader, converter, output)
+            found = assigned[index]
+            if found.place != "failed" and found.member.size > options.max_bytes:
+                found = found._replace(place="failed", reason="too_large")
+            rows[index] = _member(found, unit.wnid, reader, converter, output)
     packs = output.publish()
     ordered = [rows[index] for index in range(len(assigned))]
     replace_file(space.units / f"{unit.id}.csv", encode_rows(ordered))
@@ -146,8 +155,8 @@ def _member(found: Assigned, wnid: str, reader: MemberReader, converter: Convert
         converted = Converted("unsupported_format", converted.width, converted.height)
     if converted.data is None:
         return _row(found, wnid, converted.outcome, converted)
-    name = output.add(found.place, member, converted)
-    return _row(found, wnid, "name_taken" if name is None else converted.outcome, converted, name or "")
+    name, refused = output.add(found.place, member, converted)
+    return _row(found, wnid, refused or converted.outcome, converted, name)
 
 
 def _row(found: Assigned, wnid: str, outcome: str, converted: Converted | None = None, file: str = "") -> ManifestRow:

@@ -16,7 +16,7 @@ from miil21k.prepare.members import MemberReader, list_members
 from miil21k.prepare.releases import compare_with_release
 from miil21k.prepare.run import make_plan
 from miil21k.prepare.sources import open_source
-from miil21k.prepare.split import PLACES, assign_places
+from miil21k.prepare.split import FOLDERS, PLACES, assign_places
 from miil21k.prepare.workspace import ENTRIES, Workspace, disk_errors
 
 if TYPE_CHECKING:
@@ -85,7 +85,9 @@ def dry_run(
             if any(found.place in ("train", "val") for found in assigned):
                 kept.append(unit.wnid)
             if len(sizes) < _SAMPLES:
-                sizes += [len(converter.convert(data).data or b"") for data in _sampled(unit, assigned)]
+                sizes += [
+                    len(converter.convert(data).data or b"") for data in _sampled(unit, assigned, options.max_bytes)
+                ]
             if unit.spooled:
                 unit.path.unlink()
             if progress:
@@ -109,9 +111,9 @@ def dry_run(
     }
 
 
-def _sampled(unit: ClassUnit, assigned: list[Assigned]) -> list[bytes]:
+def _sampled(unit: ClassUnit, assigned: list[Assigned], max_bytes: int) -> list[bytes]:
     """Return the bytes of a few images of the class, evenly spread over its names."""
-    images = [found.member for found in assigned if found.place in ("train", "val", "small_class")]
+    images = [found.member for found in assigned if found.place in FOLDERS and found.member.size <= max_bytes]
     step = max(1, len(images) // _SAMPLES_PER_CLASS)
     with MemberReader(unit) as reader:
         return [reader.read(member) for member in images[::step][:_SAMPLES_PER_CLASS]]

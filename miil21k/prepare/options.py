@@ -72,6 +72,11 @@ class PrepareOptions:
         """Pixels that resized images get; 0 for mode `keep`."""
         return PUBLISHED_SIZE[self.mode] if self.size is None or self.mode == "keep" else self.size
 
+    @property
+    def max_bytes(self) -> int:
+        """A larger file is not read: `max_pixels` take less, with 16 bits in four channels and much beside them."""
+        return 8 * self.max_pixels + (1 << 24)
+
     def fingerprint(self) -> dict[str, Any]:
         """Return the options and the library versions that the bytes of the result depend on, as JSON values."""
         libraries = {"pillow": metadata.version("pillow")}

@@ -63,12 +63,12 @@ class PackWriter:
         self._waiting_bytes = 0
         self._keys: set[str] = set()
 
-    def add(self, place: Place, member: Member, converted: Converted) -> str | None:
-        """Write the sample; return its name in the shard, None when another one has its key."""
+    def add(self, place: Place, member: Member, converted: Converted) -> tuple[str, str]:
+        """Write the sample; return its name and "", or "" and why it has none: another one has its key."""
         stem = member.basename.rpartition(".")[0].replace(".", "_")
         key = f"{self._unit.wnid}/{stem}"
         if key in self._keys:
-            return None
+            return "", "name_taken"
         self._keys.add(key)
         name = f"{key}{converted.suffix}"
         block = tar_entry(name, converted.data or b"") + tar_entry(f"{key}.cls", self._unit.wnid.encode())
@@ -78,7 +78,7 @@ class PackWriter:
         self._waiting_bytes += len(block)
         if self._waiting_bytes >= _WAITING_BYTES:
             self._write()
-        return f"{FOLDERS[place]}/{name}"
+        return f"{FOLDERS[place]}/{name}", ""
 
     def _write(self) -> None:
         for place, blocks in self._waiting.items():

@@ -24,6 +24,7 @@ from miil21k.prepare import class_job
 from miil21k.prepare.conversion import open_converter
 from miil21k.prepare.dry_run import dry_run
 from miil21k.prepare.manifest import ManifestRow, _escaped, _unescaped, decode_rows, encode_rows, read_manifest
+from miil21k.prepare.members import Member, MemberReader
 from miil21k.prepare.options import PrepareOptions
 from miil21k.prepare.run import Outcome, check_summary, prepare
 from miil21k.prepare.split import FOLDERS
@@ -406,6 +407,35 @@ def test_a_dry_run_counts_the_same_and_writes_nothing(outer: Path, tmp_path: Pat
     packed = dry_run(str(write_outer(tmp_path / "whole.tar.gz", raw_classes(), "w:gz")), tmp_path / "shards", SHARDS)
     assert packed["images"] == plan["images"]
     assert packed["peak_bytes"] == pytest.approx(2 * packed["bytes"], abs=2)
+
+
+def test_a_name_that_the_file_system_refuses_fails_alone(tmp_path: Path) -> None:
+    entries = [("x" * 251 + ".png", photo(fmt="PNG")), ("y" * 300 + ".JPEG", photo()), ("a.JPEG", photo())]
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/n1.tar").write_bytes(tar(entries))  # the first one's name is short enough until .JPEG is added
+    summary = run(tmp_path / "raw", tmp_path / "folders").summary
+    assert summary["outcomes"] == {"failed:name_refused": 2, "small_class:resized": 1}
+    assert run(tmp_path / "raw", tmp_path / "shards", SHARDS).summary["outcomes"] == {"small_class:resized": 3}
+
+
+def test_a_file_that_no_image_can_fill_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "raw/n1").mkdir(parents=True)
+    read: list[int] = []
+    original = MemberReader.read
+
+    def counted(reader: MemberReader, member: Member) -> bytes:
+        read.append(member.size)
+        return original(reader, member)
+
+    monkeypatch.setattr(MemberReader, "read", counted)
+    for name, size in (("a", OPTIONS.max_bytes), ("b", OPTIONS.max_bytes + 1)):
+        with (tmp_path / f"raw/n1/{name}.JPEG").open("wb") as file:
+            file.truncate(size)  # takes no space
+    dry_run(str(tmp_path / "raw"), tmp_path / "out", OPTIONS)
+    assert read == [OPTIONS.max_bytes]
+    summary = run(tmp_path / "raw", tmp_path / "out").summary
+    assert summary["outcomes"] == {"failed:not_an_image": 1, "failed:too_large": 1}
+    assert read == [OPTIONS.max_bytes] * 2
 
 
 def test_names_that_would_fall_together_fail_instead_of_overwriting(tmp_path: Path) -> None:
