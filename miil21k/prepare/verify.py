@@ -73,9 +73,13 @@ def verify(
         layout = "webdataset" if any(target.glob("*/*.tar")) else "folders"
         per_class = count_images(target)
         faults = list(_reports(target))
-        expected = _shards(target, decode) if layout == "webdataset" else _files(target, decode, faults)
         images = {place: sum(found.values()) for place, found in per_class.items()}
-        total = sum(1 for _ in target.glob("*/*.tar")) if layout == "webdataset" else sum(images.values())
+        expected: Iterable[_Expected]
+        if layout == "webdataset":
+            expected = shards = list(_shards(target, decode))
+            total = len(shards)
+        else:
+            expected, total = _files(target, decode, faults), sum(images.values())
         checked = 0
         for checked, fault in enumerate(_checked(expected, workers), 1):
             if fault:

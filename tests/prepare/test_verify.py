@@ -69,11 +69,13 @@ def test_changed_missing_and_foreign_shards_are_named(made: Path, tmp_path: Path
     shards[0].write_bytes(bytes(data))
     shutil.copy(shards[2], shards[2].with_name("more.tar"))
     shards[2].unlink()
-    assert verify(target).faults == [
+    seen: list[tuple[int, int]] = []
+    assert verify(target, progress=lambda *counted: seen.append(counted)).faults == [
         f"imagenet21k_train/{shards[0].name} has changed since it was written",
         f"imagenet21k_train/{shards[2].name} is missing",
         "imagenet21k_train/more.tar is not in index.json",
     ]
+    assert seen[-1] == (7, 7)  # six of the index, the missing one among them, and the foreign one
 
 
 def test_a_changed_manifest_is_noticed(target: Path) -> None:
