@@ -52,7 +52,7 @@ class Service:
         self.predictor = predictor
         self.answerer = lru_cache(64)(predictor.answerer)
         self.readers = ThreadPoolExecutor(workers, "miil21k-read")
-        self.metrics = Metrics(lambda: self.batcher.waiting, {**asdict(predictor.run), "version": __version__})
+        self.metrics = Metrics(lambda: self.batcher.waiting, {**predictor.run._asdict(), "version": __version__})
         self.batcher: Batcher[_Picture, Answer] = Batcher(
             self._compute,
             max_batch=predictor.batch_size,
@@ -123,7 +123,7 @@ class Service:
         defaults = ("topk", "threshold", "hedge", "levels", "under", "classes", "exclude")
         return {
             "schema": 1,
-            **asdict(predictor.run),
+            **predictor.run._asdict(),
             "num_classes": predictor.space.num_classes,
             "head": predictor.head,
             "preprocess": {**to_json(predictor.preprocess), "resizer": predictor.resizer},
