@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -42,6 +43,17 @@ SHARDS = replace(OPTIONS, format="webdataset")
 @pytest.fixture(scope="module")
 def outer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_outer(tmp_path_factory.mktemp("raw") / "whole.tar", raw_classes())
+
+
+def few_classes() -> dict[str, bytes]:
+    """Return tars of three classes of two images each, small ones that are copied."""
+    wnids = ("n00000001", "n00000002", "n00000003")
+    return {wnid: tar([(f"{wnid}_{k}.JPEG", photo(200, 150, seed=k)) for k in range(2)]) for wnid in wnids}
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_outer(tmp_path_factory.mktemp("few") / "few.tar", few_classes())
 
 
 def run(source: Path, target: Path, options: PrepareOptions = OPTIONS, workers: int = 1, **more: Any) -> Outcome:
@@ -294,7 +306,7 @@ def test_a_target_with_other_files_and_a_target_in_the_source_are_refused(outer:
         run(tmp_path / "src", tmp_path / "src/out")
 
 
-def test_a_source_without_a_class_leaves_no_trace(outer: Path, tmp_path: Path) -> None:
+def test_a_source_without_a_class_leaves_no_trace(few: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for target in (tmp_path / "new", tmp_path / "there"):
         (tmp_path / "there").mkdir(exist_ok=True)
@@ -302,7 +314,7 @@ def test_a_source_without_a_class_leaves_no_trace(outer: Path, tmp_path: Path) -
         with pytest.raises(UsageError, match="holds no class"):
             run(tmp_path / "empty", target)
         assert target.exists() == existed
-        assert run(outer, target).summary["members"] == 64  # another source is welcome
+        assert run(few, target).summary["members"] == 6  # another source is welcome
 
 
 def test_a_source_that_gives_no_image_is_an_error_that_counts(tmp_path: Path) -> None:
@@ -313,21 +325,24 @@ def test_a_source_that_gives_no_image_is_an_error_that_counts(tmp_path: Path) ->
             check_summary(values, str(nested), strict=False)
 
 
-@pytest.mark.parametrize(
-    ("name", "content"), [("summary.json", b"{"), ("summary.json", b"[]"), ("summary.json", b"{}")]
-)
-def test_a_damaged_summary_is_one_sentence(outer: Path, tmp_path: Path, name: str, content: bytes) -> None:
-    run(outer, tmp_path / "out")
-    (tmp_path / "out" / name).write_bytes(content)
-    for use in (lambda: run(outer, tmp_path / "out"), lambda: verify(tmp_path / "out")):
-        with pytest.raises(PrepareError, match=r"summary.json' is damaged .*: remove it, or prepare into a new folder"):
-            use()
+def test_a_damaged_summary_is_one_sentence(few: Path, tmp_path: Path) -> None:
+    run(few, tmp_path / "out")
+    for content in (b"{", b"[]", b"{}", b"\xff"):
+        (tmp_path / "out/summary.json").write_bytes(content)
+        for use in (lambda: run(few, tmp_path / "out"), lambda: verify(tmp_path / "out")):
+            with pytest.raises(PrepareError, match=r"summary.json' is damaged .*: remove it, or prepare into a new"):
+                use()
 
 
-@pytest.mark.parametrize("options", [OPTIONS, SHARDS], ids=["folders", "webdataset"])
-@pytest.mark.parametrize("kind", ["tar", "tar.gz"])
-def test_progress_says_how_far_it_is(tmp_path: Path, kind: str, options: PrepareOptions) -> None:
-    source = write_outer(tmp_path / f"whole.{kind}", raw_classes(), "w:gz" if kind == "tar.gz" else "w")
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "tars"])
+def test_progress_says_how_far_it_is(few: Path, tmp_path: Path, kind: str) -> None:
+    source = tmp_path / kind
+    if kind == "tars":
+        source.mkdir()
+        for wnid, data in few_classes().items():
+            (source / f"{wnid}.tar").write_bytes(data)
+    else:
+        source.write_bytes(few.read_bytes() if kind == "tar" else gzip.compress(few.read_bytes()))
     seen: list[dict[str, Any]] = []
 
     def stop_at_two(record: dict[str, Any]) -> None:
@@ -335,24 +350,23 @@ def test_progress_says_how_far_it_is(tmp_path: Path, kind: str, options: Prepare
         if len(seen) == 2:
             raise KeyboardInterrupt
 
+    options = replace(SHARDS, shard_size=4)
     with pytest.raises(KeyboardInterrupt):
         run(source, tmp_path / "out", options, progress=stop_at_two)
-    begun = [record["id"] for record in seen]
     seen.clear()
     run(source, tmp_path / "out", options, progress=seen.append)
     classes = [record for record in seen if "reached" in record]
-    assert [(record["id"], record.get("resumed", False)) for record in classes][:3] == [
-        (begun[0], True),
-        (begun[1], True),
+    assert [(record["id"], record.get("resumed", False)) for record in classes] == [
+        ("n00000001", True),
+        ("n00000002", True),
         ("n00000003", False),
     ]
+    # The archive of tarfile ends with zeros up to the next 10 kB; one that is compressed is read in larger blocks.
     shares = [record["reached"] for record in classes]
     assert shares == sorted(shares)
-    assert 0.1 < shares[0] < 0.4
-    assert 0.98 < shares[-1] <= 1
-    if options is SHARDS:
-        shards = [(record["finished"], record["shards"]) for record in seen if "shards" in record]
-        assert shards == [(number, 8) for number in range(1, 9)]  # 37, 6 and 10 images, 8 in each
+    assert 0.8 < shares[-1] <= 1
+    assert kind == "tar.gz" or shares == pytest.approx([1 / 3, 2 / 3, 1], abs=0.2)
+    assert [(record["finished"], record["shards"]) for record in seen if "shards" in record] == [(1, 2), (2, 2)]
 
 
 def test_damaged_archives_and_repeated_classes_are_reported_and_strict_makes_them_fatal(tmp_path: Path) -> None:
