@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
     from onnx import ModelProto
 
-__all__ = ["fastest_within", "works"]
+__all__ = ["fastest_within", "share_of_time", "works"]
 
 # Times in multiplications in float, as ONNX Runtime took them for pointwise convolutions of batch 8 on a CPU with VNNI.
 EIGHT = 0.35  # a multiplication in 8 bits
@@ -64,6 +64,16 @@ def fastest_within(noise: dict[str, float], work: dict[str, tuple[int, int]], bu
         else:
             low = middle
     return [names[at] for at in best]
+
+
+def share_of_time(eight: Collection[str], work: dict[str, tuple[int, int]]) -> float:
+    """Return the time that the layers of `work` take with those of `eight` in 8 bits, as a share of that in float."""
+    total, before = 0.0, False
+    for name, (multiplications, values) in work.items():
+        now = name in eight
+        total += multiplications * (EIGHT if now else 1) + (MOVE * values if now != before else 0)
+        before = now
+    return total / sum(multiplications for multiplications, _ in work.values())
 
 
 def _cheapest(price: NDArray[np.float64], work: Sequence[tuple[int, int]]) -> list[int]:

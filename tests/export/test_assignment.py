@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from miil21k.export.assignment import EIGHT, MOVE, _cheapest, fastest_within, works
+from miil21k.export.assignment import EIGHT, MOVE, _cheapest, fastest_within, share_of_time, works
 from miil21k.export.graph import IR_VERSION, OPSET
 
 if TYPE_CHECKING:
@@ -57,11 +57,14 @@ def test_noise_stays_within_the_budget_and_a_smaller_one_is_no_faster(
     noise = {str(at): item[0] for at, item in enumerate(found)}
     work = {str(at): item[1:] for at, item in enumerate(found)}
     times = []
+    assert share_of_time([], work) == 1
     for most in (budget, share * budget):
         eight = fastest_within(noise, work, most)
         assert eight == [name for name in noise if name in eight]
         assert sum(noise[name] ** 2 for name in eight) <= most**2
         times.append(seconds([name in eight for name in noise], list(work.values())))
+        in_float = sum(most for most, _ in work.values())
+        assert share_of_time(eight, work) == pytest.approx(times[-1] / in_float)
     assert times[0] <= times[1] * (1 + 1e-9)
 
 

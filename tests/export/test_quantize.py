@@ -163,7 +163,7 @@ def test_a_setting_that_ruins_the_answers_is_refused_and_leaves_nothing(
     output = tmp_path / "ruined.onnx"
     output.write_bytes(b"an older one")
     with pytest.raises(
-        ExportError, match=r"was not quantised: the best of [2-6] settings \(INT8 static, minmax, \d+ of \d"
+        ExportError, match=r"was not quantised: the best of [2-7] settings \(INT8 static, minmax, \d+ of \d"
     ):
         quantize_export(small_full, output, pictures, QuantizeOptions(require_faster=False, most_left_out=0.25))
     assert output.read_bytes() == b"an older one"
