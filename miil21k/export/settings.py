@@ -160,25 +160,24 @@ def choose_setting(
     mode: Mode = options.mode  # type: ignore[assignment]
     if options.mode == "auto":
         mode = "static" if options.symmetric else choose_mode(network)
-    return _Search(network, setting_up, choosing, preprocess, decoding, options, progress).run(mode)
+    pixels = (normalise(crops, preprocess) for crops in (setting_up, choosing))
+    return _Search(network, options, *pixels, decoding=decoding, progress=progress).run(mode)
 
 
+@dataclass(eq=False)
 class _Search:
-    def __init__(
-        self,
-        network: ModelProto,
-        setting_up: NDArray[np.uint8],
-        choosing: NDArray[np.uint8],
-        preprocess: Preprocess,
-        decoding: Decoding,
-        options: QuantizeOptions,
-        progress: Progress,
-    ) -> None:
-        self.network, self.options, self.progress = network, options, progress
-        self.decoding = decoding
-        self.setting_up, self.choosing = (normalise(crops, preprocess) for crops in (setting_up, choosing))
-        self.exact = network_logits(network, self.choosing)
-        self.noise: dict[str, float] = {}
+    """The search for one network. setting_up, choosing: normalised, float32 [N, 3, H, W]."""
+
+    network: ModelProto
+    options: QuantizeOptions
+    setting_up: NDArray[np.float32]
+    choosing: NDArray[np.float32]
+    decoding: Decoding
+    progress: Progress
+    noise: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.exact = network_logits(self.network, self.choosing)
 
     def run(self, mode: Mode) -> Setting:
         if mode == "fp16":
