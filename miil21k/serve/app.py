@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from typing import TYPE_CHECKING, Any
@@ -95,6 +96,8 @@ class _Handlers:
                 images = await body.images()
                 places.take(len(images) - 1)
                 rows = await service.rows(images, answerer, asked, places)
+        except asyncio.CancelledError:  # the end was asked for twice, or took too long
+            return _error(503, "The server is stopping: ask another one.", _RETRY)
         except ClientDisconnect:
             return _error(499, "The client closed the connection.")  # nobody reads it
         except (Refused, QueueFull, UsageError) as error:

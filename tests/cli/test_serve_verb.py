@@ -333,6 +333,18 @@ def test_a_full_queue_refuses_and_a_signal_lets_what_is_under_way_end(
         assert told[1:] == ([] if code == 0 else ["miil21k serve: interrupted"])
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_second_ctrl_c_waits_for_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "colours.onnx"
+    write_colour_export(path)
+    with serving(tmp_path, model=("-m", path)) as server, half_sent(server):
+        server.process.send_signal(signal.SIGINT)
+        wait_until(lambda: not accepts(server.port), server.process)
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(120) == 130
+        assert server.said().splitlines()[1:] == ["miil21k serve: interrupted"]
+
+
 def accepts(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=120).close()
