@@ -2,7 +2,7 @@
 
     python benchmarks/serve.py [--clients 1 8 32] [--requests 200] [--rounds 3] [--backend torch onnx openvino]
 
-Prints Markdown. Both servers are processes of their own with the same random weights on the same threads; the clients
+Prints Markdown. Both servers are processes of their own with the same random weights; the clients
 are threads of a third one, which keep their connections and send photographs cut from those of the repository. The
 servers take turns, round by round, and the best round counts for both.
 """
@@ -73,6 +73,9 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=200, help="per round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--backend", nargs="+", default=["torch"], help="of miil21k serve, one server for each")
+    parser.add_argument(
+        "--peer-threads", type=int, default=available_cpus(), help="of one forward pass (default: torch's own)"
+    )
     args = parser.parse_args()
     pictures = photographs(64)
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
@@ -82,7 +85,7 @@ def main() -> None:
             export = exported(checkpoint, Path(scratch))
             models |= {name: [export] for name in ("onnx", "openvino")}
         ports = {"timm": free_port()}
-        peer = [sys.executable, "-c", TIMM_APP, checkpoint, ports["timm"], available_cpus()]
+        peer = [sys.executable, "-c", TIMM_APP, checkpoint, ports["timm"], args.peer_threads]
         processes = [stack.enter_context(running(peer))]
         for name in args.backend:
             ports[name] = free_port()
