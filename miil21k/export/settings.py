@@ -160,8 +160,8 @@ def choose_setting(
     mode: Mode = options.mode  # type: ignore[assignment]
     if options.mode == "auto":
         mode = "static" if options.symmetric else choose_mode(network)
-    pixels = (normalise(crops, preprocess) for crops in (setting_up, choosing))
-    return _Search(network, options, *pixels, decoding=decoding, progress=progress).run(mode)
+    ours, theirs = normalise(setting_up, preprocess), normalise(choosing, preprocess)
+    return _Search(network, options, ours, theirs, decoding, progress).run(mode)
 
 
 @dataclass(eq=False)
