@@ -67,7 +67,7 @@ def test_the_wheel_carries_data_types_and_licences(tmp_path: Path) -> None:
     assert manifest == (ROOT / "weights_manifest.json").read_bytes()
     spaces = {f"miil21k/hierarchy/label_spaces/{name}.tsv" for name in ("fall11", "winter21", "goog21k", "in1k")}
     spaces.add("miil21k/hierarchy/label_spaces/removed_persons.txt")
-    assert spaces | {"miil21k/py.typed", "miil21k/hierarchy/hypernym_choices.tsv"} <= names
+    assert spaces | {"miil21k/py.typed", "miil21k/hierarchy/hypernym_choices.tsv", "miil21k/serve/page.html"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert any(name.endswith("LICENSE.wordnet") for name in names)
     assert not any(name.startswith("tests/") for name in names)
