@@ -15,6 +15,7 @@ pytest.importorskip("onnx", reason="the extra 'export' is not installed")
 from colour_export import coloured, write_colour_export
 
 from miil21k.backends.base import Outputs
+from miil21k.calibrate.record import Calibration
 from miil21k.errors import ExportError
 from miil21k.predict.predictor import Predictor
 from miil21k.serve.app import create_app
@@ -24,6 +25,7 @@ from miil21k.serve.service import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from starlette.applications import Starlette
 
@@ -171,3 +173,27 @@ def test_a_request_that_is_refused_is_read_to_its_end_first(app: Starlette) -> N
     chunks = [b"x" * 1000] * 50
     reply = asyncio.run(post(app, b"x", query="topk=0", chunks=chunks))
     assert (reply.status, chunks) == (400, [])
+
+
+def test_a_calibration_is_applied_described_and_bounds_what_may_be_asked(predictor: Predictor, tmp_path: Path) -> None:
+    space, file = predictor.space, tmp_path / "calibration.json"
+    fitted = Calibration(
+        space.name, space.sha256, "colours", "", "leaf_softmax", "", "", (2.0,), ((0.9, 0.4), (0.95, 0.6)), (9, 9)
+    )
+    fitted.save(file)
+    own = tmp_path / "colours.onnx"
+    write_colour_export(own)
+    calibrated = Predictor(str(own), calibration=file)
+    with serving(calibrated, workers=1, max_wait=0, queue=4) as service:
+        app = create_app(service, Asked(calibrated.options, None), Limits(1 << 20, 4, 60))
+        assert service.description()["calibration"]["temperature"] == (2.0,)
+        usual, surer, unknown, elsewhere = (
+            asyncio.run(post(app, RED, query=query)) for query in ("", "hedge=0.95", "hedge=0.5", "under=cold")
+        )
+    (row,), (surer_row,) = usual.body["predictions"], surer.body["predictions"]
+    assert (row["stop"]["hedge"], row["stop"]["calibrated"]) == (0.9, True)
+    assert [node["name"] for node in row["path"]] == ["warm", "red", "red_circle"]  # 0.5 is above 0.4
+    assert [node["name"] for node in surer_row["path"]] == ["warm", "red"]
+    assert (unknown.status, elsewhere.status) == (400, 400)
+    assert "no threshold for accuracy 0.5" in unknown.body["error"]
+    assert "another set of allowed classes" in elsewhere.body["error"]
