@@ -37,7 +37,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="module")
 def embedded() -> Predictor:
-    return Predictor("embedded", device="cpu", workers=2, batch_size=2)
+    return Predictor("embedded", backend="torch", device="cpu", workers=2, batch_size=2)
 
 
 def with_options(predictor: Predictor, **changes: Any) -> Predictor:
