@@ -24,7 +24,7 @@ from typing import NamedTuple
 import psutil
 from predict import photographs
 
-from miil21k.processors import available_cpus
+from miil21k.environment import available_cpus
 
 
 class Cost(NamedTuple):

@@ -26,12 +26,12 @@ import numpy as np
 from export_zoo import random_model
 from predict import alternate, photographs
 
-from miil21k.backends.choose import open_export
 from miil21k.data.images import load_image
 from miil21k.data.resizers import resolve_resizer
 from miil21k.data.transforms import crop_image, decode_edge, normalise
-from miil21k.processors import available_cpus
-from miil21k.zoo.exported import read_export_card
+from miil21k.environment import available_cpus
+from miil21k.runtime.choose import open_export
+from miil21k.zoo.export_card import read_export_card
 from miil21k.zoo.manifest import find_weights
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def export_of(name: str, folder: Path) -> Path:
     """Return the export of random weights in `folder`, and beside it the weights themselves; made when missing."""
     from safetensors.torch import save_file
 
-    from miil21k.export.onnx_file import export_onnx
+    from miil21k.export.onnx.file import export_onnx
 
     path = folder / f"{name}.onnx"
     if not path.exists():

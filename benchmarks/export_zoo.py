@@ -51,7 +51,7 @@ def random_model(row):
 
     from miil21k.data.transforms import normalise
     from miil21k.hierarchy.spaces import load_label_space
-    from miil21k.predict.loading import Loaded
+    from miil21k.runtime.loading import Loaded
     from miil21k.zoo.registry import create_model
 
     torch.manual_seed(0)
@@ -74,7 +74,7 @@ def random_model(row):
 def samples(row) -> np.ndarray:
     """Return uint8 [4, H, W, 3], the three photographs and noise."""
     from miil21k.data.transforms import crop_image
-    from miil21k.export.onnx_file import own_photographs
+    from miil21k.export.onnx.file import own_photographs
 
     crops = [crop_image(Image.open(path).convert("RGB"), row.preprocess) for path in own_photographs()]
     return np.stack([*crops, np.random.default_rng(0).integers(0, 256, crops[0].shape, np.uint8)])
@@ -84,8 +84,8 @@ def measure(row, form: str, programs: bool, say) -> dict:
     """Return what the export of one row takes, how near it is to torch, and how fast it is."""
     import torch
 
-    from miil21k.export.onnx_file import export_onnx
-    from miil21k.export.onnx_model import ExportOptions
+    from miil21k.export.onnx.file import export_onnx
+    from miil21k.export.onnx.model import ExportOptions
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -131,8 +131,8 @@ def export_and_open(loaded, folder: Path, name: str, say):
 
 def onnx_runner(loaded, path: Path):
     """Return crops -> logits through ONNX Runtime on one thread."""
-    from miil21k.backends.onnx_backend import OnnxBackend
-    from miil21k.zoo.exported import read_export_card
+    from miil21k.runtime.onnx_backend import OnnxBackend
+    from miil21k.zoo.export_card import read_export_card
 
     full = read_export_card(path).form == "full"
     backend = OnnxBackend(path, loaded.space.num_classes, normalises=full, device="cpu")

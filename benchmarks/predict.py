@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from miil21k.processors import available_cpus
+from miil21k.environment import available_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,11 +56,11 @@ import timm
 done("import timm")
 import miil21k.predict.predictor, miil21k.zoo.registry
 done("import the rest of miil21k")
-from miil21k.predict import loading
+from miil21k.runtime import loading
 from miil21k.predict.options import PredictOptions
 loaded = loading.load(sys.argv[3], PredictOptions(checkpoint=sys.argv[2]))
 done("build, read the weights, label space")
-from miil21k.backends.torch_backend import TorchBackend
+from miil21k.runtime.torch_backend import TorchBackend
 backend = TorchBackend(loaded.model, loaded.space.num_classes, device="cpu")
 done("fold the batch norms")
 from miil21k.data.images import load_image

@@ -35,11 +35,11 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from miil21k.engines.local import LocalEngine
+from miil21k.distribute.local import LocalEngine
+from miil21k.environment import available_cpus
+from miil21k.prepare.codec_libjpeg import TurboConverter
 from miil21k.prepare.options import PrepareOptions
 from miil21k.prepare.run import prepare
-from miil21k.prepare.turbo import TurboConverter
-from miil21k.processors import available_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable

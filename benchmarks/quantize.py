@@ -51,13 +51,13 @@ class Prepared:
 
         from miil21k.data.images import load_image
         from miil21k.data.transforms import crop_image, normalise
-        from miil21k.export.network_part import take_network
-        from miil21k.export.onnx_file import export_onnx, own_photographs
-        from miil21k.export.onnx_model import ExportOptions
-        from miil21k.export.precision import measure_ranges
-        from miil21k.predict.loading import load
+        from miil21k.export.onnx.file import export_onnx, own_photographs
+        from miil21k.export.onnx.model import ExportOptions
+        from miil21k.export.quantize.network_part import take_network
+        from miil21k.export.quantize.precision import measure_ranges
         from miil21k.predict.options import PredictOptions
-        from miil21k.zoo.exported import read_export_card
+        from miil21k.runtime.loading import load
+        from miil21k.zoo.export_card import read_export_card
         from miil21k.zoo.manifest import find_weights
 
         self.name = find_weights(name).name
@@ -73,8 +73,8 @@ class Prepared:
     def write_int8(self, what: str, leave_out: tuple[str, ...] = ()) -> None:
         import onnx
 
-        from miil21k.export.network_part import put_network
-        from miil21k.export.precision import static_int8
+        from miil21k.export.quantize.network_part import put_network
+        from miil21k.export.quantize.precision import static_int8
 
         self.paths[what] = self.folder / f"{len(self.paths)}.onnx"
         narrow = static_int8(self.network, self._ranges, leave_out=leave_out)
@@ -82,7 +82,7 @@ class Prepared:
 
     def engines(self) -> dict:
         """Return each file in each library that is installed."""
-        from miil21k.backends.choose import open_export
+        from miil21k.runtime.choose import open_export
 
         found = {}
         for library in ("onnx", "openvino"):
@@ -96,7 +96,7 @@ def speed(names: list[str], rounds: int) -> None:
     import torch
 
     from miil21k.data.transforms import normalise
-    from miil21k.processors import available_cpus
+    from miil21k.environment import available_cpus
 
     torch.set_num_threads(available_cpus())
     columns = ("model", "runs in", "images/s", "x torch eager", "x fp32 there", "MB", "floor")
@@ -165,10 +165,10 @@ def operators(names: list[str], rounds: int, threads: int) -> None:
 
 def settings(model: Path, setting: Path, judging: Path) -> None:
     from miil21k.errors import Miil21kError
-    from miil21k.export.onnx_file import photographs_in
-    from miil21k.export.precision import METHODS
-    from miil21k.export.quantize import quantize_export
-    from miil21k.export.settings import QuantizeOptions
+    from miil21k.export.onnx.file import photographs_in
+    from miil21k.export.quantize.precision import METHODS
+    from miil21k.export.quantize.quantize import quantize_export
+    from miil21k.export.quantize.search import QuantizeOptions
 
     pictures, judges = photographs_in(setting, below=True), photographs_in(judging, below=True)
     columns = (

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
-from miil21k.processors import available_cpus
+from miil21k.environment import available_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -30,10 +30,10 @@ from timm.scheduler import create_scheduler_v2
 from timm.utils import AverageMeter, ModelEmaV3
 from torch import nn
 
-from miil21k.backends.torch_backend import TorchBackend
 from miil21k.data.loader import Batch
+from miil21k.environment import available_cpus
 from miil21k.hierarchy.spaces import load_label_space
-from miil21k.processors import available_cpus
+from miil21k.runtime.torch_backend import TorchBackend
 from miil21k.train.job import Request
 from miil21k.train.launch import launch
 from miil21k.train.level_order import level_table, to_level_order

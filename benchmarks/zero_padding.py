@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from export_zoo import random_model
 
-from miil21k.export.onnx_file import own_photographs, photographs_in
-from miil21k.export.onnx_model import ExportOptions, decoding_of
-from miil21k.export.padding import padding_difference, with_zero_padding
+from miil21k.export.onnx.file import own_photographs, photographs_in
+from miil21k.export.onnx.model import ExportOptions, decoding_of
+from miil21k.export.onnx.padding import padding_difference, with_zero_padding
 from miil21k.zoo.manifest import find_weights
 
 

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from shapes import COLOURS, shape_space
 
-from miil21k.zoo.exported import ExportCard
+from miil21k.zoo.export_card import ExportCard
 from miil21k.zoo.schema import Preprocess
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("COLUMNS", "80")
     # As after the installation that the page shows: without the packages that make an export, torch answers.
-    monkeypatch.setattr("miil21k.zoo.proved.PACKAGES", ("not_installed_here",))
+    monkeypatch.setattr("miil21k.runtime.export_cache.PACKAGES", ("not_installed_here",))
 
 
 def _block_after(text: str, language: str) -> str:

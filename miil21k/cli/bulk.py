@@ -54,13 +54,13 @@ def answering(
     from miil21k.predict.bulk import BulkPredictor
 
     if args.engine == "local":
-        from miil21k.engines.local import LocalEngine
-        from miil21k.processors import available_cpus
+        from miil21k.distribute.local import LocalEngine
+        from miil21k.environment import available_cpus
 
         # Processes that share one GPU would each load the network onto it.
         yield BulkPredictor(model, options, lambda gpu: LocalEngine(args.workers or (1 if gpu else available_cpus())))
         return
-    from miil21k.engines.ray_engine import RayEngine
+    from miil21k.distribute.ray_engine import RayEngine
 
     engine = RayEngine(args.address, args.workers)
     try:

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _create(args: argparse.Namespace) -> int:
-    from miil21k.zoo.bundle import create_bundle
+    from miil21k.store.bundle import create_bundle
 
     rows = list({row.name: row for row in map(find_weights, args.names)}.values())
     calibrations = {}
@@ -61,8 +61,8 @@ def _create(args: argparse.Namespace) -> int:
 
 
 def _install(args: argparse.Namespace) -> int:
-    from miil21k.zoo.bundle import calibration_path, install_bundle
-    from miil21k.zoo.cache import Cache
+    from miil21k.store.bundle import calibration_path, install_bundle
+    from miil21k.store.cache import Cache
 
     index = install_bundle(args.bundle, cache_dir=args.cache_dir)
     cache = Cache.at(args.cache_dir)

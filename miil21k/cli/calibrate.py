@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.batch_size < 1 or args.workers < 0 or args.images < 4 or args.seed < 0:
         raise UsageError("--batch-size must be 1 or more, --workers and --seed 0 or more, --images 4 or more.")
-    from miil21k.validate.fit import fit_calibration
+    from miil21k.validate.calibration import fit_calibration
 
     found = fit_calibration(
         request_of(args),

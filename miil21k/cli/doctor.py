@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from miil21k.zoo.doctor import Examination, Host, Place
+    from miil21k.store.doctor import Examination, Host, Place
 
 __all__ = ["HELP", "configure", "run"]
 
@@ -39,7 +39,7 @@ _seconds.__name__ = "number"
 
 def run(args: argparse.Namespace) -> int:
     """Print the examination; returns 1 when nothing can be predicted with: no weights here, and no host answers."""
-    from miil21k.zoo.doctor import examine
+    from miil21k.store.doctor import examine
 
     found = examine(args.cache_dir, offline=args.offline, timeout=args.timeout)
     if args.format == "json":

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-    from miil21k.predict.loading import Loaded
+    from miil21k.runtime.loading import Loaded
 
 __all__ = [
     "HELP",
@@ -77,8 +77,8 @@ def run(args: argparse.Namespace) -> int:
     """Export and prove; prints what was measured."""
     require_source(args)
     from miil21k.calibrate.record import load_calibration
-    from miil21k.export.onnx_file import export_onnx, photographs_in
-    from miil21k.export.onnx_model import ExportOptions
+    from miil21k.export.onnx.file import export_onnx, photographs_in
+    from miil21k.export.onnx.model import ExportOptions
 
     options = ExportOptions(
         form=args.form,
@@ -117,8 +117,8 @@ def require_source(args: argparse.Namespace) -> None:
 def load_source(args: argparse.Namespace) -> Loaded:
     """Return the network that the options of `source_arguments` stand for."""
     from miil21k.hierarchy.spaces import load_label_space
-    from miil21k.predict.loading import load
     from miil21k.predict.options import PredictOptions
+    from miil21k.runtime.loading import load
 
     names = ("checkpoint", "label_space", "head", "revision", "cache_dir", "offline", "img_size")
     loaded = load(args.model, PredictOptions(**{name: getattr(args, name) for name in names}))

@@ -77,9 +77,9 @@ def run(args: argparse.Namespace) -> int:
     if args.output.exists() and not args.overwrite:
         raise UsageError(f"'{args.output}' exists: give --overwrite to replace it, or another name.")
     _require("onnx")
-    from miil21k.export.onnx_file import photographs_in
-    from miil21k.export.quantize import quantize_export
-    from miil21k.export.settings import QuantizeOptions
+    from miil21k.export.onnx.file import photographs_in
+    from miil21k.export.quantize.quantize import quantize_export
+    from miil21k.export.quantize.search import QuantizeOptions
 
     names = (
         "mode",
@@ -126,7 +126,7 @@ def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _print(output: Path, report: dict[str, Any]) -> None:
-    from miil21k.export.agreement import FASTER
+    from miil21k.export.quantize.agreement import FASTER
 
     how, agreement = report["quantization"], report["quantization"]["agreement"]
     size, before = report["bytes"] / 1e6, report["bytes_fp32"] / 1e6

@@ -38,9 +38,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"'{args.output}' exists: give --overwrite to replace it, or another name.")
     if importlib.util.find_spec("onnx") is None:
         raise MissingExtra("onnx", "export", "Reading the graph")
-    from miil21k.export.onnx_file import own_photographs, photographs_in
-    from miil21k.export.tensorrt import export_tensorrt, plan_command
-    from miil21k.export.tensorrt_options import EngineOptions
+    from miil21k.export.onnx.file import own_photographs, photographs_in
+    from miil21k.export.tensorrt.file import export_tensorrt, plan_command
+    from miil21k.export.tensorrt.options import EngineOptions
 
     names = ("batch", "tf32", "workspace", "timing_cache", "version_compatible", "optimization_level")
     options = EngineOptions(**{name: getattr(args, name) for name in names})

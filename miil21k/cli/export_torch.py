@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export, compile if asked to, and prove; prints what was measured."""
     require_source(args)
-    from miil21k.export.onnx_file import photographs_in
+    from miil21k.export.onnx.file import photographs_in
     from miil21k.export.torch_program import export_program
 
     photos = photographs_in(args.images) if args.images else []

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from miil21k.export.triton_config import ServeOptions
+    from miil21k.export.triton.config import ServeOptions
 
 __all__ = ["HELP", "configure", "run"]
 
@@ -51,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the repository; prints where the new version lies."""
-    from miil21k.export.triton import export_triton
+    from miil21k.export.triton.repository import export_triton
 
     served = export_triton(
         args.model,
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _options(args: argparse.Namespace) -> ServeOptions | None:
     """Return what the user said about serving; None when he said nothing."""
-    from miil21k.export.triton_config import ServeOptions
+    from miil21k.export.triton.config import ServeOptions
 
     names = ("max_batch_size", "preferred_batch_sizes", "queue_delay", "instances", "device", "gpus")
     said = {name: getattr(args, name) for name in (*names, "threads", "keep", "warmup")}

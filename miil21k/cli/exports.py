@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from miil21k.backends.runtimes import runtime_of
 from miil21k.cli.start import settle
 from miil21k.errors import ExportError, MissingExtra
-from miil21k.predict.fastest import fastest_export, obstacle, order, published_row
-from miil21k.predict.loading import default_model
-from miil21k.zoo.proved import missing_package
+from miil21k.runtime.export_cache import missing_package
+from miil21k.runtime.fastest import fastest_export, obstacle, order, published_row
+from miil21k.runtime.installed import runtime_of
+from miil21k.runtime.loading import default_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from miil21k.backends.base import BackendName
     from miil21k.predict.options import PredictOptions
+    from miil21k.runtime.base import BackendName
     from miil21k.zoo.schema import Weights
 
 __all__ = ["with_proved_export"]
@@ -58,7 +58,7 @@ def _made(
         return "torch"
     if package is not None:
         raise MissingExtra(package, "export", f"Making an export for the backend {options.backend}")
-    from miil21k.export.caching import FailedBefore, require_proved
+    from miil21k.export.cache_export import FailedBefore, require_proved
 
     settle()  # tracing a network leaves much that refers to itself
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from miil21k.predict.options import PredictOptions
-    from miil21k.zoo.cache import Cache
+    from miil21k.store.cache import Cache
     from miil21k.zoo.manifest import Weights
 
 __all__ = ["HELP", "configure", "run"]
@@ -46,8 +46,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fetch every name; one that fails does not stop the others, and makes the exit code 1."""
-    from miil21k.zoo.cache import Cache, is_offline
-    from miil21k.zoo.download import check_revision
+    from miil21k.store.cache import Cache, is_offline
+    from miil21k.store.download import check_revision
 
     rows = [find_weights(name) for name in args.names]
     for weights in rows:
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _fetch(weights: Weights, args: argparse.Namespace) -> dict[str, Any]:
-    from miil21k.zoo.download import fetch_anew, obtain
+    from miil21k.store.download import fetch_anew, obtain
 
     shown = False if args.quiet else None
     if args.force:
@@ -94,8 +94,8 @@ def _fetch(weights: Weights, args: argparse.Namespace) -> dict[str, Any]:
 
 def _exports(weights: Weights, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Make the proved exports; by default none where `predict` would compute with torch all the same."""
-    from miil21k.backends.runtimes import gpu_in_sight, runtime_of
-    from miil21k.zoo.proved import missing_package
+    from miil21k.runtime.export_cache import missing_package
+    from miil21k.runtime.installed import gpu_in_sight, runtime_of
 
     if args.backend is None and (missing_package() is not None or gpu_in_sight()):
         return
@@ -105,7 +105,7 @@ def _exports(weights: Weights, args: argparse.Namespace) -> Iterator[dict[str, A
 
 def _rates(weights: Weights, args: argparse.Namespace) -> dict[str, float]:
     """Return how fast the exports ran on this machine, by backend."""
-    from miil21k.predict.fastest import rates_here
+    from miil21k.runtime.fastest import rates_here
 
     return {name: rate.images_per_second for name, rate in rates_here(weights, _options(args)).items()}
 
@@ -118,7 +118,7 @@ def _options(args: argparse.Namespace) -> PredictOptions:
 
 def _export(weights: Weights, backend: str, args: argparse.Namespace) -> dict[str, Any]:
     """Make one; what cannot be made is said and is no failure, since torch computes with the weights."""
-    from miil21k.zoo.proved import missing_package
+    from miil21k.runtime.export_cache import missing_package
 
     def say(text: str) -> None:
         if not args.quiet:
@@ -127,7 +127,7 @@ def _export(weights: Weights, backend: str, args: argparse.Namespace) -> dict[st
     try:
         if (package := missing_package()) is not None:
             raise MissingExtra(package, "export", "Exporting to ONNX")
-        from miil21k.export.caching import require_proved
+        from miil21k.export.cache_export import require_proved
 
         made = require_proved(weights, _options(args), backend, say=say)
     except Miil21kError as error:
@@ -137,7 +137,7 @@ def _export(weights: Weights, backend: str, args: argparse.Namespace) -> dict[st
 
 
 def _plan(weights: Weights, cache: Cache, args: argparse.Namespace) -> dict[str, Any]:
-    from miil21k.zoo.proved import list_proved
+    from miil21k.runtime.export_cache import list_proved
 
     sources = []
     for source in weights.sources:

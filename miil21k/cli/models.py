@@ -84,7 +84,7 @@ def _bound(text: str) -> tuple[str, float]:
 
 
 def _is_cached(weights: Weights) -> bool:
-    from miil21k.zoo.cache import cached_path
+    from miil21k.store.cache import cached_path
 
     return cached_path(weights) is not None
 

@@ -6,9 +6,9 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, get_args
 
-from miil21k.backends.base import BACKENDS
 from miil21k.cli.start import starting
 from miil21k.data.resizers import RESIZERS
+from miil21k.runtime.base import BACKENDS
 from miil21k.writers.formats import FORMATS
 from miil21k.writers.labels import LABEL_TYPES
 from miil21k.zoo.schema import HeadKind

@@ -18,15 +18,15 @@ from miil21k.cli.prepare_output import (
     print_warnings,
 )
 from miil21k.data.images import MAX_PIXELS
-from miil21k.engines.local import LocalEngine
+from miil21k.distribute.local import LocalEngine
+from miil21k.environment import available_cpus
 from miil21k.errors import UsageError
 from miil21k.prepare.options import Format, Manifest, Mode, PrepareOptions, Resize, resolve_codec
-from miil21k.processors import available_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from miil21k.engines.local import Engine
+    from miil21k.distribute.local import Engine
 
 __all__ = ["HELP", "configure", "run"]
 
@@ -165,7 +165,7 @@ def _engine(given: dict[str, Any]) -> Iterator[Engine]:
             raise UsageError("--address is of a Ray cluster: add --engine ray.")
         yield LocalEngine(given.get("workers") or available_cpus())
         return
-    from miil21k.engines.ray_engine import RayEngine
+    from miil21k.distribute.ray_engine import RayEngine
 
     engine = RayEngine(given.get("address"), given.get("workers"))
     try:

@@ -67,9 +67,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("Training needs DATA and --model, for example: miil21k train images -m mobilenetv3_large_100")
     if min(args.workers, args.checkpoint_every) < 0 or args.log_every < 1:
         raise UsageError("--workers and --checkpoint-every must be 0 or more, --log-every 1 or more.")
+    from miil21k.store.cache import Cache
     from miil21k.train.job import Request
     from miil21k.train.launch import launch
-    from miil21k.zoo.cache import Cache
 
     request = Request(
         data=args.data,

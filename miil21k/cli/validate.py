@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miil21k.backends.base import BACKENDS
 from miil21k.data.resizers import RESIZERS
+from miil21k.runtime.base import BACKENDS
 
 if TYPE_CHECKING:
     import argparse
@@ -95,8 +95,8 @@ def run(args: argparse.Namespace) -> int:
 
 def request_of(args: argparse.Namespace) -> Any:
     """Return the request that the arguments make; `calibrate` shares it."""
+    from miil21k.store.cache import Cache
     from miil21k.validate.run import Request
-    from miil21k.zoo.cache import Cache
 
     return Request(
         data=args.data,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from miil21k.zoo.verify import Finding
+    from miil21k.store.verify import Finding
 
 __all__ = ["HELP", "configure", "run"]
 
@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _findings(args: argparse.Namespace) -> Iterator[Finding | None]:
     """Yield what was found; None for a name without any file, after saying so."""
-    from miil21k.zoo.cache import Cache
-    from miil21k.zoo.verify import verify, verify_conversions, verify_exports
+    from miil21k.store.cache import Cache
+    from miil21k.store.verify import verify, verify_conversions, verify_exports
 
     cache = Cache.at(args.cache_dir)
     for weights in load_manifest().models if args.all else [find_weights(name) for name in args.names]:

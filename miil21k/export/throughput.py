@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from miil21k.backends.choose import open_proved
-from miil21k.backends.runtimes import machine
 from miil21k.errors import Miil21kError
 from miil21k.predict.options import PredictOptions, threads_of, workers_of
-from miil21k.zoo.rates import Rate, measuring, read_rates, write_rates
+from miil21k.runtime.choose import open_proved
+from miil21k.runtime.installed import machine
+from miil21k.runtime.measured_rates import Rate, measuring, read_rates, write_rates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from miil21k.backends.base import Backend
-    from miil21k.zoo.cache import Cache
-    from miil21k.zoo.proved import ProvedExport
+    from miil21k.runtime.base import Backend
+    from miil21k.runtime.export_cache import ProvedExport
+    from miil21k.store.cache import Cache
 
 __all__ = ["compare_exports", "images_per_second"]
 

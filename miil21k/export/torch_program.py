@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from miil21k.errors import ExportError, UsageError
-from miil21k.export.network import OUTPUTS, PIXELS, quiet, with_embedding
-from miil21k.export.onnx_file import own_photographs
-from miil21k.export.onnx_model import ExportOptions, card_of, decoding_of
-from miil21k.export.proof import Runner, prove
-from miil21k.export.report import report_of, report_path, require_within_bounds
+from miil21k.export.onnx.file import own_photographs
+from miil21k.export.onnx.model import ExportOptions, card_of, decoding_of
+from miil21k.export.onnx.network import OUTPUTS, PIXELS, quiet, with_embedding
+from miil21k.export.onnx.proof import Runner, prove
+from miil21k.export.onnx.report import report_of, report_path, require_within_bounds
 from miil21k.files import replace_file, replacing
-from miil21k.zoo.integrity import tensors_digest
+from miil21k.store.integrity import tensors_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from torch.export import ExportedProgram
 
-    from miil21k.predict.loading import Loaded
+    from miil21k.runtime.loading import Loaded
 
 __all__ = ["CARD", "export_program"]
 

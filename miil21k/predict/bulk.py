@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from miil21k.data.inputs import image_extensions
 from miil21k.data.tar_inputs import Shard
 from miil21k.data.web import is_url
-from miil21k.engines.processes import Lost
+from miil21k.distribute.processes import Lost
 from miil21k.errors import EngineError, Miil21kError, UsageError
 from miil21k.predict.prediction import Prediction
 from miil21k.predict.predictor import Predictor
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from miil21k.data.images import ImageInput, ImageSource
     from miil21k.data.inputs import Unit
-    from miil21k.engines.local import Engine
+    from miil21k.distribute.local import Engine
     from miil21k.predict.options import PredictOptions
     from miil21k.predict.prediction import Run
 

@@ -6,22 +6,22 @@ import dataclasses
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from miil21k.backends.base import BACKENDS
 from miil21k.data.images import MAX_PIXELS
 from miil21k.data.resizers import RESIZERS
 from miil21k.decode.logits import HEAD_KINDS
 from miil21k.decode.probabilities import DEFAULT_RULE
+from miil21k.environment import available_cpus
 from miil21k.errors import UsageError
-from miil21k.processors import available_cpus
+from miil21k.runtime.base import BACKENDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from miil21k.backends.base import BackendName
     from miil21k.data.resizers import ResizerName
     from miil21k.decode.logits import HeadKind
     from miil21k.decode.probabilities import Rule
+    from miil21k.runtime.base import BackendName
 
 __all__ = ["Dtype", "PredictOptions", "changed", "threads_of", "workers_of"]
 

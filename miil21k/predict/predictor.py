@@ -9,27 +9,27 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast, overload
 import numpy as np
 from PIL import Image
 
-from miil21k.backends.choose import as_backend
 from miil21k.data.images import ImageInput, load_image
 from miil21k.data.resizers import resolve_resizer
 from miil21k.data.threads import in_order
 from miil21k.data.transforms import crop_image, decode_edge, normalise
 from miil21k.data.web import fetch_image, is_url
+from miil21k.environment import available_cpus
 from miil21k.errors import Miil21kError, UsageError
 from miil21k.hierarchy.spaces import load_label_space
 from miil21k.predict.answers import Answerer
-from miil21k.predict.fastest import load_fastest
 from miil21k.predict.options import PredictOptions, changed, threads_of, workers_of
 from miil21k.predict.prediction import Prediction, Run
-from miil21k.processors import available_cpus
+from miil21k.runtime.choose import as_backend
+from miil21k.runtime.fastest import load_fastest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
-    from miil21k.backends.base import Backend, Outputs
     from miil21k.data.images import ImageSource
+    from miil21k.runtime.base import Backend, Outputs
 
 __all__ = ["Predictor"]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from miil21k.files import replace_file
 from miil21k.hierarchy.custom import IMAGE_SUFFIXES
-from miil21k.prepare.conversion import Converted, open_converter
+from miil21k.prepare.codec_pillow import Converted, open_converter
 from miil21k.prepare.manifest import ManifestRow, encode_rows
 from miil21k.prepare.members import ClassUnit, MemberReader, list_members, read_ahead
 from miil21k.prepare.packs import PackWriter
@@ -23,7 +23,7 @@ from miil21k.prepare.split import FOLDERS, assign_places
 from miil21k.prepare.workspace import Workspace, disk_errors
 
 if TYPE_CHECKING:
-    from miil21k.prepare.conversion import Converter
+    from miil21k.prepare.codec_pillow import Converter
     from miil21k.prepare.members import Member
     from miil21k.prepare.options import PrepareOptions
     from miil21k.prepare.split import Assigned, Place

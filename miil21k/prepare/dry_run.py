@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import PrepareError
-from miil21k.prepare.conversion import open_converter
+from miil21k.prepare.codec_pillow import open_converter
 from miil21k.prepare.manifest import require_manifest_format
 from miil21k.prepare.members import MemberReader, list_members
 from miil21k.prepare.releases import compare_with_release

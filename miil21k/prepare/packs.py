@@ -14,7 +14,7 @@ from miil21k.prepare.split import FOLDERS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from miil21k.prepare.conversion import Converted
+    from miil21k.prepare.codec_pillow import Converted
     from miil21k.prepare.members import ClassUnit, Member
     from miil21k.prepare.split import Place
     from miil21k.prepare.workspace import Workspace

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from miil21k.engines.local import Engine
+    from miil21k.distribute.local import Engine
     from miil21k.prepare.options import PrepareOptions
     from miil21k.prepare.sources import Source
 

@@ -15,13 +15,13 @@ from PIL import EpsImagePlugin
 
 from miil21k import __version__
 from miil21k.data.images import ImageInput
+from miil21k.environment import available_cpus
 from miil21k.errors import Miil21kError
 from miil21k.predict.prediction import Prediction
-from miil21k.processors import available_cpus
+from miil21k.records import to_json
 from miil21k.serve.batching import Batcher
 from miil21k.serve.metrics import Metrics
 from miil21k.writers.labels import add_labels
-from miil21k.zoo.strict_json import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

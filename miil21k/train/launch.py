@@ -10,6 +10,7 @@ from torch import nn
 
 from miil21k.data.datasets import label_images, open_source
 from miil21k.errors import UsageError
+from miil21k.records import to_json
 from miil21k.train.evaluation import Evaluation, levels_of
 from miil21k.train.job import augmentation_of, choose_space, create_network, own_folder, run_id_of
 from miil21k.train.level_order import head_order, to_level_order
@@ -17,7 +18,6 @@ from miil21k.train.loop import Job, create_sampler, train
 from miil21k.train.objectives import create_objective
 from miil21k.train.processes import join_processes, leave_processes, pick_device
 from miil21k.train.teachers import load_teacher
-from miil21k.zoo.strict_json import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from miil21k.train.loop import Report
     from miil21k.train.processes import Processes
     from miil21k.train.state import Progress
-    from miil21k.zoo.trained import TrainedCard
+    from miil21k.zoo.checkpoint_card import TrainedCard
 
 __all__ = ["Outcome", "launch"]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from miil21k.backends.torch_backend import choose_device
+from miil21k.runtime.torch_backend import choose_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,7 +11,7 @@ from torch import nn
 from miil21k.errors import LabelSpaceMismatch, UsageError
 from miil21k.hierarchy.spaces import load_label_space, projection, require_same
 from miil21k.train.objectives import create_teacher
-from miil21k.zoo.trained import load_trained
+from miil21k.zoo.checkpoint_card import load_trained
 
 if TYPE_CHECKING:
     from miil21k.hierarchy.spaces import LabelSpace

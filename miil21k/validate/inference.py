@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from miil21k.data.crops import read_crops
 from miil21k.data.threads import in_order
 from miil21k.data.transforms import decode_edge, normalise
-from miil21k.processors import available_cpus
+from miil21k.environment import available_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from miil21k.backends.base import Backend
     from miil21k.data.crops import Unreadable
     from miil21k.data.datasets import LabelledImages
     from miil21k.data.resizers import ResizerName
+    from miil21k.runtime.base import Backend
     from miil21k.validate.views import View
     from miil21k.zoo.schema import Preprocess
 

@@ -6,32 +6,32 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from miil21k.backends.choose import as_backend
 from miil21k.calibrate.record import mask_digest
 from miil21k.data.datasets import open_source
 from miil21k.data.resizers import resolve_resizer
 from miil21k.decode.probabilities import DEFAULT_RULE
+from miil21k.environment import installed_versions
 from miil21k.errors import UsageError
-from miil21k.predict.loading import load
 from miil21k.predict.options import PredictOptions
+from miil21k.records import to_json
+from miil21k.runtime.choose import as_backend
+from miil21k.runtime.loading import load
+from miil21k.store.integrity import tensors_digest
 from miil21k.validate.inference import Inference
 from miil21k.validate.score import Reading, Scorecard
 from miil21k.validate.views import choose_view, without_removed
-from miil21k.versions import installed_versions
-from miil21k.zoo.integrity import tensors_digest
-from miil21k.zoo.strict_json import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from miil21k.backends.base import Backend, BackendName
     from miil21k.calibrate.record import Calibration
     from miil21k.data.resizers import ResizerName
     from miil21k.decode.logits import HeadKind
     from miil21k.decode.probabilities import Rule
-    from miil21k.predict.loading import Loaded
     from miil21k.predict.options import Dtype
+    from miil21k.runtime.base import Backend, BackendName
+    from miil21k.runtime.loading import Loaded
     from miil21k.validate.views import View
 
 __all__ = ["Request", "Validation", "prepare", "validate"]

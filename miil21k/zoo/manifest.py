@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import ManifestError, UnknownModel
+from miil21k.records import StrictJsonError, read_record
 from miil21k.zoo.schema import Candidate, Manifest, Metric, Paper, Preprocess, Source, Weights
-from miil21k.zoo.strict_json import StrictJsonError, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

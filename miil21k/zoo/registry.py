@@ -60,7 +60,7 @@ def create_model(  # noqa: PLR0913 - the options of torch.hub and timm, one keyw
     if checkpoint is not None:
         model = plan.from_tensors(read_state_dict(Path(checkpoint)), str(checkpoint))
     elif pretrained:
-        from miil21k.zoo.conversion import fetch_safetensors
+        from miil21k.store.safetensors_cache import fetch_safetensors
 
         weights = plan.published()
         cache = None if cache_dir is None else Path(cache_dir)

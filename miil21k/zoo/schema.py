@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from miil21k.zoo.strict_json import to_json
+from miil21k.records import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

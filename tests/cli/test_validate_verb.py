@@ -8,7 +8,7 @@ import pytest
 from shapes import shape_space, write_folders
 
 from miil21k.cli.main import main
-from miil21k.zoo.trained import TrainedCard
+from miil21k.zoo.checkpoint_card import TrainedCard
 
 if TYPE_CHECKING:
     from pathlib import Path

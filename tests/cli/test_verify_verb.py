@@ -9,7 +9,7 @@ import pytest
 
 from miil21k.cli.main import main
 from miil21k.files import replace_file
-from miil21k.zoo.cache import Cache
+from miil21k.store.cache import Cache
 from miil21k.zoo.manifest import find_weights
 
 if TYPE_CHECKING:

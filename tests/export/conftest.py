@@ -8,17 +8,17 @@ import pytest
 import torch
 from small_networks import small_network
 
-from miil21k.export.onnx_file import export_onnx
-from miil21k.export.onnx_model import ExportOptions
-from miil21k.export.triton import export_triton
-from miil21k.export.triton_config import ServeOptions
-from miil21k.predict.loading import load
+from miil21k.export.onnx.file import export_onnx
+from miil21k.export.onnx.model import ExportOptions
+from miil21k.export.triton.config import ServeOptions
+from miil21k.export.triton.repository import export_triton
 from miil21k.predict.options import PredictOptions
+from miil21k.runtime.loading import load
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from miil21k.predict.loading import Loaded
+    from miil21k.runtime.loading import Loaded
 
 
 @pytest.fixture(scope="session", autouse=True)

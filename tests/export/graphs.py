@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from miil21k.export.decoding import DECODED, HEDGE_INPUT, Decoding, write_decoding
-from miil21k.export.graph import IR_VERSION, OPSET, GraphWriter
-from miil21k.export.proof import open_session
+from miil21k.export.onnx.decoding import DECODED, HEDGE_INPUT, Decoding, write_decoding
+from miil21k.export.onnx.graph import IR_VERSION, OPSET, GraphWriter
+from miil21k.export.onnx.proof import open_session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from timm.models.tresnet import TResNet
 from timm.models.vision_transformer import VisionTransformer
 
 from miil21k.hierarchy.spaces import load_label_space
-from miil21k.predict.loading import Loaded
+from miil21k.runtime.loading import Loaded
 from miil21k.zoo.schema import Preprocess
 
 if TYPE_CHECKING:

@@ -13,20 +13,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miil21k.backends.onnx_backend import OnnxBackend
 from miil21k.calibrate.record import load_calibration
 from miil21k.cli.main import main
 from miil21k.data.images import load_image
 from miil21k.errors import CheckpointError, ExportError, UsageError
-from miil21k.export.graph import IR_VERSION
-from miil21k.export.onnx_file import own_photographs
+from miil21k.export.onnx.file import own_photographs
+from miil21k.export.onnx.graph import IR_VERSION
 from miil21k.predict.predictor import Predictor
-from miil21k.validate.fit import fit_calibration
+from miil21k.runtime.onnx_backend import OnnxBackend
+from miil21k.validate.calibration import fit_calibration
 from miil21k.validate.report import plain
 from miil21k.validate.run import Request, validate
 
 if TYPE_CHECKING:
-    from miil21k.predict.loading import Loaded
+    from miil21k.runtime.loading import Loaded
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = own_photographs()
@@ -214,7 +214,7 @@ def test_the_verb_exports_a_trained_checkpoint_and_refuses_what_makes_no_sense(
 ) -> None:
     from safetensors.torch import save_file
 
-    from miil21k.zoo.trained import TrainedCard
+    from miil21k.zoo.checkpoint_card import TrainedCard
 
     card = TrainedCard("test_resnet", {}, small.head, small.space, small.preprocess, "none", {})
     checkpoint, output = tmp_path / "mine.safetensors", tmp_path / "mine.onnx"

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 import pytest
 from small_networks import small_network
 
-from miil21k.backends.torch_backend import TorchBackend
 from miil21k.cli.main import main, predict_main
-from miil21k.export import caching, throughput
-from miil21k.export.onnx_file import own_photographs
+from miil21k.export import cache_export, throughput
+from miil21k.export.onnx.file import own_photographs
 from miil21k.export.throughput import images_per_second
 from miil21k.predict.options import PredictOptions, workers_of
 from miil21k.predict.predictor import Predictor
-from miil21k.zoo.cache import Cache
+from miil21k.runtime.export_cache import list_proved
+from miil21k.runtime.torch_backend import TorchBackend
+from miil21k.store.cache import Cache
 from miil21k.zoo.manifest import find_weights
-from miil21k.zoo.proved import list_proved
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from miil21k.backends.base import Outputs
+    from miil21k.runtime.base import Outputs
 
 CALLERS = max(1, workers_of(PredictOptions()))
 PHOTOS = [str(path) for path in own_photographs()]
@@ -79,17 +79,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     row = find_weights("embedded")
     loaded = dataclasses.replace(small_network(), name=row.name, preprocess=row.preprocess)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(caching, "load", lambda *_: loaded)
+        patch.setattr(cache_export, "load", lambda *_: loaded)
         patch.setattr(throughput, "_SECONDS", 0.5)
-        patch.setattr("miil21k.backends.runtimes.gpu_in_sight", lambda: False)
+        patch.setattr("miil21k.runtime.installed.gpu_in_sight", lambda: False)
         assert main(["fetch", "embedded", "--cache-dir", str(folder), "-q"]) == 0
     return folder
 
 
 @pytest.fixture(autouse=True)
 def _quick_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("miil21k.predict.fastest.gpu_in_sight", lambda: False)
-    monkeypatch.setattr("miil21k.backends.runtimes.gpu_in_sight", lambda: False)
+    monkeypatch.setattr("miil21k.runtime.fastest.gpu_in_sight", lambda: False)
+    monkeypatch.setattr("miil21k.runtime.installed.gpu_in_sight", lambda: False)
     monkeypatch.setattr(throughput, "_SECONDS", 0.2)
 
 

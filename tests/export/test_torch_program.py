@@ -14,14 +14,14 @@ import torch
 
 from miil21k.cli.main import main
 from miil21k.errors import ExportError, UsageError
-from miil21k.export.report import report_path
+from miil21k.export.onnx.report import report_path
 from miil21k.export.torch_program import CARD, export_program
-from miil21k.zoo.trained import TrainedCard
+from miil21k.zoo.checkpoint_card import TrainedCard
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from miil21k.predict.loading import Loaded
+    from miil21k.runtime.loading import Loaded
 
 ELSEWHERE = """
 import sys, torch

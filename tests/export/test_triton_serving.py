@@ -16,7 +16,7 @@ import tritonclient.http as triton
 from kserve_server import TritonStandIn
 from PIL import Image
 
-from miil21k.export.onnx_file import own_photographs
+from miil21k.export.onnx.file import own_photographs
 from miil21k.predict.predictor import Predictor
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pytest
 from miil21k.data.images import ImageInput
 from miil21k.data.inputs import expand, expand_units
 from miil21k.data.tar_inputs import Shard
-from miil21k.engines.processes import Lost
+from miil21k.distribute.processes import Lost
 from miil21k.errors import EngineError, UsageError
 from miil21k.predict import bulk
 from miil21k.predict.bulk import BulkPredictor, Job, answer_job

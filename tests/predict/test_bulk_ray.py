@@ -13,7 +13,7 @@ import pytest
 from engine_work import die_at_three, process_of, refuse_two
 
 from miil21k.cli.main import predict_main
-from miil21k.engines.processes import Lost
+from miil21k.distribute.processes import Lost
 from miil21k.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def test_a_cluster_that_loses_a_node_writes_the_rows_of_the_plain_command(cluste
 
 
 def test_jobs_on_a_cluster_come_in_order_from_workers_that_stay_and_only_the_deadly_one_is_lost(cluster: Any) -> None:
-    from miil21k.engines.ray_engine import RayEngine
+    from miil21k.distribute.ray_engine import RayEngine
 
     cluster.add_node(num_cpus=1)
     engine = RayEngine(cluster.address)
@@ -97,7 +97,7 @@ def test_jobs_on_a_cluster_come_in_order_from_workers_that_stay_and_only_the_dea
 
 
 def test_an_address_where_nothing_answers_is_one_sentence_at_once() -> None:
-    from miil21k.engines.ray_engine import RayEngine
+    from miil21k.distribute.ray_engine import RayEngine
 
     with pytest.raises(EngineError, match=r"No Ray cluster at 'ray://127.0.0.1:1': Connection refused\."):
         RayEngine("ray://127.0.0.1:1")

@@ -19,9 +19,9 @@ from PIL import Image
 from miil21k.data.images import ImageInput, load_image
 from miil21k.data.transforms import normalise
 from miil21k.errors import CheckpointError, DownloadError, ImageError, UnknownClass, UnknownModel, UsageError
-from miil21k.predict import loading
 from miil21k.predict.options import PredictOptions, changed
 from miil21k.predict.predictor import Predictor
+from miil21k.runtime import loading
 from miil21k.zoo import registry
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"

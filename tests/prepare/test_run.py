@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from raw_archives import FAULTS, MAX_PIXELS, faulty, photo, photos, raw_classes, tar, write_outer
 
 from miil21k.data.datasets import label_images, open_source
-from miil21k.engines.local import LocalEngine
+from miil21k.distribute.local import LocalEngine
 from miil21k.errors import PrepareError, UsageError
 from miil21k.hierarchy.spaces import LabelSpace
 from miil21k.hierarchy.tree import Tree
 from miil21k.prepare import class_job
-from miil21k.prepare.conversion import open_converter
+from miil21k.prepare.codec_pillow import open_converter
 from miil21k.prepare.dry_run import dry_run
 from miil21k.prepare.manifest import ManifestRow, _escaped, _unescaped, decode_rows, encode_rows, read_manifest
 from miil21k.prepare.members import Member, MemberReader

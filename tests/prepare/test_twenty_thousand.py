@@ -19,7 +19,7 @@ from raw_archives import MAX_PIXELS, faulty, photo, tar, write_outer
 from miil21k.data.augment import Augmentation
 from miil21k.data.datasets import label_images, open_source
 from miil21k.data.loader import EpochSampler, evaluation_loader, training_loader
-from miil21k.engines.local import LocalEngine
+from miil21k.distribute.local import LocalEngine
 from miil21k.hierarchy.spaces import LabelSpace
 from miil21k.hierarchy.tree import Tree
 from miil21k.prepare.options import PrepareOptions, resolve_codec
@@ -120,7 +120,7 @@ def test_shards_hold_what_the_folders_hold(made: Raw, shards: Path) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ray_gives_the_same_folders_and_shards(made: Raw, shards: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    from miil21k.engines.ray_engine import RayEngine
+    from miil21k.distribute.ray_engine import RayEngine
 
     engine = RayEngine()
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from raw_archives import photo, photos, tar
 
-from miil21k.engines.local import LocalEngine
+from miil21k.distribute.local import LocalEngine
 from miil21k.errors import PrepareError, UsageError
 from miil21k.prepare.options import PrepareOptions
 from miil21k.prepare.run import prepare

@@ -14,10 +14,10 @@ pytest.importorskip("onnx", reason="the extra 'export' is not installed")
 
 from colour_export import coloured, write_colour_export
 
-from miil21k.backends.base import Outputs
 from miil21k.calibrate.record import Calibration
 from miil21k.errors import ExportError
 from miil21k.predict.predictor import Predictor
+from miil21k.runtime.base import Outputs
 from miil21k.serve.app import create_app
 from miil21k.serve.bodies import Limits
 from miil21k.serve.query import Asked

@@ -21,8 +21,8 @@ from miil21k.train.objectives import CrossEntropy
 from miil21k.train.processes import Processes
 from miil21k.train.state import Trained
 from miil21k.train.step import LossTally, UpdateStep, normalised
+from miil21k.zoo.checkpoint_card import load_trained, read_card
 from miil21k.zoo.schema import Preprocess
-from miil21k.zoo.trained import load_trained, read_card
 
 if TYPE_CHECKING:
     from pathlib import Path

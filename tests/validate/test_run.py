@@ -18,10 +18,10 @@ from miil21k.decode.path import hedge
 from miil21k.decode.probabilities import probabilities
 from miil21k.errors import LabelSpaceMismatch, UsageError
 from miil21k.predict.predictor import Predictor
-from miil21k.validate.fit import fit_calibration
+from miil21k.validate.calibration import fit_calibration
 from miil21k.validate.report import plain, write_report
 from miil21k.validate.run import Request, Validation, validate
-from miil21k.zoo.trained import load_trained
+from miil21k.zoo.checkpoint_card import load_trained
 
 if TYPE_CHECKING:
     from pathlib import Path

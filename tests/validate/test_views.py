@@ -15,8 +15,8 @@ from miil21k.hierarchy.spaces import load_label_space, projection
 from miil21k.train.state import save_weights
 from miil21k.validate.run import Request, validate
 from miil21k.validate.views import choose_view, without_removed
+from miil21k.zoo.checkpoint_card import TrainedCard
 from miil21k.zoo.schema import Preprocess
-from miil21k.zoo.trained import TrainedCard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

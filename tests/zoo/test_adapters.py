@@ -12,9 +12,9 @@ from reference_convolutional import Ofa595, TResNet, bit_arrays, bit_forward
 from reference_transformers import EdgeNextSmall, Levit384, VitBase
 from torch import Tensor, nn
 
+from miil21k.store.cache import Cache, CachedFile
+from miil21k.store.safetensors_cache import converted
 from miil21k.zoo.adapters import LAYOUTS, adapt
-from miil21k.zoo.cache import Cache, CachedFile
-from miil21k.zoo.conversion import converted
 from miil21k.zoo.manifest import find_weights, load_manifest
 from miil21k.zoo.registry import create_model
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from miil21k.errors import ManifestError, UnknownModel
-from miil21k.zoo.integrity import sha256_of
+from miil21k.store.integrity import sha256_of
 from miil21k.zoo.manifest import (
     find_weights,
     list_models,

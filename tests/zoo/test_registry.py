@@ -58,7 +58,7 @@ def test_a_model_with_its_row_can_be_copied_and_pickled(published: tuple[Path, n
 def test_pretrained_reads_the_file_that_the_download_gives(
     published: tuple[Path, nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from miil21k.zoo import conversion
+    from miil21k.store import safetensors_cache
 
     asked = {}
 
@@ -66,7 +66,7 @@ def test_pretrained_reads_the_file_that_the_download_gives(
         asked.update(options, weights=weights)
         return published[0]
 
-    monkeypatch.setattr(conversion, "fetch_safetensors", fetch)
+    monkeypatch.setattr(safetensors_cache, "fetch_safetensors", fetch)
     model = create_model("resnet18_ssl", True, revision="v2", cache_dir="/cache", offline=True).eval()
     assert torch.equal(model(IMAGES), published[1](IMAGES))
     assert (asked["weights"], asked["revision"], str(asked["cache_dir"]), asked["offline"]) == (
@@ -206,12 +206,12 @@ def test_timms_own_registrations_are_left_alone() -> None:
 
 
 def test_a_timm_name_of_ours_loads_through_the_zoo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from miil21k.zoo import conversion
+    from miil21k.store import safetensors_cache
 
     torch.manual_seed(0)
     original = create_model("resnet50_21k")
     torch.save({"state_dict": original.state_dict()}, tmp_path / "resnet50_miil_21k.pth")
-    monkeypatch.setattr(conversion, "fetch_safetensors", lambda *a, **k: tmp_path / "resnet50_miil_21k.pth")
+    monkeypatch.setattr(safetensors_cache, "fetch_safetensors", lambda *a, **k: tmp_path / "resnet50_miil_21k.pth")
     model = timm.create_model("resnet50_miil_in21k", pretrained=True)
     assert torch.equal(model.fc.weight, original.fc.weight)
 

@@ -1,0 +1,197 @@
+"""One ONNX model from its parts: images, network, decoding, metadata."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from miil21k.decode.probabilities import DEFAULT_RULE
+from miil21k.decode.restriction import restrict
+from miil21k.environment import installed_versions
+from miil21k.errors import UsageError
+from miil21k.export.onnx.decoding import DECODED, HEDGE_INPUT, Decoding, write_decoding
+from miil21k.export.onnx.graph import IR_VERSION, OPSET, GraphWriter
+from miil21k.export.onnx.images import CROP_INPUT, crops, write_crop, write_normalisation
+from miil21k.export.onnx.network import OUTPUTS, PIXELS
+from miil21k.hierarchy.spaces import removed_classes
+from miil21k.zoo.export_card import ExportCard
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from miil21k.calibrate.record import Calibration
+    from miil21k.decode.probabilities import Rule
+    from miil21k.runtime.loading import Loaded
+    from miil21k.zoo.schema import Preprocess
+
+__all__ = ["IMAGES", "ExportOptions", "Form", "assemble", "card_of", "decoding_of", "image_model"]
+
+Form = Literal["full", "tensor"]
+IMAGES = "images"
+_INDICES = {"topk_index", "path", "hedge_node"}
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What an export contains.
+
+    form: `full` (uint8 images in, answers out) or `tensor` (normalised pixels in, logits and embedding out). padding:
+    the network's own, or `zeros` where it reflects edges, which makes it another network.
+
+    The rest is for `full`. topk: how many classes. hedge: the default of the input `hedge`, in (0, 1]; with a
+    calibration, how often the answer is to be correct, and its level becomes the default. rule: how a level_softmax
+    head becomes one tree; a calibration brings its own. include_removed_labels: answer also with the classes that
+    ImageNet withdrew.
+    """
+
+    form: Form = "full"
+    padding: Literal["own", "zeros"] = "own"
+    topk: int = 5
+    hedge: float = 0.9
+    rule: Rule = DEFAULT_RULE
+    include_removed_labels: bool = False
+    calibration: Calibration | None = None
+
+    def __post_init__(self) -> None:
+        if self.form not in ("full", "tensor"):
+            raise UsageError(f"form must be full or tensor, not '{self.form}'.")
+        if self.topk < 1:
+            raise UsageError(f"topk must be at least 1, not {self.topk}.")
+        if not 0 < self.hedge <= 1:
+            raise UsageError(f"hedge lies above 0 and up to 1, not {self.hedge}.")
+
+
+def decoding_of(loaded: Loaded, options: ExportOptions) -> Decoding:
+    """Return what the graph of `loaded` decides by; raises LabelSpaceMismatch for a calibration of another head."""
+    space, calibration = loaded.space, options.calibration
+    withdrawn = removed_classes(space)
+    hidden = withdrawn if withdrawn.any() and not options.include_removed_labels else None
+    allowed = restrict(space.tree, removed=hidden)
+    rule, temperature, hedge = options.rule, None, options.hedge
+    if calibration is not None:
+        calibration.require(space, loaded.head, allowed)
+        rule = calibration.rule or rule  # type: ignore[assignment] # one of Rule, checked when it was made
+        temperature = calibration.temperature if loaded.head == "level_softmax" else calibration.temperature[0]
+        hedge = calibration.threshold(options.hedge)
+    return Decoding(space.tree, loaded.head, rule, allowed, hidden, temperature, options.topk, hedge)
+
+
+def assemble(network: onnx.ModelProto, loaded: Loaded, options: ExportOptions, **facts: str) -> onnx.ModelProto:
+    """Return the finished model of the form that `options` say.
+
+    network: what `network_to_onnx` returned; it is changed, so that its weights are not copied. facts: `licence` and
+    `weights_sha256` of the card.
+    """
+    full = options.form == "full"
+    before, after = GraphWriter("images"), GraphWriter("decode")
+    inputs = [_pixels(loaded.preprocess)]
+    outputs = {value.name: value for value in network.graph.output}
+    results = [_named_shape(outputs[name], name) for name in OUTPUTS]
+    decoding: dict[str, Any] = {}
+    if full:
+        inputs = _write_images(before, loaded.preprocess)
+        fixed = decoding_of(loaded, options)
+        write_decoding(after, OUTPUTS[0], fixed)
+        inputs.append(helper.make_tensor_value_info(HEDGE_INPUT, TensorProto.FLOAT, []))
+        results = [results[0], *_answers(fixed), results[1]]
+        decoding = _recorded(loaded, options, fixed)
+    content = helper.make_graph([*before.nodes, *network.graph.node, *after.nodes], "miil21k", inputs, results)
+    content.initializer.extend([*before.initializers, *after.initializers])
+    _refill(network, content)
+    card = card_of(loaded, options.form, decoding, packages=("onnx", "onnxscript"), **facts)
+    helper.set_model_props(network, card.to_metadata())
+    return network
+
+
+def card_of(
+    loaded: Loaded, form: Form, decoding: dict[str, Any], *, packages: tuple[str, ...] = (), **facts: Any
+) -> ExportCard:
+    """Return what an export of `loaded` says about itself; `packages` are those whose versions matter beside ours."""
+    return ExportCard(
+        model=loaded.name,
+        arch=type(loaded.model).__name__,
+        form=form,
+        head=loaded.head,
+        space=loaded.space,
+        preprocess=loaded.preprocess,
+        decoding=decoding,
+        versions={**installed_versions(), **{name: metadata.version(name) for name in packages}},
+        **facts,
+    )
+
+
+def _refill(model: onnx.ModelProto, content: onnx.GraphProto) -> None:
+    """Replace all but the weights of `model`, which may be gigabytes, by `content`, and add what that brings."""
+    graph = model.graph
+    for name in ("node", "input", "output", "value_info", "metadata_props"):
+        graph.ClearField(name)
+    for name in ("node", "input", "output", "initializer"):
+        getattr(graph, name).extend(getattr(content, name))
+    graph.name = content.name
+    model.ir_version = IR_VERSION
+    model.producer_name, model.producer_version = "miil21k", metadata.version("miil21k")
+
+
+def image_model(preprocess: Preprocess) -> onnx.ModelProto:
+    """Return the first part of a `full` graph alone: images -> `resized`, uint8 [B, 3, H, W]. For proofs."""
+    graph = GraphWriter("images")
+    graph.add("Identity", write_crop(graph, IMAGES, preprocess), output="resized")
+    shape = ["batch", *preprocess.input_size]
+    output = helper.make_tensor_value_info("resized", TensorProto.UINT8, shape)
+    content = helper.make_graph(graph.nodes, "images", _image_inputs(preprocess), [output], graph.initializers)
+    return helper.make_model(content, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+
+def _write_images(graph: GraphWriter, preprocess: Preprocess) -> list[onnx.ValueInfoProto]:
+    write_normalisation(graph, write_crop(graph, IMAGES, preprocess), preprocess, PIXELS)
+    return _image_inputs(preprocess)
+
+
+def _image_inputs(preprocess: Preprocess) -> list[onnx.ValueInfoProto]:
+    images = helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, ["batch", "height", "width", 3])
+    if not crops(preprocess):
+        return [images]
+    return [images, helper.make_tensor_value_info(CROP_INPUT, TensorProto.BOOL, [])]
+
+
+def _pixels(preprocess: Preprocess) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(PIXELS, TensorProto.FLOAT, ["batch", *preprocess.input_size])
+
+
+def _named_shape(output: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
+    """Return the declaration of a network output with its batch axis called `batch`."""
+    width = output.type.tensor_type.shape.dim[1].dim_value
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])
+
+
+def _answers(decoding: Decoding) -> list[onnx.ValueInfoProto]:
+    k = min(decoding.topk, int(np.count_nonzero(decoding.allowed)))
+    widths = {"topk": [k], "path": [decoding.tree.max_depth + 1], "hedge": []}
+    return [
+        helper.make_tensor_value_info(
+            name,
+            TensorProto.INT32 if name in _INDICES else TensorProto.FLOAT,
+            ["batch", *widths[name.partition("_")[0]]],
+        )
+        for name in DECODED
+    ]
+
+
+def _recorded(loaded: Loaded, options: ExportOptions, fixed: Decoding) -> dict[str, Any]:
+    """Return the part of the metadata that says how the graph decides."""
+    withdrawn = removed_classes(loaded.space)
+    masked = [loaded.space.tree.wnids[index] for index in np.flatnonzero(~fixed.allowed)]
+    return {
+        "topk": fixed.topk,
+        "hedge": fixed.hedge,
+        "rule": fixed.rule if loaded.head == "level_softmax" else None,
+        "temperature": None if fixed.temperature is None else np.asarray(fixed.temperature).tolist(),
+        "calibration": None if options.calibration is None else options.calibration.to_json(),
+        "removed_labels": "masked" if masked else "included" if withdrawn.any() else "none",
+        "masked": masked,
+    }

@@ -1,0 +1,195 @@
+"""Write a quantised export that agrees with fp32 on images it was not set up with; or nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from miil21k.environment import installed_versions
+from miil21k.errors import ExportError, UsageError
+from miil21k.export.onnx.report import card_facts, report_path
+from miil21k.export.onnx.saving import MOST_BYTES, weights_path
+from miil21k.export.quantize.agreement import FASTER, Agreeing, card_decoding, crops_to_logits, speed_ratios
+from miil21k.export.quantize.calibration_set import Roles, divide, read_crops, spread
+from miil21k.export.quantize.network_part import put_network, take_network
+from miil21k.export.quantize.search import QuantizeOptions, choose_setting, no_progress
+from miil21k.files import replace_file, replacing
+from miil21k.runtime.choose import open_export
+from miil21k.zoo.export_card import read_export_card
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from miil21k.export.quantize.agreement import Agreement
+    from miil21k.export.quantize.search import Progress, Setting
+    from miil21k.runtime.base import Backend
+    from miil21k.zoo.export_card import ExportCard
+
+__all__ = ["quantize_export"]
+
+BATCH = 8
+
+
+def quantize_export(
+    source: Path,
+    output: Path,
+    pictures: Sequence[Path],
+    options: QuantizeOptions | None = None,
+    *,
+    judges: Sequence[Path] = (),
+    say: Callable[[str], None] = lambda _: None,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Quantise the fp32 export `source` to `output`, and return the report that lies beside it as `<output>.json`.
+
+    Only the network inside is quantised: preprocessing and decoding stay as they are. pictures: image files, of which
+    half set it up and half choose the layers that stay float; judges: image files that judge it. Without judges, every
+    second picture judges and the others do the rest; no picture has two of these roles, nor have copies of it.
+    Best class, path and hedged node of the judging images are compared with those of `source` in the backend
+    that the options name. say: told each step. progress: `progress(what, total)` opens a context that is told advances.
+
+    An existing file is replaced by one that keeps its limits or stays as it was. Raises ExportError when the best
+    setting agrees less often than `options.min_agreement` or is not faster where that is required, UsageError for a
+    source that is quantised already or above 2 GB, and for too few pictures; ImageError for one that is no image.
+    """
+    options = options or QuantizeOptions()
+    card = _source_card(source, output)
+    roles = _roles(pictures, judges, options)
+    say(f"pictures: {len(roles.setting_up)} set it up, {len(roles.choosing)} choose layers, {len(roles.judging)} judge")
+    for what, count in (("choose layers", len(roles.choosing)), ("judge", len(roles.judging))):
+        if count < 1 / (1 - min(options.min_agreement, 0.999)):
+            say(f"{count} pictures that {what} cannot tell {options.min_agreement:.0%} from all: give more")
+    model = onnx.load(source)
+    network = take_network(model, card.preprocess.input_size)
+    with progress("reading pictures", len(roles.setting_up) + len(roles.choosing)) as done:
+        setting_up, choosing = (
+            np.concatenate(list(read_crops(part, card.preprocess, BATCH, done)))
+            for part in (roles.setting_up, roles.choosing)
+        )
+    decoding = card_decoding(card)
+    chosen = choose_setting(network, setting_up, choosing, card.preprocess, decoding, options, progress=progress)
+    say(f"{chosen}: {chosen.agreement} that chose it, which lets expect {chosen.agreement.expected:.1%} for top-1")
+    with replacing(output) as part:
+        whole = put_network(model, chosen.network)
+        new_card = _described(whole, card, chosen, options)
+        part.write_bytes(whole.SerializeToString())
+        backends = [
+            open_export(path, of, backend=options.backend, device="cpu", dtype="fp32")  # type: ignore[arg-type]
+            for path, of in ((source, card), (part, new_card))
+        ]
+        agreement = _judged(backends, roles.judging, card, progress)
+        if not agreement.top1 >= options.min_agreement:
+            raise ExportError(_refusal(card, chosen, agreement, options))
+        ratios = speed_ratios(backends[0], backends[1], card.preprocess)
+        report = _report(new_card, chosen, agreement, ratios, options)
+        faster = min(ratios.values()) >= FASTER
+        elsewhere = chosen.mode == "fp16" or chosen.symmetric  # where it will run is not this machine
+        required = not elsewhere if options.require_faster is None else options.require_faster
+        if required and not faster:
+            raise ExportError(
+                f"{chosen} of '{card.model}' agrees ({agreement}) but is not faster than fp32 in {options.backend} "
+                f"here ({_speeds(ratios)}), so it was not kept: try another --backend, or keep it with "
+                "--no-require-faster."
+            )
+        _record(whole, report["quantization"])
+        part.write_bytes(whole.SerializeToString())
+        report |= {"bytes": part.stat().st_size, "bytes_fp32": source.stat().st_size}
+        replace_file(report_path(output), json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def _source_card(source: Path, output: Path) -> ExportCard:
+    if output.suffix != ".onnx":
+        raise UsageError(f"'{output}' does not end in .onnx, by which miil21k and others know an ONNX model.")
+    if not output.parent.is_dir():
+        raise UsageError(f"There is no folder '{output.parent}'.")
+    card = read_export_card(source)
+    if output.exists() and output.samefile(source):
+        raise UsageError(f"'{output}' is the export itself, which the result is compared with: give another name.")
+    if card.precision != "fp32":
+        raise UsageError(f"'{source}' is {card.precision} already: quantise the fp32 export that it was made from.")
+    if weights_path(source).exists() or source.stat().st_size > MOST_BYTES:
+        raise UsageError(f"'{source}' has more than 2 GB of weights, which the quantiser cannot hold in one file.")
+    return card
+
+
+def _roles(pictures: Sequence[Path], judges: Sequence[Path], options: QuantizeOptions) -> Roles:
+    roles = divide(pictures, judges)
+    if not all(roles):
+        counts = ", ".join(str(len(part)) for part in roles)
+        raise UsageError(
+            "Quantising needs different pictures that set it up, that choose layers and that judge: of those given, "
+            f"without copies, there are {counts} for these, so give more."
+        )
+    most = options.calibration_images
+    return Roles(spread(roles.setting_up, most), spread(roles.choosing, most), roles.judging)
+
+
+def _judged(backends: Sequence[Backend], judging: Sequence[Path], card: ExportCard, progress: Progress) -> Agreement:
+    counting = Agreeing(card_decoding(card))
+    with progress("judging", len(judging)) as done:
+        for crops in read_crops(judging, card.preprocess, BATCH, done):
+            counting.add(*(crops_to_logits(backend, crops, card.preprocess) for backend in backends))
+    return counting.result()
+
+
+def _refusal(card: ExportCard, chosen: Setting, agreement: Agreement, options: QuantizeOptions) -> str:
+    ways = "--mode fp16" if chosen.mode != "fp16" else "fp32"
+    if chosen.mode == "static":
+        others = " or ".join(name for name in ("minmax", "entropy", "percentile") if name != chosen.method)
+        ways = f"--method {others}, more pictures, a larger --most-left-out, or {ways}"
+    elif chosen.mode == "dynamic":
+        ways = f"--mode static, a larger --most-left-out, or {ways}"
+    return (
+        f"'{card.model}' was not quantised: the best of {chosen.tried} settings ({chosen}) gives {agreement}, "
+        f"logits {agreement.logits:.2g} apart, where {options.min_agreement:.0%} of the best classes must "
+        f"stay: try {ways}."
+    )
+
+
+def _speeds(ratios: dict[int, float]) -> str:
+    return ", ".join(f"{ratio:.2f}x in batches of {batch}" for batch, ratio in ratios.items())
+
+
+def _described(whole: onnx.ModelProto, card: ExportCard, chosen: Setting, options: QuantizeOptions) -> ExportCard:
+    """Write the card of the result into `whole`, and return it."""
+    versions = {**card.versions, **{f"quantized_{key}": value for key, value in installed_versions().items()}}
+    new = dataclasses.replace(
+        card,
+        precision="fp16" if chosen.mode == "fp16" else "int8",
+        quantization={"mode": chosen.mode, "symmetric": chosen.symmetric, "backend": options.backend},
+        versions=versions,
+    )
+    helper.set_model_props(whole, new.to_metadata())
+    return new
+
+
+def _record(whole: onnx.ModelProto, quantization: dict[str, Any]) -> None:
+    """Put what was measured into the metadata."""
+    facts = {prop.key: prop.value for prop in whole.metadata_props}
+    facts["quantization"] = json.dumps({key: value for key, value in quantization.items() if key != "layer_noise"})
+    helper.set_model_props(whole, facts)
+
+
+def _report(
+    card: ExportCard, chosen: Setting, agreement: Agreement, ratios: dict[int, float], options: QuantizeOptions
+) -> dict[str, Any]:
+    import onnxruntime
+
+    return {
+        **card_facts(card),
+        "quantization": {
+            **chosen.to_json(),
+            "backend": options.backend,
+            "quantizer": f"onnxruntime {onnxruntime.__version__}",
+            "min_agreement": options.min_agreement,
+            "agreement": agreement.to_json(),
+            "times_faster": {f"batch {batch}": round(ratio, 3) for batch, ratio in ratios.items()},
+        },
+    }

@@ -1,0 +1,203 @@
+"""A proved TensorRT engine with its report beside it; or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from miil21k.data.images import load_image
+from miil21k.data.transforms import crop_image, normalise
+from miil21k.decode.path import decode_path
+from miil21k.decode.probabilities import probabilities
+from miil21k.decode.restriction import restrict
+from miil21k.errors import ExportError, UsageError
+from miil21k.export.onnx.network import OUTPUTS
+from miil21k.export.onnx.proof import BOUNDS, open_session
+from miil21k.export.onnx.samples import BATCHES
+from miil21k.export.tensorrt.engine import build_engine, missing
+from miil21k.export.tensorrt.operators import refusals
+from miil21k.export.tensorrt.options import EngineOptions, trtexec_line
+from miil21k.files import replace_file, replacing
+from miil21k.hierarchy.spaces import removed_classes
+from miil21k.zoo.export_card import read_export_card
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from miil21k.zoo.export_card import ExportCard
+
+__all__ = ["PRECISION_BOUNDS", "Engine", "export_tensorrt", "plan_command", "precision_of"]
+
+# How far logits may be from ONNX Runtime's on the same file, relative to their range.
+PRECISION_BOUNDS = {"float32": BOUNDS.logits, "tf32": 5e-3, "float16": 2e-2, "int8": 5e-2}
+
+
+class Engine(Protocol):
+    """What the proof needs of an engine."""
+
+    plan: bytes
+    facts: dict[str, str]
+
+    def run(self, pixels: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Return the outputs by name for float32 [B, C, H, W]."""
+        ...
+
+
+def plan_command(model: Path, output: Path, options: EngineOptions) -> str:
+    """Return the `trtexec` line for the export at `model`, once its graph is known to be one that TensorRT takes.
+
+    Raises CheckpointError for a file that is no export, UsageError that names the operators TensorRT does not take.
+    """
+    card, graph = _opened(model)
+    return trtexec_line(model, output, graph.graph.input[0].name, card.preprocess.input_size, options)
+
+
+def precision_of(graph: onnx.ModelProto) -> str:
+    """Return `int8` for a graph with quantised tensors, `float16` for one with weights of that type, or `float32`."""
+    if any(node.op_type == "QuantizeLinear" for node in graph.graph.node):
+        return "int8"
+    halves = any(tensor.data_type == TensorProto.FLOAT16 for tensor in graph.graph.initializer)
+    return "float16" if halves else "float32"
+
+
+def export_tensorrt(
+    model: Path,
+    output: Path,
+    options: EngineOptions | None = None,
+    *,
+    bound: float | None = None,
+    photos: Sequence[Path] = (),
+    say: Callable[[str], None] = lambda _: None,
+    build: Callable[..., Engine] | None = None,
+) -> dict[str, Any]:
+    """Build the engine of an export of the form `tensor`, prove it, and return the report kept as `<output>.json`.
+
+    Types are those of the file: float32, float16, or int8 of a quantiser that is symmetric about zero. bound: how far
+    logits may be from ONNX Runtime's, relative to their range; by the precision when None. photos: pictures to prove
+    it on, besides noise. build: makes the engine; TensorRT unless given.
+    An existing file is replaced by a proved engine or stays as it was. Raises as `plan_command`; ExportError when
+    TensorRT or a GPU is missing, with the line for `trtexec`, when it cannot build, or when the bound is missed.
+    """
+    options = options or EngineOptions()
+    if not output.parent.is_dir():
+        raise UsageError(f"There is no folder '{output.parent}'.")
+    card, graph = _opened(model)
+    image = card.preprocess.input_size
+    name = graph.graph.input[0].name
+    lacking = missing() if build is None else None
+    if lacking is not None:
+        raise ExportError(
+            f"An engine is built where it will run, and {lacking}: pip install 'miil21k[tensorrt]' on a machine with "
+            f"the GPU, or run there:\n  {trtexec_line(model, output, name, image, options)}"
+        )
+    precision = precision_of(graph)
+    kind = "tf32" if precision == "float32" and options.tf32 else precision
+    bound = PRECISION_BOUNDS[kind] if bound is None else bound
+    say(f"building {output.name} ({precision}, batches of {', '.join(map(str, options.batch))})")
+    engine = (build or build_engine)(model, name, image, options, say)
+    say("proving it against ONNX Runtime")
+    rows = _measure(engine, model, card, options, photos)
+    worst = max(row["logits"] for row in rows)
+    report = {
+        "schema": 1,
+        "onnx": {"name": model.name, "sha256": hashlib.sha256(model.read_bytes()).hexdigest()},
+        **{key: value for key, value in card.to_metadata().items() if key in _KEPT},
+        "precision": kind,
+        "batch": list(options.batch),
+        "input": [name, *image],
+        "engine": engine.facts,
+        "bytes": len(engine.plan),
+        "proof": {"bound": bound, "logits": worst, "rows": rows},
+    }
+    if worst > bound:
+        raise ExportError(
+            f"The engine's logits are {worst:.3g} of their range from ONNX Runtime's on the same file, over {bound:g}, "
+            "so it was not kept: keep more of the network in float32, or give --bound."
+        )
+    with replacing(output) as part:
+        part.write_bytes(engine.plan)
+        replace_file(output.with_name(f"{output.name}.json"), json.dumps(report, indent=1) + "\n")
+    return report
+
+
+_KEPT = ("model", "arch", "head", "label_space", "label_space_sha256", "licence", "weights_sha256")
+
+
+def _opened(model: Path) -> tuple[ExportCard, onnx.ModelProto]:
+    card = read_export_card(model)
+    graph = onnx.load(model)
+    refused = refusals(graph)
+    if refused:
+        listed = ". ".join(str(refusal) for refusal in refused)
+        raise UsageError(f"TensorRT does not take '{model}'. {listed}.")
+    return card, graph
+
+
+def _measure(
+    engine: Engine, model: Path, card: ExportCard, options: EngineOptions, photos: Sequence[Path]
+) -> list[dict[str, Any]]:
+    """Return one row per batch: how far the engine is from ONNX Runtime, and how many answers are the same."""
+    session = open_session(model)
+    images = session.get_inputs()[0]
+    dtype = np.float16 if images.type == "tensor(float16)" else np.float32
+    removed = removed_classes(card.space)
+    allowed = restrict(card.space.tree, removed=removed if removed.any() else None)
+    rows = []
+    for kind, pixels in _batches(card, options, photos):
+        exact = dict(zip(OUTPUTS, session.run(list(OUTPUTS), {images.name: pixels.astype(dtype)}), strict=True))
+        found = engine.run(pixels)
+        if not np.isfinite(found["logits"]).all():
+            raise ExportError(
+                f"The engine gives infinite or undefined logits on {kind} in a batch of {len(pixels)}, so it was not "
+                "kept: keep more of the network in float32."
+            )
+        paths = [
+            decode_path(
+                card.space.tree,
+                probabilities(card.space.tree, answer["logits"].astype(np.float32), card.head, allowed=allowed).nodes,
+                removed=removed if removed.any() else None,
+            ).nodes
+            for answer in (exact, found)
+        ]
+        best = [answer["logits"].argmax(axis=1) for answer in (exact, found)]
+        rows.append(
+            {
+                "images": kind,
+                "batch": len(pixels),
+                **{key: _relative(found[key], exact[key]) for key in OUTPUTS},
+                "same_top1": int((best[0] == best[1]).sum()),
+                "same_path": int((paths[0] == paths[1]).all(axis=1).sum()),
+            }
+        )
+    return rows
+
+
+def _batches(
+    card: ExportCard, options: EngineOptions, photos: Sequence[Path]
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield pixels in batches of 1, 2 and 7 as far as the engine takes them, its smallest batch and its largest."""
+    least, _, most = options.batch
+    sizes = sorted({least, most, *(size for size in BATCHES if least <= size <= most)})
+    rng = np.random.default_rng(0)
+    _, height, width = card.preprocess.input_size
+    crops = [crop_image(load_image(photo), card.preprocess) for photo in photos]
+    crops += [crop[:, ::-1] for crop in crops]
+    for size in sizes:
+        noise = rng.integers(0, 256, (size, height, width, 3), np.uint8)
+        yield "noise", normalise(noise, card.preprocess)
+        if crops:
+            stacked = np.stack([crops[i % len(crops)] for i in range(size)])
+            yield "photographs", normalise(stacked, card.preprocess)
+
+
+def _relative(found: NDArray[np.float32], exact: NDArray[np.float32]) -> float:
+    exact = exact.astype(np.float32)
+    return float(np.abs(found - exact).max() / max(float(np.ptp(exact)), 1e-30))

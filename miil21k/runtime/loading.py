@@ -1,0 +1,236 @@
+"""Which weights answer, and how they become a network with its label space and preprocessing."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from miil21k.errors import DownloadError, LabelSpaceMismatch, MissingExtra, UnknownModel, UsageError
+from miil21k.hierarchy.spaces import load_label_space
+from miil21k.runtime.choose import open_export
+from miil21k.store.cache import Cache, find_cached
+from miil21k.zoo.manifest import find_weights
+
+if TYPE_CHECKING:
+    from miil21k.decode.logits import HeadKind
+    from miil21k.hierarchy.spaces import LabelSpace
+    from miil21k.predict.options import PredictOptions
+    from miil21k.zoo.schema import Preprocess, Weights
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "FALLBACK_MODEL",
+    "Loaded",
+    "default_model",
+    "head_space",
+    "load",
+    "preprocess_of",
+]
+
+DEFAULT_MODEL = "tresnet_m_21k"
+FALLBACK_MODEL = "embedded"
+log = logging.getLogger("miil21k.predict")
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A network ready to run.
+
+    notice: one sentence when another model than the preferred one answers, else None. weights_sha256: the digest of
+    its tensors where the file recorded it, as exports do. licence: of the weights, None when nobody has said it.
+    """
+
+    model: Any  # a torch nn.Module, or the Backend of an export; this room imports no torch
+    name: str
+    space: LabelSpace
+    head: HeadKind
+    preprocess: Preprocess
+    notice: str | None = None
+    weights_sha256: str | None = None
+    licence: str | None = None
+
+
+def load(name: str | None, options: PredictOptions) -> Loaded:
+    """Return the network that `name` and `options.checkpoint` stand for.
+
+    A name that ends in `.onnx` is the path of an export, and no torch is imported; one that ends in `.safetensors` is
+    the path of what `miil21k train` wrote.
+    A model that was named is loaded or an error is raised. The name may also be any architecture of timm when a
+    checkpoint and its label space are given; its logits then mean `options.head`, `leaf_softmax` unless told
+    otherwise. Without a name, a checkpoint of `miil21k train` says itself what it is; without either,
+    `tresnet_m_21k` is preferred, and `embedded` answers when that is neither cached nor reachable.
+    """
+    if name is not None and name.endswith(".onnx"):
+        return _exported(Path(name), options)
+    _require_torch(name, options)
+    if name is not None:
+        return _named(name, options)
+    if options.head is not None:
+        raise UsageError("The option head is for a checkpoint of your own: name its architecture as the model.")
+    if options.checkpoint is not None:
+        return _trained(Path(options.checkpoint), options)
+    weights, options, notice = default_model(options)
+    return replace(_published(weights, options), notice=notice)
+
+
+def default_model(options: PredictOptions) -> tuple[Weights, PredictOptions, str | None]:
+    """Return the weights that answer when no model is named, the options for them, and the notice, if any.
+
+    They are fetched when they are not cached; no torch is imported.
+    """
+    preferred, fallback = find_weights(DEFAULT_MODEL), find_weights(FALLBACK_MODEL)
+    cache = Cache.at(options.cache_dir)
+    if find_cached(preferred, cache, options.revision) is not None:
+        return preferred, options, None
+    from miil21k.store.download import obtain
+
+    preprocess_of(preferred, options)  # refused before anything is downloaded
+    try:
+        obtain(preferred, revision=options.revision, cache_dir=options.cache_dir, offline=options.offline)
+    except DownloadError as error:
+        try:
+            obtain(fallback, cache_dir=options.cache_dir, offline=options.offline)
+        except MissingExtra as missing:
+            raise DownloadError(f"{error} The model that needs no network is not installed either. {missing}") from None
+        log.debug("why: %s", error)
+    else:
+        return preferred, options, None
+    notice = f"'{DEFAULT_MODEL}' is neither cached nor reachable; '{FALLBACK_MODEL}' (ImageNet-1K) answers instead."
+    log.warning(notice)
+    return fallback, replace(options, revision=None), notice
+
+
+def _require_torch(name: str | None, options: PredictOptions) -> None:
+    """Raise UsageError for a backend that runs exports alone."""
+    if options.backend in ("auto", "torch"):
+        return
+    words = [name] if name is not None else [] if options.checkpoint is not None else [DEFAULT_MODEL]
+    words += [f"--checkpoint {options.checkpoint}"] if options.checkpoint is not None else []
+    raise UsageError(
+        f"The backend '{options.backend}' runs exports: make one with "
+        f"'miil21k export onnx {' '.join(words)} -o model.onnx' and name model.onnx as the model."
+    )
+
+
+def _named(name: str, options: PredictOptions) -> Loaded:
+    if name.endswith(".safetensors"):
+        if options.checkpoint is not None or options.head is not None:
+            raise UsageError(f"'{name}' is a checkpoint that says what it is: leave checkpoint and head out.")
+        return _trained(Path(name), options)
+    try:
+        weights = find_weights(name)
+    except UnknownModel:
+        if options.checkpoint is None:
+            raise
+        return _own(name, options)
+    if options.head is not None:
+        raise UsageError(f"The head of '{weights.name}' is known ({weights.head}): leave the option head out.")
+    return _published(weights, options)
+
+
+def _published(weights: Weights, options: PredictOptions) -> Loaded:
+    space = load_label_space(head_space(weights, options))
+    preprocess = preprocess_of(weights, options)  # refused before anything is downloaded
+    sized = _sized(weights.arch, weights.preprocess, options)
+    from miil21k.zoo.registry import create_model
+
+    model = create_model(
+        weights.name,
+        pretrained=options.checkpoint is None,
+        checkpoint=options.checkpoint,
+        revision=options.revision,
+        cache_dir=options.cache_dir,
+        offline=options.offline,
+        **sized,
+    )
+    _require_classes(model, space, weights.name)
+    return Loaded(model, weights.name, space, weights.head, preprocess, licence=weights.licence)
+
+
+def head_space(weights: Weights, options: PredictOptions) -> str:
+    """Return which label space the head of published weights has; raises UsageError when nobody has said it."""
+    named = weights.label_space or options.label_space
+    if named is None:
+        spaces = " or ".join(candidate.label_space for candidate in weights.candidates)
+        raise UsageError(
+            f"The label space of '{weights.name}' was never published (it may be {spaces}): "
+            "say with label_space which one its classes are."
+        )
+    return named
+
+
+def preprocess_of(weights: Weights, options: PredictOptions) -> Preprocess:
+    """Return how images become what published weights read, with what the user changed."""
+    return _preprocess(weights.preprocess, options)
+
+
+def _own(arch: str, options: PredictOptions) -> Loaded:
+    """Return a bare architecture filled with the user's file, preprocessed as timm does for that architecture."""
+    from miil21k.zoo.registry import create_model
+    from miil21k.zoo.timm_names import own_preprocess
+
+    standard = own_preprocess(arch)
+    if options.label_space is None:
+        raise UsageError(f"'{arch}' is an architecture: say with label_space what the classes of the checkpoint are.")
+    space = load_label_space(options.label_space)
+    preprocess = _preprocess(standard, options)
+    model = create_model(arch, checkpoint=options.checkpoint, **_sized(arch, standard, options))
+    _require_classes(model, space, str(options.checkpoint))
+    return Loaded(model, arch, space, options.head or "leaf_softmax", preprocess)
+
+
+def _require_classes(model: Any, space: LabelSpace, name: str) -> None:
+    if model.num_classes != space.num_classes:
+        raise LabelSpaceMismatch(
+            f"The head of {name} has {model.num_classes} classes, the label space '{space.name}' {space.num_classes}."
+        )
+
+
+def _sized(arch: str, own: Preprocess, options: PredictOptions) -> dict[str, Any]:
+    """Return what the architecture must be told about another input size; convolutional networks take any."""
+    size = own.input_size[1]
+    if options.img_size in (None, size):
+        return {}
+    if arch.startswith("vit_"):
+        return {"dynamic_img_size": True}  # resamples the position embedding in every forward pass
+    if arch.startswith(("mixer_", "levit_")):
+        raise UsageError(f"'{arch}' has a fixed input of {size} x {size} pixels: leave img_size out.")
+    return {}
+
+
+def _exported(path: Path, options: PredictOptions) -> Loaded:
+    if options.checkpoint is not None or options.head is not None:
+        raise UsageError(f"'{path}' holds its weights and says what its head is: leave checkpoint and head out.")
+    from miil21k.zoo.export_card import read_export_card
+
+    card = read_export_card(path)
+    edge = card.preprocess.input_size[1]
+    if options.img_size not in (None, edge):
+        raise UsageError(f"'{path}' was exported for {edge} x {edge} pixels: leave img_size out.")
+    backend = open_export(path, card, backend=options.backend, device=options.device, dtype=options.dtype)
+    preprocess = _preprocess(card.preprocess, options)
+    digest, licence = card.weights_sha256, card.licence or None
+    return Loaded(backend, card.model, card.space, card.head, preprocess, weights_sha256=digest, licence=licence)
+
+
+def _trained(path: Path, options: PredictOptions) -> Loaded:
+    from miil21k.zoo.checkpoint_card import load_trained
+
+    model, card = load_trained(path)
+    return Loaded(model, path.name, card.space, card.head, _preprocess(card.preprocess, options))
+
+
+def _preprocess(own: Preprocess, options: PredictOptions) -> Preprocess:
+    """Return the preprocessing with what the user changed; raises UsageError for values that make no sense."""
+    changes: dict[str, Any] = {
+        key: getattr(options, key)
+        for key in ("crop_pct", "interpolation", "crop_mode")
+        if getattr(options, key) is not None
+    }
+    if options.img_size is not None:
+        changes["input_size"] = (own.input_size[0], options.img_size, options.img_size)
+    if changes:
+        changes["source"] = f"{own.source}; changed by the user: {', '.join(changes)}"
+    return own._replace(**changes)

@@ -1,0 +1,88 @@
+"""Checkpoints of older formats, converted once to safetensors in the cache so that later loads are fast."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from miil21k.files import replace_file, replacing
+from miil21k.store.cache import Cache
+from miil21k.store.download import obtain
+from miil21k.store.integrity import file_damage, sha256_of
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from miil21k.store.cache import CachedFile
+    from miil21k.zoo.schema import Weights
+
+__all__ = ["converted", "digest_path", "fetch_safetensors"]
+
+# Part of the file name: raise it when `read_state_dict` returns other names or tensors for the same file.
+_READER_VERSION = 1
+
+
+def fetch_safetensors(
+    weights: Weights,
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    offline: bool | None = None,
+) -> Path:
+    """Return a local file with the tensors of these weights under their published names: `fetch`, then `converted`."""
+    cache = Cache.at(cache_dir)
+    return converted(obtain(weights, revision=revision, cache_dir=cache_dir, offline=offline), cache)
+
+
+def converted(cached: CachedFile, cache: Cache) -> Path:
+    """Return the safetensors file that holds the tensors of a cached file; written when it is not there yet.
+
+    It is named by the digest of the file that it came from. Where the cache cannot be written to, the file itself
+    is returned. Raises CheckpointError for a file that is damaged, or that would run code.
+    """
+    if cached.source.format == "safetensors":
+        return cached.path
+    target = cache.root / "converted" / f"{cached.sha256}.v{_READER_VERSION}.safetensors"
+    if target.is_file() and file_damage(target, "safetensors") is None:
+        return target
+    from miil21k.zoo.checkpoint import read_state_dict
+
+    tensors = dict(_apart(read_state_dict(cached.path)))
+    try:
+        _save(tensors, target)
+    except OSError:
+        return cached.path
+    return target
+
+
+def digest_path(target: Path) -> Path:
+    """Return where the digest of a converted file is kept, for `miil21k verify`."""
+    return target.with_suffix(".sha256")
+
+
+def _apart(tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors, each in memory of its own: safetensors stores no views."""
+    seen = set()
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage()
+        own = tensor.is_contiguous() and storage.nbytes() == tensor.nbytes and storage.data_ptr() not in seen
+        seen.add(storage.data_ptr())
+        yield name, tensor if own else tensor.contiguous().clone()
+
+
+def _save(tensors: dict[str, Tensor], target: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        # safetensors sorts; one published layout (LeViT) is known by the order of its tensors alone.
+        order = json.dumps(list(tensors))
+        with replacing(target, parents=True) as part:
+            save_file(tensors, part, metadata={"tensor_order": order})  # one key: equal bytes
+            replace_file(digest_path(target), sha256_of(part))
+    except SafetensorError as error:  # how the library reports a full disk
+        raise OSError(str(error)) from None

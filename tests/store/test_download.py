@@ -1,0 +1,332 @@
+"""A row in, a checked file out: fall-through, digests, pins, processes; through the real client of the Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from child_processes import started, wait_until
+from hub_server import COMMIT, Fault, HubServer, hub_source, mirror_source, row_with
+from safetensors.numpy import save
+
+from miil21k.errors import ChecksumMismatch, DownloadError, MissingExtra
+from miil21k.store import http_download
+from miil21k.store.cache import Cache
+from miil21k.store.download import fetch, obtain
+from miil21k.zoo.manifest import find_weights
+from miil21k.zoo.schema import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+CONTENT = save({"head.weight": np.arange(100_000, dtype=np.float32)})
+OTHER = save({"head.weight": np.arange(100_000, dtype=np.float32)[::-1].copy()})
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    monkeypatch.setattr(http_download, "_FIRST_WAIT", 0.01)
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "TORCH_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with HubServer() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        yield server
+
+
+def _files(folder: Path) -> set[str]:
+    return {p.name for p in folder.rglob("*") if p.is_file() and p.suffix not in (".lock", ".TAG")}
+
+
+def test_a_hub_file_lands_in_the_hubs_own_cache(hub: HubServer, tmp_path: Path) -> None:
+    hub.publish("timm/net", "model.safetensors", CONTENT)
+    path = fetch(row_with(hub_source()), cache_dir=tmp_path)
+    assert path == tmp_path / "models--timm--net" / "snapshots" / COMMIT / "model.safetensors"
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_cached_file_costs_no_request(hub: HubServer, tmp_path: Path) -> None:
+    hub.publish("timm/net", "model.safetensors", CONTENT)
+    row = row_with(hub_source(), mirror_source(hub.mirror("/m/net.safetensors", CONTENT)))
+    first = fetch(row, cache_dir=tmp_path)
+    hub.requests.clear()
+    assert fetch(row, cache_dir=tmp_path) == first
+    assert fetch(row, cache_dir=tmp_path, offline=True) == first
+    assert hub.requests == []
+
+
+def test_a_commit_is_a_revision_of_its_own(hub: HubServer, tmp_path: Path) -> None:
+    hub.publish("timm/net", "model.safetensors", CONTENT)
+    row = row_with(hub_source(), mirror_source(hub.mirror("/m/net.safetensors", CONTENT)))
+    assert fetch(row, revision=COMMIT, cache_dir=tmp_path).read_bytes() == CONTENT
+    with pytest.raises(DownloadError, match=r"@v9 \(HTTP 404 Not Found\).*has no revisions, and 'v9'"):
+        fetch(row, revision="v9", cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_hub_that_refuses_is_named_and_the_mirror_answers(hub: HubServer, tmp_path: Path, status: int) -> None:
+    hub.publish("timm/net", "model.safetensors", CONTENT)
+    hub.sticky = True
+    hub.head_faults["/resolve/"] = [Fault(status=status)]
+    mirror = mirror_source(hub.mirror("/m/net.safetensors", CONTENT))
+    found = obtain(row_with(hub_source(), mirror), cache_dir=tmp_path)
+    assert (found.source, found.sha256) == (mirror, DIGEST)
+    hub.files.clear()
+    with pytest.raises(DownloadError) as caught:
+        fetch(row_with(hub_source(), mirror), cache_dir=tmp_path / "empty")
+    message = str(caught.value)
+    assert f"hub:timm/net/model.safetensors@main (HTTP {status}" in message
+    assert "/m/net.safetensors (HTTP 404 Not Found)" in message
+    assert all(way in message for way in ("HF_ENDPOINT", "--checkpoint FILE", "miil21k bundle create"))
+
+
+def test_a_hub_that_is_busy_or_cuts_the_line_still_gives_the_file(hub: HubServer, tmp_path: Path) -> None:
+    large = save({"head.weight": np.arange(3_000_000, dtype=np.float32)})  # the client writes blocks of 10 MiB
+    hub.publish("timm/net", "model.safetensors", large)
+    hub.head_faults["/resolve/"] = [Fault(status=429, headers=(("Retry-After", "1"),))]
+    hub.faults["/cdn/"] = [Fault(cut_after=11_000_000)]
+    assert fetch(row_with(hub_source()), cache_dir=tmp_path).read_bytes() == large
+    assert [r.headers.get("range") for r in hub.requests if r.method == "GET" and "/cdn/" in r.path] == [
+        None,
+        f"bytes={10 << 20}-",
+    ]
+
+
+def test_a_hub_that_says_nothing_is_left_for_the_mirror(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "0.2")
+    hub.head_faults["/"] = [Fault(silent=0.6)]
+    mirror = mirror_source(hub.mirror("/m/net.safetensors", CONTENT).replace("127.0.0.1", "localhost"))
+    assert obtain(row_with(hub_source(), hub_source("timm/b"), mirror), cache_dir=tmp_path).source == mirror
+    assert hub.count("HEAD") == 1, "the second repository is not waited for"
+
+
+def test_wrong_bytes_from_the_hub_are_noticed_by_its_own_digest_and_removed(hub: HubServer, tmp_path: Path) -> None:
+    hub.publish("timm/net", "model.safetensors", CONTENT)
+    hub.faults["/cdn/"] = [Fault(body=OTHER)]
+    mirror = mirror_source(hub.mirror("/m/net.safetensors", CONTENT))
+    assert obtain(row_with(hub_source(), mirror), cache_dir=tmp_path).source == mirror
+    assert "model.safetensors" not in _files(tmp_path)
+    assert obtain(row_with(hub_source()), cache_dir=tmp_path).sha256 == DIGEST, "the next try is not spoiled"
+
+
+@pytest.mark.parametrize("fields", [{"sha256": DIGEST}, {"sha256_prefix": DIGEST[:8]}], ids=["full", "prefix"])
+def test_a_published_digest_is_held_against_every_source(
+    hub: HubServer, tmp_path: Path, fields: dict[str, str]
+) -> None:
+    wrong = mirror_source(hub.mirror("/a/net.safetensors", OTHER), **fields)
+    right = mirror_source(hub.mirror("/b/net.safetensors", CONTENT), **fields)
+    assert obtain(row_with(wrong, right), cache_dir=tmp_path).source == right
+    with pytest.raises(ChecksumMismatch, match=rf"/a/net.safetensors \(wrong digest: SHA-256 is .*{DIGEST[:8]}") as e:
+        fetch(row_with(wrong), cache_dir=tmp_path / "empty")
+    assert hashlib.sha256(OTHER).hexdigest() in str(e.value)
+    assert _files(tmp_path / "empty") == set(), "a wrong file never becomes visible"
+
+
+def test_the_first_download_pins_a_digest_that_nobody_published(hub: HubServer, tmp_path: Path) -> None:
+    source = mirror_source(hub.mirror("/m/net.safetensors", CONTENT))
+    fetch(row_with(source), cache_dir=tmp_path).unlink()
+    hub.mirror("/m/net.safetensors", OTHER)
+    with pytest.raises(ChecksumMismatch, match=f"pinned is {DIGEST}.*fetch --force tresnet_m.miil_in21k"):
+        fetch(row_with(source), cache_dir=tmp_path)
+
+
+def test_a_cached_file_that_was_changed_is_refused_by_name(hub: HubServer, tmp_path: Path) -> None:
+    source = mirror_source(hub.mirror("/m/net.safetensors", CONTENT))
+    path = fetch(row_with(source), cache_dir=tmp_path)
+    path.write_bytes(OTHER)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(ChecksumMismatch) as caught:
+        fetch(row_with(source), cache_dir=tmp_path)
+    message = str(caught.value)
+    assert all(part in message for part in (str(path), DIGEST, hashlib.sha256(OTHER).hexdigest(), "--force"))
+
+
+def test_files_of_one_name_do_not_meet_in_the_cache(hub: HubServer, tmp_path: Path) -> None:
+    one = row_with(mirror_source(hub.mirror("/tresnet_m/single_label_ls.pth", CONTENT)))
+    two = row_with(mirror_source(hub.mirror("/resnet50/single_label_ls.pth", OTHER)))
+    first, second = fetch(one, cache_dir=tmp_path), fetch(two, cache_dir=tmp_path)
+    assert first.name == second.name
+    assert (first.read_bytes(), second.read_bytes()) == (CONTENT, OTHER)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [(b"<html>log in</html>", "no safetensors file: it begins with"), (CONTENT[:-4], "damaged safetensors file")],
+    ids=["login page", "cut"],
+)
+def test_what_is_no_whole_file_does_not_enter_the_cache(
+    hub: HubServer, tmp_path: Path, body: bytes, reason: str
+) -> None:
+    source = mirror_source(hub.mirror("/m/net.safetensors", body))
+    with pytest.raises(DownloadError, match=reason):
+        fetch(row_with(source), cache_dir=tmp_path)
+    assert _files(tmp_path) == set()
+
+
+def test_a_file_that_torch_hub_downloaded_is_found_by_its_digest_only(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    checkpoints = tmp_path / "torch" / "hub" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    known = mirror_source(hub.mirror("/m/net.safetensors", CONTENT), sha256_prefix=DIGEST[:8])
+    (checkpoints / "net.safetensors").write_bytes(CONTENT)
+    assert fetch(row_with(known), cache_dir=tmp_path) == checkpoints / "net.safetensors"
+    (checkpoints / "net.safetensors").write_bytes(OTHER)
+    assert fetch(row_with(known), cache_dir=tmp_path / "b").read_bytes() == CONTENT, "another file of that name"
+    unknown = mirror_source(hub.mirror("/n/net.safetensors", CONTENT))
+    assert fetch(row_with(unknown), cache_dir=tmp_path / "c").is_relative_to(tmp_path / "c")
+    assert hub.count("GET", ".safetensors") == 2
+
+
+def test_a_host_without_an_answer_is_asked_once(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_download, "_wait", lambda *_: pytest.fail("asked again"))
+    with HubServer() as gone:
+        url = gone.url
+    sources = [mirror_source(f"{url}/{i}/net.safetensors") for i in range(5)]
+    last = mirror_source(hub.mirror("/m/net.safetensors", CONTENT))
+    assert obtain(row_with(*sources, last), cache_dir=tmp_path).source == last
+
+
+def test_a_bucket_without_mirrors_says_so_and_names_the_unverified_copy(tmp_path: Path) -> None:
+    row = find_weights("resnet50_miil_21k")
+    with pytest.raises(DownloadError) as caught:
+        fetch(row, cache_dir=tmp_path, offline=True)
+    message = str(caught.value)
+    assert "only published place is the bucket" in message
+    assert "403" in message
+    assert row.unverified_copies[0].where in message
+    assert "HF_ENDPOINT" not in message, "no mirror of the Hub has this file"
+
+
+def test_weights_of_a_package_need_no_network_and_a_missing_package_is_named(tmp_path: Path) -> None:
+    path = fetch(find_weights("embedded"), cache_dir=tmp_path, offline=True)
+    assert path.stat().st_size == 18_826_032
+    absent = Source("package", "package", "net.pth", "pth", "timm", package="no_such_package_of_weights")
+    with pytest.raises(MissingExtra, match="no_such_package_of_weights"):
+        fetch(row_with(absent), cache_dir=tmp_path)
+
+
+def test_a_read_only_cache_still_serves_its_files(hub: HubServer, tmp_path: Path) -> None:
+    source = mirror_source(hub.mirror("/m/net.safetensors", CONTENT))
+    path = fetch(row_with(source), cache_dir=tmp_path)
+    pin = next((Cache.at(tmp_path).root / "pins").iterdir())
+    pin.unlink()
+    pin.parent.rmdir()
+    pin.parent.write_bytes(b"")  # a file where the folder should be: nothing can be written, even for root
+    assert fetch(row_with(source), cache_dir=tmp_path, offline=True) == path
+
+
+def test_the_progress_bar_goes_to_stderr_and_only_when_asked_for(
+    hub: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = mirror_source(hub.mirror("/m/net.safetensors", CONTENT))
+    fetch(row_with(source), cache_dir=tmp_path / "a")
+    assert capsys.readouterr() == ("", "")
+    fetch(row_with(source), cache_dir=tmp_path / "b", progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "net.safetensors: 100%" in err
+
+
+SCRIPT = """
+import sys
+from hub_server import mirror_source, row_with
+from miil21k.store.download import fetch
+print(fetch(row_with(mirror_source(sys.argv[1])), cache_dir=sys.argv[2]))
+"""
+
+
+def _process(url: str, cache: Path) -> AbstractContextManager[subprocess.Popen[str]]:
+    return started(
+        [sys.executable, "-c", SCRIPT, url, str(cache)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_download_that_was_killed_is_resumed_where_it_stopped(hub: HubServer, tmp_path: Path) -> None:
+    url = hub.mirror("/m/net.safetensors", CONTENT)
+    hub.faults["/m/"] = [Fault(pause=0.1, block=1 << 15)]
+    with _process(url, tmp_path) as process:
+        part = Cache.at(tmp_path).file(mirror_source(url)).with_name("net.safetensors.part")
+        wait_until(lambda: part.exists() and part.stat().st_size > 0, process)
+        process.send_signal(signal.SIGKILL)
+    kept = part.stat().st_size
+    assert 0 < kept < len(CONTENT)
+    assert _files(tmp_path) == {part.name, f"{part.name}.json"}, "no half file under the final name"
+    assert fetch(row_with(mirror_source(url)), cache_dir=tmp_path).read_bytes() == CONTENT
+    assert hub.requests[-1].headers["range"] == f"bytes={kept}-"
+
+
+def test_two_processes_download_a_file_once(hub: HubServer, tmp_path: Path) -> None:
+    url = hub.mirror("/m/net.safetensors", CONTENT)
+    hub.sticky = True
+    hub.faults["/m/"] = [Fault(pause=0.2, block=1 << 16)]
+    with _process(url, tmp_path) as one, _process(url, tmp_path) as two:
+        answers = [p.communicate(timeout=120) for p in (one, two)]
+    assert [err for _, err in answers] == ["", ""]
+    assert answers[0][0] == answers[1][0]
+    assert Path(answers[0][0].strip()).read_bytes() == CONTENT
+    assert hub.count("GET", "/m/") == 1
+
+
+OFFLINE_SCRIPT = """
+import socket, sys
+
+def forbidden(*args, **kwargs):
+    raise AssertionError("a connection was attempted")
+
+socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = forbidden
+from hub_server import hub_source, mirror_source, row_with
+from miil21k.errors import DownloadError
+from miil21k.store.download import fetch
+
+url, cache, flag = sys.argv[1:]
+offline = True if flag == "flag" else None
+print(fetch(row_with(hub_source()), cache_dir=cache, offline=offline))
+print(fetch(row_with(mirror_source(url)), cache_dir=cache, offline=offline))
+try:
+    fetch(row_with(hub_source("timm/absent"), mirror_source(url + "x")), cache_dir=cache, offline=offline)
+except DownloadError as error:
+    print(error)
+assert "torch" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("how", ["flag", "variable"])
+def test_offline_finds_cached_files_and_attempts_no_connection(hub: HubServer, tmp_path: Path, how: str) -> None:
+    hub.publish("timm/net", "model.safetensors", CONTENT)
+    url = hub.mirror("/m/net.safetensors", CONTENT)
+    kept = [fetch(row_with(source), cache_dir=tmp_path) for source in (hub_source(), mirror_source(url))]
+    hub.requests.clear()
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    if how == "variable":
+        environment["HF_HUB_OFFLINE"] = "1"
+    done = subprocess.run(
+        [sys.executable, "-c", OFFLINE_SCRIPT, url, str(tmp_path), how],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[:2] == [str(path) for path in kept]
+    assert "the network is off limits" in lines[2]
+    assert hub.requests == []

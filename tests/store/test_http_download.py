@@ -1,0 +1,220 @@
+"""One file over HTTP, against a real server on the loopback that plays faults."""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hub_server import Fault, HubServer
+
+from miil21k.errors import DownloadError
+from miil21k.store import http_download
+from miil21k.store.http_download import Transfer, Unreachable, download_part, require_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CONTENT = np.random.default_rng(0).bytes(1_000_000)
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_download, "_FIRST_WAIT", 0.01)
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    with HubServer() as server:
+        yield server
+
+
+def _transfer(hub: HubServer, tmp_path: Path, **fields: object) -> Transfer:
+    return Transfer(hub.mirror("/file.bin", CONTENT), tmp_path / "file.bin.part", **{"timeout": 2.0, **fields})
+
+
+def test_a_file_comes_whole_in_one_request(hub: HubServer, tmp_path: Path) -> None:
+    transfer = _transfer(hub, tmp_path, size=len(CONTENT))
+    download_part(transfer)
+    assert transfer.part.read_bytes() == CONTENT
+    assert [p.name for p in tmp_path.iterdir()] == ["file.bin.part"], "no note is left behind"
+    assert len(hub.requests) == 1
+    assert hub.requests[0].headers["accept-encoding"] == "identity"
+
+
+def test_a_cut_connection_is_resumed_from_the_byte_where_it_was_cut(hub: HubServer, tmp_path: Path) -> None:
+    transfer = _transfer(hub, tmp_path)
+    hub.faults["file.bin"] = [Fault(cut_after=300_000), Fault(cut_after=200_000)]
+    download_part(transfer)
+    assert transfer.part.read_bytes() == CONTENT
+    assert [r.headers.get("range") for r in hub.requests] == [None, "bytes=300000-", "bytes=500000-"]
+    assert hub.requests[1].headers["if-range"].startswith('"')
+
+
+def test_a_server_without_ranges_sends_the_file_anew(hub: HubServer, tmp_path: Path) -> None:
+    hub.ranges = False
+    transfer = _transfer(hub, tmp_path)
+    hub.faults["file.bin"] = [Fault(cut_after=300_000)]
+    download_part(transfer)
+    assert transfer.part.read_bytes() == CONTENT
+
+
+def test_without_a_validator_nothing_is_resumed(hub: HubServer, tmp_path: Path) -> None:
+    hub.etags = False
+    transfer = _transfer(hub, tmp_path)
+    hub.faults["file.bin"] = [Fault(cut_after=300_000)]
+    download_part(transfer)
+    assert transfer.part.read_bytes() == CONTENT
+    assert [r.headers.get("range") for r in hub.requests] == [None, None]
+
+
+def test_a_file_that_changed_on_the_server_is_not_glued_to_the_old_half(hub: HubServer, tmp_path: Path) -> None:
+    transfer = _transfer(hub, tmp_path)
+    hub.faults["file.bin"] = [Fault(cut_after=300_000)]
+    with pytest.raises(http_download._Retry, match="cut after 300000 of 1000000"):
+        http_download._attempt(transfer)
+    hub.files["/file.bin"] = CONTENT[::-1]
+    download_part(transfer)
+    assert transfer.part.read_bytes() == CONTENT[::-1]
+
+
+def test_a_part_of_another_address_is_not_resumed(hub: HubServer, tmp_path: Path) -> None:
+    transfer = _transfer(hub, tmp_path)
+    hub.faults["file.bin"] = [Fault(cut_after=300_000)]
+    with pytest.raises(http_download._Retry):
+        http_download._attempt(transfer)
+    other = Transfer(hub.mirror("/other.bin", CONTENT), transfer.part, timeout=2.0)
+    download_part(other)
+    assert other.part.read_bytes() == CONTENT
+    assert "range" not in hub.requests[-1].headers, "equal ETags of two servers promise nothing"
+
+
+def test_a_part_longer_than_the_file_is_thrown_away(hub: HubServer, tmp_path: Path) -> None:
+    transfer = _transfer(hub, tmp_path)
+    hub.faults["file.bin"] = [Fault(cut_after=300_000)]
+    with pytest.raises(http_download._Retry):
+        http_download._attempt(transfer)
+    with transfer.part.open("ab") as file:
+        file.write(bytes(len(CONTENT)))
+    download_part(transfer)
+    assert transfer.part.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_a_refusal_is_final_and_named(hub: HubServer, tmp_path: Path, status: int) -> None:
+    transfer = _transfer(hub, tmp_path)
+    hub.faults["file.bin"] = [Fault(status=status)]
+    with pytest.raises(DownloadError, match=f"HTTP {status} "):
+        download_part(transfer)
+    assert len(hub.requests) == 1
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_busy_server_is_asked_again(hub: HubServer, tmp_path: Path, status: int) -> None:
+    transfer = _transfer(hub, tmp_path)
+    hub.faults["file.bin"] = [Fault(status=status)] * 2
+    download_part(transfer)
+    assert len(hub.requests) == 3
+
+
+def test_a_server_that_stays_busy_is_given_up(hub: HubServer, tmp_path: Path) -> None:
+    transfer = _transfer(hub, tmp_path)
+    hub.sticky = True
+    hub.faults["file.bin"] = [Fault(status=503)]
+    with pytest.raises(DownloadError, match=r"HTTP 503 Service Unavailable, 4 times in a row"):
+        download_part(transfer)
+    assert len(hub.requests) == 4
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_retry_after_is_obeyed(hub: HubServer, tmp_path: Path, form: str) -> None:
+    transfer = _transfer(hub, tmp_path)
+    value = "1" if form == "seconds" else email.utils.formatdate(time.time() + 2, usegmt=True)
+    hub.faults["file.bin"] = [Fault(status=429, headers=(("Retry-After", value),))]
+    start = time.monotonic()
+    download_part(transfer)
+    assert time.monotonic() - start >= 0.9
+
+
+def test_an_hour_of_retry_after_is_not_waited_for(hub: HubServer, tmp_path: Path) -> None:
+    transfer = _transfer(hub, tmp_path)
+    hub.faults["file.bin"] = [Fault(status=429, headers=(("Retry-After", "3600"),))]
+    with pytest.raises(DownloadError, match="asks to wait 3600 s"):
+        download_part(transfer)
+
+
+def test_a_silent_server_times_out(hub: HubServer, tmp_path: Path) -> None:
+    transfer = _transfer(hub, tmp_path, timeout=0.2)
+    hub.sticky = True
+    hub.faults["file.bin"] = [Fault(silent=0.6)]
+    with pytest.raises(DownloadError, match="timed out, 4 times in a row"):
+        download_part(transfer)
+
+
+def test_a_body_that_drips_counts_as_a_stall(hub: HubServer, tmp_path: Path) -> None:
+    transfer = _transfer(hub, tmp_path, timeout=1.0)
+    hub.faults["file.bin"] = [Fault(pause=0.05, block=1)]  # it would take 14 hours
+    download_part(transfer)  # the second attempt has no fault
+    assert transfer.part.read_bytes() == CONTENT
+    assert len(hub.requests) == 2
+
+
+def test_a_size_that_was_published_is_held_against_the_server(hub: HubServer, tmp_path: Path) -> None:
+    transfer = _transfer(hub, tmp_path, size=len(CONTENT) + 1)
+    with pytest.raises(DownloadError, match="has 1000000 bytes there, published are 1000001"):
+        download_part(transfer)
+
+
+def test_a_body_without_a_length_stops_at_the_published_size(hub: HubServer, tmp_path: Path) -> None:
+    transfer = _transfer(hub, tmp_path, size=1000)
+    hub.faults["file.bin"] = [Fault(chunked=True)]
+    with pytest.raises(DownloadError, match="sends more than the 1000 bytes"):
+        download_part(transfer)
+    assert not transfer.part.exists()
+
+
+def test_a_file_larger_than_any_checkpoint_is_refused(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_download, "MAX_BYTES", 999_999)
+    with pytest.raises(DownloadError, match="1000000 bytes, more than any checkpoint"):
+        download_part(_transfer(hub, tmp_path))
+
+
+@pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://127.0.0.1/x", "/etc/hostname"])
+def test_only_http_addresses_are_opened(tmp_path: Path, url: str) -> None:
+    with pytest.raises(DownloadError, match="only http and https"):
+        download_part(Transfer(url, tmp_path / "x.part"))
+
+
+def test_a_redirect_to_a_file_of_this_machine_is_refused(hub: HubServer, tmp_path: Path) -> None:
+    transfer = _transfer(hub, tmp_path)
+    hub.faults["file.bin"] = [Fault(status=302, headers=(("Location", "ftp://127.0.0.1/etc/hostname"),))]
+    with pytest.raises(DownloadError, match="'ftp:', which is refused"):
+        download_part(transfer)
+
+
+def test_a_port_where_nobody_listens_is_given_up_at_once(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_download, "_wait", lambda *_: pytest.fail("asked again"))
+    url = hub.url
+    hub.__exit__(None, None, None)
+    with pytest.raises(Unreachable, match="refused"):
+        download_part(Transfer(f"{url}/file.bin", tmp_path / "x.part"))
+    with pytest.raises(Unreachable, match="refused"):
+        require_answer(url)
+    hub.__enter__()  # for the fixture's exit
+
+
+def test_a_host_that_answers_anything_is_reachable_and_a_silent_one_is_not(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_answer(hub.url)  # 404: there is nothing at the root
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "0.2")
+    hub.head_faults["/"] = [Fault(silent=0.6)]
+    with pytest.raises(Unreachable, match="timed out"):
+        require_answer(hub.url)
