@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from miil21k.errors import UsageError
-from miil21k.hierarchy.spaces import LabelSpace, load_label_space
+from miil21k.hierarchy.load import load_label_space
+from miil21k.hierarchy.spaces import LabelSpace
 from miil21k.hierarchy.tree import Tree
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from miil21k.decode.levels import decode_levels, level_order
 from miil21k.decode.path import decode_path, hedge
 from miil21k.decode.probabilities import node_probabilities, probabilities
 from miil21k.decode.topk import topk_classes
-from miil21k.hierarchy.spaces import load_label_space
+from miil21k.hierarchy.load import load_label_space
 
 if TYPE_CHECKING:
     from collections.abc import Callable

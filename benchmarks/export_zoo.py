@@ -50,7 +50,7 @@ def random_model(row):
     import torch
 
     from miil21k.data.transforms import normalise
-    from miil21k.hierarchy.spaces import load_label_space
+    from miil21k.hierarchy.load import load_label_space
     from miil21k.runtime.loading import Loaded
     from miil21k.zoo.registry import create_model
 

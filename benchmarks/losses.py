@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from miil21k.hierarchy.spaces import load_label_space
+from miil21k.hierarchy.load import load_label_space
 from miil21k.train.level_order import level_table
 from miil21k.train.losses import semantic_softmax
 

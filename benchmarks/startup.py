@@ -15,7 +15,7 @@ import time
 LOAD = """
 import time
 start = time.perf_counter(); import numpy; numpy_s = time.perf_counter() - start
-from miil21k.hierarchy.spaces import load_label_space
+from miil21k.hierarchy.load import load_label_space
 start = time.perf_counter(); load_label_space({name!r}).tree; load_s = time.perf_counter() - start
 print(numpy_s, load_s)
 """

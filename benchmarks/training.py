@@ -32,7 +32,7 @@ from torch import nn
 
 from miil21k.data.loader import Batch
 from miil21k.environment import available_cpus
-from miil21k.hierarchy.spaces import load_label_space
+from miil21k.hierarchy.load import load_label_space
 from miil21k.runtime.torch_backend import TorchBackend
 from miil21k.train.job import Request
 from miil21k.train.launch import launch

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from miil21k.errors import Miil21kError as Miil21kError
+    from miil21k.hierarchy.load import load_label_space as load_label_space
     from miil21k.hierarchy.spaces import LabelSpace as LabelSpace
-    from miil21k.hierarchy.spaces import load_label_space as load_label_space
     from miil21k.hierarchy.tree import Tree as Tree
     from miil21k.predict.prediction import Prediction as Prediction
     from miil21k.predict.predictor import Predictor as Predictor
@@ -28,7 +28,7 @@ _DOORS = {
     "Tree": "miil21k.hierarchy.tree",
     "create_model": "miil21k.zoo.registry",
     "list_models": "miil21k.zoo.manifest",
-    "load_label_space": "miil21k.hierarchy.spaces",
+    "load_label_space": "miil21k.hierarchy.load",
 }
 
 __all__ = [

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import settings
 
-from miil21k.hierarchy.spaces import LabelSpace, load_label_space
+from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.tree import Tree
+
+if TYPE_CHECKING:
+    from miil21k.hierarchy.spaces import LabelSpace
 
 # A busy machine is no failure: examples may take as long as they need.
 settings.register_profile("miil21k", deadline=None)

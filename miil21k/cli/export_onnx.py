@@ -116,7 +116,7 @@ def require_source(args: argparse.Namespace) -> None:
 
 def load_source(args: argparse.Namespace) -> Loaded:
     """Return the network that the options of `source_arguments` stand for."""
-    from miil21k.hierarchy.spaces import load_label_space
+    from miil21k.hierarchy.load import load_label_space
     from miil21k.predict.options import PredictOptions
     from miil21k.runtime.loading import load
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import UsageError
 from miil21k.files import replace_file
-from miil21k.hierarchy.custom import from_csv, from_folder, from_list, refuse_borrowed_name
+from miil21k.hierarchy.custom import from_csv, from_folder, from_list
 from miil21k.hierarchy.export import EXPORTS
+from miil21k.hierarchy.load import load_label_space, refuse_borrowed_name
 from miil21k.hierarchy.search import find, find_one, near, search
-from miil21k.hierarchy.spaces import LABEL_SPACES, LabelSpace, load_label_space
+from miil21k.hierarchy.spaces import LABEL_SPACES, LabelSpace
 
 if TYPE_CHECKING:
     import argparse
@@ -86,7 +87,7 @@ def _configure_build(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--from-folder", type=Path, metavar="DIR", help="nested folders of images")
     source.add_argument("--from-list", type=Path, metavar="FILE", help="one wnid per line")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="ends in .tsv, .json or .csv")
-    parser.add_argument("--all-nodes", action="store_true", help="CSV, folders: every node is a class, not just leaves")
+    parser.add_argument("--all-nodes", action="store_true", help="--from-...: every node is a class, not just leaves")
     parser.add_argument("--classes", type=Path, metavar="FILE", help="NAME: the wnids in logit order, one per line")
     parser.add_argument("--wordnet", type=Path, metavar="DIR", help="NAME: the folder with WordNet 3.0's data.noun")
     parser.set_defaults(work=_build)
@@ -262,8 +263,8 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _built(args: argparse.Namespace) -> LabelSpace:
-    if args.all_nodes and not (args.from_csv or args.from_folder):
-        raise UsageError("--all-nodes goes with --from-csv and --from-folder.")
+    if args.all_nodes and args.name is not None:
+        raise UsageError("--all-nodes goes with --from-csv, --from-folder and --from-list.")
     if args.name is None and (args.classes or args.wordnet):
         raise UsageError("--classes and --wordnet go with NAME, the build from WordNet.")
     for path in (args.from_csv, args.from_folder, args.from_list, args.classes):
@@ -274,7 +275,7 @@ def _built(args: argparse.Namespace) -> LabelSpace:
     if args.from_folder:
         return from_folder(args.from_folder, all_nodes=args.all_nodes)
     if args.from_list:
-        return from_list(args.from_list)
+        return from_list(args.from_list, all_nodes=args.all_nodes)
     from miil21k.hierarchy.wordnet import build_label_space, class_list, open_wordnet
 
     classes = args.classes.read_text(encoding="utf-8").split() if args.classes else class_list(args.name)

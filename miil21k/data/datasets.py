@@ -13,7 +13,8 @@ from miil21k.data.folders import FolderSource
 from miil21k.data.images import load_image
 from miil21k.data.shards import ShardSource
 from miil21k.errors import ImageError, LabelSpaceMismatch, UsageError
-from miil21k.hierarchy.spaces import LABEL_SPACES, load_label_space
+from miil21k.hierarchy.load import load_label_space
+from miil21k.hierarchy.spaces import LABEL_SPACES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

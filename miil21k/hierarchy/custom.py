@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from miil21k.errors import TreeError, UnknownClass, UsageError
 from miil21k.hierarchy.bridge import bridge
-from miil21k.hierarchy.spaces import FORMAT, LABEL_SPACES, LabelSpace, load_label_space, parse_label_space
+from miil21k.hierarchy.spaces import FORMAT, LabelSpace, parse_label_space, shipped
 from miil21k.hierarchy.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["from_csv", "from_folder", "from_json", "from_list", "load_own", "refuse_borrowed_name"]
+__all__ = ["from_csv", "from_folder", "from_json", "from_list"]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jp2", ".avif"})
 _CHILD, _PARENT = ("child", "wnid"), ("parent", "parent_wnid")
@@ -34,33 +34,6 @@ class Row(NamedTuple):
     name: str
     gloss: str = ""
     logit: int | None = None
-
-
-def load_own(path: Path, *, all_nodes: bool = False) -> LabelSpace:
-    """Return the label space that `path` describes, read by its kind: folder, `.csv`, `.tsv`, `.json`, `.txt`, `.pth`.
-
-    all_nodes: every node is a class, not just the leaves (folders: not just those that hold images).
-    Raises UsageError for another kind of file or a name that belongs to a shipped space of other classes, TreeError
-    for a hierarchy that is no forest.
-    """
-    if path.is_dir():
-        space = from_folder(path, all_nodes=all_nodes)
-    elif path.suffix.lower() in {".csv", ".tsv"}:
-        space = from_csv(path, all_nodes=all_nodes)
-    elif path.suffix.lower() in _READERS:
-        space = _READERS[path.suffix.lower()](path)
-    else:
-        raise UsageError(
-            f"'{path}' is no label space: give a folder, or a file that ends in .csv, .tsv, .json, .txt or .pth."
-        )
-    refuse_borrowed_name(space, str(path))
-    return space
-
-
-def refuse_borrowed_name(space: LabelSpace, origin: str) -> None:
-    """Raise UsageError when `space` has the name of a shipped label space, but other classes."""
-    if space.name in LABEL_SPACES and load_label_space(space.name).wnids != space.wnids:
-        raise UsageError(f"{origin}: '{space.name}' is a shipped label space with other classes; choose another name.")
 
 
 def _text(path: Path) -> str:
@@ -129,6 +102,7 @@ def from_folder(path: Path, *, all_nodes: bool = False) -> LabelSpace:
 
     Classes: the folders that hold images themselves (or all, with `all_nodes`), sorted by name, which for folders
     side by side is the order of torchvision's ImageFolder. Hidden folders are left out; links are followed.
+    Folders side by side that are all named by wnids stand in WordNet's tree, as a list of them would (`from_list`).
     """
     rows: list[Row] = []
 
@@ -151,40 +125,57 @@ def from_folder(path: Path, *, all_nodes: bool = False) -> LabelSpace:
 
     walk(path, None, ())
     rows.sort(key=lambda row: row.key)
+    images = [row for row in rows if row.logit is not None]
+    if images and all(row.parent is None and _is_wnid(row.key) for row in images):
+        return _in_wordnet(path, {row.key: row.where for row in images}, all_nodes=all_nodes)
     return _assemble(path, rows, lambda r, _: all_nodes or r.logit is not None)
 
 
-def from_list(path: Path) -> LabelSpace:
+def from_list(path: Path, *, all_nodes: bool = False) -> LabelSpace:
     """Return the label space of a list of wnids, one per line, in the order of the file; `#` begins a comment.
 
     The tree is WordNet's: each class hangs from its nearest ancestor among the 21,843 nodes of goog21k, which ship
-    with the package, and the ancestors that are not in the list become inner nodes. A wnid outside of goog21k is
-    looked up in WordNet 3.0 where that is installed.
+    with the package, and the ancestors that are not in the list become inner nodes; with `all_nodes` they are
+    classes too, in wnid order behind those of the list. A wnid outside of goog21k is looked up in WordNet 3.0 where
+    that is installed.
     """
     first: dict[str, int] = {}
     for number, line in enumerate(_text(path).splitlines(), 1):
         wnid = line.partition("#")[0].strip()
         if wnid in first:
             raise TreeError(f"{path}, line {number}: '{wnid}' stands in line {first[wnid]} already.")
-        if wnid and not (wnid[0] == "n" and len(wnid) == 9 and wnid[1:].isdecimal()):
+        if wnid and not _is_wnid(wnid):
             raise TreeError(f"{path}, line {number}: '{wnid}' is no wnid ('n' and eight digits, like n02084071).")
         if wnid:
             first[wnid] = number
     if not first:
         raise TreeError(f"{path} holds no wnid; expected one per line.")
-    base = load_label_space("goog21k")
-    strangers = [wnid for wnid in first if wnid not in base.tree.index_of]
-    try:
-        if not strangers:
-            return bridge(path.stem, list(first), base)
-        from miil21k.hierarchy.wordnet import open_wordnet
+    return _in_wordnet(path, {wnid: f"line {number}" for wnid, number in first.items()}, all_nodes=all_nodes)
 
-        with open_wordnet() as wordnet:
-            found = {w: (wordnet.nearest(w, base.tree.index_of), wordnet.words(w)) for w in strangers}
+
+def _is_wnid(text: str) -> bool:
+    return text[:1] == "n" and len(text) == 9 and text[1:].isdecimal()
+
+
+def _in_wordnet(path: Path, where: dict[str, str], *, all_nodes: bool) -> LabelSpace:
+    """Return the space of the wnids of `where` (wnid -> what a message calls its place), with WordNet's ancestors."""
+    base = shipped("goog21k")
+    strangers = [wnid for wnid in where if wnid not in base.tree.index_of]
+    found = {}
+    try:
+        if strangers:
+            from miil21k.hierarchy.wordnet import open_wordnet
+
+            with open_wordnet() as wordnet:
+                found = {w: (wordnet.nearest(w, base.tree.index_of), wordnet.words(w)) for w in strangers}
     except (UnknownClass, UsageError) as error:
-        where = next((n for w, n in first.items() if f"'{w}'" in str(error)), first[strangers[0]])
-        raise TreeError(f"{path}, line {where}: {error}") from None
-    return bridge(path.stem, list(first), base, found.__getitem__)
+        place = next((at for w, at in where.items() if f"'{w}'" in str(error)), where[strangers[0]])
+        raise TreeError(f"{path}, {place}: {error}") from None
+    space = bridge(path.stem, list(where), base, found.__getitem__)
+    if not all_nodes:
+        return space
+    tree = Tree(space.tree.wnids, space.tree.names, space.tree.parent, space.tree.num_nodes)
+    return LabelSpace(space.name, tree, space.lemma_text, space.gloss_text)
 
 
 def from_json(path: Path) -> LabelSpace:
@@ -273,16 +264,3 @@ def _refuse_cycles(path: Path, by_key: dict[str, Row]) -> None:
                 break
             row = by_key[row.parent]
         safe.update(chain)
-
-
-def _from_official(path: Path) -> LabelSpace:
-    from miil21k.hierarchy.official import load_official_tree
-
-    return load_official_tree(path)
-
-
-_READERS: dict[str, Callable[[Path], LabelSpace]] = {
-    ".json": from_json,
-    ".txt": from_list,
-    ".pth": _from_official,
-}

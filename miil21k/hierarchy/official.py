@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from miil21k.errors import TreeError
-from miil21k.hierarchy.spaces import LABEL_SPACES, LabelSpace, load_label_space
+from miil21k.hierarchy.spaces import LABEL_SPACES, LabelSpace, shipped
 from miil21k.hierarchy.tree import Tree
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _unpickle(path: Path) -> dict[str, Any]:
 
 def _with_words(stem: str, tree: Tree) -> LabelSpace:
     for name in LABEL_SPACES:
-        shipped = load_label_space(name)
-        if shipped.tree.wnids == tree.wnids:
-            return LabelSpace(name, tree, shipped.lemma_text, shipped.gloss_text)
+        known = shipped(name)
+        if known.tree.wnids == tree.wnids:
+            return LabelSpace(name, tree, known.lemma_text, known.gloss_text)
     return LabelSpace(stem, tree, tree.names, ("",) * tree.num_nodes)

@@ -17,18 +17,17 @@ All fields are separated by tabs.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from miil21k.errors import LabelSpaceMismatch, TreeError, UsageError
+from miil21k.errors import LabelSpaceMismatch, TreeError
 from miil21k.hierarchy.tree import Tree
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
@@ -37,11 +36,11 @@ __all__ = [
     "LABEL_SPACES",
     "LabelSpace",
     "SpaceIdentity",
-    "load_label_space",
     "parse_label_space",
     "projection",
     "removed_classes",
     "require_same",
+    "shipped",
     "shipped_digest",
 ]
 
@@ -59,7 +58,7 @@ class SpaceIdentity(NamedTuple):
     sha256: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LabelSpace:
     """A named hypernym forest with the words for its nodes; the first `num_classes` nodes are the logits.
 
@@ -69,8 +68,8 @@ class LabelSpace:
 
     name: str
     tree: Tree
-    lemma_text: Sequence[str] = field(repr=False)
-    gloss_text: Sequence[str] = field(repr=False)
+    lemma_text: Sequence[str]
+    gloss_text: Sequence[str]
 
     def __post_init__(self) -> None:
         if not len(self.lemma_text) == len(self.gloss_text) == self.tree.num_nodes:
@@ -78,6 +77,9 @@ class LabelSpace:
                 f"Label space '{self.name}' has {self.tree.num_nodes} nodes, but {len(self.lemma_text)} lemma lists "
                 f"and {len(self.gloss_text)} glosses."
             )
+
+    def __repr__(self) -> str:
+        return f"LabelSpace({self.name!r}, {self.num_classes} classes, {self.tree.num_nodes} nodes)"
 
     @property
     def sha256(self) -> str:
@@ -175,32 +177,9 @@ def _broken_line(text: str, origin: str) -> str:
     return f"{origin}, line {number}: the parent {unknown!r} is no node of this file."
 
 
-def load_label_space(name_or_path: str | os.PathLike[str]) -> LabelSpace:
-    """Return a label space: a shipped one by name (read once per process), or the user's own from a path.
-
-    A path may be a file of format 1 (`.tsv`), a CSV or TSV of child and parent, a JSON export, a list of wnids
-    (`.txt`), an official tree (`.pth`) or a folder of class folders; see `docs/label_spaces.md`.
-    Raises UsageError, with near matches, for a name that is neither a shipped space nor an existing path.
-    """
-    if name_or_path in LABEL_SPACES:
-        return _shipped(str(name_or_path))
-    path = Path(name_or_path)
-    if not path.exists():
-        import difflib
-
-        near = difflib.get_close_matches(str(name_or_path).lower(), LABEL_SPACES, n=2)
-        hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
-        raise UsageError(
-            f"No label space and no file '{name_or_path}'.{hint} Shipped spaces: {', '.join(LABEL_SPACES)}; "
-            "a path to your own hierarchy works too."
-        )
-    from miil21k.hierarchy.custom import load_own
-
-    return load_own(path)
-
-
 @cache
-def _shipped(name: str) -> LabelSpace:
+def shipped(name: str) -> LabelSpace:
+    """Return the shipped space `name`, one of `LABEL_SPACES`; it is read once per process."""
     return parse_label_space(_content(name).decode(), f"{name}.tsv")
 
 

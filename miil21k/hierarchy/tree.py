@@ -41,7 +41,7 @@ class Family(NamedTuple):
     group: NDArray[np.int32]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Tree:
     """Hypernym forest over N nodes, of which the first C are the classes.
 
@@ -80,6 +80,9 @@ class Tree:
             bad = int(np.flatnonzero((parent < -1) | (parent >= n))[0])
             raise TreeError(f"The parent of '{self.wnids[bad]}' is {int(parent[bad])}, outside -1..{n - 1}.")
         _ = self.depth  # refuses cycles
+
+    def __repr__(self) -> str:
+        return f"Tree({self.num_classes} classes, {self.num_nodes} nodes, {len(self.roots)} roots)"
 
     @cached_property
     def index_of(self) -> dict[str, int]:

@@ -16,7 +16,7 @@ from miil21k.data.transforms import crop_image, decode_edge, normalise
 from miil21k.data.web import fetch_image, is_url
 from miil21k.environment import available_cpus
 from miil21k.errors import Miil21kError, UsageError
-from miil21k.hierarchy.spaces import load_label_space
+from miil21k.hierarchy.load import load_label_space
 from miil21k.predict.answers import Answerer
 from miil21k.predict.options import PredictOptions, changed, threads_of, workers_of
 from miil21k.predict.prediction import Prediction, Run

@@ -9,7 +9,7 @@ import numpy as np
 
 from miil21k.errors import MissingExtra, UsageError
 from miil21k.files import replacing
-from miil21k.hierarchy.spaces import load_label_space
+from miil21k.hierarchy.load import load_label_space
 from miil21k.prepare.releases import nearest_release
 from miil21k.prepare.split import FOLDERS
 from miil21k.prepare.verify import count_images

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from miil21k.errors import UnknownModel, UsageError
-from miil21k.hierarchy.spaces import LABEL_SPACES, load_label_space, shipped_digest
+from miil21k.hierarchy.load import load_label_space
+from miil21k.hierarchy.spaces import LABEL_SPACES, shipped_digest
 from miil21k.predict.options import threads_of
 from miil21k.runtime.choose import open_proved
 from miil21k.runtime.export_cache import Graph, find_proved

@@ -16,7 +16,8 @@ from typing import IO, TYPE_CHECKING
 from miil21k import __version__
 from miil21k.errors import BundleError, ChecksumMismatch, UnknownModel, UsageError
 from miil21k.files import replace_file, replacing
-from miil21k.hierarchy.spaces import LABEL_SPACES, load_label_space
+from miil21k.hierarchy.load import load_label_space
+from miil21k.hierarchy.spaces import LABEL_SPACES
 from miil21k.records import to_json
 from miil21k.store.bundle_index import (
     FORMAT,

@@ -14,8 +14,8 @@ from miil21k.data.augment import Augmentation
 from miil21k.data.datasets import matching_space
 from miil21k.environment import installed_versions
 from miil21k.errors import UsageError
-from miil21k.hierarchy.custom import load_own
-from miil21k.hierarchy.spaces import LABEL_SPACES, load_label_space
+from miil21k.hierarchy.load import load_label_space, load_own
+from miil21k.hierarchy.spaces import LABEL_SPACES
 from miil21k.records import to_json
 from miil21k.train.journal import read_config, write_config
 from miil21k.zoo.checkpoint_card import TrainedCard, load_trained, read_card

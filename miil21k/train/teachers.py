@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from miil21k.errors import LabelSpaceMismatch, UsageError
-from miil21k.hierarchy.spaces import load_label_space, projection, require_same
+from miil21k.hierarchy.load import load_label_space
+from miil21k.hierarchy.spaces import projection, require_same
 from miil21k.train.objectives import create_teacher
 from miil21k.zoo.checkpoint_card import load_trained
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from miil21k.data.datasets import label_images, matching_space
 from miil21k.errors import LabelSpaceMismatch, UsageError
-from miil21k.hierarchy.spaces import load_label_space, projection, removed_classes
+from miil21k.hierarchy.load import load_label_space
+from miil21k.hierarchy.spaces import projection, removed_classes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

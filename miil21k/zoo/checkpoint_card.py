@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import CheckpointError, LabelSpaceMismatch, UsageError
-from miil21k.hierarchy.spaces import LABEL_SPACES, load_label_space, parse_label_space
+from miil21k.hierarchy.load import load_label_space
+from miil21k.hierarchy.spaces import LABEL_SPACES, parse_label_space
 from miil21k.records import StrictJsonError, read_record, to_json
 from miil21k.zoo.schema import Preprocess
 

@@ -116,7 +116,7 @@ def test_every_row_is_the_answer_to_its_own_image(eight_run: Command) -> None:
 
 
 def test_a_row_has_the_documented_fields_and_a_path_that_is_a_chain(eight_run: Command) -> None:
-    from miil21k.hierarchy.spaces import load_label_space
+    from miil21k.hierarchy.load import load_label_space
 
     tree = load_label_space("in1k").tree
     row = rows_of(eight_run.stdout)[2]

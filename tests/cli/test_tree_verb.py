@@ -15,7 +15,7 @@ import pytest
 
 from miil21k.cli.main import main
 from miil21k.hierarchy import spaces
-from miil21k.hierarchy.spaces import load_label_space
+from miil21k.hierarchy.load import load_label_space
 
 if TYPE_CHECKING:
     from miil21k.hierarchy.spaces import LabelSpace
@@ -160,7 +160,7 @@ def test_folders_and_lists_are_built(tmp_path: Path) -> None:
         (["build", "winter21", "-o", "x.txt"], "must end in .tsv, .json or .csv"),
         (["build", "mine", "-o", "x.tsv"], "'mine' is none of fall11"),
         (["build", "--from-csv", "no.csv", "-o", "x.tsv"], "'no.csv' does not exist"),
-        (["build", "--from-list", "no.txt", "--all-nodes", "-o", "x.tsv"], "--all-nodes goes with"),
+        (["build", "winter21", "--all-nodes", "-o", "x.tsv"], "--all-nodes goes with --from-csv, --from-folder and"),
         (["build", "--from-list", "no.txt", "--wordnet", "d", "-o", "x.tsv"], "--wordnet go with NAME"),
     ],
 )

@@ -10,7 +10,7 @@ from shapes import shape_space, write_folders, write_shard
 
 from miil21k.data.datasets import label_images, open_source
 from miil21k.errors import ImageError, LabelSpaceMismatch, UsageError
-from miil21k.hierarchy.spaces import load_label_space
+from miil21k.hierarchy.load import load_label_space
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,7 +19,7 @@ from miil21k.data.images import load_image
 from miil21k.data.resizers import resize, resolve_resizer
 from miil21k.data.transforms import crop_image
 from miil21k.errors import MissingExtra
-from miil21k.hierarchy.spaces import load_label_space
+from miil21k.hierarchy.load import load_label_space
 from miil21k.zoo.manifest import find_weights
 
 BILINEAR, BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC

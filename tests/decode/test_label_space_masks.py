@@ -6,7 +6,8 @@ from miil21k.decode.path import decode_path, hedge
 from miil21k.decode.probabilities import class_probabilities, probabilities
 from miil21k.decode.restriction import restrict
 from miil21k.decode.topk import topk_classes, topk_paths
-from miil21k.hierarchy.spaces import load_label_space, projection, removed_classes
+from miil21k.hierarchy.load import load_label_space
+from miil21k.hierarchy.spaces import projection, removed_classes
 
 FALL11 = load_label_space("fall11")
 WINTER21 = load_label_space("winter21")

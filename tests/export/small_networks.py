@@ -15,7 +15,7 @@ from timm.models.resnetv2 import ResNetV2
 from timm.models.tresnet import TResNet
 from timm.models.vision_transformer import VisionTransformer
 
-from miil21k.hierarchy.spaces import load_label_space
+from miil21k.hierarchy.load import load_label_space
 from miil21k.runtime.loading import Loaded
 from miil21k.zoo.schema import Preprocess
 

@@ -9,7 +9,7 @@ import torch
 
 from miil21k.export.onnx.file import export_onnx, own_photographs
 from miil21k.export.onnx.saving import weights_path
-from miil21k.hierarchy.spaces import load_label_space
+from miil21k.hierarchy.load import load_label_space
 from miil21k.predict.predictor import Predictor
 from miil21k.runtime.loading import Loaded
 from miil21k.zoo.manifest import find_weights

@@ -10,7 +10,8 @@ import pytest
 from miil21k.errors import TreeError, UsageError
 from miil21k.hierarchy.custom import from_csv, from_folder, from_list
 from miil21k.hierarchy.export import to_csv, to_json
-from miil21k.hierarchy.spaces import LABEL_SPACES, LabelSpace, load_label_space, removed_classes
+from miil21k.hierarchy.load import load_label_space, load_own
+from miil21k.hierarchy.spaces import LABEL_SPACES, LabelSpace, removed_classes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -159,6 +160,27 @@ def test_a_list_of_wnids_gets_wordnets_ancestors(tmp_path: Path) -> None:
     assert parents(space)["n02110958"] == "n02084071"
     assert space.tree.num_nodes == 7
     assert space.glosses[0].startswith("a cat with a grey")
+
+
+def test_a_list_can_make_every_ancestor_a_class(tmp_path: Path) -> None:
+    path = written(tmp_path, "pets.txt", "n02123045\nn02084071\nn02110958\n")
+    space = from_list(path, all_nodes=True)
+    assert space.wnids[:3] == ("n02123045", "n02084071", "n02110958")
+    assert space.tree.names[3:] == ("organism", "animal", "domestic animal", "domestic cat")
+    assert (space.num_classes, space.tree.num_nodes) == (7, 7)
+    assert space.tree.parent.tolist() == from_list(path).tree.parent.tolist()
+
+
+def test_wnid_folders_side_by_side_stand_in_wordnets_tree(tmp_path: Path) -> None:
+    images(tmp_path, "n02123045", "n02084071")
+    space = load_label_space(tmp_path)
+    assert space.wnids == ("n02084071", "n02123045")
+    assert [space.tree.names[n] for n in space.tree.path(1)][-2:] == ["domestic cat", "tabby"]
+    assert load_own(tmp_path, all_nodes=True).num_classes == 6
+    images(tmp_path, "n02123045/n02123159")  # nested: the folders are the tree
+    assert from_folder(tmp_path).tree.num_nodes == 3
+    images(tmp_path, "pug")  # not all of them are wnids
+    assert len(from_folder(tmp_path).tree.roots) == 3
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from miil21k.errors import TreeError
-from miil21k.hierarchy.spaces import LabelSpace, load_label_space
+from miil21k.hierarchy.load import load_label_space
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from miil21k.hierarchy.spaces import LabelSpace
 
 
 def content(space: LabelSpace) -> dict[str, Any]:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from miil21k.errors import LabelSpaceMismatch, TreeError, UsageError
+from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import (
     LABEL_SPACES,
     LabelSpace,
     SpaceIdentity,
-    load_label_space,
     parse_label_space,
     projection,
     removed_classes,
@@ -151,6 +151,12 @@ def test_spaces_are_compared_by_digest_and_the_message_gives_the_way_out(winter2
         require_same(winter21, SpaceIdentity("winter21", "0" * 64), "checkpoint")
 
 
+def test_printing_a_space_or_its_tree_is_one_short_line() -> None:
+    space = load_label_space("in1k")
+    assert repr(space) == "LabelSpace('in1k', 1000 classes, 1585 nodes)"
+    assert repr(space.tree) == "Tree(1000 classes, 1585 nodes, 18 roots)"
+
+
 def test_shared_names_are_shown_with_their_wnid(winter21: LabelSpace) -> None:
     assert winter21.display_name(winter21.tree.index("n02012849")) == "crane (n02012849)"
     assert winter21.display_name(winter21.tree.index("n02084071")) == "dog"
@@ -202,8 +208,8 @@ def test_a_name_with_a_tab_cannot_become_a_broken_file() -> None:
 
 def test_loading_spaces_imports_nothing_heavy() -> None:
     script = (
-        "import sys; from miil21k.hierarchy import spaces; import miil21k\n"
-        "spaces.removed_classes(spaces.load_label_space('goog21k'))\n"
+        "import sys; from miil21k.hierarchy import load, spaces; import miil21k\n"
+        "spaces.removed_classes(load.load_label_space('goog21k'))\n"
         "print(*sorted({'torch', 'timm', 'nltk', 'csv', 'json', 'PIL', 'huggingface_hub'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

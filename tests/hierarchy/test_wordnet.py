@@ -11,7 +11,8 @@ import pytest
 
 from miil21k.errors import Miil21kError, UnknownClass, UsageError
 from miil21k.hierarchy import spaces as spaces_module
-from miil21k.hierarchy.spaces import LABEL_SPACES, load_label_space
+from miil21k.hierarchy.load import load_label_space
+from miil21k.hierarchy.spaces import LABEL_SPACES
 from miil21k.hierarchy.wordnet import (
     WORDNET_FOLDERS,
     WordNet,

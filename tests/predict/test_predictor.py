@@ -285,7 +285,8 @@ def fall11_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random head that prefers the classes that ImageNet withdrew."""
     from safetensors.torch import save_file
 
-    from miil21k.hierarchy.spaces import load_label_space, removed_classes
+    from miil21k.hierarchy.load import load_label_space
+    from miil21k.hierarchy.spaces import removed_classes
     from miil21k.zoo.registry import create_model
 
     torch.manual_seed(0)
@@ -299,7 +300,8 @@ def fall11_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_withdrawn_classes_are_masked_unless_they_are_asked_for(fall11_checkpoint: Path) -> None:
-    from miil21k.hierarchy.spaces import load_label_space, removed_classes
+    from miil21k.hierarchy.load import load_label_space
+    from miil21k.hierarchy.spaces import removed_classes
 
     space = load_label_space("fall11")
     withdrawn = {space.wnids[i] for i in np.flatnonzero(removed_classes(space))}

@@ -40,7 +40,7 @@ def test_the_fingerprint_names_every_option_and_the_libraries() -> None:
 
 
 def test_published_counts_fit_the_label_spaces() -> None:
-    from miil21k.hierarchy.spaces import load_label_space
+    from miil21k.hierarchy.load import load_label_space
 
     for name, release in RELEASES.items():
         assert 0 <= release.val - 50 * load_label_space(name).num_classes <= 2

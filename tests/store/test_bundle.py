@@ -16,7 +16,7 @@ from safetensors.numpy import save
 
 from miil21k.errors import BundleError, ChecksumMismatch, ManifestError, Miil21kError, UnknownModel, UsageError
 from miil21k.files import replace_file
-from miil21k.hierarchy.spaces import load_label_space
+from miil21k.hierarchy.load import load_label_space
 from miil21k.store.bundle import calibration_path, create_bundle, install_bundle
 from miil21k.store.cache import Cache
 from miil21k.store.download import fetch, obtain

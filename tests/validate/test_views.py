@@ -11,7 +11,8 @@ from shapes import shape_space, write_folders
 
 from miil21k.data.datasets import open_source
 from miil21k.errors import LabelSpaceMismatch, UsageError
-from miil21k.hierarchy.spaces import load_label_space, projection
+from miil21k.hierarchy.load import load_label_space
+from miil21k.hierarchy.spaces import projection
 from miil21k.train.state import save_weights
 from miil21k.validate.run import Request, validate
 from miil21k.validate.views import choose_view, without_removed

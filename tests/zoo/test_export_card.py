@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from miil21k.errors import CheckpointError, LabelSpaceMismatch
-from miil21k.hierarchy.spaces import load_label_space
+from miil21k.hierarchy.load import load_label_space
 from miil21k.zoo.export_card import ExportCard, read_export_card, read_metadata
 from miil21k.zoo.schema import Preprocess
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from miil21k.decode.path import decode_path
 from miil21k.decode.probabilities import node_probabilities
 from miil21k.errors import UsageError
-from miil21k.hierarchy.spaces import load_label_space
+from miil21k.hierarchy.load import load_label_space
 from miil21k.zoo.adapters import adapt
 from miil21k.zoo.checkpoint import fit
 from miil21k.zoo.manifest import load_manifest

@@ -16,7 +16,8 @@ from miil21k.decode.probabilities import probabilities
 from miil21k.decode.restriction import restrict
 from miil21k.decode.topk import topk_classes
 from miil21k.export.onnx.decoding import Decoding
-from miil21k.hierarchy.spaces import load_label_space, removed_classes
+from miil21k.hierarchy.load import load_label_space
+from miil21k.hierarchy.spaces import removed_classes
 
 if TYPE_CHECKING:
     from miil21k.hierarchy.tree import Tree

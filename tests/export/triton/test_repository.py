@@ -17,7 +17,7 @@ from miil21k.export.onnx.file import export_onnx
 from miil21k.export.onnx.model import ExportOptions
 from miil21k.export.triton.config import ServeOptions, Tensor, config_text
 from miil21k.export.triton.repository import export_triton, labels_text, signature
-from miil21k.hierarchy.spaces import load_label_space
+from miil21k.hierarchy.load import load_label_space
 from miil21k.zoo.export_card import read_export_card
 
 if TYPE_CHECKING:

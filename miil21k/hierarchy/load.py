@@ -1,0 +1,102 @@
+"""One door to every label space: the shipped ones by name, the user's own by path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from miil21k.errors import UsageError
+from miil21k.hierarchy.spaces import LABEL_SPACES, LabelSpace, shipped
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+
+__all__ = ["load_label_space", "load_own", "refuse_borrowed_name"]
+
+
+def load_label_space(name_or_path: str | os.PathLike[str]) -> LabelSpace:
+    """Return a label space: a shipped one by name (read once per process), or the user's own from a path.
+
+    A path may be a file of format 1 (`.tsv`), a CSV or TSV of child and parent, a JSON export, a list of wnids
+    (`.txt`), an official tree (`.pth`) or a folder of class folders; see `docs/label_spaces.md`.
+    Raises UsageError, with near matches, for a name that is neither a shipped space nor an existing path.
+    """
+    if name_or_path in LABEL_SPACES:
+        return shipped(str(name_or_path))
+    path = Path(name_or_path)
+    if not path.exists():
+        import difflib
+
+        near = difflib.get_close_matches(str(name_or_path).lower(), LABEL_SPACES, n=2)
+        hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+        raise UsageError(
+            f"No label space and no file '{name_or_path}'.{hint} Shipped spaces: {', '.join(LABEL_SPACES)}; "
+            "a path to your own hierarchy works too."
+        )
+    return load_own(path)
+
+
+def load_own(path: Path, *, all_nodes: bool = False) -> LabelSpace:
+    """Return the label space that `path` describes, read by its kind: folder, `.csv`, `.tsv`, `.json`, `.txt`, `.pth`.
+
+    all_nodes: every node is a class, not just the leaves (folders: not just those that hold images; lists: not just
+    what is listed). Other kinds of file name their classes themselves, and `all_nodes` changes nothing.
+    Raises UsageError for another kind of file or a name that belongs to a shipped space of other classes, TreeError
+    for a hierarchy that is no forest.
+    """
+    kind = "folder" if path.is_dir() else path.suffix.lower()
+    if kind not in _READERS:
+        raise UsageError(
+            f"'{path}' is no label space: give a folder, or a file that ends in .csv, .tsv, .json, .txt or .pth."
+        )
+    space = _READERS[kind](path, all_nodes)
+    refuse_borrowed_name(space, str(path))
+    return space
+
+
+def refuse_borrowed_name(space: LabelSpace, origin: str) -> None:
+    """Raise UsageError when `space` has the name of a shipped label space, but other classes."""
+    if space.name in LABEL_SPACES and shipped(space.name).wnids != space.wnids:
+        raise UsageError(f"{origin}: '{space.name}' is a shipped label space with other classes; choose another name.")
+
+
+# The readers are imported when they are used: a shipped space, which most runs want, needs none of them.
+def _folder(path: Path, all_nodes: bool) -> LabelSpace:
+    from miil21k.hierarchy.custom import from_folder
+
+    return from_folder(path, all_nodes=all_nodes)
+
+
+def _csv(path: Path, all_nodes: bool) -> LabelSpace:
+    from miil21k.hierarchy.custom import from_csv
+
+    return from_csv(path, all_nodes=all_nodes)
+
+
+def _json(path: Path, _: bool) -> LabelSpace:
+    from miil21k.hierarchy.custom import from_json
+
+    return from_json(path)
+
+
+def _list(path: Path, all_nodes: bool) -> LabelSpace:
+    from miil21k.hierarchy.custom import from_list
+
+    return from_list(path, all_nodes=all_nodes)
+
+
+def _official(path: Path, _: bool) -> LabelSpace:
+    from miil21k.hierarchy.official import load_official_tree
+
+    return load_official_tree(path)
+
+
+_READERS: dict[str, Callable[[Path, bool], LabelSpace]] = {
+    "folder": _folder,
+    ".csv": _csv,
+    ".tsv": _csv,
+    ".json": _json,
+    ".txt": _list,
+    ".pth": _official,
+}
