@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -162,6 +162,19 @@ _OPERATIONS: tuple[Callable[[Image.Image, float, random.Random], Image.Image], .
 )
 
 
+def _operations(stage: Any) -> Iterator[Any]:
+    """Yield timm's operations in a stage: those of RandAugment and AugMix, or of the pairs of AutoAugment."""
+    for transform in stage.transforms:
+        yield from getattr(transform, "ops", ())
+        for several in getattr(transform, "policy", ()):
+            yield from several
+
+
+def _at_least_one_bit(bits: Callable[[float, Any], tuple[int]], level: float, hparams: Any) -> tuple[int]:
+    """Return timm's bits to keep, but never 0: Pillow 12 paints that picture black, Pillow 13 refuses it."""
+    return (max(1, *bits(level, hparams)),)
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """Turns a PIL image and a seed into uint8 [3, size, size].
@@ -200,6 +213,9 @@ class Augmentation:
             interpolation=self.interpolation,
             mean=self.mean,
         )
+        for operation in _operations(colour):
+            if operation.name.startswith("Posterize"):
+                operation.level_fn = partial(_at_least_one_bit, operation.level_fn)
         return crop, colour
 
     def check(self) -> None:

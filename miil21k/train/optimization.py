@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,22 @@ __all__ = ["Schedule", "create_optimizer", "freeze", "one_cycle"]
 
 
 def create_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """Return timm's optimizer for the trainable parameters; biases and 1-D parameters get no weight decay."""
-    from timm.optim import create_optimizer_v2
+    """Return timm's optimizer for the trainable parameters; biases and 1-D parameters get no weight decay.
 
+    Without momentum there is nothing to look ahead with: what timm makes with Nesterov's is then made without.
+    Raises UsageError for an unknown name, and for an optimizer that this machine or these settings do not allow.
+    """
+    from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
+
+    try:
+        info = get_optimizer_info(recipe.optimizer)
+    except ValueError:
+        near = difflib.get_close_matches(recipe.optimizer, list_optimizers(), n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise UsageError(
+            f"No optimizer '{recipe.optimizer}'.{hint} The names are those of timm: adam, adamw, sgd, lamb, ..."
+        ) from None
+    plain = not recipe.momentum and (info.defaults or {}).get("nesterov")
     try:
         optimizer: Optimizer = create_optimizer_v2(
             model,
@@ -28,9 +42,10 @@ def create_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
             weight_decay=recipe.weight_decay,
             momentum=recipe.momentum,
             layer_decay=recipe.layer_decay if recipe.layer_decay < 1 else None,
+            **({"nesterov": False} if plain else {}),
         )
-    except ValueError as error:
-        raise UsageError(f"No optimizer '{recipe.optimizer}': {error}") from None
+    except (ValueError, AssertionError, ImportError) as error:
+        raise UsageError(f"The optimizer '{recipe.optimizer}' cannot be used here: {error}.") from None
     return optimizer
 
 

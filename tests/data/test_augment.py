@@ -12,6 +12,7 @@ from shapes import draw_shape
 from miil21k.data import augment
 from miil21k.data.augment import Augmentation, cutout, miil_rand_augment, mix_seed, seeded
 from miil21k.errors import UsageError
+from miil21k.train.recipes import RECIPES
 
 
 def _picture() -> Image.Image:
@@ -107,6 +108,24 @@ def test_an_unknown_policy_is_refused_before_any_image_is_read() -> None:
     with pytest.raises(UsageError, match="'ranb-m7' is no augmentation policy"):
         Augmentation(32, policy="ranb-m7").check()
     Augmentation(32, policy="rand-m7-mstd0.5-inc1").check()
+
+
+POLICIES = ("miil", "v0", "original", "3a", "rand-m7-mstd0.5-inc1", "rand-m10-mstd1-inc1", "augmix-m5")
+
+
+@pytest.mark.parametrize("policy", [*sorted({recipe.policy for recipe in RECIPES.values()} - set(POLICIES)), *POLICIES])
+def test_no_policy_raises_or_paints_a_picture_black_in_2000_seeds(policy: str) -> None:
+    noise = np.random.default_rng(0).integers(64, 256, (6, 8, 3), dtype=np.uint8)
+    noise[0, 0] = 255  # the brightest bit is set, so that no number of kept bits above 0 can leave black alone
+    augmentation = Augmentation(8, policy=policy, cutout=0.0)
+    brightest = [int(augmentation(Image.fromarray(noise), seed).max()) for seed in range(2000)]
+    assert min(brightest) > 0
+
+
+def test_a_policy_that_would_keep_no_bit_keeps_the_highest_one() -> None:
+    augmentation = Augmentation(8, policy="v0", cutout=0.0)
+    operations = {op.name: op for op in augment._operations(augmentation._stages[1]) if op.name == "Posterize"}
+    assert [operations["Posterize"].level_fn(level, {}) for level in (0, 2, 6)] == [(1,), (1,), (2,)]
 
 
 def test_seeded_gives_the_same_draws_of_all_three_generators() -> None:

@@ -60,6 +60,20 @@ def test_biases_and_norms_get_no_weight_decay() -> None:
         assert decay[id(parameter)] == (0 if parameter.ndim <= 1 or name.endswith("bias") else 1e-4)
 
 
+@pytest.mark.parametrize("name", ["sgd", "nesterov", "sgdw", "nlars"])
+def test_without_momentum_nothing_looks_ahead(name: str) -> None:
+    weight = nn.Linear(1, 1, bias=False)
+    optimizer = create_optimizer(
+        weight, Recipe("cross_entropy", optimizer=name, lr=0.5, momentum=0.0, weight_decay=0.0)
+    )
+    assert not optimizer.defaults["nesterov"]
+    before = weight.weight.item()
+    weight.weight.grad = torch.full((1, 1), 0.25)
+    optimizer.step()
+    if name != "nlars":  # rates are relative there
+        assert before - weight.weight.item() == pytest.approx(0.125)
+
+
 def test_layer_decay_gives_early_layers_a_smaller_rate() -> None:
     recipe = override(RECIPES["miil_semantic"], {"layer_decay": "0.5"})
     model = timm.create_model("test_vit", num_classes=5)
@@ -92,8 +106,10 @@ def test_freezing_a_part_by_name_and_refusing_an_unknown_one() -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(UsageError, match="No optimizer 'adum'"):
+    with pytest.raises(UsageError, match=r"No optimizer 'adum'\. Did you mean 'ada"):
         create_optimizer(_net(), Recipe("cross_entropy", optimizer="adum"))
+    with pytest.raises(UsageError, match="'fusedadam' cannot be used here: CUDA required"):
+        create_optimizer(_net(), Recipe("cross_entropy", optimizer="fusedadam"))
     recipe = Recipe("cross_entropy", schedule="cosinus")
     optimizer = create_optimizer(_net(), recipe)
     with pytest.raises(UsageError, match="schedule 'cosinus'"):

@@ -1,14 +1,24 @@
 from __future__ import annotations
 
-import dataclasses
 import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
+import runs
+import torch
 
 from miil21k.errors import UsageError
+from miil21k.train.job import create_network
 from miil21k.train.recipe import Recipe, override
 from miil21k.train.recipes import RECIPES, get_recipe
+from miil21k.zoo.checkpoint_card import load_trained
 from miil21k.zoo.manifest import find_weights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from miil21k.train.loop import Report
 
 
 @pytest.mark.parametrize(
@@ -66,7 +76,7 @@ def test_an_override_gives_a_new_recipe_of_the_right_types() -> None:
     assert (after.lr, after.epochs, after.scale, after.channels_last) == (1e-3, 3, (0.5, 1.0), True)
     assert (after.policy, after.precision) == ("", "bf16")
     assert before == RECIPES["miil_semantic"]
-    assert dataclasses.replace(after, **{k: getattr(before, k) for k in changes}) == before
+    assert replace(after, **{k: getattr(before, k) for k in changes}) == before
 
 
 @pytest.mark.parametrize(
@@ -102,3 +112,38 @@ def test_distillation_without_a_teacher_is_refused() -> None:
 def test_nan_is_no_learning_rate() -> None:
     with pytest.raises(UsageError, match="lr must be above 0"):
         Recipe("cross_entropy", lr=math.nan)
+
+
+class Enough(Exception):
+    pass
+
+
+def _stop(report: Report) -> None:
+    if report.update > 1:
+        raise Enough
+
+
+@pytest.fixture(scope="module")
+def teachers(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A checkpoint for each objective that needs a teacher, with a head of the kind that it distils."""
+    found = {}
+    for objective, of_teacher in (("semantic_kd", "semantic_softmax"), ("usi", "cross_entropy")):
+        folder = tmp_path_factory.mktemp(of_teacher)
+        runs.run(shapes / "train", folder, replace(runs.TINY, objective=of_teacher, epochs=1, batch_size=56))
+        found[objective] = str(folder / "last.safetensors")
+    return found
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_trains(shapes: Path, tmp_path: Path, teachers: dict[str, str], name: str) -> None:
+    """For an update, with nothing of the recipe changed but what weights and a GPU would have to be there for."""
+    recipe = replace(RECIPES[name], image_size=32, batch_size=56, pretrained=False, precision="fp32")
+    recipe = replace(recipe, teacher=teachers.get(recipe.objective, ""))
+    request = runs.request(shapes / "train", tmp_path, recipe)
+    with pytest.raises(Enough):
+        runs.launch(request, _stop, lambda _line: None)
+    trained, card = load_trained(tmp_path / "last.safetensors")
+    start, _ = create_network(request, card.space)
+    before, after = (net.get_classifier().weight.detach() for net in (start, trained))
+    assert torch.isfinite(after).all()
+    assert 0 < float((after - before).abs().max()) < 0.1
