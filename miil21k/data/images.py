@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from miil21k.data.options import MAX_PIXELS
 from miil21k.errors import ImageError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_PIXELS", "ImageInput", "ImageSource", "load_image"]
 
-MAX_PIXELS = 178_956_970  # where Pillow too refuses: half a gigabyte of RGB
 ImageSource: TypeAlias = "str | Path | bytes | bytearray | memoryview | IO[bytes] | Image.Image | NDArray[Any]"
 
 _opening = threading.Lock()

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from miil21k.errors import Miil21kError
-from miil21k.predict.options import PredictOptions, threads_of, workers_of
 from miil21k.runtime.choose import open_proved
 from miil21k.runtime.installed import machine
 from miil21k.runtime.measured_rates import Rate, measuring, read_rates, write_rates
+from miil21k.runtime.options import ComputeOptions, threads_of, workers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -60,7 +60,7 @@ def images_per_second(backends: Mapping[str, Backend], input_size: tuple[int, in
     They take turns, and the best turn of each counts. It takes a few seconds for each, and longer only for networks
     that need a second for one image. input_size: (3, H, W). Raises what `run` raises.
     """
-    options = PredictOptions()
+    options = ComputeOptions()
     callers = max(1, workers_of(options))
     pixels = np.random.default_rng(0).standard_normal((_BATCH, *input_size), np.float32)
     with ExitStack() as stack:

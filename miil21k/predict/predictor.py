@@ -18,10 +18,11 @@ from miil21k.environment import available_cpus
 from miil21k.errors import Miil21kError, UsageError
 from miil21k.hierarchy.load import load_label_space
 from miil21k.predict.answers import Answerer
-from miil21k.predict.options import PredictOptions, changed, threads_of, workers_of
+from miil21k.predict.options import PredictOptions, changed
 from miil21k.predict.prediction import Prediction, Run
 from miil21k.runtime.choose import as_backend
 from miil21k.runtime.fastest import load_fastest
+from miil21k.runtime.options import threads_of, workers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

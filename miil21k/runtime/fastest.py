@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING
 from miil21k.errors import UnknownModel, UsageError
 from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import LABEL_SPACES, shipped_digest
-from miil21k.predict.options import threads_of
 from miil21k.runtime.choose import open_proved
 from miil21k.runtime.export_cache import Graph, find_proved
 from miil21k.runtime.installed import gpu_in_sight, machine, runtime_of
 from miil21k.runtime.loading import DEFAULT_MODEL, Loaded, default_model, head_space, load, preprocess_of
 from miil21k.runtime.onnx_backend import OnnxBackend
+from miil21k.runtime.options import threads_of
 from miil21k.store.cache import Cache, find_cached
 from miil21k.zoo.manifest import find_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from miil21k.predict.options import PredictOptions
     from miil21k.runtime.base import BackendName
     from miil21k.runtime.export_cache import ProvedExport
     from miil21k.runtime.measured_rates import Rate
+    from miil21k.runtime.options import LoadOptions
     from miil21k.zoo.schema import Weights
 
 __all__ = ["fastest_export", "graph_of", "load_fastest", "obstacle", "order", "published_row", "rates_here"]
@@ -32,7 +32,7 @@ __all__ = ["fastest_export", "graph_of", "load_fastest", "obstacle", "order", "p
 log = logging.getLogger("miil21k.predict")
 
 
-def load_fastest(name: str | None, options: PredictOptions) -> Loaded:
+def load_fastest(name: str | None, options: LoadOptions) -> Loaded:
     """Return what `load` returns, as a backend where the cache holds a proved export of these published weights.
 
     With `options.backend` `auto` an export is only ever used, never made, so that no call takes a minute unasked:
@@ -62,7 +62,7 @@ def load_fastest(name: str | None, options: PredictOptions) -> Loaded:
     )
 
 
-def published_row(name: str | None, options: PredictOptions) -> Weights | None:
+def published_row(name: str | None, options: LoadOptions) -> Weights | None:
     """Return the row of the zoo that `name` stands for; None for files and for an architecture with a checkpoint."""
     if name is None:
         return None if options.checkpoint is not None or options.head is not None else find_weights(DEFAULT_MODEL)
@@ -74,7 +74,7 @@ def published_row(name: str | None, options: PredictOptions) -> Weights | None:
         return None
 
 
-def obstacle(options: PredictOptions) -> str | None:
+def obstacle(options: LoadOptions) -> str | None:
     """Return why torch must compute under these options, or None."""
     if options.checkpoint is not None:
         return "the checkpoint is your own ('miil21k export onnx' makes an export of it)"
@@ -90,7 +90,7 @@ def obstacle(options: PredictOptions) -> str | None:
 
 
 def order(
-    options: PredictOptions, *, single: bool = False, rates: Mapping[str, Rate] | None = None
+    options: LoadOptions, *, single: bool = False, rates: Mapping[str, Rate] | None = None
 ) -> tuple[BackendName, ...]:
     """Return the backends that may run an export, the best one first.
 
@@ -107,7 +107,7 @@ def order(
     return tuple(sorted(rule, key=lambda name: -rates[name].images_per_second))
 
 
-def graph_of(weights: Weights, weights_sha256: str, options: PredictOptions, backend: str) -> Graph | None:
+def graph_of(weights: Weights, weights_sha256: str, options: LoadOptions, backend: str) -> Graph | None:
     """Return the graph that `backend` would run for these weights, None when its library is not installed.
 
     weights_sha256: of their file. Raises what `load` raises for options that make no sense.
@@ -121,7 +121,7 @@ def graph_of(weights: Weights, weights_sha256: str, options: PredictOptions, bac
     return Graph(weights.name, weights_sha256, tuple(size), digest, backend, runtime)
 
 
-def fastest_export(weights: Weights, options: PredictOptions, *, single: bool = False) -> ProvedExport | None:
+def fastest_export(weights: Weights, options: LoadOptions, *, single: bool = False) -> ProvedExport | None:
     """Return the first proved export in the `order` of backends, None when there is none; nothing is downloaded."""
     cache = Cache.at(options.cache_dir)
     if not (cache.root / "exports").is_dir():
@@ -140,14 +140,14 @@ def fastest_export(weights: Weights, options: PredictOptions, *, single: bool = 
     return None
 
 
-def rates_here(weights: Weights, options: PredictOptions) -> dict[str, Rate]:
+def rates_here(weights: Weights, options: LoadOptions) -> dict[str, Rate]:
     """Return how fast the proved exports of these weights ran on this machine, by backend; empty when not measured."""
     cache = Cache.at(options.cache_dir)
     file = find_cached(weights, cache, options.revision)
     return {} if file is None else _rates(cache, weights, file.sha256, options)
 
 
-def _rates(cache: Cache, weights: Weights, weights_sha256: str, options: PredictOptions) -> dict[str, Rate]:
+def _rates(cache: Cache, weights: Weights, weights_sha256: str, options: LoadOptions) -> dict[str, Rate]:
     graph = graph_of(weights, weights_sha256, options, "openvino")
     if graph is None:
         return {}  # ONNX Runtime is the only one
@@ -166,7 +166,7 @@ def _why(single: bool, rates: Mapping[str, Rate]) -> str:
     return "OpenVINO's export is preferred to ONNX Runtime's, as they were not compared on this machine"
 
 
-def _opened(found: ProvedExport, weights: Weights, options: PredictOptions) -> Loaded:
+def _opened(found: ProvedExport, weights: Weights, options: LoadOptions) -> Loaded:
     preprocess = preprocess_of(weights, options)
     classes, size = found.record["num_classes"], preprocess.input_size
     backend = open_proved(found.model, classes, size, backend=found.graph.backend, dtype=options.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from miil21k.errors import DownloadError, LabelSpaceMismatch, MissingExtra, UnknownModel, UsageError
 from miil21k.hierarchy.load import load_label_space
@@ -16,7 +16,7 @@ from miil21k.zoo.manifest import find_weights
 if TYPE_CHECKING:
     from miil21k.decode.logits import HeadKind
     from miil21k.hierarchy.spaces import LabelSpace
-    from miil21k.predict.options import PredictOptions
+    from miil21k.runtime.options import LoadOptions
     from miil21k.zoo.schema import Preprocess, Weights
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
 DEFAULT_MODEL = "tresnet_m_21k"
 FALLBACK_MODEL = "embedded"
 log = logging.getLogger("miil21k.predict")
+Options = TypeVar("Options", bound="LoadOptions")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ class Loaded:
     licence: str | None = None
 
 
-def load(name: str | None, options: PredictOptions) -> Loaded:
+def load(name: str | None, options: LoadOptions) -> Loaded:
     """Return the network that `name` and `options.checkpoint` stand for.
 
     A name that ends in `.onnx` is the path of an export, and no torch is imported; one that ends in `.safetensors` is
@@ -75,7 +76,7 @@ def load(name: str | None, options: PredictOptions) -> Loaded:
     return replace(_published(weights, options), notice=notice)
 
 
-def default_model(options: PredictOptions) -> tuple[Weights, PredictOptions, str | None]:
+def default_model(options: Options) -> tuple[Weights, Options, str | None]:
     """Return the weights that answer when no model is named, the options for them, and the notice, if any.
 
     They are fetched when they are not cached; no torch is imported.
@@ -102,7 +103,7 @@ def default_model(options: PredictOptions) -> tuple[Weights, PredictOptions, str
     return fallback, replace(options, revision=None), notice
 
 
-def _require_torch(name: str | None, options: PredictOptions) -> None:
+def _require_torch(name: str | None, options: LoadOptions) -> None:
     """Raise UsageError for a backend that runs exports alone."""
     if options.backend in ("auto", "torch"):
         return
@@ -114,7 +115,7 @@ def _require_torch(name: str | None, options: PredictOptions) -> None:
     )
 
 
-def _named(name: str, options: PredictOptions) -> Loaded:
+def _named(name: str, options: LoadOptions) -> Loaded:
     if name.endswith(".safetensors"):
         if options.checkpoint is not None or options.head is not None:
             raise UsageError(f"'{name}' is a checkpoint that says what it is: leave checkpoint and head out.")
@@ -130,7 +131,7 @@ def _named(name: str, options: PredictOptions) -> Loaded:
     return _published(weights, options)
 
 
-def _published(weights: Weights, options: PredictOptions) -> Loaded:
+def _published(weights: Weights, options: LoadOptions) -> Loaded:
     space = load_label_space(head_space(weights, options))
     preprocess = preprocess_of(weights, options)  # refused before anything is downloaded
     sized = _sized(weights.arch, weights.preprocess, options)
@@ -149,7 +150,7 @@ def _published(weights: Weights, options: PredictOptions) -> Loaded:
     return Loaded(model, weights.name, space, weights.head, preprocess, licence=weights.licence)
 
 
-def head_space(weights: Weights, options: PredictOptions) -> str:
+def head_space(weights: Weights, options: LoadOptions) -> str:
     """Return which label space the head of published weights has; raises UsageError when nobody has said it."""
     named = weights.label_space or options.label_space
     if named is None:
@@ -161,12 +162,12 @@ def head_space(weights: Weights, options: PredictOptions) -> str:
     return named
 
 
-def preprocess_of(weights: Weights, options: PredictOptions) -> Preprocess:
+def preprocess_of(weights: Weights, options: LoadOptions) -> Preprocess:
     """Return how images become what published weights read, with what the user changed."""
     return _preprocess(weights.preprocess, options)
 
 
-def _own(arch: str, options: PredictOptions) -> Loaded:
+def _own(arch: str, options: LoadOptions) -> Loaded:
     """Return a bare architecture filled with the user's file, preprocessed as timm does for that architecture."""
     from miil21k.zoo.registry import create_model
     from miil21k.zoo.timm_names import own_preprocess
@@ -188,7 +189,7 @@ def _require_classes(model: Any, space: LabelSpace, name: str) -> None:
         )
 
 
-def _sized(arch: str, own: Preprocess, options: PredictOptions) -> dict[str, Any]:
+def _sized(arch: str, own: Preprocess, options: LoadOptions) -> dict[str, Any]:
     """Return what the architecture must be told about another input size; convolutional networks take any."""
     size = own.input_size[1]
     if options.img_size in (None, size):
@@ -200,7 +201,7 @@ def _sized(arch: str, own: Preprocess, options: PredictOptions) -> dict[str, Any
     return {}
 
 
-def _exported(path: Path, options: PredictOptions) -> Loaded:
+def _exported(path: Path, options: LoadOptions) -> Loaded:
     if options.checkpoint is not None or options.head is not None:
         raise UsageError(f"'{path}' holds its weights and says what its head is: leave checkpoint and head out.")
     from miil21k.zoo.export_card import read_export_card
@@ -215,14 +216,14 @@ def _exported(path: Path, options: PredictOptions) -> Loaded:
     return Loaded(backend, card.model, card.space, card.head, preprocess, weights_sha256=digest, licence=licence)
 
 
-def _trained(path: Path, options: PredictOptions) -> Loaded:
+def _trained(path: Path, options: LoadOptions) -> Loaded:
     from miil21k.zoo.checkpoint_card import load_trained
 
     model, card = load_trained(path)
     return Loaded(model, path.name, card.space, card.head, _preprocess(card.preprocess, options))
 
 
-def _preprocess(own: Preprocess, options: PredictOptions) -> Preprocess:
+def _preprocess(own: Preprocess, options: LoadOptions) -> Preprocess:
     """Return the preprocessing with what the user changed; raises UsageError for values that make no sense."""
     changes: dict[str, Any] = {
         key: getattr(options, key)

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from miil21k.data.resizers import ResizerName
     from miil21k.decode.logits import HeadKind
     from miil21k.decode.probabilities import Rule
-    from miil21k.predict.options import Dtype
     from miil21k.runtime.base import Backend, BackendName
     from miil21k.runtime.loading import Loaded
+    from miil21k.runtime.options import Dtype
     from miil21k.validate.views import View
 
 __all__ = ["Request", "Validation", "prepare", "validate"]

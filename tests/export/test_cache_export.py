@@ -21,9 +21,10 @@ from miil21k.export import cache_export, throughput
 from miil21k.export.cache_export import FailedBefore, require_proved
 from miil21k.export.onnx import proof
 from miil21k.export.onnx.file import own_photographs
-from miil21k.predict.options import PredictOptions, threads_of, workers_of
+from miil21k.predict.options import PredictOptions
 from miil21k.predict.predictor import Predictor
 from miil21k.runtime.export_cache import list_proved
+from miil21k.runtime.options import threads_of, workers_of
 from miil21k.store.cache import Cache
 from miil21k.zoo.manifest import find_weights
 

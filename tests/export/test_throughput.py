@@ -14,9 +14,10 @@ from miil21k.cli.main import main, predict_main
 from miil21k.export import cache_export, throughput
 from miil21k.export.onnx.file import own_photographs
 from miil21k.export.throughput import images_per_second
-from miil21k.predict.options import PredictOptions, workers_of
+from miil21k.predict.options import PredictOptions
 from miil21k.predict.predictor import Predictor
 from miil21k.runtime.export_cache import list_proved
+from miil21k.runtime.options import workers_of
 from miil21k.runtime.torch_backend import TorchBackend
 from miil21k.store.cache import Cache
 from miil21k.zoo.manifest import find_weights

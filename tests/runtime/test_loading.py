@@ -89,7 +89,7 @@ def test_the_head_of_published_weights_is_not_up_for_choice() -> None:
         load("resnet18_ssl", PredictOptions(head="sigmoid"))
     with pytest.raises(UsageError, match="name its architecture as the model"):
         load(None, PredictOptions(head="sigmoid"))
-    with pytest.raises(UsageError, match="head must be level_softmax, leaf_softmax, sigmoid or None"):
+    with pytest.raises(UsageError, match="head must be level_softmax or leaf_softmax or sigmoid"):
         PredictOptions(head="softmax")
 
 

@@ -1,0 +1,39 @@
+"""How images are read, whoever asks: one frozen value with every option and its default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from miil21k.data.resizers import RESIZERS
+from miil21k.options import Instead, check, described, option
+
+if TYPE_CHECKING:
+    from miil21k.data.resizers import ResizerName
+
+__all__ = ["MAX_PIXELS", "ReadingOptions"]
+
+MAX_PIXELS = 178_956_970  # where Pillow too refuses: half a gigabyte of RGB
+
+
+@described
+@dataclass(frozen=True)
+class ReadingOptions:
+    """How images are read."""
+
+    exif: bool = option(
+        True,
+        "apply the orientation that the camera stored",
+        flags=None,
+        instead={"--no-exif": Instead(False, "leave the orientation that the camera stored unapplied")},
+    )
+    max_pixels: int = option(MAX_PIXELS, "refuse larger images", metavar="N", least=1)
+    resizer: ResizerName = option(
+        "auto",
+        "what resizes: cykooz is several times as fast where bilinear, within a grey level of pillow; auto takes it "
+        "where it is installed",
+        choices=RESIZERS,
+    )
+
+    def __post_init__(self) -> None:
+        check(self)

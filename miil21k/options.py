@@ -1,0 +1,146 @@
+"""An option, declared once: a field of a frozen dataclass that says what it means, its limits and how it is spelt.
+
+The command line (`miil21k.cli.options`), the docstring of the class (`described`), the tables of the docs and the
+checks at construction (`check`) read the same declaration:
+
+```python
+@described
+@dataclass(frozen=True)
+class ReadingOptions:
+    \"\"\"How images are read.\"\"\"
+
+    max_pixels: int = option(MAX_PIXELS, "refuse larger images", metavar="N", least=1)
+
+    def __post_init__(self) -> None:
+        check(self)
+```
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import field, fields
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from miil21k.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+    from dataclasses import Field
+
+__all__ = ["Instead", "Option", "check", "declared", "described", "option", "option_of"]
+
+Class = TypeVar("Class", bound=type)
+
+
+class Instead(NamedTuple):
+    """A flag that stands for one value of an option. meaning: what it does, for the help."""
+
+    value: Any
+    meaning: str
+
+
+class Option(NamedTuple):
+    """What a field says about itself.
+
+    meaning: one line. flags: how the command line spells it, in order; empty where it has no spelling that takes a
+    value. instead: further flags, each for one value. metavar: what stands for the value in the help. choices: what it
+    may be, or a function that says it, for tables that are costly to import. least, most: the bounds of a number;
+    above: a bound that it may not reach. parse: from a word of the command line, where the type does not say it.
+    repeats: the flag may be given several times. one_of: options with the same word exclude each other.
+    """
+
+    meaning: str
+    flags: tuple[str, ...] = ()
+    instead: Mapping[str, Instead] = {}
+    metavar: str | None = None
+    choices: Collection[str] | Callable[[], Collection[str]] | None = None
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    parse: Callable[[str], Any] | None = None
+    repeats: bool = False
+    one_of: str | None = None
+
+    def allowed(self) -> tuple[str, ...] | None:
+        """Return the values among which one chooses; None where any of the type will do."""
+        if self.choices is None:
+            return None
+        return tuple(self.choices() if callable(self.choices) else self.choices)
+
+    def refusal(self, value: Any) -> str | None:
+        """Return what is wrong with `value`, to be put behind its name; None when it may be taken."""
+        allowed = self.allowed()
+        if allowed is not None:
+            return None if value in allowed else f"must be {' or '.join(allowed)}, not '{value}'"
+        return None if self._fits(value) else f"{self._bounds()}, not {value}"
+
+    def _fits(self, value: Any) -> bool:
+        bounds = ((self.least, operator.ge), (self.above, operator.gt), (self.most, operator.le))
+        given = [(bound, holds) for bound, holds in bounds if bound is not None]
+        try:
+            return all(holds(value, bound) for bound, holds in given)
+        except TypeError:
+            return False
+
+    def _bounds(self) -> str:
+        if self.most is None:
+            return f"must be at least {self.least:g}"
+        if self.above is not None:
+            return f"lies above {self.above:g} and up to {self.most:g}"
+        return f"lies between {self.least:g} and {self.most:g}"
+
+
+def option(default: Any, meaning: str, *, flags: str | None = "", **details: Any) -> Any:
+    """Return the field of an option.
+
+    flags: its spellings, separated by blanks; left out, `--` and the field's name; None for an option that the command
+    line takes by `instead` alone, or not at all. details: see `Option`.
+    """
+    spelt = None if flags is None else tuple(flags.split())
+    return field(default=default, metadata={"option": Option(meaning, spelt or (), **details), "named": spelt == ()})
+
+
+def option_of(declaration: Field[Any]) -> Option | None:
+    """Return what the field of a dataclass says as an option; None where it is none."""
+    found: Option | None = declaration.metadata.get("option")
+    if found is not None and declaration.metadata["named"]:
+        return found._replace(flags=(f"--{declaration.name.replace('_', '-')}",))
+    return found
+
+
+def declared(of: Any) -> Iterator[tuple[Field[Any], Option]]:
+    """Yield the options of a class, or of a value of one, in their order."""
+    for declaration in fields(of):
+        found = option_of(declaration)
+        if found is not None:
+            yield declaration, found
+
+
+def check(value: Any) -> None:
+    """Check every option of `value`; raises UsageError that names one that is out of bounds, or two that exclude.
+
+    A value that is the default is right, and so is None where the type says so.
+    """
+    chosen: dict[str, str] = {}
+    for declaration, found in declared(value):
+        given, usual = getattr(value, declaration.name), declaration.default
+        if given is usual or (type(given) is type(usual) and given == usual):
+            continue
+        if given is not None or "None" not in str(declaration.type).split(" | "):
+            refusal = found.refusal(given)
+            if refusal is not None:
+                raise UsageError(f"{declaration.name} {refusal}.")
+        if found.one_of is not None and chosen.setdefault(found.one_of, declaration.name) != declaration.name:
+            raise UsageError(f"{chosen[found.one_of]} and {declaration.name} exclude each other.")
+
+
+def described(cls: Class) -> Class:
+    """Add a line for each option to the docstring of a dataclass: name, type, default, meaning, what it may be."""
+    lines = [cls.__doc__ or "", ""]
+    for declaration, found in declared(cls):
+        lines.append(f"    {declaration.name}: {declaration.type} = {declaration.default!r}")
+        allowed = "" if found.choices is None or callable(found.choices) else f" ({', '.join(found.choices)})"
+        lines.append(f"        {found.meaning}{allowed}")
+    cls.__doc__ = "\n".join(lines) + "\n"
+    return cls
