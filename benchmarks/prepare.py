@@ -37,14 +37,14 @@ from PIL import Image
 
 from miil21k.distribute.local import LocalEngine
 from miil21k.environment import available_cpus
-from miil21k.prepare.codec_libjpeg import TurboConverter
+from miil21k.prepare.codec_simplejpeg import SimplejpegConverter
 from miil21k.prepare.options import PrepareOptions
 from miil21k.prepare.run import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TURBO = PrepareOptions(codec="turbo")
+FAST = PrepareOptions(codec="simplejpeg")
 # Widths and heights as they are frequent in ImageNet; then photographs of one to three megapixels.
 COMMON = [(500, 375), (375, 500), (500, 333), (500, 375), (640, 480), (400, 300), (500, 500), (333, 500)]
 _TURN = 8  # images in one turn: enough for caches to be warm, as they are in a run
@@ -107,15 +107,15 @@ def pillow_ycbcr(data: bytes) -> np.ndarray:
     return np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR).convert("RGB"))
 
 
-def converter_pixels(converter: TurboConverter, data: bytes) -> np.ndarray:
+def converter_pixels(converter: SimplejpegConverter, data: bytes) -> np.ndarray:
     """Return the pixels that the converter encodes."""
     height, width, _, _ = simplejpeg.decode_jpeg_header(data)
     pixels = converter.resized(data, (width, height), (224, 224))
     return pixels[:, :, ::-1] if converter is PUBLISHED else pixels[:, :, :3]
 
 
-PUBLISHED = TurboConverter(PrepareOptions(codec="turbo", resize="published"))
-ANTIALIASED = TurboConverter(TURBO)
+PUBLISHED = SimplejpegConverter(PrepareOptions(codec="simplejpeg", resize="published"))
+ANTIALIASED = SimplejpegConverter(FAST)
 
 
 def with_encoding(pixels: Callable[[bytes], np.ndarray]) -> Callable[[bytes], object]:
@@ -296,7 +296,7 @@ def pipeline(folder: Path, per_class: int, rounds: int) -> None:
     outer = folder / "outer.tar"
     count = write_archive(outer, images, 40, per_class)
     many = (images * (count // len(images) + 1))[:count]
-    options = PrepareOptions(codec="turbo", min_images=per_class - 1)
+    options = PrepareOptions(codec="simplejpeg", min_images=per_class - 1)
     best: dict[str, list[float]] = {}
     for number in range(rounds):
         target = folder / str(number)  # a new one each time: ext4 is slow to create files where others were deleted

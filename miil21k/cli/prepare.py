@@ -21,7 +21,7 @@ from miil21k.data.images import MAX_PIXELS
 from miil21k.distribute.local import LocalEngine
 from miil21k.environment import available_cpus
 from miil21k.errors import UsageError
-from miil21k.prepare.options import Format, Manifest, Mode, PrepareOptions, Resize, resolve_codec
+from miil21k.prepare.options import Codec, Format, Manifest, Mode, PrepareOptions, Resize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,7 +103,7 @@ def _configure_content(group: Any) -> None:  # argparse's group type is private
     group.add_argument("--seed", type=int, metavar="N", help="of the order in shards (default: 0)")
     group.add_argument("--max-pixels", type=int, metavar="N", help=f"larger images fail (default: {MAX_PIXELS:,})")
     group.add_argument(
-        "--codec", choices=("auto", "turbo", "pillow"), help="turbo needs the extra 'prepare' (default: auto)"
+        "--codec", choices=("auto", *get_args(Codec)), help="simplejpeg needs the extra 'prepare' (default: auto)"
     )
 
 
@@ -129,6 +129,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _prepare(target: Path, given: dict[str, Any]) -> int:
+    from miil21k.prepare.codecs import resolve_codec
     from miil21k.prepare.dry_run import dry_run
     from miil21k.prepare.run import check_summary, prepare
 

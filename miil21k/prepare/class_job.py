@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from miil21k.files import replace_file
 from miil21k.hierarchy.custom import IMAGE_SUFFIXES
-from miil21k.prepare.codec_pillow import Converted, open_converter
+from miil21k.prepare.codec_pillow import Converted
+from miil21k.prepare.codecs import open_converter
 from miil21k.prepare.manifest import ManifestRow, encode_rows
 from miil21k.prepare.members import ClassUnit, MemberReader, list_members, read_ahead
-from miil21k.prepare.packs import PackWriter
+from miil21k.prepare.shards import SampleWriter
 from miil21k.prepare.split import FOLDERS, assign_places
 from miil21k.prepare.workspace import Workspace, disk_errors
 
 if TYPE_CHECKING:
-    from miil21k.prepare.codec_pillow import Converter
+    from miil21k.prepare.codecs import Converter
     from miil21k.prepare.members import Member
     from miil21k.prepare.options import PrepareOptions
     from miil21k.prepare.split import Assigned, Place
@@ -49,7 +50,7 @@ class _Output(Protocol):
         """Write the image; return its name in the target and "", or "" and the reason why it has none."""
 
     def publish(self) -> dict[str, int] | None:
-        """Move what was written into place; return names and sizes of packs, None for the files of the manifest."""
+        """Move what was written into place; return names and sizes of files that no manifest lists, or None."""
 
 
 class _FolderOutput:
@@ -123,7 +124,7 @@ def _prepare(job: ClassJob, space: Workspace, staging: Path) -> dict[str, Any]:
     listed = list_members(unit)
     assigned = assign_places(listed.members, options.min_images, options.val_per_class, repeated=unit.serial > 1)
     packed = options.format == "webdataset"
-    output: _Output = PackWriter(space, staging, unit) if packed else _FolderOutput(space, staging, unit.wnid)
+    output: _Output = SampleWriter(space, staging, unit) if packed else _FolderOutput(space, staging, unit.wnid)
     converter = _converter(options)
     rows: dict[int, ManifestRow] = {}
     with MemberReader(unit) as reader:
@@ -133,11 +134,11 @@ def _prepare(job: ClassJob, space: Workspace, staging: Path) -> dict[str, Any]:
             if found.place != "failed" and found.member.size > options.max_bytes:
                 found = found._replace(place="failed", reason="too_large")
             rows[index] = _member(found, unit.wnid, reader, converter, output)
-    packs = output.publish()
+    samples = output.publish()
     ordered = [rows[index] for index in range(len(assigned))]
     replace_file(space.units / f"{unit.id}.csv", encode_rows(ordered))
     kept = any(found.place in ("train", "val") for found in assigned)
-    record = {"kept": kept, "damage": listed.damage, "packs": packs, **_record(unit, ordered)}
+    record = {"kept": kept, "damage": listed.damage, "samples": samples, **_record(unit, ordered)}
     space.record(unit.id, record)
     return record
 

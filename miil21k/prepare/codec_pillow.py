@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
@@ -13,7 +13,7 @@ from miil21k.prepare.geometry import target_dimensions
 if TYPE_CHECKING:
     from miil21k.prepare.options import PrepareOptions
 
-__all__ = ["Converted", "Converter", "PillowConverter", "open_converter"]
+__all__ = ["Converted", "PillowConverter"]
 
 
 class Converted(NamedTuple):
@@ -27,22 +27,6 @@ class Converted(NamedTuple):
     height: int = 0
     suffix: str = ""
     data: bytes | None = None
-
-
-class Converter(Protocol):
-    """Turns an encoded image into a prepared one."""
-
-    def convert(self, data: bytes) -> Converted:
-        """Return the prepared image, or why there is none."""
-
-
-def open_converter(options: PrepareOptions) -> Converter:
-    """Return the converter for `options.codec`. Raises MissingExtra."""
-    if options.codec == "turbo":
-        from miil21k.prepare.codec_libjpeg import TurboConverter
-
-        return TurboConverter(options)
-    return PillowConverter(options)
 
 
 class PillowConverter:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import PrepareError
-from miil21k.prepare.codec_pillow import open_converter
+from miil21k.prepare.codecs import open_converter
 from miil21k.prepare.manifest import require_manifest_format
 from miil21k.prepare.members import MemberReader, list_members
 from miil21k.prepare.releases import compare_with_release
 from miil21k.prepare.run import make_plan
-from miil21k.prepare.sources import open_source
+from miil21k.prepare.sources import open_raw
 from miil21k.prepare.split import FOLDERS, PLACES, assign_places
 from miil21k.prepare.workspace import ENTRIES, Workspace, disk_errors
 
@@ -44,14 +44,14 @@ def dry_run(
     """Return what `prepare` would do: classes and images per place, comparison with the release, and space.
 
     Only headers are read, and up to 256 images converted in memory to estimate `bytes` (of the result) and
-    `peak_bytes` (at most on the disk: shards are written from packs as large as themselves); `free_bytes` is what the
+    `peak_bytes` (at most on the disk: shards are written from samples as large as themselves); `free_bytes` is what the
     disk of `target` has, and `finished` how many classes an earlier run has done. A compressed archive is
     read to its end, with one class at a time in the folder for temporary files. Broken images are found by the real
     run only, so `failed` here counts what shows in names and headers. progress: called with `members` and `reached` of
     every class. Raises like `prepare`.
     """
     require_manifest_format(options.manifest)
-    opened, space = open_source(source), Workspace(target)
+    opened, space = open_raw(source), Workspace(target)
     plan = make_plan(opened, target, options, release)
     with disk_errors(target):
         done = space.check(plan)

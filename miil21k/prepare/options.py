@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-from dataclasses import asdict, dataclass
-from importlib import metadata
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from miil21k.data.images import MAX_PIXELS
-from miil21k.errors import MissingExtra, UsageError
+from miil21k.errors import UsageError
 
-__all__ = ["Codec", "Format", "Manifest", "Mode", "PrepareOptions", "Resize", "resolve_codec"]
+__all__ = ["Codec", "Format", "Manifest", "Mode", "PrepareOptions", "Resize"]
 
 Mode = Literal["squish", "short-edge", "keep"]
 Resize = Literal["antialiased", "published"]
 Format = Literal["folders", "webdataset"]
-Codec = Literal["turbo", "pillow"]
+Codec = Literal["simplejpeg", "pillow"]
 Manifest = Literal["csv", "parquet"]
 PUBLISHED_SIZE = {"squish": 224, "short-edge": 256, "keep": 0}
 JPEG_QUALITY = 95  # OpenCV's default, which the published script takes
@@ -29,7 +27,7 @@ class PrepareOptions:
     first by bytewise file name, become validation. size: pixels of both sides (squish) or of the short one; None is
     the published 224 or 256. An image whose longer side is below `size` is copied byte for byte. mode `keep` copies
     everything. resize: `antialiased` (triangle filter over all source pixels) or `published` (bilinear between the
-    four nearest, which aliases). codec: `turbo` (simplejpeg with cykooz-resizer, or with OpenCV for `published`) or
+    four nearest, which aliases). codec: `simplejpeg` (with cykooz-resizer, or with OpenCV for `published`) or
     `pillow`; their bytes differ. manifest: the file format of the list of all images.
     shard_size: images per shard; seed: their order (webdataset). max_pixels: a larger image is a failure.
     Raises UsageError for a value outside its range.
@@ -76,40 +74,3 @@ class PrepareOptions:
     def max_bytes(self) -> int:
         """A larger file is not read: `max_pixels` take less, with 16 bits in four channels and much beside them."""
         return 8 * self.max_pixels + (1 << 24)
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return the options and the library versions that the bytes of the result depend on, as JSON values."""
-        libraries = {"pillow": metadata.version("pillow")}
-        if self.codec == "turbo":
-            libraries |= {module: _version(found) for module, found in _TURBO_MODULES[self.resize].items()}
-        if self.manifest == "parquet":
-            libraries["pyarrow"] = _version(("pyarrow",))
-        return {**asdict(self), "size": self.target_size, "libraries": libraries}
-
-
-# What the fast codec imports, and the distributions that may provide it.
-_TURBO_MODULES: dict[str, dict[str, tuple[str, ...]]] = {
-    "antialiased": {"simplejpeg": ("simplejpeg",), "cykooz_resizer": ("cykooz-resizer",)},
-    "published": {
-        "simplejpeg": ("simplejpeg",),
-        "cv2": tuple(
-            f"opencv-{name}" for name in ("python-headless", "python", "contrib-python-headless", "contrib-python")
-        ),
-    },
-}
-
-
-def _version(distributions: tuple[str, ...]) -> str:
-    installed = {found.name: found.version for name in distributions for found in metadata.distributions(name=name)}
-    return next(iter(installed.values()), "unknown")
-
-
-def resolve_codec(name: str, resize: str = "antialiased") -> Codec:
-    """Return the codec called `name`; `auto` is turbo where its libraries are installed. Raises MissingExtra."""
-    missing = [module for module in _TURBO_MODULES.get(resize, {}) if importlib.util.find_spec(module) is None]
-    if name == "turbo" and missing:
-        extra = "published" if missing == ["cv2"] else "prepare"
-        raise MissingExtra(missing[0], extra, f"The codec 'turbo' with --resize {resize}")
-    if name == "pillow":
-        return "pillow"
-    return "pillow" if missing else "turbo"

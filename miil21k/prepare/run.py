@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from miil21k.errors import PrepareError, UsageError
 from miil21k.prepare.class_job import ClassJob, prepare_class
+from miil21k.prepare.codecs import fingerprint
 from miil21k.prepare.manifest import require_manifest_format
 from miil21k.prepare.releases import compare_with_release
 from miil21k.prepare.report import write_report
-from miil21k.prepare.shard_job import shard_jobs, write_shard
-from miil21k.prepare.sources import open_source
+from miil21k.prepare.shards import shard_jobs, write_shard
+from miil21k.prepare.sources import open_raw
 from miil21k.prepare.split import FOLDERS
 from miil21k.prepare.workspace import ENTRIES, Workspace, disk_errors, read_json
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from miil21k.distribute.local import Engine
     from miil21k.prepare.options import PrepareOptions
-    from miil21k.prepare.sources import Source
+    from miil21k.prepare.sources import RawSource
 
 __all__ = ["Outcome", "check_summary", "make_plan", "prepare"]
 
@@ -54,7 +55,7 @@ def prepare(
     off; both leave finished work in place.
     """
     require_manifest_format(options.manifest)
-    opened = open_source(source)
+    opened = open_raw(source)
     plan = make_plan(opened, target, options, release)
     space = Workspace(target)
     with disk_errors(target):
@@ -72,7 +73,7 @@ def prepare(
     return Outcome(summary, resumed)
 
 
-def make_plan(source: Source, target: Path, options: PrepareOptions, release: str) -> dict[str, Any]:
+def make_plan(source: RawSource, target: Path, options: PrepareOptions, release: str) -> dict[str, Any]:
     """Return what the result depends on, as JSON values.
 
     Raises UsageError for a target in the source, or an unknown release.
@@ -83,7 +84,7 @@ def make_plan(source: Source, target: Path, options: PrepareOptions, release: st
     return {
         "version": PLAN_VERSION,
         "source": source.identity(),
-        "options": options.fingerprint(),
+        "options": fingerprint(options),
         "release": {"expected": release},
     }
 
@@ -93,7 +94,7 @@ def _silent(_: dict[str, Any]) -> None:
 
 
 def _carry_out(
-    source: Source,
+    source: RawSource,
     space: Workspace,
     options: PrepareOptions,
     engine: Engine,
@@ -126,7 +127,7 @@ def _write_shards(
         progress({**record, "finished": done, "shards": shards})
 
 
-def _class_jobs(source: Source, space: Workspace, options: PrepareOptions, ignored: list[str]) -> Iterator[ClassJob]:
+def _class_jobs(source: RawSource, space: Workspace, options: PrepareOptions, ignored: list[str]) -> Iterator[ClassJob]:
     for unit in source.units(space.spool, space.is_finished, ignored):
         yield ClassJob(unit, str(space.target.absolute()), options)
 

@@ -17,7 +17,7 @@ from miil21k.prepare.members import ClassUnit
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Source", "open_source"]
+__all__ = ["RawSource", "open_raw"]
 
 Kind = Literal["archive", "stream", "tars", "folders"]
 _STREAM_BLOCK = 1 << 17  # bytes that are decompressed at once; a tenth faster than the default
@@ -25,7 +25,7 @@ _CLASS_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Source:
+class RawSource:
     """A place that holds classes.
 
     kind: `archive` (an uncompressed outer tar, read at any offset), `stream` (a compressed one, read from front to
@@ -77,11 +77,11 @@ class _Found:
     compressed: IO[bytes] | None = None
 
 
-def open_source(path: str) -> Source:
+def open_raw(path: str) -> RawSource:
     """Return the source at `path`. Raises UsageError when it is none, PrepareError when it cannot be read."""
     root = Path(path)
     if root.is_dir():
-        return Source(root, "tars" if any(root.glob("*.tar")) else "folders")
+        return RawSource(root, "tars" if any(root.glob("*.tar")) else "folders")
     if not root.exists():
         raise UsageError(f"There is no '{path}'.")
     try:
@@ -91,7 +91,7 @@ def open_source(path: str) -> Source:
     kinds: tuple[tuple[str, Kind], ...] = (("r:", "archive"), ("r|*", "stream"))
     for mode, kind in kinds:
         if _opens(root, mode):
-            return Source(root, kind)
+            return RawSource(root, kind)
     raise UsageError(
         f"'{path}' is no tar archive with anything in it, compressed or not: give the outer archive or a folder."
     )

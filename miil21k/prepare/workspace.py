@@ -4,7 +4,7 @@
 .prepare/plan.json            source, options and versions: what a later run must have the same
 .prepare/units/<id>.json      one finished class: counts (written last, so it is the proof that all is in place)
 .prepare/units/<id>.csv       its rows of the manifest
-.prepare/packs/<id>.<place>   its samples as tar blocks, with their positions beside them (webdataset)
+.prepare/samples/<id>.<place> its samples as tar blocks, with their positions beside them (webdataset)
 .prepare/shards/<name>.json   one finished shard: images, bytes, SHA-256
 .prepare/boot                 which start of the machine the last run belongs to
 .prepare/staging, spool       what a kill may leave half done; emptied when a run begins
@@ -67,7 +67,7 @@ class Workspace:
         self.target = target
         self.root = target / ".prepare"
         self.units = self.root / "units"
-        self.packs = self.root / "packs"
+        self.samples = self.root / "samples"
         self.shards = self.root / "shards"
         self.staging = self.root / "staging"
         self.spool = self.root / "spool"
@@ -103,7 +103,7 @@ class Workspace:
             return True
         for leftover in (self.staging, self.spool):
             shutil.rmtree(leftover, ignore_errors=True)
-        for folder in (self.units, self.packs, self.shards, self.staging):
+        for folder in (self.units, self.samples, self.shards, self.staging):
             folder.mkdir(parents=True, exist_ok=True)
         for folder in (self.target, self.root, self.units, self.shards):
             for partial in folder.glob(".*.part*"):
@@ -141,7 +141,7 @@ class Workspace:
     def _drop_what_a_power_cut_took(self) -> None:
         """Forget finished classes and shards whose files did not reach the disk before the machine went down.
 
-        Records reach the disk at once (`replace_file`), images and packs when the system writes them: waiting for
+        Records reach the disk at once (`replace_file`), images and samples when the system writes them: waiting for
         millions of files one by one would take longer than making them. A file that was lost is shorter than noted.
         """
         stored, now = self.root / "boot", _boot_id()
@@ -159,9 +159,9 @@ class Workspace:
         rows = self.units / f"{record['id']}.csv"
         if not rows.exists():
             return False
-        if record["packs"] is None:
+        if record["samples"] is None:
             return all(_size(self.target / r.file) == r.bytes for r in decode_rows(rows.read_bytes()) if r.file)
-        return all(_size(self.packs / name) == size for name, size in record["packs"].items())
+        return all(_size(self.samples / name) == size for name, size in record["samples"].items())
 
     def finish(self) -> None:
         """Remove everything that only an unfinished run needs."""

@@ -27,18 +27,6 @@ def test_senseless_values_are_refused(options: dict[str, Any], message: str) -> 
         PrepareOptions(**options)
 
 
-def test_the_fingerprint_names_every_option_and_the_libraries() -> None:
-    found = PrepareOptions(mode="short-edge").fingerprint()
-    assert (found["size"], found["min_images"], found["val_per_class"], found["resize"]) == (
-        256,
-        500,
-        50,
-        "antialiased",
-    )
-    assert list(found["libraries"]) == ["pillow"]
-    assert PrepareOptions(size=224).fingerprint() == PrepareOptions().fingerprint()
-
-
 def test_published_counts_fit_the_label_spaces() -> None:
     from miil21k.hierarchy.load import load_label_space
 

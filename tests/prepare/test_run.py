@@ -22,7 +22,7 @@ from miil21k.errors import PrepareError, UsageError
 from miil21k.hierarchy.spaces import LabelSpace
 from miil21k.hierarchy.tree import Tree
 from miil21k.prepare import class_job
-from miil21k.prepare.codec_pillow import open_converter
+from miil21k.prepare.codecs import open_converter
 from miil21k.prepare.dry_run import dry_run
 from miil21k.prepare.manifest import ManifestRow, _escaped, _unescaped, decode_rows, encode_rows, read_manifest
 from miil21k.prepare.members import Member, MemberReader
@@ -140,7 +140,7 @@ def test_files_that_a_power_cut_emptied_are_made_again(outer: Path, tmp_path: Pa
     with pytest.raises(KeyboardInterrupt):
         run(outer, target, options, progress=interrupt_after(3))
     pattern = "n00000001.train" if options.format == "webdataset" else "*/n00000001/n00000001_12.JPEG"
-    lost = next((space.packs if options.format == "webdataset" else target).glob(pattern))
+    lost = next((space.samples if options.format == "webdataset" else target).glob(pattern))
     lost.write_bytes(b"")
     (space.root / "boot").write_text("an earlier start")
     for folder in (target, space.units, space.shards):  # and what a kill left of a file that was being written

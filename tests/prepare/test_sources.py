@@ -10,7 +10,7 @@ from raw_archives import photos, raw_classes, tar, write_outer
 
 from miil21k.errors import PrepareError, UsageError
 from miil21k.prepare.members import list_members
-from miil21k.prepare.sources import open_source
+from miil21k.prepare.sources import open_raw
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,7 @@ CLASSES = {name: data for name, data in raw_classes().items() if name != "n00000
 
 def listing(path: Path, spool: Path, done: str = "") -> tuple[dict[str, int], list[str]]:
     ignored: list[str] = []
-    units = open_source(str(path)).units(spool, lambda unit_id: unit_id == done, ignored)
+    units = open_raw(str(path)).units(spool, lambda unit_id: unit_id == done, ignored)
     return {unit.id: len(list_members(unit).members) for unit in units}, ignored
 
 
@@ -50,7 +50,7 @@ def test_every_kind_of_source_gives_the_same_classes(tmp_path: Path, kind: str) 
         "folders": lambda: as_folders(tmp_path / "folders"),
     }
     path = make[kind]()
-    assert open_source(str(path)).kind == kind
+    assert open_raw(str(path)).kind == kind
     found, ignored = listing(path, tmp_path / "spool")
     assert found == {"n00000001": 13, "n00000003": 10, "n00000004": 11}
     assert ignored == (["notes.txt"] if kind in ("tars", "folders") else [])
@@ -60,7 +60,7 @@ def test_every_kind_of_source_gives_the_same_classes(tmp_path: Path, kind: str) 
 def test_a_compressed_archive_is_spooled_one_class_at_a_time(tmp_path: Path) -> None:
     path = write_outer(tmp_path / "whole.tar.gz", CLASSES, "w:gz")
     spool = tmp_path / "spool"
-    for unit in open_source(str(path)).units(spool, lambda _: False, []):
+    for unit in open_raw(str(path)).units(spool, lambda _: False, []):
         assert [copy.name for copy in spool.iterdir()] == [f"{unit.id}.tar"]
         unit.path.unlink()
 
@@ -96,7 +96,7 @@ def test_what_cannot_be_read_is_not_called_a_wrong_format(tmp_path: Path, monkey
     with socket.socket(socket.AF_UNIX) as bound:  # nobody may open it, not even root
         bound.bind("whole.tar")
         with pytest.raises(PrepareError, match=r"Cannot read 'whole.tar': No such device"):
-            open_source("whole.tar")
+            open_raw("whole.tar")
 
 
 def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
@@ -104,9 +104,9 @@ def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
     (tmp_path / "images.tar").write_bytes(tar(photos("n1", 2)))
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="There is no"):
-        open_source(str(tmp_path / "missing"))
+        open_raw(str(tmp_path / "missing"))
     with pytest.raises(UsageError, match="is no tar archive"):
-        open_source(str(tmp_path / "text"))
+        open_raw(str(tmp_path / "text"))
     for name in ("images.tar", "empty"):
         with pytest.raises(UsageError, match="holds no class: give the outer archive"):
             listing(tmp_path / name, tmp_path / "spool")

@@ -22,7 +22,8 @@ from miil21k.data.loader import EpochSampler, evaluation_loader, training_loader
 from miil21k.distribute.local import LocalEngine
 from miil21k.hierarchy.spaces import LabelSpace
 from miil21k.hierarchy.tree import Tree
-from miil21k.prepare.options import PrepareOptions, resolve_codec
+from miil21k.prepare.codecs import resolve_codec
+from miil21k.prepare.options import PrepareOptions
 from miil21k.prepare.run import prepare
 from miil21k.prepare.verify import verify
 from miil21k.zoo.schema import Preprocess

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
-__all__ = ["AntialiasedResizer", "PublishedResizer", "TurboConverter"]
+__all__ = ["AntialiasedResizer", "PublishedResizer", "SimplejpegConverter"]
 
 _FIRST_BYTES = 1 << 22  # of the buffer; it grows to the largest image met
 _EXIF = b"Exif\x00\x00"
@@ -113,7 +113,7 @@ def _remember(known: dict[Key, Value], key: Key, value: Value) -> Value:
     return value
 
 
-class TurboConverter:
+class SimplejpegConverter:
     """Converts plain JPEGs itself; all else (other formats, CMYK, a stored orientation, damage) goes to Pillow."""
 
     def __init__(self, options: PrepareOptions) -> None:
