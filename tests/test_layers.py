@@ -114,7 +114,6 @@ def test_room_init_stays_empty(room: str) -> None:
 # Circles that still stand, each with the room whose owner takes it out; a new one is refused, and so is a stale line.
 KNOWN_CIRCLES = {
     frozenset({"miil21k.zoo.registry", "miil21k.zoo.timm_names"}),  # zoo
-    frozenset({"miil21k.prepare.codec_libjpeg", "miil21k.prepare.codec_pillow"}),  # prepare
 }
 
 
