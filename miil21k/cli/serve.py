@@ -31,6 +31,7 @@ The answer options say what a request without parameters gets. SIGTERM and Ctrl-
 is finished. exit code: 0 ended by SIGTERM, 1 it failed, 2 usage, 130 interrupted. Everything is said on standard error.
 All of it: docs/serve.md.
 """
+_MAX_PIXELS = 50_000_000  # each thread that reads may hold one such picture: 0.25 GB
 _PACKAGES = {
     "starlette": "starlette",
     "uvicorn": "uvicorn",
@@ -63,11 +64,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--max-images", type=whole(1), default=32, metavar="N", help="in one request (default: %(default)s)"
     )
     limits.add_argument(
+        "--max-body", type=whole(1), default=64 << 20, metavar="N", help="bytes of one request (default: 64 MiB)"
+    )
+    limits.add_argument(
+        "--receive-buffer",
+        type=whole(1),
+        default=512 << 20,
+        metavar="N",
+        help="bytes of all bodies that are not yet answered; more are refused (503) (default: 512 MiB)",
+    )
+    limits.add_argument(
         "--queue",
         type=whole(1),
         default=256,
         metavar="N",
-        help="images that are received, read or waiting; more are refused (503) (default: %(default)s)",
+        help="images that are read or wait for the network; more are refused (503) (default: %(default)s)",
     )
     limits.add_argument(
         "--receive-timeout",
@@ -76,7 +87,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds for the body of a request (default: %(default)s)",
     )
+    limits.add_argument(
+        "--idle-timeout",
+        type=whole(1),
+        default=10,
+        metavar="S",
+        help="seconds in which nothing comes of a body (default: %(default)s)",
+    )
+    limits.add_argument(
+        "--answer-timeout",
+        type=whole(1),
+        default=60,
+        metavar="S",
+        help="seconds from the last byte to the answer, else 503 (default: %(default)s)",
+    )
+    limits.add_argument(
+        "--drain",
+        type=whole(0),
+        default=3,
+        metavar="S",
+        help="seconds after SIGTERM in which /ready says 503 and requests are still taken (default: %(default)s)",
+    )
     add_reading(limits)
+    parser.set_defaults(max_pixels=_MAX_PIXELS)
     batching = parser.add_argument_group("batching")
     batching.add_argument(
         "-b",
@@ -127,6 +160,10 @@ def run(args: argparse.Namespace) -> int:
             raise MissingExtra(package, "serve", "miil21k serve")
     if args.queue < args.max_images:
         raise UsageError(f"--queue {args.queue} has no room for a request of --max-images {args.max_images}: raise it.")
+    for name, least in (("max_body", "max_bytes"), ("receive_buffer", "max_body")):
+        if getattr(args, name) < getattr(args, least):
+            words = (f"--{word.replace('_', '-')}" for word in (name, least))
+            raise UsageError("{} must be at least as large as {}.".format(*words))
     log_to_stderr(args)
     from miil21k.serve.server import bound
 
@@ -144,7 +181,7 @@ def _serve(args: argparse.Namespace, listener: socket.socket) -> None:
     from miil21k.cli.request import predict_options
     from miil21k.predict.predictor import Predictor
     from miil21k.serve.app import create_app
-    from miil21k.serve.bodies import Limits
+    from miil21k.serve.bodies import Buffer, Limits
     from miil21k.serve.query import Asked
     from miil21k.serve.server import run_server, url_of
     from miil21k.serve.service import serving
@@ -153,12 +190,22 @@ def _serve(args: argparse.Namespace, listener: socket.socket) -> None:
     model, options = with_proved_export(args.model, predict_options(args), single=False, say=say)
     predictor = Predictor(model, options=options)
     settle()
-    limits = Limits(args.max_bytes, args.max_images, args.receive_timeout)
-    with serving(predictor, workers=predictor.workers, max_wait=args.max_wait / 1000, queue=args.queue) as service:
+    limits = Limits(
+        args.max_bytes, args.max_images, args.receive_timeout, args.max_body, args.idle_timeout, args.answer_timeout
+    )
+    sizes = {"max_wait": args.max_wait / 1000, "queue": args.queue, "buffer": Buffer(args.receive_buffer)}
+    with serving(predictor, workers=predictor.workers, **sizes) as service:
         service.warm_up()
         usual = Asked(predictor.options, args.label_type)
         app = create_app(service, usual, limits, allow_origin=args.allow_origin)
-        run_server(app, listener, lambda: _announce(predictor, url_of(listener)), verbose=args.verbose)
+        run_server(
+            app,
+            listener,
+            lambda: _announce(predictor, url_of(listener)),
+            service.end,
+            drain=args.drain,
+            verbose=args.verbose,
+        )
 
 
 def _announce(predictor: Predictor, url: str) -> None:

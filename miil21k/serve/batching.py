@@ -6,12 +6,13 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from miil21k.errors import Miil21kError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
 __all__ = ["Batch", "Batcher", "Places", "QueueFull"]
@@ -43,8 +44,9 @@ class Batcher(Generic[Item, Answer]):
 
     compute: takes up to `max_batch` items and returns as many answers in their order; an exception in place of an
     answer is raised to the owner of that item alone, one that `compute` raises to all of the batch. max_wait: seconds
-    that an item waits at most for items whose place is taken but which are not there yet; when there are none, or
-    `max_batch` items are there, nobody waits. capacity: items at most that have a place and are not being computed.
+    that an item waits at most for items that are expected, or whose place is taken, but which are not there yet; when
+    there are none, or `max_batch` items are there, nobody waits. capacity: items at most that have a place and are not
+    being computed.
     observe: told about every batch, in that thread.
     """
 
@@ -62,6 +64,7 @@ class Batcher(Generic[Item, Answer]):
         self._changed = threading.Condition()
         self._ready: deque[_Waiting] = deque()
         self._taken = 0  # places, those of the items that are ready included
+        self._expected = 0  # items on their way that have no place yet
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="miil21k-batches")
         self._thread.start()
@@ -76,17 +79,35 @@ class Batcher(Generic[Item, Answer]):
         """Whether there is room for one more item."""
         return not self._closed and self._taken < self.capacity
 
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """While this context is open an item is on its way: others may wait for it, but it takes no place."""
+        self._expect(1)
+        try:
+            yield
+        finally:
+            self._expect(-1)
+
+    def _expect(self, count: int) -> None:
+        with self._changed:
+            self._expected += count
+            self._changed.notify()
+
     def places(self) -> Places[Item, Answer]:
         """Return a context in which places are taken and used; what is unused at its end is free again."""
         return Places(self)
 
+    def check(self, count: int) -> None:
+        """Raise QueueFull when there are not that many places."""
+        if self._closed:
+            raise QueueFull("The server is stopping: ask another one.")
+        if self._taken + count > self.capacity:
+            raise QueueFull(f"{self._taken} of at most {self.capacity} images are waiting: try again.")
+
     def take(self, count: int) -> None:
         """Take places; raises QueueFull when there are not that many."""
         with self._changed:
-            if self._closed:
-                raise QueueFull("The server is stopping: ask another one.")
-            if self._taken + count > self.capacity:
-                raise QueueFull(f"{self._taken} of at most {self.capacity} images are waiting: try again.")
+            self.check(count)
             self._taken += count
 
     def give_back(self, count: int) -> None:
@@ -132,7 +153,7 @@ class Batcher(Generic[Item, Answer]):
 
     def _is_worth_waiting(self) -> bool:
         ready = len(self._ready)
-        if self._closed or not 0 < ready < min(self._max_batch, self._taken):
+        if self._closed or not 0 < ready < min(self._max_batch, self._taken + self._expected):
             return False
         return time.monotonic() < self._ready[0].since + self._max_wait
 

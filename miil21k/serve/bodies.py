@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -17,21 +19,31 @@ from miil21k.errors import Miil21kError
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from starlette.datastructures import FormData
     from starlette.requests import Request
 
-__all__ = ["Body", "Limits", "Refused"]
+__all__ = ["Body", "Buffer", "Limits", "Refused"]
 
-_FRAMING = 64 << 10  # bytes for the headers and boundaries of a multipart body
 _NAME = "image"  # of an image that came without a file name
+# RFC 5987: filename*=utf-8''caf%C3%A9.jpg
+_CODED_NAME = re.compile(rb";[ \t]*filename\*[ \t]*=[ \t]*([\w.-]+)'[\w-]*'([^;\s]+)", re.IGNORECASE)
+_PLAIN_NAME = re.compile(rb";[ \t]*filename[ \t]*=", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """max_bytes: of one image. max_images: of one request. seconds: to receive one request."""
+    """What one request may cost.
+
+    max_bytes: of one image. max_images, max_body: images, and bytes of all that comes with them. seconds: to receive
+    it. idle: seconds without a byte. answer: seconds from the last byte to the answer.
+    """
 
     max_bytes: int
     max_images: int
     seconds: float
+    max_body: int = 64 << 20
+    idle: float = 10.0
+    answer: float = 60.0
 
 
 class Refused(Miil21kError):
@@ -42,19 +54,39 @@ class Refused(Miil21kError):
         self.status = status
 
 
-class Body:
-    """The body of `request`; `images` reads it once, `close` frees what that left on disk."""
+class Buffer:
+    """How many bytes of bodies may be here at a time, received and not yet answered, over all requests."""
 
-    def __init__(self, request: Request, limits: Limits) -> None:
-        self._request, self._limits = request, limits
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.held = 0
+
+    def take(self, count: int) -> None:
+        """Count bytes that came; raises Refused (503) when they are too many."""
+        if self.held + count > self.capacity:
+            raise Refused(503, f"The bodies that are being received fill {self.capacity:,} bytes: try again.")
+        self.held += count
+
+    def free(self, count: int) -> None:
+        """Count bytes that are no longer here."""
+        self.held -= count
+
+
+class Body:
+    """The body of `request`; `images` reads it once, `close` frees what that left in memory and on disk."""
+
+    def __init__(self, request: Request, limits: Limits, buffer: Buffer) -> None:
+        self._request, self._limits, self._buffer = request, limits, buffer
         self._stream = request.stream()
         self._files: list[UploadFile] = []
+        self._held = 0
 
     async def images(self) -> list[ImageInput]:
         """Return the images, at least one.
 
-        Raises Refused: 400 for a body that is not what its type says, 408 when it takes too long, 413 when it is too
-        large, 415 for another type; ClientDisconnect when the client went away.
+        Raises Refused: 400 for a body that is not what its type says or ends too early, 408 when it takes too long,
+        413 when it is too large, 415 for another type, 503 when the buffer is full; ClientDisconnect when the client
+        went away.
         """
         headers = self._request.headers
         kind = headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
@@ -79,8 +111,8 @@ class Body:
 
     async def _several(self) -> list[ImageInput]:
         limits = self._limits
-        stream = self._counted(limits.max_bytes * limits.max_images + _FRAMING)
-        parser = MultiPartParser(self._request.headers, stream, max_files=limits.max_images, max_fields=1)
+        stream = self._counted(limits.max_body)
+        parser = _Form(self._request.headers, stream, max_files=limits.max_images, max_fields=1)
         try:
             form = await parser.parse()
         except MultiPartException as error:
@@ -103,10 +135,18 @@ class Body:
         if length.isdecimal() and int(length) > most:
             raise _too_large("The body", most)
         size = 0
-        async for chunk in self._stream:
+        while True:
+            try:
+                chunk = await asyncio.wait_for(anext(self._stream), self._limits.idle)
+            except StopAsyncIteration:
+                return
+            except (asyncio.TimeoutError, TimeoutError):
+                raise Refused(408, f"Nothing came for {self._limits.idle:g} seconds.") from None
             size += len(chunk)
             if size > most:
                 raise _too_large("The body", most)
+            self._buffer.take(len(chunk))
+            self._held += len(chunk)
             yield chunk
 
     async def drain(self) -> None:
@@ -117,7 +157,7 @@ class Body:
         if self._request.headers.get("expect", "").lower() == "100-continue":
             return  # it asked before sending
         with suppress(ClientDisconnect, asyncio.TimeoutError, TimeoutError):
-            await asyncio.wait_for(self._forget(self._limits.max_bytes * self._limits.max_images), self._limits.seconds)
+            await asyncio.wait_for(self._forget(self._limits.max_body), self._limits.idle)
 
     async def _forget(self, most: int) -> None:
         async for chunk in self._stream:
@@ -126,9 +166,50 @@ class Body:
                 return
 
     def close(self) -> None:
-        """Free the files that hold the parts of a multipart body."""
+        """Free the files that hold the parts of a multipart body, and what the buffer counts for this one."""
         for file in self._files:
             file.file.close()
+        self._buffer.free(self._held)
+        self._held = 0
+
+
+class _Form(MultiPartParser):
+    """The parts of a multipart body; one that ends before its closing boundary cannot be read."""
+
+    _ended = False
+
+    async def parse(self) -> FormData:
+        """Return the parts; raises MultiPartException."""
+        self.stream = self._whole(self.stream)
+        return await super().parse()
+
+    async def _whole(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async for chunk in stream:
+            yield chunk
+        if not self._ended:
+            raise MultiPartException("it ends before its closing boundary, so parts are missing.")
+
+    def on_headers_finished(self) -> None:
+        """Read the file name of RFC 5987 too, which some clients send alone."""
+        part = self._current_part
+        part.content_disposition = _with_plain_name(part.content_disposition or b"")
+        super().on_headers_finished()
+
+    def on_end(self) -> None:
+        """Note that the body is whole."""
+        self._ended = True
+
+
+def _with_plain_name(disposition: bytes) -> bytes:
+    """Return the header with `filename` where it has `filename*` alone; an unknown charset is read as it is."""
+    coded = _CODED_NAME.search(disposition)
+    if coded is None or _PLAIN_NAME.search(disposition):
+        return disposition
+    raw = unquote_to_bytes(coded[2])
+    with suppress(LookupError):
+        raw = raw.decode(coded[1].decode("ascii"), "replace").encode()
+    quoted = raw.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    return disposition + b'; filename="' + quoted + b'"'
 
 
 def _too_large(what: str, most: int) -> Refused:

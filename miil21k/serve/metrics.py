@@ -19,26 +19,35 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from miil21k.serve.batching import Batch
+    from miil21k.serve.bodies import Buffer
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120)
 
 
 class Metrics:
     """The counters of one server, in a registry of their own.
 
-    requests: answers of `POST /v1/predict` by code. images: rows by status. reading: seconds in which an image was
-    decoded, resized and cropped. waiting: returns how many images wait. model: what `miil21k_model_info` says.
+    requests: answers of `POST /v1/predict` by code. latency: seconds from a request's head to its answer, by code.
+    images: rows by status. reading: seconds in which an image was decoded, resized and cropped. waiting: returns how
+    many images wait. received: the bodies that are here. model: what `miil21k_model_info` says.
     """
 
-    def __init__(self, waiting: Callable[[], int], model: dict[str, str]) -> None:
+    def __init__(self, waiting: Callable[[], int], received: Buffer, model: dict[str, str]) -> None:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self.requests = Counter(
             "miil21k_requests", "Answers of POST /v1/predict, by HTTP status.", ["code"], registry=registry
+        )
+        self.latency = Histogram(
+            "miil21k_request_seconds",
+            "POST /v1/predict, from its head to its answer, by HTTP status.",
+            ["code"],
+            buckets=_SECONDS,
+            registry=registry,
         )
         self.images = Counter("miil21k_images", "Rows, by their status.", ["status"], registry=registry)
         self.reading = Histogram(
@@ -60,9 +69,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        Gauge(
-            "miil21k_queue_images", "Images being received, read or waiting for the network.", registry=registry
-        ).set_function(waiting)
+        Gauge("miil21k_queue_images", "Images being read or waiting for the network.", registry=registry).set_function(
+            waiting
+        )
+        Gauge("miil21k_received_bytes", "Bytes of bodies that are not yet answered.", registry=registry).set_function(
+            lambda: received.held
+        )
         Info("miil21k_model", "What answers.", registry=registry).info(model)
         for status in ("ok", "error"):
             self.images.labels(status)  # present before the first of them

@@ -7,7 +7,11 @@ import hashlib
 import re
 from importlib import resources
 
-__all__ = ["PAGE", "PAGE_POLICY"]
+__all__ = ["PAGE", "PAGE_POLICY", "STATIC_POLICY"]
+
+STATIC_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 def _digests(element: str) -> str:

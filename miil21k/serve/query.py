@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from miil21k.predict.options import PredictOptions
 
-__all__ = ["PARAMETERS", "Asked", "asked_of"]
+__all__ = ["PARAMETERS", "Asked", "Parameter", "asked_of"]
 
 
 class Asked(NamedTuple):
@@ -22,6 +22,14 @@ class Asked(NamedTuple):
 
     options: PredictOptions
     label_type: str | None
+
+
+class Parameter(NamedTuple):
+    """One name of the query: how its text is read, its JSON schema, and what it means."""
+
+    read: Callable[[str, str], Any]
+    schema: dict[str, Any]
+    meaning: str
 
 
 def asked_of(usual: Asked, query: Iterable[tuple[str, str]]) -> Asked:
@@ -40,7 +48,7 @@ def asked_of(usual: Asked, query: Iterable[tuple[str, str]]) -> Asked:
             raise UsageError(f"No parameter '{name}'.{hint} The parameters are: {', '.join(PARAMETERS)}.")
         if name in found and name != "under":
             raise UsageError(f"The parameter '{name}' is given twice.")
-        value = PARAMETERS[name](name, text)
+        value = PARAMETERS[name].read(name, text)
         found[name] = (*found.get(name, ()), value) if name == "under" else value
     label_type = found.pop("label_type", usual.label_type)
     if "level" in found:
@@ -90,15 +98,20 @@ def _label_type(name: str, text: str) -> str:
     return text
 
 
-PARAMETERS: dict[str, Callable[[str, str], Any]] = {
-    "topk": _whole,
-    "threshold": _number,
-    "hedge": _number,
-    "no_hedge": _flag,
-    "level": _whole,
-    "levels": _flag,
-    "under": _name,
-    "classes": _names,
-    "exclude": _names,
-    "label_type": _label_type,
+_FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
+_LIST = {"type": "string", "pattern": "[^,\\s]"}
+
+PARAMETERS: dict[str, Parameter] = {
+    "topk": Parameter(_whole, {"type": "integer", "minimum": 1, "maximum": 999_999_999}, "how many classes are listed"),
+    "threshold": Parameter(_number, _FRACTION, "least probability of a listed class"),
+    "hedge": Parameter(_number, _FRACTION, "stop the path where it is less sure"),
+    "no_hedge": Parameter(_flag, {"type": "boolean"}, "follow the path down to a leaf, sure or not"),
+    "level": Parameter(_whole, {"type": "integer", "minimum": 0, "maximum": 999_999_999}, "cut the path at this depth"),
+    "levels": Parameter(_flag, {"type": "boolean"}, "add one label per level (the published rule)"),
+    "under": Parameter(_name, {"type": "string", "pattern": "\\S"}, "only classes at or below it; may be repeated"),
+    "classes": Parameter(_names, _LIST, "only these wnids or names, with commas"),
+    "exclude": Parameter(_names, _LIST, "all but these and what lies below them, with commas"),
+    "label_type": Parameter(
+        _label_type, {"type": "string", "enum": list(LABEL_TYPES)}, "add a label of this kind to every node"
+    ),
 }

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -60,11 +61,20 @@ def url_of(server: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run_server(app: Starlette, listener: socket.socket, announce: Callable[[], None], *, verbose: bool) -> None:
+def run_server(
+    app: Starlette,
+    listener: socket.socket,
+    announce: Callable[[], None],
+    ending: Callable[[], None],
+    *,
+    drain: float,
+    verbose: bool,
+) -> None:
     """Serve `app` on the socket until SIGTERM or SIGINT, and finish what is under way; announce: called when it can.
 
-    verbose: log every request. Raises KeyboardInterrupt at the end when it was SIGINT, UsageError when another process
-    has the port by now.
+    ending: called at the signal. drain: seconds that a server goes on after SIGTERM, for clients and balancers to find
+    out; a second signal ends them. verbose: log every request. Raises KeyboardInterrupt at the end when it was
+    SIGINT, UsageError when another process has the port by now.
     """
     _log_like_the_package(verbose)
     host, port = listener.getsockname()[:2]
@@ -83,7 +93,7 @@ def run_server(app: Starlette, listener: socket.socket, announce: Callable[[], N
         timeout_graceful_shutdown=_LAST_SECONDS,
         backlog=_BACKLOG,
     )
-    server = _Server(config, announce)
+    server = _Server(config, announce, ending, drain)
     server.run(sockets=[listener])
     if server.signal == signal.SIGINT:
         raise KeyboardInterrupt
@@ -104,17 +114,29 @@ class _Server(uvicorn.Server):
 
     signal: int | None = None
 
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, announce: Callable[[], None], ending: Callable[[], None], drain: float
+    ) -> None:
         super().__init__(config)
-        self._announce = announce
+        self._announce, self._ending, self._drain = announce, ending, drain
+        self._drained: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._announce()
 
+    async def on_tick(self, counter: int) -> bool:
+        if self._drained is not None and time.monotonic() >= self._drained:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.signal = sig
-        super().handle_exit(sig, frame)
+        first, self.signal = self.signal is None, sig
+        self._ending()
+        if first and sig == signal.SIGTERM:
+            self._drained = time.monotonic() + self._drain
+        else:
+            super().handle_exit(sig, frame)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

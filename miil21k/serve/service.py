@@ -20,6 +20,7 @@ from miil21k.errors import Miil21kError
 from miil21k.predict.prediction import Prediction
 from miil21k.records import to_json
 from miil21k.serve.batching import Batcher
+from miil21k.serve.bodies import Buffer
 from miil21k.serve.metrics import Metrics
 from miil21k.writers.labels import add_labels
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Service", "serving"]
 
+_BUFFER = 512 << 20  # bytes
+
 
 class _Picture(NamedTuple):
     crop: NDArray[np.uint8]
@@ -45,14 +48,18 @@ class Service:
     """A predictor that answers concurrent requests; made by `serving`.
 
     workers: threads that read images. max_wait: in seconds; with queue, the images that may wait: see `Batcher`.
-    Batches have up to `predictor.batch_size` images.
+    buffer: the bytes of all bodies that may be here at a time. Batches have up to
+    `predictor.batch_size` images. ending: whether the end was asked for; clients are told then.
     """
 
-    def __init__(self, predictor: Predictor, *, workers: int, max_wait: float, queue: int) -> None:
-        self.predictor = predictor
+    ending = False
+
+    def __init__(self, predictor: Predictor, *, workers: int, max_wait: float, queue: int, buffer: Buffer) -> None:
+        self.predictor, self.buffer = predictor, buffer
         self.answerer = lru_cache(64)(predictor.answerer)
         self.readers = ThreadPoolExecutor(workers, "miil21k-read")
-        self.metrics = Metrics(lambda: self.batcher.waiting, {**predictor.run._asdict(), "version": __version__})
+        model = {**predictor.run._asdict(), "version": __version__}
+        self.metrics = Metrics(lambda: self.batcher.waiting, buffer, model)
         self.batcher: Batcher[_Picture, Answer] = Batcher(
             self._compute,
             max_batch=predictor.batch_size,
@@ -60,6 +67,10 @@ class Service:
             capacity=queue,
             observe=self.metrics.batch,
         )
+
+    def end(self) -> None:
+        """Note that the end was asked for."""
+        self.ending = True
 
     def warm_up(self) -> None:
         """Answer one grey picture; raises what keeps the network from it."""
@@ -146,7 +157,9 @@ def _decoded(answerer: Answerer, logits: NDArray[np.float32]) -> list[Answer | E
 
 
 @contextmanager
-def serving(predictor: Predictor, *, workers: int, max_wait: float, queue: int) -> Iterator[Service]:
+def serving(
+    predictor: Predictor, *, workers: int, max_wait: float, queue: int, buffer: Buffer | None = None
+) -> Iterator[Service]:
     """Return the service of `predictor`; when the context ends, what was submitted is answered and threads are gone.
 
     Encapsulated PostScript is refused in this process from now on: Pillow reads it by running Ghostscript, which
@@ -154,7 +167,7 @@ def serving(predictor: Predictor, *, workers: int, max_wait: float, queue: int) 
     """
     EpsImagePlugin.gs_binary = False
     with predictor.backend.threads(available_cpus(), 1):
-        service = Service(predictor, workers=workers, max_wait=max_wait, queue=queue)
+        service = Service(predictor, workers=workers, max_wait=max_wait, queue=queue, buffer=buffer or Buffer(_BUFFER))
         try:
             yield service
         finally:

@@ -27,6 +27,7 @@ from child_processes import started, wait_until
 from miil21k.cli.main import main, predict_main
 from miil21k.predict import predictor
 from miil21k.predict.options import PredictOptions
+from miil21k.serve.query import PARAMETERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -95,7 +96,7 @@ class Server:
 @contextmanager
 def serving(folder: Path, *words: object, model: Sequence[object] = EMBEDDED, **environment: str) -> Iterator[Server]:
     log = folder / "log.txt"
-    command = [MIIL21K, "serve", *map(str, model), "--port", "0", *map(str, words)]
+    command = [MIIL21K, "serve", *map(str, model), "--port", "0", "--drain", "0", *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | environment
     with log.open("wb") as stderr, started(command, stderr=stderr, stdout=subprocess.PIPE, env=environment) as process:
         yield Server(process, log)
@@ -224,7 +225,9 @@ def test_pixels_and_programs_are_refused_as_rows(server: Server) -> None:
         ("/v1/predict", *form(*[("a", b"x")] * 5), 413, "more than 4 images"),
         ("/v1/predict", b"{}", "application/json", 415, "send image/*"),
         ("/v1/predict", b"x", "multipart/form-data; boundary=XX", 400, "cannot be read"),
+        ("/v1/predict", form(("a", b"x"), ("b", b"y"))[0][:-40], form()[1], 400, "before its closing boundary"),
         ("/v2/predict", b"x", "image/png", 404, "POST images to /v1/predict"),
+        ("/v2/predict", b"x" * 300_000, "image/png", 404, "POST images to /v1/predict"),
         ("/health", b"x", "image/png", 405, "does not answer POST"),
         ("/v1/predict", None, "", 405, "does not answer GET"),
     ],
@@ -261,6 +264,25 @@ def test_the_server_says_what_answers_and_how_it_is(server: Server) -> None:
     assert "POST" not in server.said()  # requests are logged with -v only
 
 
+def test_the_interface_is_described_as_it_is(server: Server) -> None:
+    described = server.ask("/openapi.json").json
+    assert described["openapi"] == "3.1.0"
+    operation = described["paths"]["/v1/predict"]["post"]
+    assert {entry["name"] for entry in operation["parameters"]} == set(PARAMETERS)
+    assert "100,000 bytes" in operation["description"]
+    for path, methods in described["paths"].items():
+        for method in methods:
+            reply = server.ask(path, CAT.read_bytes() if method == "post" else None)
+            assert reply.status == 200, path
+    row = server.ask("/v1/predict", CAT.read_bytes()).json["predictions"][0]
+    schemas = described["components"]["schemas"]
+    assert set(schemas["Row"]["required"]) <= set(row)
+    assert set(row["path"][0]) == set(schemas["Node"]["required"])
+    page = server.ask("/docs").body.decode()
+    assert all(f"<code>{name}</code>" in page for name in (*PARAMETERS, "GET /ready", "503"))
+    assert "<script" not in page
+
+
 def test_other_origins_may_read_answers_only_where_that_was_allowed(server: Server) -> None:
     def allowed(origin: str) -> str | None:
         answer: str | None = server.ask("/health", Origin=origin).headers["Access-Control-Allow-Origin"]
@@ -287,12 +309,12 @@ def test_the_page_needs_nothing_from_elsewhere_and_writes_no_markup(server: Serv
 
 
 @contextmanager
-def half_sent(server: Server) -> Iterator[socket.socket]:
-    """A request of which the server has begun to read the body."""
+def half_sent(server: Server, already: int = 0) -> Iterator[socket.socket]:
+    """A request of which the server has begun to read the body, after `already` others."""
     head = f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(RED)}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:
         connection.sendall(head.encode() + RED[:20])
-        wait_until(lambda: server.counted("miil21k_queue_images") == 1, server.process)
+        wait_until(lambda: server.counted("miil21k_received_bytes") == 20 * (already + 1), server.process)
         yield connection
 
 
@@ -305,22 +327,23 @@ def finish(connection: socket.socket) -> Reply:
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_a_full_queue_refuses_and_a_signal_lets_what_is_under_way_end(
+def test_stalled_clients_refuse_nobody_and_a_signal_lets_what_is_under_way_end(
     tmp_path: Path, how: signal.Signals, code: int
 ) -> None:
     path = tmp_path / "colours.onnx"
     write_colour_export(path)
-    with serving(tmp_path, "--queue", 1, "--max-images", 1, model=("-m", path)) as server:
-        with half_sent(server) as first:
+    limits = ("--queue", 1, "--max-images", 1, "--max-bytes", len(RED), "--max-body", len(RED))
+    with serving(tmp_path, *limits, "--receive-buffer", len(RED) + 20, model=("-m", path)) as server:
+        with half_sent(server), half_sent(server, already=1):
             refused = server.ask("/v1/predict", RED)
             assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
-            assert refused.json["error"] == "1 of at most 1 images are waiting: try again."
+            assert refused.json["error"] == f"The bodies that are being received fill {len(RED) + 20} bytes: try again."
             assert refused.headers["Access-Control-Allow-Origin"] is None
-            busy = server.ask("/ready")
-            assert (busy.status, busy.json, busy.headers["Retry-After"]) == (503, {"status": "busy"}, "1")
+            assert server.ask("/ready").status == 200  # the queue of images is empty
             assert server.ask("/health").status == 200
+        with half_sent(server) as first:
+            assert server.ask("/v1/predict", RED).status == 200  # --queue 1 is not taken by who only stalls
             assert finish(first).status == 200
-        assert server.ask("/ready").status == 200
         with half_sent(server) as second:
             server.process.send_signal(how)
             wait_until(lambda: not accepts(server.port), server.process)
@@ -331,6 +354,27 @@ def test_a_full_queue_refuses_and_a_signal_lets_what_is_under_way_end(
         assert server.process.stdout.read() == b""
         told = server.said().splitlines()
         assert told[1:] == ([] if code == 0 else ["miil21k serve: interrupted"])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_after_sigterm_clients_are_told_and_none_is_cut(tmp_path: Path) -> None:
+    """A client that keeps its connection alive learns of the end with an answer, not with a reset."""
+    path = tmp_path / "colours.onnx"
+    write_colour_export(path)
+    with serving(tmp_path, "--drain", 3600, model=("-m", path)) as server:
+        kept = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
+        kept.request("POST", "/v1/predict/", RED, {"Content-Type": "image/png"})
+        first = kept.getresponse()
+        assert (first.status, first.headers["Connection"], len(first.read()) > 0) == (200, None, True)
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: server.ask("/ready").json == {"status": "stopping"}, server.process)
+        kept.request("POST", "/v1/predict", RED, {"Content-Type": "image/png"})
+        last = kept.getresponse()
+        assert (last.status, last.headers["Connection"]) == (200, "close")
+        assert len(json.loads(last.read())["predictions"]) == 1
+        assert server.process.poll() is None
+        server.process.send_signal(signal.SIGTERM)  # a second one waits for no balancer
+        assert server.process.wait(120) == 0
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
@@ -369,6 +413,7 @@ def test_what_cannot_be_served_is_one_sentence_and_its_exit_code(
             (["--port", "0", "-m", "missing.onnx"], "missing.onnx"),
             (["--port", "0", *EMBEDDED, "--under", "unicorn"], "unicorn"),
             (["--queue", "8"], "--queue 8 has no room for a request of --max-images 32"),
+            (["--max-body", "100"], "--max-body must be at least as large as --max-bytes."),
         ):
             code = main(["serve", *words])
             told = capsys.readouterr()

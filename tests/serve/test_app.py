@@ -39,10 +39,19 @@ class Reply(NamedTuple):
 
 
 async def post(
-    app: Starlette, image: bytes | None, kind: str = "image/png", query: str = "", chunks: list[bytes] | None = None
+    app: Starlette,
+    image: bytes | None,
+    kind: str = "image/png",
+    query: str = "",
+    chunks: list[bytes] | None = None,
+    leaves: asyncio.Event | None = None,
 ) -> Reply:
-    """None for the image: the client goes away instead of sending it. chunks: sent before it, and taken from there."""
+    """None for the image: the client goes away instead of sending it. chunks: sent before it, and taken from there.
+
+    leaves: the client goes away at this event, after the image.
+    """
     chunks = [] if chunks is None else chunks
+    whole = False
     scope = {
         "type": "http",
         "method": "POST",
@@ -53,9 +62,14 @@ async def post(
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
+        nonlocal whole
         if image is None:
             return {"type": "http.disconnect"}
+        if whole:
+            await (leaves or asyncio.Event()).wait()
+            return {"type": "http.disconnect"}
         more = bool(chunks)
+        whole = not more
         return {"type": "http.request", "body": chunks.pop() if more else image, "more_body": more}
 
     async def send(message: Any) -> None:
@@ -150,6 +164,55 @@ def test_what_nobody_foresaw_is_for_the_log_and_not_for_the_client(
 def test_a_client_that_goes_away_leaves_no_trace(app: Starlette) -> None:
     gone, red = asyncio.run(together(app, None, RED))
     assert (gone.status, red.status) == (499, 200)
+
+
+def test_who_leaves_while_the_picture_waits_is_not_computed_and_counts_as_gone(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = Broken(predictor.backend, lambda logits: logits)
+    monkeypatch.setattr(predictor, "backend", backend)
+
+    async def leave(app: Starlette, service: Any) -> Reply:
+        left = asyncio.Event()
+        with service.batcher.expecting():  # another one on its way, for which the picture waits
+            asking = asyncio.ensure_future(post(app, RED, leaves=left))
+            while not service.batcher._ready:
+                await asyncio.sleep(0.001)
+            left.set()
+            return await asking
+
+    with serving(predictor, workers=1, max_wait=3600, queue=4) as service:
+        app = create_app(service, Asked(predictor.options, None), Limits(1 << 20, 4, 60))
+        reply = asyncio.run(leave(app, service))
+        text = service.metrics.text().decode()
+    assert reply.status == 499
+    assert backend.sizes == []
+    assert 'miil21k_requests_total{code="499"} 1.0' in text
+    assert 'miil21k_request_seconds_count{code="499"} 1.0' in text
+    assert service.buffer.held == 0
+
+
+def test_an_answer_that_takes_too_long_is_given_up_and_frees_its_place(predictor: Predictor) -> None:
+    async def ask(app: Starlette, service: Any) -> Reply:
+        with service.batcher.expecting():
+            return await post(app, RED)
+
+    with serving(predictor, workers=1, max_wait=3600, queue=1) as service:
+        limits = Limits(1 << 20, 1, 60, answer=0.05)
+        app = create_app(service, Asked(predictor.options, None), limits)
+        reply = asyncio.run(ask(app, service))
+        assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+        assert "within 0.05 seconds" in reply.body["error"]
+
+
+def test_a_server_that_ends_says_so_to_balancers_and_clients(app: Starlette, predictor: Predictor) -> None:
+    with serving(predictor, workers=1, max_wait=0, queue=4) as service:
+        ending = create_app(service, Asked(predictor.options, None), Limits(1 << 20, 4, 60))
+        before = asyncio.run(post(ending, RED))
+        service.end()
+        after = asyncio.run(post(ending, RED))
+    assert (before.status, before.headers.get("connection")) == (200, None)
+    assert (after.status, after.headers["connection"]) == (200, "close")
 
 
 def test_more_images_than_may_wait_are_refused(app: Starlette) -> None:

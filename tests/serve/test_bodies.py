@@ -11,12 +11,12 @@ pytest.importorskip("starlette", reason="the extra 'serve' is not installed")
 
 from starlette.requests import Request
 
-from miil21k.serve.bodies import Body, Limits, Refused
+from miil21k.serve.bodies import Body, Buffer, Limits, Refused
 
 if TYPE_CHECKING:
     from miil21k.data.images import ImageInput
 
-LIMITS = Limits(max_bytes=100, max_images=3, seconds=60)
+LIMITS = Limits(max_bytes=100, max_images=3, seconds=60, max_body=70_000)
 FORM = "multipart/form-data; boundary=XX"
 
 
@@ -44,7 +44,11 @@ class Sender:
 
 
 def read(
-    sender: Sender, kind: str | None = "image/png", limits: Limits = LIMITS, **headers: str
+    sender: Sender,
+    kind: str | None = "image/png",
+    limits: Limits = LIMITS,
+    buffer: Buffer | None = None,
+    **headers: str,
 ) -> list[tuple[str, bytes]]:
     named = {**({} if kind is None else {"content-type": kind}), **headers}
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in named.items()]
@@ -56,7 +60,7 @@ def read(
         return found
 
     async def images() -> list[tuple[str, bytes]]:
-        body = Body(request, limits)
+        body = Body(request, limits, buffer or Buffer(1 << 20))
         try:
             return [(image.name, content(image)) for image in await body.images()]
         except Refused:
@@ -78,6 +82,46 @@ def test_the_files_of_a_form_come_in_order_with_their_names() -> None:
     whole = read(Sender([body]), FORM)
     assert whole == [("ä <b>.jpg", b"one"), ("empty.png", b""), ("image", b"three")]
     assert read(Sender([body[at : at + 1] for at in range(len(body))]), FORM) == whole
+
+
+def test_a_form_that_is_cut_anywhere_is_refused_and_never_answered_in_part() -> None:
+    """Its first parts are whole at most of these places; an answer of fewer rows would lose the last picture."""
+    body = form(part("x", b"one", "a.jpg"), part("y", b"second", "b.jpg"))
+    end = len(body) - len(b"\r\n")  # the closing boundary is whole without its line end
+    for at in range(end):
+        with pytest.raises(Refused) as error:
+            read(Sender([body[:at]] if at else []), FORM)
+        assert error.value.status == 400, at
+    assert [name for name, _ in read(Sender([body[:end]]), FORM)] == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ("filename*=UTF-8''caf%C3%A9%20%22a%22.jpg", 'café "a".jpg'),
+        ("filename*=iso-8859-1'fr'caf%E9.jpg", "café.jpg"),
+        ("filename*=no-such'' %41.jpg", None),
+        ("filename=\"plain.jpg\"; filename*=UTF-8''coded.jpg", "plain.jpg"),
+        ("FileName*=utf-8'en'%E2%82%AC.png", "€.png"),
+    ],
+)
+def test_a_file_name_of_rfc_5987_is_read(header: str, name: str | None) -> None:
+    body = f'--XX\r\nContent-Disposition: form-data; name="f"; {header}\r\n\r\n1\r\n--XX--\r\n'.encode("latin-1")
+    if name is None:
+        with pytest.raises(Refused, match="'f' is no file"):
+            read(Sender([body]), FORM)
+    else:
+        assert read(Sender([body]), FORM) == [(name, b"1")]
+
+
+def test_bodies_that_are_here_at_a_time_are_bounded_and_freed() -> None:
+    buffer = Buffer(150)
+    assert read(Sender([b"x" * 100]), buffer=buffer) == [("image", b"x" * 100)]
+    assert buffer.held == 0
+    buffer.take(60)
+    with pytest.raises(Refused, match="fill 150 bytes") as error:
+        read(Sender([b"x" * 100]), buffer=buffer)
+    assert (error.value.status, buffer.held) == (503, 60)
 
 
 REFUSALS = [
@@ -118,6 +162,13 @@ def test_a_compressed_body_is_refused() -> None:
     with pytest.raises(Refused, match="compressed") as error:
         read(Sender([b"x"]), content_encoding="gzip")
     assert error.value.status == 415
+
+
+@pytest.mark.parametrize(("kind", "start"), [("image/png", b"x"), (FORM, part("a", b"1", "a"))])
+def test_a_client_that_stalls_is_given_up_long_before_the_time_for_a_slow_one(kind: str, start: bytes) -> None:
+    with pytest.raises(Refused, match=r"Nothing came for 0\.01 seconds") as error:
+        read(Sender([start], ends=False), kind, Limits(100, 3, 60, idle=0.01))
+    assert error.value.status == 408
 
 
 @pytest.mark.parametrize(("kind", "start"), [("image/png", b"x"), (FORM, part("a", b"1", "a"))])
