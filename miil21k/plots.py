@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import MissingExtra
-from miil21k.files import replacing
+from miil21k.files import atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +86,7 @@ def draw_prediction(image: Image.Image, prediction: Prediction, target: Path) ->
         panel.caption(f"most probable {'class' if len(top) == 1 else 'classes'}")
         panel.rows(top, hedge=None)
     axes.text(width - MARGIN, height - 0.12, _footer(prediction), size=6.5, color=FAINT, ha="right", va="bottom")
-    with replacing(target) as partial:
+    with atomic(target) as partial:
         figure.savefig(partial, format="png", dpi=DPI)
 
 

@@ -1,35 +1,144 @@
-"""Parsed JSON into named tuples, driven by their annotations: every key known, present and of its type."""
+"""Strict JSON for every file that we read: size, depth and numbers in bounds, each key known, present and of its type.
+
+`read_json(path)` and `parse(text)` return plain values, with a class of named tuples its record.
+"""
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 from collections.abc import Mapping
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, overload
+
+from miil21k.errors import Miil21kError
+from miil21k.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Reader = Callable[[object], Any]
 
-__all__ = ["FrozenMapping", "StrictJsonError", "read_record", "to_json"]
+__all__ = ["FrozenMapping", "StrictJsonError", "parse", "read_json", "read_record", "to_json"]
 
 _T = TypeVar("_T")
 _SCALARS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
+MAX_BYTES = 256 << 20  # the label space of 21,843 classes as JSON has 5 MB
+MAX_DEPTH = 64
+MAX_DIGITS = 40  # of a whole number; 2**64 has 20
+MAX_NUMBER = 400  # characters of a decimal number; the exact value of the smallest float is longer, nobody writes it
 
 
-class StrictJsonError(ValueError):
-    """A value that does not fit; `path` leads to it and is put together while the exception travels up."""
+class StrictJsonError(Miil21kError, ValueError):
+    """A text or a value that does not fit.
 
-    def __init__(self, found: str, path: str = "") -> None:
-        super().__init__(found)
-        self.found = found
-        self.path = path
+    found: what is wrong. path: leads to it, and is put together while the exception travels up. file: where it was
+    read.
+    """
+
+    def __init__(self, found: str, path: str = "", file: str = "") -> None:
+        self.found = printable(found)
+        self.path = printable(path)
+        self.file = file
+        where = f" at '{self.path}'" if path else ""
+        super().__init__(f"'{printable(file)}' is damaged{where}: {self.found}." if file else self.found)
 
     def below(self, step: str) -> StrictJsonError:
         """Return the same complaint, seen from one level up."""
         dot = "." if self.path and not self.path.startswith("[") else ""
-        return StrictJsonError(self.found, f"{step}{dot}{self.path}")
+        return StrictJsonError(self.found, f"{step}{dot}{self.path}", self.file)
+
+    def inside(self, file: str) -> StrictJsonError:
+        """Return the same complaint with the name of the file."""
+        return StrictJsonError(self.found, self.path, file)
+
+
+@overload
+def read_json(path: str | Path, cls: None = None, *, max_bytes: int = MAX_BYTES) -> Any: ...
+@overload
+def read_json(path: str | Path, cls: type[_T], *, max_bytes: int = MAX_BYTES) -> _T: ...
+def read_json(path: str | Path, cls: type[_T] | None = None, *, max_bytes: int = MAX_BYTES) -> Any:
+    """Return the JSON in the file at `path` as `parse` does.
+
+    Raises OSError when it cannot be read, StrictJsonError, which names the file, for all that is wrong in it.
+    """
+    with Path(path).open("rb") as file:
+        content = file.read(max_bytes + 1)
+    try:
+        return parse(content, cls, max_bytes=max_bytes)
+    except StrictJsonError as error:
+        raise error.inside(str(path)) from None
+
+
+@overload
+def parse(text: str | bytes, cls: None = None, *, max_bytes: int = MAX_BYTES) -> Any: ...
+@overload
+def parse(text: str | bytes, cls: type[_T], *, max_bytes: int = MAX_BYTES) -> _T: ...
+def parse(text: str | bytes, cls: type[_T] | None = None, *, max_bytes: int = MAX_BYTES) -> Any:
+    """Return JSON as plain values, or as a `cls` by `read_record`.
+
+    text: bytes are UTF-8, with or without a byte order mark. max_bytes: a longer text is refused.
+    Raises StrictJsonError, in one sentence, for what is no JSON, a key that an object has twice, NaN and infinity
+    (also as 1e400), whole numbers of more than 40 digits, and nesting below 64 levels.
+    """
+    if len(text) > max_bytes:
+        raise StrictJsonError(f"larger than the {max_bytes:,} bytes that are read")
+    try:
+        value = _DECODER.decode(text if isinstance(text, str) else text.decode("utf-8-sig"))
+        depth = _depth(value)
+    except StrictJsonError:
+        raise
+    except UnicodeDecodeError:
+        raise StrictJsonError("no text in UTF-8") from None
+    except RecursionError:
+        depth = MAX_DEPTH + 1
+    except json.JSONDecodeError as error:
+        raise StrictJsonError(f"no JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
+    if depth > MAX_DEPTH:
+        raise StrictJsonError(f"nested deeper than {MAX_DEPTH} levels")
+    return value if cls is None else read_record(cls, value)
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise StrictJsonError(f"a whole number of {len(digits):,} digits")
+    return int(digits)
+
+
+def _decimal(digits: str) -> float:
+    if len(digits) > MAX_NUMBER:
+        raise StrictJsonError(f"a number of {len(digits):,} digits")
+    value = float(digits)
+    if math.isinf(value):
+        raise StrictJsonError(f"the number {digits}, larger than any that can be computed with")
+    return value
+
+
+def _constant(name: str) -> float:
+    raise StrictJsonError(f"the number {name}, which is no JSON")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise StrictJsonError(f"the key '{next(key for key in keys if keys.count(key) > 1)}' twice")
+    return values
+
+
+# Made once: a decoder with functions of its own costs more than the parsing of a short line.
+_DECODER = json.JSONDecoder(parse_int=_whole, parse_float=_decimal, parse_constant=_constant, object_pairs_hook=_object)
+
+
+def _depth(value: Any) -> int:
+    """Return how many containers lie in each other at most, counted no further than one too many."""
+    depth, level = 0, [value]
+    while depth <= MAX_DEPTH and (level := [one for one in level if type(one) is dict or type(one) is list]):
+        depth += 1
+        level = [one for each in level for one in (each.values() if type(each) is dict else each)]
+    return depth
 
 
 class FrozenMapping(Mapping[str, Any]):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from miil21k.files import replace_file, replacing
+from miil21k.errors import UsageError
+from miil21k.files import Lock, atomic, atomic_folder, replace_file, scratch_folder, sweep
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     replace_file(path, "old")
-    with replacing(path) as part:
+    with atomic(path) as part:
         part.write_bytes(b"new, in part")
         assert path.read_text(encoding="utf-8") == "old"
         assert part.parent == tmp_path
@@ -32,7 +35,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     replace_file(path, b"old")
 
     def fail() -> None:
-        with replacing(path) as part:
+        with atomic(path) as part:
             part.write_bytes(b"half")
             raise InterruptedError
 
@@ -70,7 +73,7 @@ def test_threads_that_write_one_file_do_not_share_a_part(tmp_path: Path) -> None
     path, both = tmp_path / "x", threading.Barrier(2)
 
     def write(content: bytes) -> None:
-        with replacing(path) as part:
+        with atomic(path) as part:
             part.write_bytes(content)
             both.wait(10)
 
@@ -81,3 +84,82 @@ def test_threads_that_write_one_file_do_not_share_a_part(tmp_path: Path) -> None
         thread.join()
     assert path.read_bytes() in (b"one", b"two")
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_only_what_a_dead_process_left_is_swept(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom miil21k.files import atomic, scratch_folder\n"
+        "here = Path(sys.argv[1])\n"
+        "with atomic(here / 'weights.bin') as part, scratch_folder(here, 'bundle') as folder:\n"
+        "    part.write_bytes(b'half')\n    (folder / 'x').write_bytes(b'half')\n    os._exit(9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 9
+    left = sorted(tmp_path.iterdir())
+    assert len(left) == 2
+    (tmp_path / ".part").touch()
+    (tmp_path / ".notes.part.txt").touch()
+    with atomic(tmp_path / "mine") as part, scratch_folder(tmp_path, "mine") as folder:
+        assert sweep(tmp_path, remove=False) == left
+        assert sweep(tmp_path) == left
+        assert sweep(tmp_path) == []
+        assert part.exists()
+        assert folder.exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".notes.part.txt", ".part", "mine"]
+    assert sweep(tmp_path / "nowhere") == []
+
+
+def test_a_folder_takes_the_place_of_another_as_a_whole(tmp_path: Path) -> None:
+    target = tmp_path / "export"
+    for content in ("old", "new"):
+        with atomic_folder(target) as part:
+            (part / content).touch()
+            assert [p.name for p in target.parent.iterdir() if p.name[0] != "."] == ["export"][: content == "new"]
+        assert [p.name for p in target.iterdir()] == [content]
+
+    def fail() -> None:
+        with atomic_folder(target) as part:
+            (part / "half").touch()
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        fail()
+    assert [p.name for p in target.iterdir()] == ["new"]
+    assert [p.name for p in tmp_path.iterdir()] == ["export"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are a matter of POSIX")
+def test_folders_and_locks_too_have_the_mode_of_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with atomic_folder(tmp_path / "x"), Lock(tmp_path / "y"):
+            pass
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o755
+    assert stat.S_IMODE((tmp_path / "y").stat().st_mode) == 0o644
+
+
+def test_one_at_a_time_holds_a_lock(tmp_path: Path) -> None:
+    path = tmp_path / "below" / "x.lock"
+    with Lock(path, busy="Another run is at it.", keep=False):
+        with pytest.raises(UsageError, match="Another run is at it"), Lock(path, busy="Another run is at it."):
+            pass
+        assert path.exists()
+        waited: list[bool] = []
+
+        def wait() -> None:
+            with Lock(path):
+                waited.append(True)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        thread.join(0.1)
+        assert not waited
+    thread.join(10)
+    assert waited
+
+
+def test_a_name_as_long_as_a_name_may_be_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("ä" * 125 + ".json")
+    replace_file(path, "x")
+    assert path.read_bytes() == b"x"

@@ -12,11 +12,11 @@ PACKAGE = Path(__file__).parent.parent / "miil21k"
 
 # room -> (rank, third-party packages it may import). A room may import rooms of lower rank and itself.
 LAYERS: dict[str, tuple[int, set[str]]] = {
-    "errors": (0, set()),
+    "errors": (-2, set()),  # the ground floor may use these two as well
+    "text": (-1, set()),
     "files": (0, {"filelock"}),
     "environment": (0, set()),
     "records": (0, set()),
-    "text": (0, set()),
     "web": (0, set()),
     "options": (1, set()),
     "hierarchy": (1, {"numpy", "nltk", "torch", "timm"}),

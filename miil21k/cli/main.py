@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from miil21k import __version__
 from miil21k.errors import Miil21kError
+from miil21k.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -121,7 +122,7 @@ def _run(name: str, words: list[str], prog: str) -> int:
         _flush()
         return code
     except Miil21kError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
+        print(f"{prog}: {printable(error, lines=True)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
@@ -132,7 +133,7 @@ def _run(name: str, words: list[str], prog: str) -> int:
     except OSError as error:
         # What the verbs could not foresee: a full disk, a folder without the right to write.
         where = f"'{error.filename}': " if error.filename is not None else ""
-        print(f"{prog}: {where}{error.strerror or error}.", file=sys.stderr)
+        print(f"{prog}: {printable(f'{where}{error.strerror or error}.')}", file=sys.stderr)
         return 1
     except MemoryError:
         print(f"{prog}: not enough memory; smaller images or a smaller --batch-size need less.", file=sys.stderr)

@@ -8,6 +8,8 @@ import textwrap
 import unicodedata
 from typing import TYPE_CHECKING
 
+from miil21k.text import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -37,7 +39,7 @@ def cells(text: str) -> int:
 
 def fit(text: str, width: int) -> str:
     """Return `text` in exactly `width` cells: padded, or its beginning replaced by an ellipsis."""
-    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    text = printable(text)
     if cells(text) > width:
         while cells(text) >= width:
             text = text[1:]
@@ -47,6 +49,7 @@ def fit(text: str, width: int) -> str:
 
 def beginning(text: str, width: int) -> str:
     """Return `text` in exactly `width` cells: padded, or its end replaced by an ellipsis."""
+    text = printable(text)
     if cells(text) > width:
         while cells(text) >= width:
             text = text[:-1]
@@ -56,7 +59,9 @@ def beginning(text: str, width: int) -> str:
 
 def stop_sentence(stop: Stop, path: tuple[Node, ...]) -> str:
     """Return why the path ended, in one sentence."""
-    rivals = ", ".join(f"{node.name} {node.probability:.2f}" for node in (stop.refused, stop.runner_up) if node)
+    rivals = ", ".join(
+        f"{printable(node.name)} {node.probability:.2f}" for node in (stop.refused, stop.runner_up) if node
+    )
     if stop.reason == "leaf":
         return "Nothing lies below it in the tree."
     if stop.reason == "depth":
@@ -90,14 +95,14 @@ class Table:
 
     def _error(self, prediction: Prediction) -> str:
         name = "" if self._single else fit(prediction.input, self._name_width) + "  "
-        return f"{name}{self._style('error', RED)}  {prediction.error}\n"
+        return f"{name}{self._style('error', RED)}  {printable(prediction.error, lines=True)}\n"
 
     @property
     def _name_width(self) -> int:
         return max(12, self._width * 3 // 10)
 
     def _called(self, node: Node) -> str:
-        return node.name if self._label is None else self._label(node.wnid)
+        return printable(node.name if self._label is None else self._label(node.wnid))
 
     def _line(self, prediction: Prediction) -> str:
         name = fit(prediction.input, self._name_width)
@@ -118,7 +123,7 @@ class Table:
 
     def _card(self, prediction: Prediction) -> str:
         style = self._style
-        lines = [style(prediction.input, DIM), ""]
+        lines = [style(printable(prediction.input), DIM), ""]
         lines += self._path_lines(prediction)
         if prediction.stop is not None:
             lines += [style(line, DIM) for line in self._wrapped(stop_sentence(prediction.stop, prediction.path))]
@@ -126,14 +131,14 @@ class Table:
             lines += ["", *self._bars(prediction.topk)]
         for level in prediction.levels or ():
             kept = style("kept", GREEN) if level.kept else style("dropped", DIM)
-            lines.append(f"  level {level.depth:<2} {level.node.probability:.3f}  {level.node.name}  {kept}")
+            lines.append(f"  level {level.depth:<2} {level.node.probability:.3f}  {printable(level.node.name)}  {kept}")
         return "\n".join([*lines, "", *self._footer(prediction)]) + "\n"
 
     def _path_lines(self, prediction: Prediction) -> list[str]:
         label = prediction.label
         if label is None:
             return [f"  {self._style('no answer', BOLD)}"]
-        names = [node.name for node in prediction.path]
+        names = [printable(node.name) for node in prediction.path]
         lines = self._wrapped(" > ".join(names), self._width - 10)
         sure = self._style(f"{label.probability:.3f}", BOLD)
         last = lines[-1]
@@ -163,7 +168,7 @@ class Table:
             parts.append("withdrawn labels masked")
         if prediction.stop is not None and not prediction.stop.calibrated:
             parts.append("uncalibrated")
-        return [self._style(line, DIM) for line in self._wrapped(" · ".join(parts))]
+        return [self._style(line, DIM) for line in self._wrapped(printable(" · ".join(parts)))]
 
 
 def _bar(probability: float) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from miil21k.errors import UsageError
-from miil21k.files import replacing
+from miil21k.files import atomic
 from miil21k.hierarchy.custom import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def index_shard(path: Path, cache: Path | None = None) -> ShardIndex:
 
 
 def _store(path: Path, index: ShardIndex) -> None:
-    with replacing(path, parents=True) as part, part.open("wb") as file:
+    with atomic(path, parents=True) as part, part.open("wb") as file:
         np.savez(file, **index._asdict())
 
 

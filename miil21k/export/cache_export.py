@@ -7,7 +7,6 @@ import gc
 import shutil
 import time
 from dataclasses import replace
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from miil21k.environment import installed_versions
@@ -80,7 +79,7 @@ def require_proved(
 def _found_or_made(
     weights: Weights, options: PredictOptions, graph: Graph, cache: Cache, *, again: bool, say: Callable[[str], None]
 ) -> ProvedExport:
-    versions = {name: metadata.version(name) for name in (*PACKAGES, "torch", "timm")}
+    versions = installed_versions((*PACKAGES, "torch", "timm"))
     with making(cache, graph):
         found = find_proved(cache, graph)
         if found is not None:
@@ -113,7 +112,7 @@ def make_proved(loaded: Loaded, graph: Graph, cache: Cache, *, licence: str) -> 
         "weights_sha256": tensors_digest(loaded.model),
         "label_space": loaded.space.name,
         "num_classes": loaded.space.num_classes,
-        "versions": {**installed_versions(), **{name: metadata.version(name) for name in ("onnx", "onnxscript")}},
+        "versions": installed_versions() | installed_versions(("onnx", "onnxscript")),
     }
     try:
         with storing(cache, graph, record) as folder:

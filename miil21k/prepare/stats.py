@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from miil21k.errors import MissingExtra, UsageError
-from miil21k.files import replacing
+from miil21k.files import atomic
 from miil21k.hierarchy.load import load_label_space
 from miil21k.prepare.releases import nearest_release
 from miil21k.prepare.split import FOLDERS
@@ -103,7 +103,7 @@ def draw_stats(stats: Stats, path: Path) -> None:
     classes.xaxis.set_major_formatter("{x:,.0f}")
     classes.xaxis.get_major_locator().set_params(integer=True)
     try:
-        with replacing(path) as partial:
+        with atomic(path) as partial:
             figure.savefig(partial, format=path.suffix.lstrip(".") or "png", dpi=120)
     except (ValueError, OSError) as error:
         raise UsageError(f"Cannot write '{path}': {getattr(error, 'strerror', None) or error}.") from None

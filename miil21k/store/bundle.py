@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING
 
 from miil21k import __version__
 from miil21k.errors import BundleError, ChecksumMismatch, UnknownModel, UsageError
-from miil21k.files import replace_file, replacing
+from miil21k.files import atomic, replace_file
 from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import LABEL_SPACES
 from miil21k.records import to_json
@@ -107,7 +107,7 @@ def _calibration(text: str, origin: str, error: type[UsageError | BundleError]) 
 @contextmanager
 def _new_tar(output: Path) -> Iterator[tarfile.TarFile]:
     """Open a tar beside `output`, which replaces it once it is whole."""
-    with replacing(output.absolute()) as part, tarfile.open(part, mode="w", format=tarfile.PAX_FORMAT) as tar:
+    with atomic(output.absolute()) as part, tarfile.open(part, mode="w", format=tarfile.PAX_FORMAT) as tar:
         yield tar
 
 

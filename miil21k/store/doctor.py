@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -17,12 +16,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from miil21k import __version__
+from miil21k.environment import version_of
 from miil21k.errors import DownloadError
 from miil21k.hierarchy.wordnet import find_wordnet
 from miil21k.runtime.export_cache import list_proved
 from miil21k.store.cache import Cache, cached_path, is_offline
-from miil21k.store.http_download import open_url
 from miil21k.store.hub import endpoint
+from miil21k.web import open_url, what_failed
 from miil21k.zoo.manifest import find_weights, load_manifest
 
 if TYPE_CHECKING:
@@ -149,11 +149,7 @@ def _export(found: ProvedExport) -> str:
 
 
 def _versions() -> Iterator[tuple[str, str | None]]:
-    for name in _PACKAGES:
-        try:
-            yield name, importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # noqa: PERF203 - a dozen packages
-            yield name, None
+    return ((name, version_of(name)) for name in _PACKAGES)
 
 
 def _devices() -> tuple[str, ...]:
@@ -210,14 +206,13 @@ def _ask(host: str, url: str, timeout: float) -> Host:
     start = time.monotonic()
     status, reason = None, None
     try:
-        with closing(open_url(url, {}, timeout, method="HEAD")) as response:
+        with closing(open_url(url, timeout=timeout, deadline=2 * timeout, method="HEAD")) as response:
             status = response.status
     except urllib.error.HTTPError as error:
         status, reason = error.code, str(error.reason)
         error.close()
     except (OSError, DownloadError) as error:
-        inner = getattr(error, "reason", error)
-        reason = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
+        reason = what_failed(error)
     waited = round((time.monotonic() - start) * 1000) if status is not None else None
     return Host(host, url, status, waited, reason)
 

@@ -11,19 +11,17 @@ import shutil
 import ssl
 import time
 import urllib.error
-import urllib.parse
-import urllib.request
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from miil21k import __version__
 from miil21k.errors import DownloadError
+from miil21k.web import open_url, what_failed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Transfer", "Unreachable", "download_part", "open_url", "require_answer", "timeout_seconds"]
+__all__ = ["Transfer", "Unreachable", "download_part", "require_answer", "timeout_seconds"]
 
 # The largest published checkpoint has 4.43 GB; a server that sends more than this sends something else.
 MAX_BYTES = 16 << 30
@@ -46,21 +44,6 @@ class _Retry(Exception):
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
         self.wait = wait
-
-
-class _HttpOnly(urllib.request.HTTPRedirectHandler):
-    """Follow redirects to http and https only, and never from https back to http."""
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
-    ) -> urllib.request.Request | None:
-        scheme = urllib.parse.urlsplit(newurl).scheme
-        if scheme not in ("http", "https") or (req.type == "https" and scheme == "http"):
-            raise DownloadError(f"redirected from {req.type} to an address with '{scheme}:', which is refused")
-        following = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if following is not None:
-            following.method = req.get_method()  # Python before 3.13 turns a HEAD into a GET here
-        return following
 
 
 def timeout_seconds() -> float:
@@ -142,28 +125,20 @@ def _attempt(transfer: Transfer) -> None:
     if have and validator:
         headers = {"Range": f"bytes={have}-", "If-Range": validator}
     try:
-        with closing(open_url(transfer.url, headers, transfer.timeout)) as response:
+        with closing(_open(transfer, headers)) as response:
             _receive(transfer, response, have if response.status == 206 else 0)
     except urllib.error.HTTPError as error:
         with error:
             _refused(transfer, error)
     except urllib.error.URLError as error:
-        raise Unreachable(_plain(error.reason)) from None  # urllib wraps what happens before the request is sent
+        raise Unreachable(what_failed(error)) from None  # urllib wraps what happens before the request is sent
     except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
-        raise _Retry(_plain(error)) from None
+        raise _Retry(what_failed(error)) from None
 
 
-def open_url(url: str, headers: dict[str, str], timeout: float, method: str = "GET") -> http.client.HTTPResponse:
-    """Return the open response to a request; proxies are those of the environment.
-
-    Raises DownloadError for an address that is no http or https URL, and what urllib raises.
-    """
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise DownloadError("only http and https addresses are fetched")
-    headers = {"User-Agent": f"miil21k/{__version__}", "Accept-Encoding": "identity", **headers}
-    request = urllib.request.Request(url, headers=headers, method=method)  # noqa: S310 - the scheme was checked
-    response: http.client.HTTPResponse = urllib.request.build_opener(_HttpOnly).open(request, timeout=timeout)
-    return response
+def _open(transfer: Transfer, headers: dict[str, str]) -> http.client.HTTPResponse:
+    wait = transfer.timeout
+    return open_url(transfer.url, headers, timeout=wait, deadline=4 * wait, response_only=True)
 
 
 def require_answer(url: str) -> None:
@@ -173,14 +148,14 @@ def require_answer(url: str) -> None:
     is not trusted here is left to the client, which has its own list. Raises Unreachable.
     """
     try:
-        open_url(url, {}, timeout_seconds(), method="HEAD").close()
+        open_url(url, timeout=timeout_seconds(), deadline=2 * timeout_seconds(), method="HEAD").close()
     except urllib.error.HTTPError as error:
         error.close()
     except urllib.error.URLError as error:
         if not isinstance(error.reason, ssl.SSLError):
-            raise Unreachable(_plain(error.reason)) from None
+            raise Unreachable(what_failed(error)) from None
     except (OSError, http.client.HTTPException) as error:
-        raise Unreachable(_plain(error)) from None
+        raise Unreachable(what_failed(error)) from None
 
 
 def _refused(transfer: Transfer, error: urllib.error.HTTPError) -> None:
@@ -281,12 +256,3 @@ def _copy(transfer: Transfer, response: http.client.HTTPResponse, file: Any, sta
                     raise _Retry(f"only {count} bytes came in {now - since:.0f} s")
                 since, count = now, 0
     return done
-
-
-def _plain(error: object) -> str:
-    if isinstance(error, TimeoutError):
-        return "timed out"
-    if isinstance(error, http.client.IncompleteRead):
-        return "the connection was cut"
-    text = getattr(error, "strerror", None) or str(error)
-    return str(text) or type(error).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from miil21k.files import replace_file, replacing
+from miil21k.files import atomic, replace_file
 from miil21k.store.cache import Cache
 from miil21k.store.download import obtain
 from miil21k.store.integrity import file_damage, sha256_of
@@ -81,7 +81,7 @@ def _save(tensors: dict[str, Tensor], target: Path) -> None:
     try:
         # safetensors sorts; one published layout (LeViT) is known by the order of its tensors alone.
         order = json.dumps(list(tensors))
-        with replacing(target, parents=True) as part:
+        with atomic(target, parents=True) as part:
             save_file(tensors, part, metadata={"tensor_order": order})  # one key: equal bytes
             replace_file(digest_path(target), sha256_of(part))
     except SafetensorError as error:  # how the library reports a full disk

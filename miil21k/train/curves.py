@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from miil21k.files import replacing
+from miil21k.files import atomic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,5 +33,5 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], path: Path) -> None:
         if title == "validation" and names:
             axes.legend(fontsize="small")
         axes.grid(alpha=0.3)
-    with replacing(path) as part:
+    with atomic(path) as part:
         canvas.print_png(str(part))

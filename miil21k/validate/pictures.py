@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from miil21k.files import replacing
+from miil21k.files import atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,5 +69,5 @@ def wilson_interval(share: NDArray[np.float64], count: NDArray[np.int64]) -> tup
 
 
 def _save(figure: Figure, path: Path) -> None:
-    with replacing(path) as part:
+    with atomic(path) as part:
         FigureCanvasAgg(figure).print_png(str(part))

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import MissingExtra, UsageError
-from miil21k.files import replace_file, replacing
+from miil21k.files import atomic, replace_file
 from miil21k.writers.formats import DoneRow, JsonLines, utf8_text
 from miil21k.writers.output import RowFile, note_path
 
@@ -91,7 +91,7 @@ class ParquetFile:
 
     def finish(self) -> None:
         """Convert the journal, put the file in place, and remove the journal."""
-        with replacing(self.path) as partial:
+        with atomic(self.path) as partial:
             self._convert(partial)
         self._journal.finish()
         self._journal.path.unlink()

@@ -58,7 +58,7 @@ def test_a_body_is_fetched_through_a_redirect(site: str) -> None:
         ("/big", "larger than the limit of 4,999 bytes"),
         ("/short", "cut off after 10 of 100"),
         ("/to/file:///etc/hostname", "not allowed"),
-        ("/to/ftp://127.0.0.1/x", "not http or https"),
+        ("/to/ftp://127.0.0.1/x", "no http or https address"),
         ("/slow", "timed out"),
     ],
 )

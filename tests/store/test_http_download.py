@@ -186,14 +186,14 @@ def test_a_file_larger_than_any_checkpoint_is_refused(
 
 @pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://127.0.0.1/x", "/etc/hostname"])
 def test_only_http_addresses_are_opened(tmp_path: Path, url: str) -> None:
-    with pytest.raises(DownloadError, match="only http and https"):
+    with pytest.raises(DownloadError, match="no http or https address"):
         download_part(Transfer(url, tmp_path / "x.part"))
 
 
 def test_a_redirect_to_a_file_of_this_machine_is_refused(hub: HubServer, tmp_path: Path) -> None:
     transfer = _transfer(hub, tmp_path)
     hub.faults["file.bin"] = [Fault(status=302, headers=(("Location", "ftp://127.0.0.1/etc/hostname"),))]
-    with pytest.raises(DownloadError, match="'ftp:', which is refused"):
+    with pytest.raises(DownloadError, match=r"to 'ftp:.*', which is refused"):
         download_part(transfer)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import metadata
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from miil21k import __version__
 from miil21k.decode.probabilities import DEFAULT_RULE
 from miil21k.decode.restriction import restrict
 from miil21k.environment import installed_versions
@@ -120,7 +120,7 @@ def card_of(
         space=loaded.space,
         preprocess=loaded.preprocess,
         decoding=decoding,
-        versions={**installed_versions(), **{name: metadata.version(name) for name in packages}},
+        versions=installed_versions() | installed_versions(packages),
         **facts,
     )
 
@@ -134,7 +134,7 @@ def _refill(model: onnx.ModelProto, content: onnx.GraphProto) -> None:
         getattr(graph, name).extend(getattr(content, name))
     graph.name = content.name
     model.ir_version = IR_VERSION
-    model.producer_name, model.producer_version = "miil21k", metadata.version("miil21k")
+    model.producer_name, model.producer_version = "miil21k", __version__
 
 
 def image_model(preprocess: Preprocess) -> onnx.ModelProto:

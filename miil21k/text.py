@@ -1,0 +1,57 @@
+"""Text from elsewhere (file names, cards, members of archives) made safe to show, and the name that was meant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["did_you_mean", "near_names", "printable"]
+
+# Python calls no space but U+0020 printable. The two joiners shape Persian words and emoji, and move nothing.
+_ALLOWED = frozenset(
+    "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000\u200c\u200d"
+)
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def printable(text: object, *, lines: bool = False) -> str:
+    r"""Return `text` with every character that a terminal acts on written out: `\x1b`, `\u202e`, `\n`.
+
+    Those are control characters, among them the one that begins colours and cursor moves; what turns the direction of
+    writing or cannot be seen; what no font has; and bytes of a file name that are no UTF-8, as `\xff`. Letters, marks
+    and spaces of every script stay. lines: line breaks stay, and what follows one is indented, so that no file name
+    can begin a line of its own.
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    if lines:
+        return "\n  ".join(printable(line) for line in text.split("\n"))
+    return "".join(c if c.isprintable() or c in _ALLOWED else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if character in _SHORT:
+        return _SHORT[character]
+    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that it could not decode
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def near_names(word: str, known: Iterable[str], *, most: int = 3) -> list[str]:
+    """Return up to `most` of the `known` names that `word` may be a misspelling of, the nearest first."""
+    import difflib
+
+    folded: dict[str, str] = {}
+    for name in known:
+        folded.setdefault(name.casefold(), name)
+    return [folded[name] for name in difflib.get_close_matches(word.casefold(), folded, n=most, cutoff=0.6)]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" to be put behind the sentence that refuses `word`, or "" when nothing is near."""
+    near = near_names(word, known, most=1)
+    return f" Did you mean '{near[0]}'?" if near else ""

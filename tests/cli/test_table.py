@@ -1,0 +1,45 @@
+"""What a file name, a label space or an error brings along does not reach the terminal as a command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from miil21k.cli.table import Table
+from miil21k.predict.prediction import LevelLabel, Node, Prediction, Run, Stop
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EVIL = "a\x1b]0;owned\x07\u202eb"
+RUN = Run(EVIL, EVIL, "0" * 64, "none", "onnx", "cpu", "float32")
+NODE = Node("n1", EVIL, 0.75)
+ANSWERED = Prediction(
+    EVIL,
+    RUN,
+    path=(NODE, NODE),
+    stop=Stop("hedge", 0.9, False, NODE, NODE),
+    topk=(NODE,),
+    levels=(LevelLabel(0, NODE, True),),
+)
+FAILED = Prediction(EVIL, RUN, error=f"'{EVIL}' is not an image.")
+
+
+@pytest.mark.parametrize("prediction", [ANSWERED, ANSWERED.__class__(EVIL, RUN, stop=ANSWERED.stop), FAILED])
+@pytest.mark.parametrize("single", [True, False])
+@pytest.mark.parametrize("label", [None, lambda wnid: EVIL])
+def test_the_terminal_gets_text_alone(prediction: Prediction, single: bool, label: object) -> None:
+    table = Table(single=single, colour=False, label=label, width=100)
+    text = table.text(prediction)
+    assert all(c.isprintable() or c == "\n" for c in text)
+    assert "\\x1b]0;owned\\x07" in text
+
+
+def test_an_error_of_any_verb_is_text_alone(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "miil21k", "tree", "show", "x\x1b[31m\nmiil21k: all is well"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "x\\x1b[31m\n  miil21k: all is well" in done.stderr
