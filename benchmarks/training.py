@@ -138,7 +138,7 @@ class OurStep:
         ema = ModelEmaV3(model, decay=recipe.ema_decay) if recipe.ema_decay else None
         trained = Trained(model, create_optimizer(model, recipe), ema)
         self.schedule = Schedule(trained.optimizer, recipe, UPDATES_PER_EPOCH)
-        objective = create_objective(recipe, space.tree, head=head)
+        objective = create_objective(recipe, space.tree, order=head)
         self.step = UpdateStep(trained, objective, recipe, PREPROCESS, Processes())
         self.step.train_mode()
         self.updates = 0

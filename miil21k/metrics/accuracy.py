@@ -48,12 +48,17 @@ class SemanticAccuracy(Sums):
     def update(self, logits: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
         """Add a batch: logits [B, C] finite, labels int [B]."""
         labels = check_batch(logits, labels, self.tree.num_classes)
+        answers = np.empty((len(labels), len(self.levels)), np.int64)
+        for column, (_, classes) in enumerate(self.levels):
+            answers[:, column] = classes[logits[:, classes].argmax(1)]
+        self.update_answers(answers, labels)
+
+    def update_answers(self, answers: NDArray[np.integer], labels: NDArray[np.integer]) -> None:
+        """Add a batch whose arg-max was taken elsewhere: answers int [B, K], a class for each of `levels`."""
+        labels = check_labels(labels, len(answers), self.tree.num_classes)
         depths = [depth for depth, _ in self.levels]
         if not depths:
             return
-        answers = np.empty((len(labels), len(depths)), np.int64)
-        for column, (_, classes) in enumerate(self.levels):
-            answers[:, column] = classes[logits[:, classes].argmax(1)]
         targets = self.tree.level_target[labels][:, depths]
         valid = (targets >= 0) & (targets < self.tree.num_classes)
         hits = (answers == targets) & valid
@@ -65,7 +70,9 @@ class SemanticAccuracy(Sums):
         self.add("right", (hits | ~valid).all(1)[counted].sum())
         self.add("consistent", self._consistent(answers, valid, depths)[counted].sum())
 
-    def _consistent(self, answers: NDArray[np.int64], valid: NDArray[np.bool_], depths: list[int]) -> NDArray[np.bool_]:
+    def _consistent(
+        self, answers: NDArray[np.integer], valid: NDArray[np.bool_], depths: list[int]
+    ) -> NDArray[np.bool_]:
         last = np.where(valid, np.arange(len(depths)), -1).max(1)
         deepest = answers[np.arange(len(answers)), last]
         chain = self.tree.level_target[deepest][:, depths]
@@ -112,6 +119,11 @@ class FlatAccuracy(Sums):
         better = (logits > own).sum(1)
         tied = np.nonzero(logits == own)
         better += np.bincount(tied[0], weights=tied[1] < labels[tied[0]], minlength=len(labels)).astype(np.int64)
+        self.update_ranks(better, labels)
+
+    def update_ranks(self, better: NDArray[np.integer], labels: NDArray[np.integer]) -> None:
+        """Add a batch that was ranked elsewhere: better int [B], how many classes come before the label's."""
+        labels = check_labels(labels, len(better), self.num_classes)
         self.add("hits", np.array([(better < k).sum() for k in self.ks]))
         self.add("class_hits", np.bincount(labels[better == 0], minlength=self.num_classes))
         self.add("class_samples", np.bincount(labels, minlength=self.num_classes))

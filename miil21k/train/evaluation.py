@@ -1,7 +1,8 @@
-"""The few numbers that a run watches after every epoch, counted on the device and summed exactly over processes."""
+"""The few numbers that a run watches after every epoch, summed exactly over processes."""
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import torch
 
 from miil21k.data.loader import evaluation_loader
 from miil21k.errors import UsageError
+from miil21k.metrics.accuracy import FlatAccuracy, SemanticAccuracy
 from miil21k.train.level_order import head_order, level_table
 from miil21k.train.step import PRECISION, normalised
 
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
     from miil21k.data.datasets import LabelledImages
     from miil21k.decode.levels import Deepest
     from miil21k.hierarchy.tree import Tree
-    from miil21k.train.level_order import LevelTable
+    from miil21k.metrics.sums import Sums
+    from miil21k.train.level_order import HeadOrder, LevelTable
     from miil21k.train.processes import Processes
     from miil21k.train.recipe import Recipe
     from miil21k.zoo.schema import HeadKind, Preprocess
@@ -56,50 +59,61 @@ class Evaluation:
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Return the fractions for `model`, which must be in eval mode; UsageError when no image can be read."""
         device = next(model.parameters()).device
-        levels = levels_of(self.images.space.tree, self.recipe.deepest)
-        levels = levels.to(device) if levels is not None else None
-        in_levels = levels is not None and head_order(model.get_classifier()) == "level"  # type: ignore[operator]
-        share = (self.processes.rank, self.processes.world)
-        hits = torch.zeros(6, dtype=torch.int64, device=device)
+        counts = _Counts(self.images.space.tree, self.recipe.deepest, device, head_order(model.get_classifier()))  # type: ignore[operator]
         dtype = PRECISION[self.recipe.precision]
+        share = (self.processes.rank, self.processes.world)
         for batch in evaluation_loader(self.images, self.preprocess, self.recipe.batch_size, self.workers, share):
             if not batch.labels.numel():
                 continue
             images = normalised(batch.images.to(device), self.preprocess, self.recipe.channels_last)
             with torch.inference_mode(), torch.autocast(device.type, dtype) if dtype else nullcontext():
-                logits = model(images).float()
-            hits += _hits(logits, batch.labels.to(device), levels, in_levels)
-        return self._fractions(hits)
+                counts.add(model(images).float(), batch.labels)
+        return counts.fractions(self.head, self.processes)
 
-    def _fractions(self, hits: torch.Tensor) -> dict[str, float]:
-        seen, first, five, own, right, reached = self.processes.sum(hits.tolist())
+
+class _Counts:
+    """What `miil21k.metrics` counts, from answers and ranks that are taken on the device of the logits."""
+
+    def __init__(self, tree: Tree, deepest: Deepest, device: torch.device, order: HeadOrder) -> None:
+        levels = levels_of(tree, deepest)
+        self.levels = levels.to(device) if levels is not None else None
+        self.order = order
+        self.semantic, self.flat = SemanticAccuracy(tree, deepest), FlatAccuracy(tree.num_classes)
+        self.images, self.own = 0, 0  # images seen, and those whose class wins its own level
+
+    def add(self, logits: torch.Tensor, on_host: torch.Tensor) -> None:
+        """Add a batch; logits: float32 [B, C], columns in the head's order; on_host: the labels, int64 [B]."""
+        labels = on_host.numpy()
+        self.images += len(labels)
+        if self.levels is not None:
+            z = logits if self.order == "level" else logits.index_select(1, self.levels.order)
+            columns = [z[:, start:stop].argmax(1) + start for start, stop in self.levels.bounds]
+            answers = self.levels.order[torch.stack(columns, dim=1)].cpu().numpy()
+            self.semantic.update_answers(answers, labels)
+            self.own += int((answers == labels[:, None]).sum())  # a class stands in one level only
+        if self.order == "class":
+            own = on_host.to(logits.device)[:, None]
+            hit = logits.gather(1, own)
+            before = torch.arange(logits.shape[1], device=logits.device) < own
+            better = ((logits > hit) | ((logits == hit) & before)).sum(1)
+            self.flat.update_ranks(better.cpu().numpy(), labels)
+
+    def fractions(self, head: HeadKind, processes: Processes) -> dict[str, float]:
+        """Return the fractions over the images of all processes; raises UsageError when there was none."""
+        seen, own = processes.sum([self.images, self.own])
         if not seen:
             raise UsageError("None of the validation images can be read.")
-        found = {"semantic_top1": right / reached} if reached else {}
-        if self.head == "level_softmax" and reached:
+        semantic, flat = _of_all(self.semantic, processes)["semantic_top1"], _of_all(self.flat, processes)
+        found = {"semantic_top1": semantic} if self.levels is not None and not math.isnan(semantic) else {}
+        if head == "level_softmax" and found:
             return {**found, "own_level_top1": own / seen}
-        found["top1"] = first / seen
-        if self.images.space.num_classes > 5:
-            found["top5"] = five / seen
+        found["top1"] = flat["top1"]
+        if self.flat.num_classes > 5:
+            found["top5"] = flat["top5"]
         return found
 
 
-def _hits(logits: torch.Tensor, labels: torch.Tensor, levels: LevelTable | None, in_levels: bool) -> torch.Tensor:
-    """Return int64 [6]: images; hits of the first logit, of the first five, of the own level, of all levels; levels.
-
-    in_levels: the columns of the logits stand in level order.
-    """
-    own = levels.column[labels] if levels is not None and in_levels else labels
-    found = logits.topk(min(5, logits.shape[1]), dim=1).indices == own[:, None]
-    counts = [torch.full_like(own[:1], labels.numel()).sum(), found[:, 0].sum(), found.any(1).sum()]
-    right, reached, deepest = torch.zeros_like(counts[0]), torch.zeros_like(counts[0]), torch.zeros_like(found[:, 0])
-    if levels is not None:
-        z = logits if in_levels else logits.index_select(1, levels.order)
-        targets = levels.targets[labels]
-        for level, (start, stop) in enumerate(levels.bounds):
-            target = targets[:, level]
-            hit = z[:, start:stop].argmax(1) + start == target  # the target of an unreached level is -1
-            deepest = torch.where(target >= 0, hit, deepest)
-            right += hit.sum()
-            reached += (target >= 0).sum()
-    return torch.stack([*counts, deepest.sum(), right, reached])
+def _of_all(metric: Sums, processes: Processes) -> dict[str, float]:
+    parts = processes.gather(metric.state_dict())
+    metric.load_state_dict({name: sum(part[name] for part in parts) for name in parts[0]})
+    return metric.compute()

@@ -18,6 +18,7 @@ from miil21k.hierarchy.load import load_label_space, load_own
 from miil21k.hierarchy.spaces import LABEL_SPACES
 from miil21k.records import to_json
 from miil21k.train.journal import read_config, write_config
+from miil21k.train.objectives import find_objective
 from miil21k.zoo.checkpoint_card import TrainedCard, load_trained, read_card
 from miil21k.zoo.schema import Preprocess
 
@@ -27,17 +28,8 @@ if TYPE_CHECKING:
     from miil21k.data.datasets import ImageSource, LabelledImages
     from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.train.recipe import Recipe
-    from miil21k.zoo.schema import HeadKind
 
-__all__ = ["HEADS", "Request", "augmentation_of", "choose_space", "create_network", "own_folder", "run_id_of"]
-
-HEADS: dict[str, HeadKind] = {
-    "semantic_softmax": "level_softmax",
-    "semantic_kd": "level_softmax",
-    "cross_entropy": "leaf_softmax",
-    "usi": "leaf_softmax",
-    "multi_label": "sigmoid",
-}
+__all__ = ["Request", "augmentation_of", "choose_space", "create_network", "own_folder", "run_id_of"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +65,7 @@ def choose_space(request: Request, source: ImageSource) -> LabelSpace:
     Raises UsageError for shards without a label space, when their classes are those of no shipped one.
     """
     name = request.label_space
-    all_nodes = HEADS[request.recipe.objective] != "leaf_softmax"
+    all_nodes = find_objective(request.recipe).head != "leaf_softmax"
     if name is not None:
         own = name not in LABEL_SPACES and Path(name).exists()
         return load_own(Path(name), all_nodes=all_nodes) if own else load_label_space(name)
@@ -106,7 +98,7 @@ def create_network(request: Request, space: LabelSpace) -> tuple[nn.Module, Trai
     if not kept:
         model.reset_classifier(space.num_classes)  # type: ignore[operator]
     preprocess = _preprocess(recipe, card.preprocess, f"recipe {request.recipe_name}")
-    head = HEADS[recipe.objective]
+    head = find_objective(recipe).head
     return model, replace(card, head=head, space=space, preprocess=preprocess, recipe=request.recipe_name)
 
 

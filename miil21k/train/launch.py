@@ -15,7 +15,7 @@ from miil21k.train.evaluation import Evaluation, levels_of
 from miil21k.train.job import augmentation_of, choose_space, create_network, own_folder, run_id_of
 from miil21k.train.level_order import head_order, to_level_order
 from miil21k.train.loop import Job, create_sampler, train
-from miil21k.train.objectives import create_objective
+from miil21k.train.objectives import create_objective, find_objective
 from miil21k.train.processes import join_processes, leave_processes, pick_device
 from miil21k.train.teachers import load_teacher
 
@@ -70,6 +70,7 @@ def _silent(_report: Report) -> None:
 def _assemble(request: Request, device: torch.device, processes: Processes) -> tuple[Job, dict[str, Any]]:
     """Return the job, and what config.json says about it."""
     recipe = request.recipe
+    find_objective(recipe)  # refuses a recipe that makes no sense before anything is looked for
     source = processes.first(lambda: open_source(request.data, request.shard_cache))
     space = choose_space(request, source)
     images = label_images(source, space, partial=request.partial)

@@ -17,9 +17,12 @@ from miil21k.errors import UsageError
 from miil21k.train.level_softmax import level_cross_entropy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from miil21k.train.level_order import HeadOrder, LevelTable
 
 __all__ = [
+    "MULTI_LABEL",
     "Confidence",
     "Reduction",
     "asymmetric",
@@ -104,6 +107,12 @@ def asymmetric(
     gain = -(torch.sigmoid(-hit) ** gamma_pos) * F.logsigmoid(hit)
     paid = _negative(hit, gamma_neg, margin)  # was counted as a negative in the sum over all classes
     return (_negative(z, gamma_neg, margin).sum() + _once(gain - paid, positive).sum()) / z.shape[0]
+
+
+MULTI_LABEL: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "bce": multi_label_bce,
+    "asymmetric": asymmetric,
+}
 
 
 def _negative(z: torch.Tensor, gamma: float, margin: float) -> torch.Tensor:

@@ -1,36 +1,44 @@
-"""What a training step minimises: forward passes and losses in, a dict of losses out.
+"""What a training step minimises: forward pass and loss in, a dict out. `OBJECTIVES` holds them by name.
 
-An objective is a frozen value that the loop calls with the model, a batch and how the batch was mixed:
+An objective is a frozen value that the loop, and timm's through `miil21k.train.tasks`, call with the model, a batch and
+how the batch was mixed:
 
-    objective(model, images, labels, share) -> {"loss": ..., further parts, detached}
+    objective(model, images, labels, share) -> {"loss": ..., "output": logits, further parts, detached}
 
 images: [B, 3, H, W], normalised for the student. labels: int64 [B], class indices. share: image i was mixed with image
-B-1-i and keeps this share of itself; 1 means not mixed. An objective for which mixed labels are not defined refuses
-them. Nothing here waits for the device.
+B-1-i and keeps this share of itself; 1 means not mixed. Nothing here waits for the device. A new objective is a
+subclass of `Objective` and a line in `OBJECTIVES`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+import difflib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 
 from miil21k.errors import LabelSpaceMismatch, UsageError
 from miil21k.train import losses
-from miil21k.train.level_order import ancestor_table, level_table
+from miil21k.train.level_order import LevelTable, ancestor_table, level_table
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from torch import nn
 
+    from miil21k.decode.logits import HeadKind
     from miil21k.hierarchy.tree import Tree
-    from miil21k.train.level_order import HeadOrder, LevelTable
+    from miil21k.train.level_order import HeadOrder
     from miil21k.train.losses import Confidence, Reduction
     from miil21k.train.recipe import Recipe
 
 __all__ = [
+    "OBJECTIVES",
     "USI",
     "CrossEntropy",
+    "Given",
     "MultiLabel",
     "Objective",
     "SemanticKD",
@@ -38,87 +46,128 @@ __all__ = [
     "Teacher",
     "create_objective",
     "create_teacher",
+    "find_objective",
 ]
 
 
-class Objective(Protocol):
-    """See the module's text; `to` returns the objective with its tables and teacher on a device."""
+class Given(NamedTuple):
+    """What an objective is made of; order: of the columns of the logits."""
 
-    def __call__(
-        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, share: float = 1.0
-    ) -> dict[str, torch.Tensor]:
-        """Return `loss`, with a graph, and its parts, detached; all scalars."""
+    recipe: Recipe
+    tree: Tree
+    teacher: Teacher | None
+    order: HeadOrder
 
-    def to(self, device: torch.device | str) -> Objective:
-        """Return the objective for models on `device`."""
+    @property
+    def levels(self) -> LevelTable:
+        """The levels of the tree as the recipe counts them."""
+        recipe = self.recipe
+        return level_table(self.tree, deepest=recipe.deepest, max_weight=recipe.max_level_weight, head=self.order)
+
+    @property
+    def source(self) -> Teacher:
+        """The teacher; raises UsageError without one."""
+        if self.teacher is None:
+            raise UsageError(f"The objective '{self.recipe.objective}' needs a teacher.")
+        return self.teacher
 
 
 @dataclass(frozen=True, eq=False)
-class SemanticSoftmax:
+class Objective(ABC):
+    """What is minimised, and the three facts about it that decide which recipes and models it goes with."""
+
+    head: ClassVar[HeadKind]  # what the logits mean that it trains
+    needs_teacher: ClassVar[bool] = False
+    may_mix: ClassVar[bool] = False  # whether mixup and cutmix are defined for it
+
+    @classmethod
+    @abstractmethod
+    def from_recipe(cls, given: Given) -> Self:
+        """Return the objective with the numbers of the recipe, on the CPU."""
+
+    @abstractmethod
+    def __call__(
+        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, share: float = 1.0
+    ) -> dict[str, torch.Tensor]:
+        """Return `loss`, a scalar with a graph, `output`, the logits [B, C], and the loss's parts, detached."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the objective with its tables and teacher on `device`."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        movable = (LevelTable, Teacher, torch.Tensor)
+        return replace(self, **{name: v.to(device) for name, v in values.items() if isinstance(v, movable)})
+
+
+@dataclass(frozen=True, eq=False)
+class SemanticSoftmax(Objective):
     """Semantic softmax; the parts are the losses of the levels, `level_00` and so on, before weighting."""
 
+    head = "level_softmax"
     levels: LevelTable
     smoothing: float = 0.2
 
+    @classmethod
+    def from_recipe(cls, given: Given) -> Self:
+        """Return it with the levels of `tree`, for a head in either order."""
+        return cls(given.levels, given.recipe.label_smoothing)
+
     def __call__(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, share: float = 1.0
     ) -> dict[str, torch.Tensor]:
-        """Return `loss` and the levels'."""
+        """Return `loss`, `output` and the levels' losses."""
         _refuse_mixed(share, "semantic softmax")
-        per_level = losses.semantic_softmax_levels(model(images), labels, self.levels, self.smoothing)
+        logits = model(images)
+        per_level = losses.semantic_softmax_levels(logits, labels, self.levels, self.smoothing)
         loss = (per_level * self.levels.weights.to(per_level.dtype)).sum()
         parts = per_level.detach().unbind()
-        return {"loss": loss} | {f"level_{d:02d}": part for d, part in zip(self.levels.depths, parts, strict=True)}
-
-    def to(self, device: torch.device | str) -> SemanticSoftmax:
-        """Return the objective with its table on `device`."""
-        return replace(self, levels=self.levels.to(device))
-
-
-@dataclass(frozen=True)
-class CrossEntropy:
-    """Single-label cross-entropy over all classes; mixed labels are weighted by their shares."""
-
-    smoothing: float = 0.2
-
-    def __call__(
-        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, share: float = 1.0
-    ) -> dict[str, torch.Tensor]:
-        """Return `loss`."""
-        return {"loss": _mixed_cross_entropy(model(images), labels, share, self.smoothing)}
-
-    def to(self, device: torch.device | str) -> CrossEntropy:  # noqa: ARG002 (has nothing to move)
-        """Return the objective itself."""
-        return self
+        names = (f"level_{depth:02d}" for depth in self.levels.depths)
+        return {"loss": loss, "output": logits, **dict(zip(names, parts, strict=True))}
 
 
 @dataclass(frozen=True, eq=False)
-class MultiLabel:
-    """Independent binary losses with a label and all its ancestors positive.
+class CrossEntropy(Objective):
+    """Single-label cross-entropy over all classes; mixed labels are weighted by their shares."""
 
-    ancestors: int64 [C, L] from `ancestor_table`. kind: `bce` or `asymmetric`; the gammas and the margin are those
-    of the asymmetric loss.
-    """
+    head = "leaf_softmax"
+    may_mix = True
+    smoothing: float = 0.2
 
-    ancestors: torch.Tensor
-    kind: str = "asymmetric"
-    gamma_neg: float = 4.0
-    gamma_pos: float = 0.0
-    margin: float = 0.05
+    @classmethod
+    def from_recipe(cls, given: Given) -> Self:
+        """Return it with the recipe's smoothing."""
+        return cls(given.recipe.label_smoothing)
 
     def __call__(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, share: float = 1.0
     ) -> dict[str, torch.Tensor]:
-        """Return `loss`."""
+        """Return `loss` and `output`."""
+        logits = model(images)
+        return {"loss": _mixed_cross_entropy(logits, labels, share, self.smoothing), "output": logits}
+
+
+@dataclass(frozen=True, eq=False)
+class MultiLabel(Objective):
+    """Independent binary losses with a label and all its ancestors positive.
+
+    ancestors: int64 [C, L] from `ancestor_table`. kind: a name in `losses.MULTI_LABEL`.
+    """
+
+    head = "sigmoid"
+    ancestors: torch.Tensor
+    kind: str = "asymmetric"
+
+    @classmethod
+    def from_recipe(cls, given: Given) -> Self:
+        """Return it with the ancestors of `tree`."""
+        return cls(ancestor_table(given.tree), given.recipe.multi_label_loss)
+
+    def __call__(
+        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, share: float = 1.0
+    ) -> dict[str, torch.Tensor]:
+        """Return `loss` and `output`."""
         _refuse_mixed(share, "multi-label training")
         logits = model(images)
-        if self.kind == "bce":
-            return {"loss": losses.multi_label_bce(logits, labels, self.ancestors)}
-        return {"loss": losses.asymmetric(logits, labels, self.ancestors, self.gamma_neg, self.gamma_pos, self.margin)}
-
-    def to(self, device: torch.device | str) -> MultiLabel:
-        """Return the objective with its table on `device`."""
-        return replace(self, ancestors=self.ancestors.to(device))
+        return {"loss": losses.MULTI_LABEL[self.kind](logits, labels, self.ancestors), "output": logits}
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,9 +216,11 @@ def create_teacher(
 
 
 @dataclass(frozen=True, eq=False)
-class SemanticKD:
+class SemanticKD(Objective):
     """Semantic softmax plus `weight` times semantic distillation; parts `semantic` and `kd`."""
 
+    head = "level_softmax"
+    needs_teacher = True
     levels: LevelTable
     teacher: Teacher
     weight: float = 1.0
@@ -177,10 +228,16 @@ class SemanticKD:
     confidence: Confidence = "paper"
     reduction: Reduction = "batchmean"
 
+    @classmethod
+    def from_recipe(cls, given: Given) -> Self:
+        """Return it with the levels of `tree`, for a head in either order."""
+        recipe = given.recipe
+        return cls(given.levels, given.source, recipe.kd_weight, recipe.label_smoothing, recipe.kd_confidence)
+
     def __call__(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, share: float = 1.0
     ) -> dict[str, torch.Tensor]:
-        """Return `loss`, `semantic` and `kd` (before its weight)."""
+        """Return `loss`, `output`, `semantic` and `kd` (before its weight)."""
         _refuse_mixed(share, "semantic distillation")
         logits = model(images)
         semantic = losses.semantic_softmax(logits, labels, self.levels, self.smoothing)
@@ -193,28 +250,33 @@ class SemanticKD:
             reduction=self.reduction,
             teacher_head=self.teacher.head,
         )
-        return {"loss": semantic + self.weight * kd, "semantic": semantic.detach(), "kd": kd.detach()}
-
-    def to(self, device: torch.device | str) -> SemanticKD:
-        """Return the objective with its table and teacher on `device`."""
-        return replace(self, levels=self.levels.to(device), teacher=self.teacher.to(device))
+        loss = semantic + self.weight * kd
+        return {"loss": loss, "output": logits, "semantic": semantic.detach(), "kd": kd.detach()}
 
 
 @dataclass(frozen=True, eq=False)
-class USI:
+class USI(Objective):
     """Cross-entropy plus `weight` times KL(teacher || student), both at temperature 1; parts `ce` and `kl`.
 
     The teacher sees the same mixed images; it needs no mixed labels. Both models have the same class order.
     """
 
+    head = "leaf_softmax"
+    needs_teacher = True
+    may_mix = True
     teacher: Teacher
     weight: float = 5.0
     smoothing: float = 0.0
 
+    @classmethod
+    def from_recipe(cls, given: Given) -> Self:
+        """Return it with the recipe's weight and smoothing."""
+        return cls(given.source, given.recipe.kd_weight, given.recipe.label_smoothing)
+
     def __call__(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, share: float = 1.0
     ) -> dict[str, torch.Tensor]:
-        """Return `loss`, `ce` and `kl` (before its weight). Raises LabelSpaceMismatch for heads of unlike width."""
+        """Return `loss`, `output`, `ce` and `kl` (before its weight); LabelSpaceMismatch for heads of unlike width."""
         logits, taught = model(images), self.teacher(images)
         if logits.shape != taught.shape:
             raise LabelSpaceMismatch(
@@ -223,36 +285,50 @@ class USI:
             )
         ce = _mixed_cross_entropy(logits, labels, share, self.smoothing)
         kl = losses.teacher_kl(logits, taught)
-        return {"loss": ce + self.weight * kl, "ce": ce.detach(), "kl": kl.detach()}
+        return {"loss": ce + self.weight * kl, "output": logits, "ce": ce.detach(), "kl": kl.detach()}
 
-    def to(self, device: torch.device | str) -> USI:
-        """Return the objective with its teacher on `device`."""
-        return replace(self, teacher=self.teacher.to(device))
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "semantic_softmax": SemanticSoftmax,
+    "cross_entropy": CrossEntropy,
+    "multi_label": MultiLabel,
+    "semantic_kd": SemanticKD,
+    "usi": USI,
+}
+
+
+def find_objective(recipe: Recipe) -> type[Objective]:
+    """Return the objective that `recipe` names; raises UsageError for an unknown name, or a recipe it cannot train."""
+    name = recipe.objective
+    if name not in OBJECTIVES:
+        near = difflib.get_close_matches(name, OBJECTIVES, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise UsageError(f"No objective '{name}'.{hint} Objectives: {', '.join(OBJECTIVES)}.")
+    kind = OBJECTIVES[name]
+    if (recipe.mixup or recipe.cutmix) and not kind.may_mix:
+        _refuse_mixed(0.0, f"the objective '{name}'")
+    if kind.needs_teacher and not recipe.teacher:
+        raise UsageError(f"The objective '{name}' needs a teacher: set it with --teacher NAME.")
+    if recipe.teacher and not kind.needs_teacher:
+        learning = ", ".join(key for key, other in OBJECTIVES.items() if other.needs_teacher)
+        raise UsageError(f"The objective '{name}' learns from no teacher: leave it out, or choose one of {learning}.")
+    return kind
 
 
 def create_objective(
-    recipe: Recipe, tree: Tree, teacher: Teacher | None = None, head: HeadOrder = "class"
+    recipe: Recipe, tree: Tree, teacher: Teacher | None = None, order: HeadOrder = "class"
 ) -> Objective:
     """Return the objective of `recipe` for a head of the label space `tree`; on the CPU until `to` moves it.
 
-    teacher: needed by `semantic_kd` and `usi`. head: the order of the model's rows (`level_order.head_order`); the flat
-    objectives need class order. Raises UsageError when recipe, teacher and head do not fit together.
+    order: of the model's rows (`level_order.head_order`); only level softmaxes take them level after level. Raises
+    UsageError when recipe, teacher and head do not fit together.
     """
-    name = recipe.objective
-    if name in ("semantic_kd", "usi") and teacher is None:
-        raise UsageError(f"The objective '{name}' needs a teacher.")
-    if head == "level" and not name.startswith("semantic"):
-        raise UsageError(f"The objective '{name}' needs a head in class order; call from_level_order(head) first.")
-    if name == "cross_entropy":
-        return CrossEntropy(recipe.label_smoothing)
-    if name == "multi_label":
-        return MultiLabel(ancestor_table(tree), recipe.multi_label_loss)
-    if name == "usi" and teacher is not None:
-        return USI(teacher, recipe.kd_weight, recipe.label_smoothing)
-    levels = level_table(tree, deepest=recipe.deepest, max_weight=recipe.max_level_weight, head=head)
-    if teacher is not None and name == "semantic_kd":
-        return SemanticKD(levels, teacher, recipe.kd_weight, recipe.label_smoothing, recipe.kd_confidence)
-    return SemanticSoftmax(levels, recipe.label_smoothing)
+    kind = find_objective(recipe)
+    if order == "level" and kind.head != "level_softmax":
+        raise UsageError(
+            f"The objective '{recipe.objective}' needs a head in class order; call from_level_order(head) first."
+        )
+    return kind.from_recipe(Given(recipe, tree, teacher, order))
 
 
 def _refuse_mixed(share: float, what: str) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from miil21k.errors import LabelSpaceMismatch, UsageError
 from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import projection, require_same
-from miil21k.train.objectives import create_teacher
+from miil21k.train.objectives import create_teacher, find_objective
 from miil21k.zoo.checkpoint_card import load_trained
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def load_teacher(recipe: Recipe, space: LabelSpace, student: Preprocess, head: H
     The teacher's logits are selected for the classes of `space` where its own has them all. Raises
     LabelSpaceMismatch when it lacks some or has another tree, UsageError when its head is of another kind.
     """
-    if recipe.objective not in ("semantic_kd", "usi"):
+    if not find_objective(recipe).needs_teacher:
         return None
     model, own, kind, preprocess = _load(recipe.teacher)
     if kind != head:

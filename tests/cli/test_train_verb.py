@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -8,9 +9,15 @@ from shapes import shape_space, write_folders
 
 from miil21k.cli.main import main
 from miil21k.cli.train import _duration
+from miil21k.train.objectives import OBJECTIVES, CrossEntropy
+from miil21k.train.recipes import RECIPES
+from miil21k.zoo.checkpoint_card import read_card
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import torch
+    from torch import nn
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +72,7 @@ def test_without_validation_the_last_checkpoint_is_the_result(
         (["--set", "lr"], "--set takes FIELD=VALUE, not 'lr'"),
         (["--set", "epochs=3"], "'epochs' is given twice"),
         (["--recipe", "mil_semantic"], "Did you mean 'miil_semantic'?"),
+        (["--set", "objective=usl"], "No objective 'usl'. Did you mean 'usi'?"),
         (["-j", "-1"], "--workers and --checkpoint-every must be 0 or more"),
         (["--device", "tpu"], "No device 'tpu'"),
         (["--label-space", "winter20"], "Did you mean"),
@@ -91,6 +99,44 @@ def test_list_recipes_tells_source_and_expectation(capsys: pytest.CaptureFixture
     out = capsys.readouterr().out
     assert "miil_semantic\n  source: Alibaba-MIIL/ImageNet21K, train_semantic_softmax.py" in out
     assert out.count("(not reproduced by us)") == 8
+
+
+@dataclass(frozen=True, eq=False)
+class Doubled(CrossEntropy):
+    """Twice the cross-entropy of another, and of a head of another kind."""
+
+    head = "sigmoid"
+
+    def __call__(
+        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, share: float = 1.0
+    ) -> dict[str, torch.Tensor]:
+        result = super().__call__(model, images, labels, share)
+        return {**result, "loss": 2 * result["loss"]}
+
+
+def _first_loss(folder: Path) -> float:
+    return float(json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])["loss"])
+
+
+def test_a_new_objective_and_a_new_recipe_are_one_entry_each(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flat = replace(RECIPES["miil_single_label"], pretrained=False)
+    monkeypatch.setitem(OBJECTIVES, "doubled", Doubled)
+    monkeypatch.setitem(RECIPES, "flat", flat)
+    monkeypatch.setitem(RECIPES, "mine", replace(flat, objective="doubled", lr=0.125, schedule="constant"))
+    for name in ("flat", "mine"):
+        words = [*_words(data, tmp_path / name), "--recipe", name, "--log-every", "1", "-q"]
+        assert main(words) == 0
+    assert _first_loss(tmp_path / "mine") == pytest.approx(2 * _first_loss(tmp_path / "flat"), rel=1e-6)
+    rows = [json.loads(line) for line in (tmp_path / "mine" / "metrics.jsonl").read_text().splitlines()]
+    assert {row["lr"] for row in rows} == {0.125}
+    card = read_card(tmp_path / "mine" / "last.safetensors")
+    assert card is not None
+    assert (card.head, card.recipe) == ("sigmoid", "mine")
+    capsys.readouterr()
+    assert main(["train", "--list-recipes"]) == 0
+    assert "\nmine\n  source: Alibaba-MIIL" in capsys.readouterr().out
 
 
 def test_durations_read_as_hours_minutes_seconds() -> None:

@@ -42,8 +42,8 @@ def _net(classes: int = 9, seed: int = 0) -> nn.Sequential:
 def test_semantic_softmax_reports_its_levels_and_they_add_up(tree, batch) -> None:
     levels = level_table(tree, deepest="keep")
     found = SemanticSoftmax(levels)(_net(), *batch)
-    assert list(found) == ["loss", "level_00", "level_01", "level_02"]
-    parts = torch.stack([found[name] for name in list(found)[1:]])
+    assert list(found) == ["loss", "output", "level_00", "level_01", "level_02"]
+    parts = torch.stack([found[name] for name in list(found)[2:]])
     assert found["loss"].item() == pytest.approx((parts * levels.weights).sum().item(), rel=1e-6)
     assert not parts.requires_grad
     found["loss"].backward()
@@ -144,7 +144,7 @@ def test_a_head_in_level_order_gives_the_same_loss_and_the_same_step(tree, batch
     plain, ordered = _net(), _net()
     to_level_order(ordered[2], level_table(tree))
     first = create_objective(recipe, tree, teacher)(plain, *batch)["loss"]
-    second = create_objective(recipe, tree, teacher, head=head_order(ordered[2]))(ordered, *batch)["loss"]
+    second = create_objective(recipe, tree, teacher, head_order(ordered[2]))(ordered, *batch)["loss"]
     assert second.item() == pytest.approx(first.item(), rel=1e-6)
     first.backward()
     second.backward()
@@ -154,6 +154,6 @@ def test_a_head_in_level_order_gives_the_same_loss_and_the_same_step(tree, batch
 
 def test_flat_objectives_refuse_a_head_in_level_order_and_kd_a_missing_teacher(tree) -> None:
     with pytest.raises(UsageError, match="class order"):
-        create_objective(get_recipe("miil_single_label"), tree, head="level")
+        create_objective(get_recipe("miil_single_label"), tree, order="level")
     with pytest.raises(UsageError, match="needs a teacher"):
         create_objective(get_recipe("usi"), tree)

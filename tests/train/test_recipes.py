@@ -10,6 +10,7 @@ import torch
 
 from miil21k.errors import UsageError
 from miil21k.train.job import create_network
+from miil21k.train.objectives import find_objective
 from miil21k.train.recipe import Recipe, override
 from miil21k.train.recipes import RECIPES, get_recipe
 from miil21k.zoo.checkpoint_card import load_trained
@@ -104,9 +105,19 @@ def test_an_unknown_recipe_names_the_nearest_one() -> None:
         get_recipe("mil_semantic")
 
 
-def test_distillation_without_a_teacher_is_refused() -> None:
-    with pytest.raises(UsageError, match="needs a teacher"):
-        Recipe("usi")
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (Recipe("usi"), "'usi' needs a teacher"),
+        (Recipe("cross_entropy", teacher="resnet50"), "learns from no teacher: leave it out, or .* semantic_kd, usi"),
+        (Recipe("semantic_softmax", mixup=0.1), "not defined for the objective 'semantic_softmax'"),
+        (Recipe("multi_label", cutmix=0.1), "not defined for the objective 'multi_label'"),
+        (Recipe("cross_entropi"), "No objective 'cross_entropi'. Did you mean 'cross_entropy'"),
+    ],
+)
+def test_an_objective_says_which_recipes_go_with_it(recipe: Recipe, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        find_objective(recipe)
 
 
 def test_nan_is_no_learning_rate() -> None:

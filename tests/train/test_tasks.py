@@ -11,10 +11,13 @@ from miil21k.errors import UsageError
 from miil21k.hierarchy.tree import Tree
 from miil21k.train import losses
 from miil21k.train.level_order import level_table
-from miil21k.train.tasks import SemanticKDTask, SemanticSoftmaxTask
+from miil21k.train.objectives import CrossEntropy, SemanticKD, SemanticSoftmax, create_teacher
+from miil21k.train.tasks import ObjectiveTask
 
 if TYPE_CHECKING:
     from timm.task import TrainingTask
+
+STATS = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 @pytest.fixture
@@ -32,6 +35,10 @@ def _net(seed: int = 0) -> torch.nn.Module:
     return timm.create_model("test_resnet", num_classes=9)
 
 
+def _semantic(tree: Tree) -> ObjectiveTask:
+    return ObjectiveTask(_net(), SemanticSoftmax(level_table(tree)), verbose=False)
+
+
 def _train_step(task: TrainingTask, batch: tuple[torch.Tensor, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Do what timm's training script does with a task in one step."""
     task.setup_ema(decay=0.5)
@@ -47,7 +54,7 @@ def _train_step(task: TrainingTask, batch: tuple[torch.Tensor, torch.Tensor]) ->
 
 
 def test_the_semantic_task_goes_through_a_step_of_timms_script(tree, batch) -> None:
-    task = SemanticSoftmaxTask(_net(), level_table(tree), verbose=False)
+    task = _semantic(tree)
     before = task.get_eval_model().get_classifier().weight.detach().clone()
     result = _train_step(task, batch)
     expected = losses.semantic_softmax(result["output"], batch[1], level_table(tree))
@@ -62,12 +69,12 @@ def test_the_semantic_task_goes_through_a_step_of_timms_script(tree, batch) -> N
 
 
 def test_the_tables_follow_the_task_to_a_device(tree) -> None:
-    task = SemanticSoftmaxTask(_net(), level_table(tree), verbose=False).to("meta")
+    task = _semantic(tree).to("meta")
     assert task.criterion.levels.targets.device.type == "meta"
 
 
 def test_soft_targets_of_timms_mixup_are_refused(tree, batch) -> None:
-    task = SemanticSoftmaxTask(_net(), level_table(tree), verbose=False)
+    task = _semantic(tree)
     with pytest.raises(UsageError, match="class indices"):
         task(batch[0], torch.full((2, 9), 1 / 9))
 
@@ -75,18 +82,26 @@ def test_soft_targets_of_timms_mixup_are_refused(tree, batch) -> None:
 def test_the_distillation_task_goes_through_a_step_and_leaves_the_teacher_alone(tree, batch) -> None:
     teacher = _net(seed=1)
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
-    task = SemanticKDTask(_net(), teacher, level_table(tree), distill_loss_weight=3.0, verbose=False)
+    objective = SemanticKD(level_table(tree), create_teacher(teacher, STATS, STATS), weight=3.0)
+    task = ObjectiveTask(_net(), objective, verbose=False)
     result = _train_step(task, batch)
     levels = level_table(tree)
     taught = teacher(batch[0])
     kd = losses.semantic_kd(result["output"], taught, batch[1], levels)
     semantic = losses.semantic_softmax(result["output"], batch[1], levels)
-    assert result["kd_loss"].item() == pytest.approx(kd.item(), rel=1e-4)
+    assert result["kd"].item() == pytest.approx(kd.item(), rel=1e-4)
     assert result["loss"].item() == pytest.approx((semantic + 3 * kd).item(), rel=1e-5)
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
+    assert not any(module.training for module in teacher.modules())
+
+
+def test_any_objective_is_a_task(batch) -> None:
+    result = _train_step(ObjectiveTask(_net(), CrossEntropy(0.1), verbose=False), batch)
+    expected = torch.nn.functional.cross_entropy(result["output"], batch[1], label_smoothing=0.1)
+    assert result["loss"].item() == pytest.approx(expected.item())
 
 
 def test_a_compiled_task_gives_the_same_loss(tree, batch) -> None:
-    plain, compiled = (SemanticSoftmaxTask(_net(), level_table(tree), verbose=False).eval() for _ in range(2))
+    plain, compiled = (_semantic(tree).eval() for _ in range(2))
     compiled.compile(backend="eager")
     assert compiled(*batch)["loss"].item() == pytest.approx(plain(*batch)["loss"].item(), rel=1e-6)
