@@ -68,11 +68,14 @@ model.weights, model.label_space  # its manifest row, and "fall11"
 
 - A file of your own, in any published layout: `create_model("tresnet_m_21k", checkpoint="tresnet_m_miil_21k.pth")`.
 - torch.hub: `torch.hub.load("path/to/a/clone", "resnet50_swsl", source="local")`, with '.' and '-' of a name as '_'.
-- timm: after `import miil21k.zoo.registry`, `timm.create_model` answers to `<architecture>_miil_in21k` for all seven
+- timm: after `import miil21k.zoo.timm_names`, `timm.create_model` answers to `<architecture>_miil_in21k` for all seven
   21K backbones. The names that timm lacks (`resnet50_`, `ofa_flops_595m_s_`, `tresnet_v2_l_miil_in21k`) load their
   weights through this package; the tags `resnet50.miil_in21k` and `ofa_flops_595m_s.miil_in21k` build the network only.
+- A training that timm publishes (`resnet50.a1_in1k`, `hf-hub:OWNER/REPOSITORY`) works wherever a name is taken; its
+  files are checked and pinned like ours. To predict with it, `--label-space` says what its classes are.
 - A bare architecture (`tresnet_m`) is built with random weights. With `pretrained=True` it is refused, since it does
-  not say which of its weights is meant.
+  not say which of its weights is meant. `model.loaded_from` says which file filled a model, None for random weights.
+- TResNet-L V2 answers to both of its names, `tresnet_v2_l` (timm) and `tresnet_l_v2` (its authors).
 
 The seven MIIL 21K backbones are preprocessed by default as their published semantic accuracy was measured: squashed to
 224x224, without crop. timm crops the centre for the same weights; `miil21k info NAME` shows both, and

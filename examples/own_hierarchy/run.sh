@@ -7,8 +7,8 @@ work=${1:-own_hierarchy_run}
 python "$here/make_images.py" "$work"
 miil21k tree show "$here/shapes.csv"
 
-miil21k train "$work/train" --val "$work/val" --label-space "$here/shapes.csv" -m test_resnet -o "$work/run" \
-    --epochs 12 --batch-size 32 --lr 1e-2 --image-size 32 --precision fp32 -j 1 \
+miil21k train "$work/train" --val "$work/val" --label-space "$here/shapes.csv" -m test_resnet --from-scratch \
+    -o "$work/run" --epochs 12 --batch-size 32 --lr 1e-2 --image-size 32 --precision fp32 -j 1 \
     --set policy= --set cutout=0 --set hflip=0.5 --resume
 
 # Images that the model was not trained on tell how sure it may say it is.

@@ -36,7 +36,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     add = parser.add_argument
     add("data", metavar="DATA", nargs="?", help="class folders (DATA/<wnid>/<image>), or tar shards (folder or glob)")
-    add("-m", "--model", help="a name of the zoo, an architecture of timm, or a checkpoint of an earlier run")
+    add("-m", "--model", help="a name of the zoo or of timm (resnet50.a1_in1k, hf-hub:...), or an earlier checkpoint")
+    add("--from-scratch", action="store_true", help="start from random weights, whatever the recipe says")
     add("--recipe", default="miil_semantic", metavar="NAME", help="a named recipe (default: %(default)s)")
     add("--list-recipes", action="store_true", help="show the recipes, their sources and what they reach, and exit")
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="change any field of the recipe; repeatable")
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     if args.list_recipes:
         return _list_recipes()
     if args.data is None or args.model is None:
-        raise UsageError("Training needs DATA and --model, for example: miil21k train images -m mobilenetv3_large_100")
+        raise UsageError("Training needs DATA and --model, for example: miil21k train images -m tresnet_m_21k")
     if min(args.workers, args.checkpoint_every) < 0 or args.log_every < 1:
         raise UsageError("--workers and --checkpoint-every must be 0 or more, --log-every 1 or more.")
     from miil21k.store.cache import Cache
@@ -109,6 +110,10 @@ def _recipe(args: argparse.Namespace) -> Recipe:
             raise UsageError(f"--set takes FIELD=VALUE, not '{pair}'.")
         changes[field.strip().replace("-", "_")] = value
     flags = {field: getattr(args, field) for field in _FIELDS if getattr(args, field) is not None}
+    if args.from_scratch:
+        if args.checkpoint is not None:
+            raise UsageError("--from-scratch and --checkpoint exclude each other.")
+        flags["pretrained"] = "false"
     twice = sorted(set(flags) & set(changes))
     if twice:
         raise UsageError(f"'{twice[0]}' is given twice, by its flag and by --set.")

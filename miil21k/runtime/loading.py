@@ -120,13 +120,17 @@ def _named(name: str, options: LoadOptions) -> Loaded:
         if options.checkpoint is not None or options.head is not None:
             raise UsageError(f"'{name}' is a checkpoint that says what it is: leave checkpoint and head out.")
         return _trained(Path(name), options)
-    try:
-        weights = find_weights(name)
-    except UnknownModel:
+    from miil21k.zoo.names import Architecture, identify
+
+    found = identify(name, cache_dir=options.cache_dir, offline=options.offline)
+    if isinstance(found, Architecture):
         if options.checkpoint is None:
-            raise
-        return _own(name, options)
-    if options.head is not None:
+            raise UnknownModel(f"{found.refusal} Or pass a checkpoint of your own with --checkpoint.")
+        return _own(found.name, options)
+    weights = found
+    if weights.family == "timm":
+        weights = weights._replace(head=options.head or weights.head)
+    elif options.head is not None:
         raise UsageError(f"The head of '{weights.name}' is known ({weights.head}): leave the option head out.")
     return _published(weights, options)
 
@@ -155,8 +159,9 @@ def head_space(weights: Weights, options: LoadOptions) -> str:
     named = weights.label_space or options.label_space
     if named is None:
         spaces = " or ".join(candidate.label_space for candidate in weights.candidates)
+        may_be = f" (it may be {spaces})" if spaces else ""
         raise UsageError(
-            f"The label space of '{weights.name}' was never published (it may be {spaces}): "
+            f"The label space of '{weights.name}' was never published{may_be}: "
             "say with label_space which one its classes are."
         )
     return named
@@ -170,7 +175,7 @@ def preprocess_of(weights: Weights, options: LoadOptions) -> Preprocess:
 def _own(arch: str, options: LoadOptions) -> Loaded:
     """Return a bare architecture filled with the user's file, preprocessed as timm does for that architecture."""
     from miil21k.zoo.registry import create_model
-    from miil21k.zoo.timm_names import own_preprocess
+    from miil21k.zoo.timm_config import own_preprocess
 
     standard = own_preprocess(arch)
     if options.label_space is None:

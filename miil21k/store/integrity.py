@@ -46,6 +46,8 @@ def file_damage(path: Path, file_format: FileFormat) -> str | None:
         head = file.read(16)
     if file_format == "safetensors":
         return _safetensors_damage(path, head)
+    if file_format == "json":
+        return None if head.lstrip().startswith(b"{") else f"no JSON object: it begins with {head[:8]!r}"
     if head.startswith(b"PK"):
         import zipfile
 

@@ -32,10 +32,13 @@ def fetch_safetensors(
     revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     offline: bool | None = None,
-) -> Path:
-    """Return a local file with the tensors of these weights under their published names: `fetch`, then `converted`."""
-    cache = Cache.at(cache_dir)
-    return converted(obtain(weights, revision=revision, cache_dir=cache_dir, offline=offline), cache)
+) -> CachedFile:
+    """Return a local file with the tensors of these weights under their published names: `fetch`, then `converted`.
+
+    Its digest and source are those of the published file.
+    """
+    cached = obtain(weights, revision=revision, cache_dir=cache_dir, offline=offline)
+    return cached._replace(path=converted(cached, Cache.at(cache_dir)))
 
 
 def converted(cached: CachedFile, cache: Cache) -> Path:

@@ -17,10 +17,13 @@ from miil21k.errors import UsageError
 from miil21k.hierarchy.load import load_label_space, load_own
 from miil21k.hierarchy.spaces import LABEL_SPACES
 from miil21k.records import to_json
+from miil21k.store.integrity import sha256_of
 from miil21k.train.journal import read_config, write_config
 from miil21k.train.objectives import find_objective
 from miil21k.zoo.checkpoint_card import TrainedCard, load_trained, read_card
+from miil21k.zoo.registry import Architecture, LoadedFrom, create_model, identify
 from miil21k.zoo.schema import Preprocess
+from miil21k.zoo.timm_config import own_preprocess
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from miil21k.data.datasets import ImageSource, LabelledImages
     from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.train.recipe import Recipe
+    from miil21k.zoo.schema import Weights
 
 __all__ = ["Request", "augmentation_of", "choose_space", "create_network", "own_folder", "run_id_of"]
 
@@ -36,8 +40,8 @@ __all__ = ["Request", "augmentation_of", "choose_space", "create_network", "own_
 class Request:
     """What a user asks for.
 
-    data, val: class folders or shards. model: a name of the zoo, an architecture of timm, or a checkpoint of an
-    earlier run. checkpoint: a file with the weights to start from. label_space: a shipped one or a file; None means
+    data, val: class folders or shards. model: a name of the zoo or of timm, or a checkpoint of an earlier run.
+    checkpoint: a file with the weights to start from. label_space: a shipped one or a file; None means
     the shipped space whose classes the folders are, or else the folders as a hierarchy of their own. partial:
     classes may be without images. folder: of the run. shard_cache: where indices of shards are kept.
     """
@@ -77,11 +81,12 @@ def choose_space(request: Request, source: ImageSource) -> LabelSpace:
     return load_own(Path(request.data), all_nodes=all_nodes)
 
 
-def create_network(request: Request, space: LabelSpace) -> tuple[nn.Module, TrainedCard]:
-    """Return the network to train, with a head of `space`, and the card of its checkpoints.
+def create_network(request: Request, space: LabelSpace) -> tuple[nn.Module, TrainedCard, LoadedFrom | None]:
+    """Return the network to train, with a head of `space`, the card of its checkpoints, and the weights it starts from.
 
-    A head of another label space is replaced by a fresh one, whatever its size. Raises UsageError when the
-    architecture does not take the recipe's dropout or image size.
+    A head of another label space is replaced by a fresh one, whatever its size. None for the weights says that every
+    parameter is random. Raises UsageError when the recipe starts from trained weights and the model has none, or
+    when the architecture does not take the recipe's dropout or image size.
     """
     recipe = request.recipe
     torch.manual_seed(recipe.seed)
@@ -91,15 +96,19 @@ def create_network(request: Request, space: LabelSpace) -> tuple[nn.Module, Trai
     earlier = read_card(path) if path.suffix == ".safetensors" and path.exists() else None
     if earlier is not None:
         model, card = _from_earlier(path, earlier, extra)
+        loaded: LoadedFrom | None = LoadedFrom(str(path), str(path), sha256_of(path))
         kept = earlier.space.sha256 == space.sha256
     else:
         model, card = _from_zoo(request, space, extra)
+        loaded = model.loaded_from  # type: ignore[assignment]
+        if loaded is not None and loaded.sha256 is None:
+            loaded = loaded._replace(sha256=sha256_of(Path(loaded.source)))
         kept = getattr(model, "label_space", None) == space.name
     if not kept:
         model.reset_classifier(space.num_classes)  # type: ignore[operator]
     preprocess = _preprocess(recipe, card.preprocess, f"recipe {request.recipe_name}")
     head = find_objective(recipe).head
-    return model, replace(card, head=head, space=space, preprocess=preprocess, recipe=request.recipe_name)
+    return model, replace(card, head=head, space=space, preprocess=preprocess, recipe=request.recipe_name), loaded
 
 
 def _from_earlier(path: Path, card: TrainedCard, extra: dict[str, Any]) -> tuple[nn.Module, TrainedCard]:
@@ -112,47 +121,32 @@ def _from_earlier(path: Path, card: TrainedCard, extra: dict[str, Any]) -> tuple
 
 
 def _from_zoo(request: Request, space: LabelSpace, extra: dict[str, Any]) -> tuple[nn.Module, TrainedCard]:
-    from miil21k.zoo.registry import create_model
-
+    found = identify(request.model)
     size = request.recipe.image_size
-    model = _build(create_model, request, space, extra)
-    cfg = dict(model.pretrained_cfg)  # type: ignore[arg-type]
+    model = _build(request, found, space, extra)
+    cfg: dict[str, Any] = dict(model.pretrained_cfg)  # type: ignore[arg-type]
     own: dict[str, Any] = {}
     if size and cfg.get("fixed_input_size") and size != cfg["input_size"][1]:
         own["img_size"] = size
-        model = _build(create_model, request, space, {**extra, **own})
-    weights = getattr(model, "weights", None)
-    preprocess = weights.preprocess if weights else _from_cfg(cfg)
-    arch = weights.arch if weights else request.model
-    kwargs = {**(weights.arch_kwargs if weights else {}), **own}
-    return model, TrainedCard(arch, kwargs, "leaf_softmax", space, preprocess, "", {})
+        model = _build(request, found, space, {**extra, **own})
+    if isinstance(found, Architecture):
+        return model, TrainedCard(found.name, own, "leaf_softmax", space, own_preprocess(found.name), "", {})
+    return model, TrainedCard(found.arch, {**found.arch_kwargs, **own}, "leaf_softmax", space, found.preprocess, "", {})
 
 
-def _build(create_model: Any, request: Request, space: LabelSpace, extra: dict[str, Any]) -> nn.Module:
-    import timm
-
-    bare = timm.is_model(request.model)
-    known = {"checkpoint": request.checkpoint} if request.checkpoint else {"pretrained": request.recipe.pretrained}
-    if bare and not request.checkpoint:
-        known = {"pretrained": False}  # an architecture has no weights of its own
+def _build(request: Request, found: Weights | Architecture, space: LabelSpace, extra: dict[str, Any]) -> nn.Module:
+    recipe = request.recipe
+    if recipe.pretrained and not request.checkpoint and isinstance(found, Architecture):
+        raise UsageError(
+            f"The recipe '{request.recipe_name}' starts from trained weights. {found.refusal} "
+            "Or start from random ones with --from-scratch, or from a file with --checkpoint."
+        )
+    known = {"checkpoint": request.checkpoint} if request.checkpoint else {"pretrained": recipe.pretrained}
     try:
         model: nn.Module = create_model(request.model, num_classes=space.num_classes, **known, **extra)
     except TypeError as error:
         raise UsageError(f"The architecture of '{request.model}' does not take {', '.join(extra)} ({error}).") from None
     return model
-
-
-def _from_cfg(cfg: dict[str, Any]) -> Preprocess:
-    squash = cfg.get("crop_mode") == "squash"
-    return Preprocess(
-        tuple(cfg["input_size"]),
-        "bicubic" if cfg["interpolation"] == "bicubic" else "bilinear",
-        float(cfg["crop_pct"] or 1.0),
-        "squash" if squash else "center",
-        tuple(float(x) for x in cfg["mean"]),  # type: ignore[arg-type]
-        tuple(float(x) for x in cfg["std"]),  # type: ignore[arg-type]
-        "timm",
-    )
 
 
 def _preprocess(recipe: Recipe, model: Preprocess, source: str) -> Preprocess:

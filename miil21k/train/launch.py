@@ -75,7 +75,7 @@ def _assemble(request: Request, device: torch.device, processes: Processes) -> t
     space = choose_space(request, source)
     images = label_images(source, space, partial=request.partial)
     create_sampler(recipe, len(images), processes)  # refuses too few images while nothing is written
-    model, card = processes.first(lambda: create_network(request, space))
+    model, card, loaded = processes.first(lambda: create_network(request, space))
     teacher = processes.first(lambda: load_teacher(recipe, space, card.preprocess, card.head))
     model = _placed(model, request, device, processes)
     _order_head(model, card, recipe.deepest)
@@ -83,6 +83,7 @@ def _assemble(request: Request, device: torch.device, processes: Processes) -> t
     augmentation = augmentation_of(recipe, card.preprocess)
     evaluate = _evaluation(request, card, processes)
     facts = _facts(request, card, images, evaluate, processes.world)
+    facts["weights"] = "random" if loaded is None else loaded._asdict()
     job = Job(
         recipe=recipe,
         model=model,
@@ -160,6 +161,13 @@ def _opening(request: Request, facts: dict[str, Any]) -> str:
     share = recipe.batch_size * recipe.accumulate * facts["processes"]
     return (
         f"{facts['images']:,} images of {space['classes']:,} classes (label space '{space['name']}'), "
-        f"{facts['val_images']:,} to validate; {request.model} by recipe {request.recipe_name}: {recipe.total_epochs} "
-        f"epochs, {share} images an update, {facts['processes']} process(es)"
+        f"{facts['val_images']:,} to validate; {request.model} {_weights(facts['weights'])}, by recipe "
+        f"{request.recipe_name}: {recipe.total_epochs} epochs, {share} images an update, "
+        f"{facts['processes']} process(es)"
     )
+
+
+def _weights(weights: Any) -> str:
+    if weights == "random":
+        return "from random weights"
+    return f"from the weights {weights['name']} (sha256 {weights['sha256'][:16]}, {weights['source']})"

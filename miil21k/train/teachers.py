@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from miil21k.errors import LabelSpaceMismatch, UsageError
+from miil21k.errors import LabelSpaceMismatch, UnknownModel, UsageError
 from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import projection, require_same
 from miil21k.train.objectives import create_teacher, find_objective
@@ -62,10 +62,11 @@ def _load(name: str) -> tuple[nn.Module, LabelSpace, HeadKind, Preprocess]:
     if path.suffix == ".safetensors":
         model, card = load_trained(path)
         return model, card.space, card.head, card.preprocess
-    from miil21k.zoo.manifest import find_weights
-    from miil21k.zoo.registry import create_model
+    from miil21k.zoo.registry import Architecture, create_model, identify
 
-    weights = find_weights(name)
+    weights = identify(name)
+    if isinstance(weights, Architecture):
+        raise UnknownModel(f"A teacher needs trained weights. {weights.refusal}")
     if weights.label_space is None:
         raise LabelSpaceMismatch(f"The label space of '{name}' was never published: choose another teacher.")
     return create_model(name, pretrained=True), load_label_space(weights.label_space), weights.head, weights.preprocess

@@ -64,7 +64,7 @@ class TrainedCard:
         """Return the network with fresh weights; raises CheckpointError for an architecture that timm lacks."""
         import timm
 
-        import miil21k.zoo.timm_names  # noqa: F401 - makes the names that timm lacks known to timm
+        import miil21k.models.ofa  # noqa: F401 - makes the architecture that timm lacks known to timm
 
         try:
             model: nn.Module = timm.create_model(self.arch, num_classes=self.space.num_classes, **self.arch_kwargs)

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import ManifestError, UnknownModel
 from miil21k.records import StrictJsonError, read_record
-from miil21k.zoo.schema import Candidate, Manifest, Metric, Paper, Preprocess, Source, Weights
+from miil21k.zoo.schema import (
+    SECOND_NAMES,
+    Candidate,
+    Manifest,
+    Metric,
+    Paper,
+    Preprocess,
+    Source,
+    Weights,
+    spellings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,10 +39,12 @@ __all__ = [
     "manifest_path",
     "parse_manifest",
     "select_weights",
+    "trained_as",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _FILE = "weights_manifest.json"
+_SUFFIXES = {"safetensors": (".safetensors",), "npz": (".npz",), "pth": (".pth", ".bin", ".pt", ".pth.tar"), "json": ()}
 _HUB_PREFIXES = ("hf_hub:", "hf-hub:", "timm/")
 
 
@@ -105,19 +117,36 @@ def _check(weights: Weights) -> None:
     if not weights.sources:
         raise ManifestError(f"{row}, key 'sources': at least one source is needed.")
     for i, source in enumerate((*weights.sources, *weights.unverified_copies)):
-        address = {"hub": source.repo, "url": source.url, "package": source.package}[source.kind]
-        if address is None:
-            key = {"hub": "repo"}.get(source.kind, source.kind)
-            raise ManifestError(f"{row}, key 'sources[{i}]': a source of kind '{source.kind}' needs the key '{key}'.")
-    if (weights.label_space is None) != (weights.num_classes is None) and not weights.candidates:
+        problem = _source_problem(source)
+        if problem is not None:
+            raise ManifestError(f"{row}, key 'sources[{i}]': {problem}.")
+    if (weights.label_space is None) != (weights.num_classes is None):
         raise ManifestError(f"{row}, key 'label_space': a class count and a label space are known together or not.")
+    if weights.label_space is None and not weights.candidates:
+        raise ManifestError(f"{row}, key 'label_space': without one, the key 'candidates' says which it may be.")
+
+
+def _source_problem(source: Source) -> str | None:
+    """Return what contradicts itself in a source whose keys are all known, or None."""
+    address, key = {"hub": (source.repo, "repo"), "url": (source.url, "url"), "package": (source.package, "package")}[
+        source.kind
+    ]
+    if address is None:
+        return f"a source of kind '{source.kind}' needs the key '{key}'"
+    if (source.kind == "hub") != (source.origin == "hub"):
+        return f"a source of kind '{source.kind}' has no origin '{source.origin}'"
+    if source.url is not None and not source.url.endswith(f"/{source.file}"):
+        return f"the URL does not end in the file '{source.file}'"
+    if not source.file.endswith(_SUFFIXES[source.format]):
+        return f"'{source.file}' is no file of format '{source.format}'"
+    return None
 
 
 def _names(manifest: Manifest) -> Mapping[str, Weights]:
     """Map every spelling to its row; raises ManifestError for one that two rows claim."""
     owner: dict[str, Weights] = {}
     for weights in manifest.models:
-        for name in (weights.name, *weights.aliases, weights.name.replace(".", "_")):
+        for name in weights.names:
             other = owner.setdefault(name, weights)
             if other is not weights:
                 raise ManifestError(f"row '{weights.name}', key 'aliases': '{name}' already names '{other.name}'.")
@@ -136,7 +165,7 @@ def _single_rows() -> Mapping[str, Any]:
         return {
             spelling: entry
             for entry in json.loads(_text())["models"]
-            for spelling in (entry["name"], *entry["aliases"], entry["name"].replace(".", "_"))
+            for spelling in spellings(entry["name"], tuple(entry.get("aliases", ())), entry["arch"])
         }
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}  # reading the whole manifest says what is wrong
@@ -153,7 +182,7 @@ def _single(canonical: str) -> Weights | None:
 
 
 def find_weights(name: str) -> Weights:
-    """Return the row that `name` stands for: its canonical name, an alias, or `name` with '.' written as '_'.
+    """Return the row that `name` stands for: one of its `names`.
 
     The prefixes of Hub names (`hf_hub:timm/`, `hf-hub:timm/`, `timm/`) are accepted and ignored, because the
     canonical names are those of the Hub repositories. Raises UnknownModel with near matches; a bare
@@ -169,12 +198,17 @@ def find_weights(name: str) -> Weights:
     index = _index()
     if bare in index:
         return index[bare]
-    trained = [w.name for w in load_manifest().models if w.arch == bare]
+    trained = trained_as(bare)
     if trained:
         raise UnknownModel(f"'{name}' is an architecture, not a trained weight. Name one of: {', '.join(trained)}.")
     near = _near(bare, index)
     hint = f" Near: {', '.join(repr(n) for n in near)}." if near else ""
     raise UnknownModel(f"No weight '{name}'.{hint} List all: miil21k models.")
+
+
+def trained_as(arch: str) -> tuple[str, ...]:
+    """Return the canonical names of the weights of an architecture, which may be called by its second name."""
+    return tuple(w.name for w in load_manifest().models if arch in (w.arch, SECOND_NAMES.get(w.arch)))
 
 
 def _near(name: str, index: Mapping[str, Weights]) -> list[str]:
@@ -198,7 +232,7 @@ def select_weights(
 ) -> tuple[Weights, ...]:
     """Return the rows that pass every filter, in manifest order.
 
-    pattern: a shell glob over canonical names and aliases; without wildcard it must equal one.
+    pattern: a shell glob over every name of a row; without wildcard it must equal one.
     licence: a glob over the licence, ignoring case, spaces and hyphens (`cc-by-nc*`).
     max_params: rows whose count is known and not larger. min_metric: `{"top1": 82}` keeps rows whose first
     published metric of that name reaches the value.
@@ -207,7 +241,7 @@ def select_weights(
     return tuple(
         w
         for w in load_manifest().models
-        if any(fnmatchcase(n, pattern) for n in (w.name, *w.aliases))
+        if any(fnmatchcase(n, pattern) for n in w.names)
         and all(value is None or getattr(w, key) == value for key, value in wanted.items())
         and (licence is None or fnmatchcase(_plain_licence(w.licence), _plain_licence(licence)))
         and (max_params is None or (w.params is not None and w.params <= max_params))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import timm
 import torch
@@ -14,8 +14,9 @@ from torch.overrides import TorchFunctionMode
 from miil21k.errors import CheckpointMismatch, UnknownModel, UsageError
 from miil21k.zoo.adapters import LAYOUTS, adapt
 from miil21k.zoo.checkpoint import fit, read_state_dict
-from miil21k.zoo.manifest import find_weights, list_models, load_manifest
-from miil21k.zoo.timm_names import timm_cfg
+from miil21k.zoo.manifest import list_models, load_manifest
+from miil21k.zoo.names import Architecture, identify
+from miil21k.zoo.timm_config import timm_cfg
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,19 @@ if TYPE_CHECKING:
 
     from miil21k.zoo.manifest import Weights
 
-__all__ = ["create_model", "hub_entrypoints", "list_models"]
+__all__ = ["Architecture", "LoadedFrom", "create_model", "hub_entrypoints", "identify", "list_models"]
+
+
+class LoadedFrom(NamedTuple):
+    """Which weights fill a model.
+
+    name: the canonical name, or the path of a user's file. source: the address of the file, or its path. sha256: of
+    the file as it was published, None for a user's file, which nobody has looked at whole.
+    """
+
+    name: str
+    source: str
+    sha256: str | None
 
 
 def create_model(  # noqa: PLR0913 - the options of torch.hub and timm, one keyword each
@@ -44,54 +57,73 @@ def create_model(  # noqa: PLR0913 - the options of torch.hub and timm, one keyw
 ) -> nn.Module:
     """Return the network called `name`, in training mode as timm returns it.
 
-    name: a trained weight (canonical name or alias), or a bare architecture, which has no weights of its own.
+    name: what `identify` knows: a trained weight of the manifest, one of timm's (`resnet50.a1_in1k`, `hf-hub:...`),
+    or a bare architecture, which has no weights of its own.
     pretrained: fill it with the published weights, downloaded on first use. checkpoint: fill it from this file
     instead, in any layout in which these weights were published. num_classes: size of the head; another size
     than the checkpoint's replaces the head by a fresh one (0 removes it), and is no error.
     in_chans: input channels; the first convolution is adapted as timm does it. revision, cache_dir, offline:
     passed on to the download. arch_kwargs: passed on to timm's `create_model` (`drop_rate`, `features_only`, ...).
 
-    The model carries `weights` (its manifest row, or None) and `label_space` (None once the head is replaced),
-    and its `pretrained_cfg` holds the row's default preprocessing.
+    The model carries `weights` (its row, or None), `label_space` (None once the head is replaced) and `loaded_from`
+    (None: its parameters are random); its `pretrained_cfg` holds the row's default preprocessing.
     Raises UnknownModel, UsageError (a class count is needed; the architecture was never published; no such device),
     CheckpointError and CheckpointMismatch, DownloadError and ChecksumMismatch.
     """
-    plan, target = _Plan(name, num_classes, in_chans, arch_kwargs), (_device(device), _dtype(dtype))
+    found = identify(_text(name), cache_dir=cache_dir, offline=offline)
+    plan, target = _Plan(name, found, num_classes, in_chans, arch_kwargs), (_device(device), _dtype(dtype))
+    loaded = None
     if checkpoint is not None:
         model = plan.from_tensors(read_state_dict(Path(checkpoint)), str(checkpoint))
+        loaded = LoadedFrom(str(checkpoint), str(checkpoint), None)
     elif pretrained:
+        from miil21k.store.cache import address
         from miil21k.store.safetensors_cache import fetch_safetensors
 
         weights = plan.published()
-        cache = None if cache_dir is None else Path(cache_dir)
-        path = fetch_safetensors(weights, revision=revision, cache_dir=cache, offline=offline)
-        model = plan.from_tensors(read_state_dict(path), str(path))
+        file = fetch_safetensors(weights, revision=revision, cache_dir=cache_dir, offline=offline)
+        load = plan.from_timm if weights.family == "timm" else plan.from_tensors
+        model = load(read_state_dict(file.path), str(file.path))
+        loaded = LoadedFrom(weights.name, address(file.source, revision), file.sha256)
     else:
         model = plan.fresh()
+    model.loaded_from = loaded  # type: ignore[assignment]
     return model.to(*target)
+
+
+def _text(name: object) -> str:
+    if not isinstance(name, str):
+        raise UsageError(f"The name of a model must be text, not {name!r}.")
+    return name
 
 
 class _Plan:
     """How to build one model: the row, the head that is wanted, and what timm is told."""
 
-    def __init__(self, name: str, num_classes: int | None, in_chans: int, arch_kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        found: Weights | Architecture,
+        num_classes: int | None,
+        in_chans: int,
+        arch_kwargs: dict[str, Any],
+    ) -> None:
         counts = (0 if num_classes is None else num_classes, in_chans)
         whole = all(isinstance(n, int) and not isinstance(n, bool) for n in counts)
-        if not isinstance(name, str) or not whole or counts[0] < 0 or counts[1] < 1:
+        if not whole or counts[0] < 0 or counts[1] < 1:
             raise UsageError(
-                "The name must be text, num_classes a whole number from 0 and in_chans one from 1, "
-                f"not {name!r}, {num_classes!r} and {in_chans!r}."
+                "num_classes must be a whole number from 0 and in_chans one from 1, "
+                f"not {num_classes!r} and {in_chans!r}."
             )
-        ours = any(name in (w.name, *w.aliases) for w in load_manifest().models)
-        bare = not ours and "." not in name and timm.is_model(name)
-        self.weights = None if bare else find_weights(name)
+        self.found = found
+        self.weights = None if isinstance(found, Architecture) else found
         self.name = name
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.features_only = bool(arch_kwargs.pop("features_only", False))
         of_features = ("out_indices", "feature_cls")
         self.feature_kwargs: dict[str, Any] = {k: arch_kwargs.pop(k) for k in of_features if k in arch_kwargs}
-        self.arch = name if self.weights is None else self.weights.arch
+        self.arch = found.name if isinstance(found, Architecture) else found.arch
         self.arch_kwargs = {**({} if self.weights is None else self.weights.arch_kwargs), **arch_kwargs}
         if self.weights is not None and not self.weights.buildable:
             raise UsageError(
@@ -100,12 +132,9 @@ class _Plan:
 
     def published(self) -> Weights:
         """Return the row to download. Raises UnknownModel for a bare architecture, which names none."""
-        if self.weights is None and all(w.arch != self.name for w in load_manifest().models):
-            raise UnknownModel(
-                f"'{self.name}' is an architecture of timm of which the zoo has no weights: pass checkpoint=FILE, "
-                "or take timm's own weights with timm.create_model."
-            )
-        return find_weights(self.name)
+        if isinstance(self.found, Architecture):
+            raise UnknownModel(f"{self.found.refusal} Or pass checkpoint=FILE.")
+        return self.found
 
     def fresh(self) -> nn.Module:
         """Return the model with random parameters."""
@@ -131,7 +160,8 @@ class _Plan:
         expected = self._expected_classes()
         with _SkipParameterInit():
             model = self._build(expected)
-        layouts = LAYOUTS if self.weights is None else self.weights.layouts
+        ours = self.weights is not None and self.weights.family != "timm"
+        layouts = self.weights.layouts if ours and self.weights else LAYOUTS
         state = adapt(raw, layouts, {key: tensor.shape for key, tensor in model.state_dict().items()})
         heads = [f"{head}.weight" for head in _classifiers(model)]
         rows = next((state[head].shape[0] for head in heads if head in state and state[head].ndim), 0)
@@ -146,6 +176,19 @@ class _Plan:
         elif wanted != rows:
             model.reset_classifier(wanted)  # type: ignore[operator]
         return self._marked(model, wanted)
+
+    def from_timm(self, raw: dict[str, Tensor], source: str) -> nn.Module:
+        """Return the model filled by timm's own loader, which knows what each family's files need."""
+        options: dict[str, Any] = {**self._options(), "pretrained_cfg_overlay": {"state_dict": raw}}
+        if self.features_only:
+            options.update(features_only=True, **self.feature_kwargs)
+        try:
+            model: nn.Module = timm.create_model(self.arch, True, num_classes=self.num_classes, **options)
+        except RuntimeError as error:
+            raise CheckpointMismatch(f"{source} does not fit {self.name}: {str(error).strip()}.") from None
+        config: dict[str, Any] = getattr(model, "pretrained_cfg", {})
+        config.pop("state_dict", None)  # or the model would hold every tensor twice
+        return self._marked(model, self.num_classes)
 
     def _adapt_first_convolution(self, model: nn.Module, state: dict[str, Tensor]) -> None:
         first = f"{_cfg(model)['first_conv']}.weight"
@@ -272,7 +315,7 @@ def hub_entrypoints() -> dict[str, Callable[..., nn.Module]]:
     """
     found = {}
     for weights in load_manifest().models:
-        for name in (weights.name, *weights.aliases):
+        for name in weights.names:
             spelled = name.replace(".", "_").replace("-", "_")
             found[spelled] = _hub_entrypoint(spelled, weights)
     return found

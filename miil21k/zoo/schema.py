@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
-from miil21k.records import to_json
+from miil21k.records import FrozenMapping, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "SECOND_NAMES",
     "Candidate",
     "Manifest",
     "Metric",
@@ -19,16 +21,30 @@ __all__ = [
     "Source",
     "Unreleased",
     "Weights",
+    "spellings",
 ]
 
 SpaceName = Literal["fall11", "winter21", "goog21k", "in1k"]
 HeadKind = Literal["level_softmax", "leaf_softmax", "sigmoid"]
 Availability = Literal["mirrored", "single_host", "bucket_only", "package"]
 SourceKind = Literal["hub", "url", "package"]
-FileFormat = Literal["safetensors", "pth", "npz"]
+FileFormat = Literal["safetensors", "pth", "npz", "json"]
 Origin = Literal["hub", "official", "timm_release", "historic", "package", "third_party"]
 CropMode = Literal["center", "squash"]
 Interpolation = Literal["bilinear", "bicubic"]
+
+# One network under two names: timm's, and the one of the repositories that trained it. Both find it at every door.
+SECOND_NAMES = {"tresnet_v2_l": "tresnet_l_v2"}
+_BUCKET = "miil-public-eu."
+
+
+def spellings(name: str, aliases: tuple[str, ...], arch: str) -> tuple[str, ...]:
+    """Return every spelling of a row's name, each once: aliases, '.' as '_', and all with the second name of `arch`."""
+    found = (name, *aliases, name.replace(".", "_"))
+    if (second := SECOND_NAMES.get(arch)) is not None:
+        for one, other in ((arch, second), (second, arch)):
+            found += tuple(other + name.removeprefix(one) for name in found if name.startswith(one))
+    return tuple(dict.fromkeys(found))
 
 
 class Preprocess(NamedTuple):
@@ -53,8 +69,10 @@ class Source(NamedTuple):
     """One place that holds a checkpoint file, and the layout of the tensors in it.
 
     kind `hub`: `repo` and `file` (`revision` None means the default branch). kind `url`: `url`.
-    kind `package`: `package` is the importable name, `file` the path inside it.
-    format: `safetensors`, `pth` or `npz`. layout: the adapter that renames its tensors.
+    kind `package`: `package` is the importable name, `file` the path inside it. What is left out is what a file of
+    the Hub is by default.
+    format: `safetensors`, `pth` or `npz` (`json`: no checkpoint but the configuration beside one). layout: the
+    adapter that renames its tensors.
     origin: who put it there: `hub`, `official`, `timm_release`, `historic` (an older official address),
     `package` or `third_party`.
     sha256 is a full digest that was seen; sha256_prefix the leading digits carried by the file's name.
@@ -62,10 +80,10 @@ class Source(NamedTuple):
     """
 
     kind: SourceKind
-    origin: Origin
-    file: str
-    format: FileFormat
-    layout: str
+    origin: Origin = "hub"
+    file: str = "model.safetensors"
+    format: FileFormat = "safetensors"
+    layout: str = "timm"
     repo: str | None = None
     revision: str | None = None
     url: str | None = None
@@ -119,39 +137,53 @@ class Weights(NamedTuple):
     or `sigmoid`. buildable: False where the architecture's configuration was never published.
     preprocessings holds every known preprocessing by name (`native`, `timm`, ...); `preprocess` is the default.
     gmacs: 10^9 multiply-adds of the network at its default input size, as published.
-    availability: `mirrored` (several hosts besides the MIIL bucket, which has answered 403), `single_host` (one),
-    `bucket_only` (none) or `package`.
     metrics: of several with one name, the first is the one that describes this file best.
     unverified_copies are never fetched unasked: nobody has shown that they equal the original.
+    timm_config: timm's own configuration, of weights that timm publishes and no row of the manifest describes.
     """
 
     name: str
-    aliases: tuple[str, ...]
     family: str
-    role: str | None
     arch: str
-    arch_kwargs: Mapping[str, Any]
-    buildable: bool
-    label_space: SpaceName | None
     head: HeadKind
-    num_classes: int | None
-    candidates: tuple[Candidate, ...]
-    preprocess_default: str
-    preprocess_reason: str
     preprocessings: Mapping[str, Preprocess]
-    params: int | None
-    gmacs: float | None
-    gmacs_source: str | None
-    availability: Availability
     sources: tuple[Source, ...]
-    unverified_copies: tuple[Source, ...]
     licence: str
     licence_source: str
-    licence_timm: str | None
-    papers: tuple[Paper, ...]
-    notes: tuple[str, ...]
-    uncertain: tuple[str, ...]
-    metrics: tuple[Metric, ...]
+    aliases: tuple[str, ...] = ()
+    role: str | None = None
+    arch_kwargs: Mapping[str, Any] = FrozenMapping({})
+    buildable: bool = True
+    label_space: SpaceName | None = None
+    num_classes: int | None = None
+    candidates: tuple[Candidate, ...] = ()
+    preprocess_default: str = "timm"
+    preprocess_reason: str = "It is the only preprocessing that is known for these weights."
+    params: int | None = None
+    gmacs: float | None = None
+    gmacs_source: str | None = None
+    unverified_copies: tuple[Source, ...] = ()
+    licence_timm: str | None = None
+    papers: tuple[Paper, ...] = ()
+    notes: tuple[str, ...] = ()
+    uncertain: tuple[str, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+    timm_config: Mapping[str, Any] = FrozenMapping({})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every spelling that finds this row, the canonical name first."""
+        return spellings(self.name, self.aliases, self.arch)
+
+    @property
+    def availability(self) -> Availability:
+        """Who holds the file besides the MIIL bucket, which has answered 403: several hosts, one, or none."""
+        hosts = {urlsplit(s.url).netloc if s.url else s.kind for s in self.sources}
+        if hosts == {"package"}:
+            return "package"
+        reachable = {host for host in hosts if not host.startswith(_BUCKET)}
+        kinds: tuple[Availability, ...] = ("bucket_only", "single_host", "mirrored")
+        return kinds[min(len(reachable), 2)]
 
     @property
     def preprocess(self) -> Preprocess:
@@ -173,8 +205,9 @@ class Weights(NamedTuple):
         return next((m for m in self.metrics if m.name == name and dataset in (None, m.dataset)), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the row as plain JSON values, with the default `preprocess` spelled out."""
-        return {**to_json(self), "preprocess": to_json(self.preprocess)}
+        """Return the row as plain JSON values, with `availability` and the default `preprocess` spelled out."""
+        row: dict[str, Any] = to_json(self)
+        return {**row, "availability": self.availability, "preprocess": to_json(self.preprocess)}
 
 
 class Unreleased(NamedTuple):

@@ -218,20 +218,22 @@ def test_distillation_from_an_earlier_run(shapes: Path, tmp_path: Path) -> None:
 
 
 def test_a_new_label_space_gets_a_fresh_head_and_the_same_one_keeps_it(shapes: Path, tmp_path: Path) -> None:
+    from miil21k.store.integrity import sha256_of
     from miil21k.train.job import create_network
 
     runs.run(shapes / "train", tmp_path / "a", replace(runs.TINY, epochs=1))
     first = tmp_path / "a" / "last.safetensors"
     trained = load_trained(first)[0].state_dict()["fc.weight"]
     request = replace(runs.request(shapes / "train", tmp_path / "b"), model=str(first))
-    same, _ = create_network(request, shape_space())
+    same, _, loaded = create_network(request, shape_space())
+    assert loaded == (str(first), str(first), sha256_of(first))
     assert torch.equal(same.state_dict()["fc.weight"], trained)
     from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.hierarchy.tree import Tree
 
     names = tuple(f"other{i}" for i in range(14))
     other = LabelSpace("other", Tree.from_parents(names, [None] * 14), names, ("",) * 14)
-    fresh, card = create_network(request, other)
+    fresh, card, _ = create_network(request, other)
     assert not torch.equal(fresh.state_dict()["fc.weight"], trained)
     assert card.space is other
 

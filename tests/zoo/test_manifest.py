@@ -191,7 +191,7 @@ def _broken(change: Any) -> str:
         (lambda m: m["models"][4]["sources"][0].pop("repo"), r"'sources\[0\]'.*needs the key 'repo'"),
         (lambda m: m["models"][4]["aliases"].append("resnet18_ssl"), r"'resnet18_ssl' already names 'tresnet_m"),
         (lambda m: m["models"].append(m["models"][0]), r"already names"),
-        (lambda m: m.update(schema_version=2), r"schema version 2; this miil21k reads 1"),
+        (lambda m: m.update(schema_version=1), r"schema version 1; this miil21k reads 2"),
         (lambda m: m["models"].append([]), r"row 60: expected an object, found a list of 0"),
         (lambda m: m.pop("unreleased"), r"missing key 'unreleased'"),
     ],
@@ -209,6 +209,7 @@ def test_text_that_is_no_json_is_refused() -> None:
 def test_a_row_survives_json() -> None:
     for weights in MODELS:
         row = json.loads(json.dumps(weights.to_dict()))
+        assert row.pop("availability") == weights.availability
         assert row.pop("preprocess") == row["preprocessings"][weights.preprocess_default]
         again = parse_manifest(json.dumps({**RAW, "models": [row]})).models[0]
         assert again == weights

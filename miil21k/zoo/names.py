@@ -1,0 +1,115 @@
+"""What a name stands for: weights of the manifest, weights that timm publishes, or an architecture without weights.
+
+Every verb that takes a model asks `identify`, so a name means the same to predict, train, validate, export and to a
+teacher.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, NamedTuple
+
+from miil21k.errors import UnknownModel
+from miil21k.records import FrozenMapping
+from miil21k.zoo.manifest import find_weights, trained_as
+from miil21k.zoo.schema import Source, Weights
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+__all__ = ["Architecture", "identify"]
+
+_HUB = ("hf-hub:", "hf_hub:")
+_LISTED = 6
+
+
+class Architecture(NamedTuple):
+    """A network of timm without weights of its own: random until a checkpoint fills it.
+
+    name: what timm builds. trained: names of its trained weights, those of the manifest before timm's own.
+    """
+
+    name: str
+    trained: tuple[str, ...]
+
+    @property
+    def refusal(self) -> str:
+        """One sentence for whoever asked for trained weights, without its way out for them all."""
+        if not self.trained:
+            return f"'{self.name}' is an architecture, and neither the zoo nor timm has trained weights of it."
+        more = ", ..." if len(self.trained) > _LISTED else ""
+        return (
+            f"'{self.name}' is an architecture, not a trained weight. "
+            f"Name one of: {', '.join(self.trained[:_LISTED])}{more}."
+        )
+
+
+def identify(
+    name: str, *, cache_dir: str | PathLike[str] | None = None, offline: bool | None = None
+) -> Weights | Architecture:
+    """Return what `name` stands for: a row with its weights, or an architecture, which has none.
+
+    The manifest is asked first (every spelling of `find_weights`); then timm's tags (`resnet50.a1_in1k`), its former
+    names, and its architectures. `hf-hub:OWNER/REPOSITORY[@REVISION]` is a model that timm's users put on the Hub;
+    its `config.json` is fetched into the cache, for which cache_dir and offline are as in `fetch`. Rows of timm have
+    the family `timm` and no label space, for timm states a class count alone.
+    Raises UnknownModel, with near names; for the Hub what `fetch` raises, and CheckpointError for a repository that is
+    not timm's.
+    """
+    name = name.strip()
+    try:
+        return find_weights(name)
+    except UnknownModel as error:
+        refused = error
+    from miil21k.zoo.timm_config import current_name, row_of_tag
+
+    bare = _without_hub(name)
+    current = current_name(bare)
+    found = row_of_tag(current) if current else None
+    if found is not None:
+        return found
+    if current and name.startswith(_HUB):
+        return _on_the_hub(name, cache_dir, offline)
+    if current and "." not in current and (architecture := _architecture(current)) is not None:
+        return architecture
+    raise UnknownModel(_unknown(name, current or bare, refused))
+
+
+def _without_hub(name: str) -> str:
+    for prefix in _HUB:
+        name = name.removeprefix(prefix)
+    return name.removeprefix("timm/")
+
+
+def _architecture(name: str) -> Architecture | None:
+    from timm.models import is_model
+
+    from miil21k.zoo.timm_config import tags_of
+
+    if not is_model(name):
+        return None
+    ours = trained_as(name)
+    return Architecture(name, (*ours, *(tag for tag in tags_of(name) if tag not in ours)))
+
+
+def _on_the_hub(name: str, cache_dir: str | PathLike[str] | None, offline: bool | None) -> Weights:
+    from miil21k.store.download import fetch
+    from miil21k.zoo.timm_config import row_of_hub
+
+    repo, _, revision = name.partition(":")[2].partition("@")
+    if repo.count("/") != 1 or not all(repo.split("/")):
+        raise UnknownModel(f"'{name}' names no repository of the Hub: write hf-hub:OWNER/REPOSITORY.")
+    config = Source("hub", "hub", "config.json", "json", repo=repo, revision=revision or None)
+    card = Weights(name, "timm", "", "leaf_softmax", FrozenMapping({}), (config,), "", "")
+    text = fetch(card, cache_dir=cache_dir, offline=offline).read_text(encoding="utf-8", errors="replace")
+    return row_of_hub(name, repo, revision or None, text)
+
+
+def _unknown(name: str, bare: str, refused: UnknownModel) -> str:
+    """Return why a name stands for nothing: a wrong tag of a known architecture, or what the manifest says."""
+    architecture = _architecture(bare.partition(".")[0]) if "." in bare else None
+    if architecture is None or not architecture.trained:
+        owner = bare.count("/") == 1 and not name.startswith(_HUB)
+        return f"{refused} A model of the Hub is written hf-hub:{bare}." if owner else str(refused)
+    near = difflib.get_close_matches(bare, architecture.trained, n=3, cutoff=0)
+    return f"No weight '{name}'. Near: {', '.join(repr(n) for n in near)}. List all: miil21k models."

@@ -1,0 +1,101 @@
+"""Which weights a run starts from: those that were named, or random ones that were asked for, and it says which."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import runs
+import timm
+import torch
+from hub_server import HubServer
+from safetensors.torch import load_file, save, save_file
+
+from miil21k.errors import DownloadError, Miil21kError, UnknownModel, UsageError
+from miil21k.store.integrity import sha256_of
+from miil21k.train.job import create_network
+from miil21k.train.launch import launch
+from miil21k.train.teachers import load_teacher
+from miil21k.zoo.manifest import load_manifest
+
+if TYPE_CHECKING:
+    from miil21k.train.job import Request
+
+TAG = "test_resnet.r160_in1k"
+TRAINED = replace(runs.TINY, pretrained=True, epochs=1, lr=1e-9)
+
+
+def _request(shapes: Path, folder: Path, model: str, **changes: object) -> Request:
+    return replace(runs.request(shapes / "train", folder, TRAINED), model=model, **changes)
+
+
+def _opening(request: Request) -> str:
+    lines: list[str] = []
+    launch(request, lambda _report: None, lines.append)
+    return lines[0]
+
+
+def test_no_name_of_the_manifest_trains_a_bare_architecture(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("MIIL21K_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
+    space = runs.request(shapes / "train", tmp_path).label_space
+    from miil21k.hierarchy.load import load_own
+
+    for weights in load_manifest().models:
+        if weights.availability == "package":
+            continue
+        for name in weights.names:
+            with pytest.raises(DownloadError if weights.buildable else UsageError):
+                create_network(_request(shapes, tmp_path, name), load_own(Path(str(space)), all_nodes=True))
+
+
+def test_a_run_starts_from_the_weights_of_its_name_and_says_so(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("MIIL21K_CACHE", str(tmp_path / "cache"))
+    torch.manual_seed(1)
+    own = timm.create_model("test_resnet", num_classes=1000).state_dict()
+    with HubServer() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        hub.publish(f"timm/{TAG}", "model.safetensors", save(own))
+        opening = _opening(_request(shapes, tmp_path / "run", TAG))
+    said = json.loads((tmp_path / "run" / "config.json").read_text())["weights"]
+    assert said["name"] == TAG
+    assert said["source"] == f"hub:timm/{TAG}/model.safetensors@main"
+    assert f"from the weights {TAG} (sha256 {said['sha256'][:16]}" in opening
+    trained = load_file(tmp_path / "run" / "last.safetensors")
+    assert torch.allclose(trained["conv1.0.weight"], own["conv1.0.weight"], atol=1e-6)
+    assert trained["fc.weight"].shape[0] == 14
+
+
+def test_random_weights_are_asked_for_and_named(shapes: Path, tmp_path: Path) -> None:
+    request = _request(shapes, tmp_path / "run", "test_resnet")
+    with pytest.raises(
+        UsageError, match=r"starts from trained weights.*Name one of: test_resnet\.r160_in1k.*--from-scratch"
+    ):
+        _opening(request)
+    assert not (tmp_path / "run").exists()
+    assert "test_resnet from random weights" in _opening(replace(request, recipe=replace(TRAINED, pretrained=False)))
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["weights"] == "random"
+
+
+def test_a_file_to_start_from_is_named_with_its_digest(shapes: Path, tmp_path: Path) -> None:
+    file = tmp_path / "own.safetensors"
+    save_file(timm.create_model("test_resnet", num_classes=14).state_dict(), file)
+    opening = _opening(_request(shapes, tmp_path / "run", "test_resnet", checkpoint=str(file)))
+    assert f"from the weights {file} (sha256 {sha256_of(file)[:16]}" in opening
+
+
+@pytest.mark.parametrize(("teacher", "error"), [("tresnet_m", UnknownModel), ("resnet50.a1_in1k", Miil21kError)])
+def test_a_teacher_is_trained_and_its_classes_are_known(teacher: str, error: type[Miil21kError], shapes: Path) -> None:
+    recipe = replace(runs.TINY, objective="semantic_kd", teacher=teacher)
+    with pytest.raises(error, match=r"is an architecture|was never published"):
+        load_teacher(recipe, None, None, "level_softmax")
