@@ -16,7 +16,7 @@ from timm.models._hub import _parse_model_cfg
 from timm.models._registry import get_deprecated_models
 
 import miil21k.models.ofa  # noqa: F401 - registers the architecture
-from miil21k.errors import CheckpointError, UnknownModel
+from miil21k.errors import CheckpointError
 from miil21k.records import FrozenMapping, read_record, to_json
 from miil21k.zoo.schema import SECOND_NAMES, Preprocess, Source, Weights
 
@@ -73,9 +73,7 @@ def _own_cfg(weights: Weights) -> PretrainedCfg:
 
 
 def own_preprocess(arch: str) -> Preprocess:
-    """Return how timm preprocesses for an architecture by default. Raises UnknownModel for one it does not know."""
-    if not is_model(arch):
-        raise UnknownModel(f"'{arch}' is neither a weight of the zoo (miil21k models) nor an architecture of timm.")
+    """Return how timm preprocesses for an architecture, one that it knows, by default."""
     return _preprocess(get_pretrained_cfg(arch) or PretrainedCfg(), f"timm's default for {arch}")
 
 
