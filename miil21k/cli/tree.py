@@ -22,6 +22,7 @@ HELP = "Show, search, export or build label spaces: which class stands where in 
 _SPACE = (
     f"a shipped label space ({', '.join(LABEL_SPACES)}) or the path of your own (.csv .tsv .json .txt .pth, folder)"
 )
+_WORDNET_FILES = {"concepts": ".tsv", "nouns": ".tsv.gz"}  # what `build` makes beside label spaces -> its ending
 _EPILOG = """examples:
   miil21k tree show winter21                       counts, depths, digest
   miil21k tree show winter21 "domestic cat" --depth 2
@@ -30,6 +31,7 @@ _EPILOG = """examples:
   miil21k tree export in1k -f dot --under n02084071 | dot -Tsvg > dogs.svg
   miil21k tree build --from-csv mine.csv -o mine.tsv
   miil21k tree build winter21 -o winter21.tsv      again from WordNet 3.0: the same bytes
+  miil21k tree build concepts -o concepts.tsv      the nouns around all shipped classes, likewise
 """
 
 
@@ -82,7 +84,9 @@ def _configure_build(parser: argparse.ArgumentParser) -> None:
         "WordNet 3.0; the three --from options read your own hierarchy."
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("name", metavar="NAME", nargs="?", help=f"{', '.join(LABEL_SPACES)}, or any with --classes")
+    source.add_argument(
+        "name", metavar="NAME", nargs="?", help=f"{', '.join(LABEL_SPACES)}, or any with --classes; concepts; nouns"
+    )
     source.add_argument("--from-csv", type=Path, metavar="FILE", help="rows of child,parent[,name[,class]]")
     source.add_argument("--from-folder", type=Path, metavar="DIR", help="nested folders of images")
     source.add_argument("--from-list", type=Path, metavar="FILE", help="one wnid per line")
@@ -252,6 +256,8 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace) -> int:
+    if args.name in _WORDNET_FILES:
+        return _build_from_wordnet(args)
     suffix = args.output.suffix.lower()
     if suffix not in {".tsv", ".json", ".csv"}:
         raise UsageError(f"--output {args.output}: the name must end in .tsv, .json or .csv.")
@@ -259,6 +265,34 @@ def _build(args: argparse.Namespace) -> int:
     refuse_borrowed_name(space, "build")
     _write(args.output, space.to_text() if suffix == ".tsv" else EXPORTS[suffix[1:]](space))
     print(f"{args.output}: {space.num_classes} classes, {space.tree.num_nodes} nodes, {space.sha256}", file=sys.stderr)
+    if several := len({child for child, _ in space.further_parents}):
+        print(
+            f"{several} nodes have several parents: in the tree each keeps the one whose line comes first; "
+            "concepts keep them all.",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def _build_from_wordnet(args: argparse.Namespace) -> int:
+    """Write the graph of concepts as text, or the index of nouns as gzip without a time."""
+    from miil21k.hierarchy.wordnet import build_concepts, build_nouns, open_wordnet
+
+    if args.all_nodes or args.classes:
+        raise UsageError(
+            f"'{args.name}' is one file for all label spaces: --all-nodes and --classes do not go with it."
+        )
+    ending = _WORDNET_FILES[args.name]
+    if not args.output.name.endswith(ending):
+        raise UsageError(f"--output {args.output}: the name must end in {ending}.")
+    with open_wordnet(args.wordnet) as wordnet:
+        text = build_concepts(wordnet) if args.name == "concepts" else build_nouns(wordnet)
+    if ending.endswith(".gz"):
+        import gzip
+
+        _write(args.output, gzip.compress(text.encode(), 9, mtime=0))
+    else:
+        _write(args.output, text)
     return 0
 
 
@@ -283,9 +317,9 @@ def _built(args: argparse.Namespace) -> LabelSpace:
         return build_label_space(wordnet, args.name, classes)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: str | bytes) -> None:
     try:
-        replace_file(path, text)
+        replace_file(path, content)
     except OSError as error:
         raise UsageError(f"Cannot write '{path}': {error.strerror}.") from None
 

@@ -1,6 +1,8 @@
 """A user's own hierarchy: from a CSV of child and parent, nested folders, a list of wnids, or one of our exports.
 
-Every problem is refused with the file and the line: a cycle, a node with two parents, an unknown parent, a node or
+A CSV may be a graph: a node with several parents has a line for each. Levels need one parent each, and that is the
+one whose line comes first; the others stay in `LabelSpace.further_parents`, where concepts find them.
+Every problem is refused with the file and the line: a cycle, two folders of one name, an unknown parent, a node or
 class that stands twice. A node's key (`wnid` in a `LabelSpace`) may be any text; it need not be a WordNet id.
 """
 
@@ -44,12 +46,13 @@ def _text(path: Path) -> str:
 
 
 def from_csv(path: Path, *, all_nodes: bool = False) -> LabelSpace:
-    """Return the label space of a CSV (or, by its suffix, TSV) file with one row per node.
+    """Return the label space of a CSV (or, by its suffix, TSV) file with one row per node and parent.
 
     Columns, named in the first line: `child` (or `wnid`), `parent` (or `parent_wnid`; empty for a root), and where
     wanted `name` (synonyms after it, joined by `|`), `gloss`, and `class` (1/0) or `index` (the logit; empty for
     none). Without such a first line the columns are child, parent, name. A file of format 1 is read as such.
     Classes: the marked rows; else all rows with `all_nodes`; else the leaves. Order: `index`, else first appearance.
+    Of several rows of one node the first gives its parent in the tree, its name and gloss.
     """
     text = _text(path)
     if text.startswith(FORMAT + "\t"):
@@ -73,10 +76,11 @@ def from_csv(path: Path, *, all_nodes: bool = False) -> LabelSpace:
         if len(cells) > len(titles) or len(cells) < 2:
             raise TreeError(f"{path}, {where}: expected {', '.join(titles)}; found {len(cells)} fields.")
         rows.append(_row(path, where, dict(zip(titles, cells, strict=False))))
+    rows, further = _one_per_node(path, rows)
     if "index" in titles:
         _check_logits(path, rows)
     marked = "class" in titles or "index" in titles
-    return _assemble(path, rows, lambda r, leaf: r.logit is not None if marked else all_nodes or leaf)
+    return _assemble(path, rows, further, lambda r, leaf: r.logit is not None if marked else all_nodes or leaf)
 
 
 def _row(path: Path, where: str, cells: dict[str, str]) -> Row:
@@ -128,7 +132,13 @@ def from_folder(path: Path, *, all_nodes: bool = False) -> LabelSpace:
     images = [row for row in rows if row.logit is not None]
     if images and all(row.parent is None and _is_wnid(row.key) for row in images):
         return _in_wordnet(path, {row.key: row.where for row in images}, all_nodes=all_nodes)
-    return _assemble(path, rows, lambda r, _: all_nodes or r.logit is not None)
+    rows, further = _one_per_node(path, rows)
+    if further:
+        row = further[0]
+        first = next(other for other in rows if other.key == row.key)
+        parents = f"'{first.parent or '-'}' and '{row.parent or '-'}'"
+        raise TreeError(f"{path}, {row.where}: '{row.key}' has two parents, {parents} (first: {first.where}).")
+    return _assemble(path, rows, (), lambda r, _: all_nodes or r.logit is not None)
 
 
 def from_list(path: Path, *, all_nodes: bool = False) -> LabelSpace:
@@ -191,13 +201,20 @@ def from_json(path: Path) -> LabelSpace:
     try:
         rows = [_json_row(number, node) for number, node in enumerate(content["nodes"])]
         lemmas = {row.key: "|".join(node["lemmas"]) for row, node in zip(rows, content["nodes"], strict=True)}
+        rows += [
+            row._replace(parent=str(parent))
+            for row, node in zip(list(rows), content["nodes"], strict=True)
+            for parent in node.get("further_parents", ())
+        ]
     except (KeyError, TypeError) as error:
         raise TreeError(f"{path}: a node lacks {error}.") from None
+    rows, further = _one_per_node(path, rows)
     _check_logits(path, rows)
-    space = _assemble(path, rows, lambda r, _: r.logit is not None)
+    space = _assemble(path, rows, further, lambda r, _: r.logit is not None)
     if content.get("sha256") not in {None, space.sha256}:
         raise TreeError(f"{path} was changed: its tree has the digest {space.sha256}, not {content['sha256']}.")
-    return LabelSpace(content["name"], space.tree, tuple(lemmas[w] for w in space.tree.wnids), space.gloss_text)
+    words = tuple(lemmas[w] for w in space.tree.wnids)
+    return LabelSpace(content["name"], space.tree, words, space.gloss_text, space.further_parents)
 
 
 def _json_row(number: int, node: dict[str, Any]) -> Row:
@@ -218,27 +235,47 @@ def _check_logits(path: Path, rows: Sequence[Row]) -> None:
             )
 
 
-def _assemble(path: Path, rows: Sequence[Row], is_class: Callable[[Row, bool], bool]) -> LabelSpace:
-    """Return the space of `rows`; is_class(row, is_leaf) says which have a logit. Refuses what is no forest."""
+def _one_per_node(path: Path, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Return the first row of each node, with the logit of any, and the rows that give a node another parent.
+
+    Raises TreeError for a node that stands twice with one parent, with two logits, or as a root and below a parent.
+    """
+    by_key: dict[str, list[Row]] = {}
+    for row in rows:
+        before = by_key.setdefault(row.key, [])
+        first = before[0] if before else row
+        if any(row.parent == other.parent for other in before):
+            raise TreeError(f"{path}, {row.where}: '{row.key}' stands twice (first: {first.where}).")
+        if before and None in {row.parent, first.parent}:
+            raise TreeError(f"{path}, {row.where}: '{row.key}' is a root and has a parent (first: {first.where}).")
+        if None not in {row.logit, first.logit} and row.logit != first.logit:
+            raise TreeError(f"{path}, {row.where}: '{row.key}' has two indices (first: {first.where}).")
+        before.append(row)
+        if first.logit is None and row.logit is not None:
+            before[0] = first._replace(logit=row.logit)
+    return [found[0] for found in by_key.values()], [row for found in by_key.values() for row in found[1:]]
+
+
+def _assemble(
+    path: Path, rows: Sequence[Row], further: Sequence[Row], is_class: Callable[[Row, bool], bool]
+) -> LabelSpace:
+    """Return the space of `rows`, one per node, and the further parents of some.
+
+    is_class(row, is_leaf) says which have a logit. Raises TreeError for unknown parents and cycles.
+    """
     if not rows:
         raise TreeError(f"{path} holds no node.")
-    by_key: dict[str, Row] = {}
-    for row in rows:
+    keys = {row.key for row in rows}
+    for row in (*rows, *further):
         if row.key == "-":
             raise TreeError(f"{path}, {row.where}: '-' marks a root and cannot be the key of a node.")
-        before = by_key.setdefault(row.key, row)
-        if before is not row:
-            same = before.parent == row.parent
-            problem = "stands twice" if same else f"has two parents, '{before.parent or '-'}' and '{row.parent or '-'}'"
-            raise TreeError(f"{path}, {row.where}: '{row.key}' {problem} (first: {before.where}).")
-    for row in rows:
-        if row.parent is not None and row.parent not in by_key:
+        if row.parent is not None and row.parent not in keys:
             raise TreeError(
                 f"{path}, {row.where}: the parent '{row.parent}' of '{row.key}' is unknown; give it a row of its own "
                 "(with an empty parent when it is a root)."
             )
-    _refuse_cycles(path, by_key)
-    inner = {row.parent for row in rows}
+    _refuse_cycles(path, (*rows, *further))
+    inner = {row.parent for row in (*rows, *further)}
     classes = sorted((r for r in rows if is_class(r, r.key not in inner)), key=lambda r: r.logit or 0)
     if not classes:
         raise TreeError(f"{path} has {len(rows)} nodes, but none of them is a class.")
@@ -246,21 +283,30 @@ def _assemble(path: Path, rows: Sequence[Row], is_class: Callable[[Row, bool], b
     nodes = [*classes, *(row for row in rows if row.key not in chosen)]
     names = tuple(r.name.partition("|")[0] for r in nodes)
     tree = Tree.from_parents([r.key for r in nodes], [r.parent for r in nodes], names, len(classes))
-    return LabelSpace(path.stem, tree, tuple(r.name for r in nodes), tuple(r.gloss for r in nodes))
+    edges = tuple((row.key, row.parent) for row in further if row.parent is not None)
+    return LabelSpace(path.stem, tree, tuple(r.name for r in nodes), tuple(r.gloss for r in nodes), edges)
 
 
-def _refuse_cycles(path: Path, by_key: dict[str, Row]) -> None:
-    safe: set[str | None] = {None}
-    for start in by_key.values():
-        chain: dict[str, Row] = {}
-        row = start
-        while row.key not in safe:
-            if row.key in chain:
-                knot = list(chain.values())[list(chain).index(row.key) :]
-                steps = " -> ".join(f"'{r.key}' ({r.where})" for r in [*knot, row])
-                raise TreeError(f"{path}, {row.where}: the parents form a cycle: {steps}.")
-            chain[row.key] = row
-            if row.parent is None:
-                break
-            row = by_key[row.parent]
-        safe.update(chain)
+def _refuse_cycles(path: Path, rows: Sequence[Row]) -> None:
+    """Take away every row whose parent has no row any more, again and again; what cannot be taken holds a cycle."""
+    left: dict[str, list[Row]] = {}
+    for row in rows:
+        left.setdefault(row.key, []).append(row)
+    below: dict[str | None, list[Row]] = {}
+    for row in rows:
+        below.setdefault(row.parent, []).append(row)
+    free = below.get(None, [])
+    while free:
+        row = free.pop()
+        left[row.key].remove(row)
+        if not left[row.key]:
+            del left[row.key]
+            free += below.get(row.key, [])
+    if not left:
+        return
+    chain = [next(iter(left.values()))[0]]
+    while [row.key for row in chain].count(chain[-1].key) < 2:
+        chain.append(next(row for row in left[str(chain[-1].parent)] if row.parent in left))
+    knot = chain[[row.key for row in chain].index(chain[-1].key) :]
+    steps = " -> ".join(f"'{row.key}' ({row.where})" for row in knot)
+    raise TreeError(f"{path}, {knot[0].where}: the parents form a cycle: {steps}.")

@@ -29,6 +29,8 @@ def _rows(space: LabelSpace, under: int | None) -> Iterable[tuple[int | None, st
 def to_csv(space: LabelSpace, under: int | None = None) -> str:
     """Return CSV with the columns index, wnid, parent_wnid, name, gloss; one row per node, in index order.
 
+    The further parents of a graph follow, one row each.
+
     index: the logit of a class; empty for an inner node. parent_wnid: empty for a root.
     under: a node index; only this node and what is below it.
     """
@@ -40,6 +42,8 @@ def to_csv(space: LabelSpace, under: int | None = None) -> str:
     writer.writerow(["index", "wnid", "parent_wnid", "name", "gloss"])
     for index, wnid, parent, name, node in _rows(space, under):
         writer.writerow(["" if index is None else index, wnid, parent, name, space.gloss_text[node]])
+    for child, parent in space.further_parents if under is None else ():
+        writer.writerow(["", child, parent, "", ""])
     return text.getvalue()
 
 
@@ -55,6 +59,9 @@ def to_json(space: LabelSpace, under: int | None = None) -> str:
         head |= {"num_classes": space.num_classes, "sha256": space.sha256}
     else:
         head["under"] = space.tree.wnids[under]
+    further: dict[str, list[str]] = {}
+    for child, above in space.further_parents if under is None else ():
+        further.setdefault(child, []).append(above)
     lines = [
         json.dumps(
             {
@@ -64,7 +71,8 @@ def to_json(space: LabelSpace, under: int | None = None) -> str:
                 "name": name,
                 "lemmas": space.lemma_text[node].split("|"),
                 "gloss": space.gloss_text[node],
-            },
+            }
+            | ({"further_parents": further[wnid]} if wnid in further else {}),
             ensure_ascii=False,
         )
         for index, wnid, parent, name, node in _rows(space, under)
@@ -82,6 +90,8 @@ def to_dot(space: LabelSpace, under: int | None = None) -> str:
         lines.append(f"  {_quoted(wnid)} [label={_quoted(name)}, shape={shape}];")
         if parent:
             edges.append(f"  {_quoted(parent)} -> {_quoted(wnid)};")
+    for child, parent in space.further_parents if under is None else ():
+        edges.append(f"  {_quoted(parent)} -> {_quoted(child)} [style=dashed];")
     return "\n".join([*lines, *edges, "}"]) + "\n"
 
 

@@ -11,7 +11,8 @@ Four spaces ship with the package, one UTF-8 text file each (`label_spaces/*.tsv
 
 File format 1: a line `miil21k-label-space`, `1`, the name and the number of classes; a line of column titles; then
 one line per node, classes first in logit order: wnid, parent wnid (`-` for a root), lemmas joined by `|`, gloss.
-All fields are separated by tabs.
+All fields are separated by tabs. Format 2 is the same for an own hierarchy that is a graph: the parents of a node are
+joined by `|`, and the first one is its parent in the tree.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ __all__ = [
 
 LABEL_SPACES = ("fall11", "winter21", "goog21k", "in1k")
 FORMAT = "miil21k-label-space"
-FORMAT_VERSION = "1"
+TREE_VERSION, GRAPH_VERSION = "1", "2"
 _COLUMNS = "wnid\tparent\tlemmas\tgloss"
 _SHIPPED = Path(__file__).parent / "label_spaces"
 
@@ -64,12 +65,14 @@ class LabelSpace:
 
     name: `winter21` and the like, or the stem of the user's file. tree: the forest, N nodes.
     lemma_text, gloss_text: N raw strings, lemmas joined by `|`; read them through `lemmas` and `glosses`.
+    further_parents: (child, parent) keys of an own hierarchy that is a graph, beside the parent that the tree has.
     """
 
     name: str
     tree: Tree
     lemma_text: Sequence[str]
     gloss_text: Sequence[str]
+    further_parents: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.lemma_text) == len(self.gloss_text) == self.tree.num_nodes:
@@ -122,10 +125,17 @@ class LabelSpace:
         return f"{name} ({self.tree.wnids[node]})" if name in self._shared_names else name
 
     def to_text(self) -> str:
-        """Return the space as a file of format 1; `parse_label_space` reads it back. Raises TreeError for a tab."""
+        """Return the file of format 1 or 2 that `parse_label_space` reads back; raises TreeError for a tab."""
         tree = self.tree
-        parents = ("-" if p < 0 else tree.wnids[p] for p in tree.parent.tolist())
-        lines = [f"{FORMAT}\t{FORMAT_VERSION}\t{self.name}\t{self.num_classes}", _COLUMNS]
+        parents = ["-" if p < 0 else tree.wnids[p] for p in tree.parent.tolist()]
+        version = TREE_VERSION
+        if self.further_parents:
+            version = GRAPH_VERSION
+            for child, parent in self.further_parents:
+                if "|" in child + parent + parents[tree.index(child)].split("|")[0]:
+                    raise TreeError(f"Nodes with '|' in their key, such as '{child}', cannot have several parents.")
+                parents[tree.index(child)] += f"|{parent}"
+        lines = [f"{FORMAT}\t{version}\t{self.name}\t{self.num_classes}", _COLUMNS]
         for row in zip(tree.wnids, parents, self.lemma_text, self.gloss_text, strict=True):
             line = "\t".join(row)
             if line.count("\t") != 3 or len(line.splitlines()) != 1:
@@ -135,17 +145,18 @@ class LabelSpace:
 
 
 def parse_label_space(text: str, origin: str) -> LabelSpace:
-    """Return the label space that `text` (format 1) holds.
+    """Return the label space that `text` (format 1 or 2) holds.
 
-    origin: the file name for messages. Raises TreeError naming the line for anything that is not format 1.
+    origin: the file name for messages. Raises TreeError naming the line for anything that is neither format.
     """
     end = text.find("\n")
     title, columns = text[:end], text[end + 1 : text.find("\n", end + 1)]
     header = title.split("\t")
-    if len(header) != 4 or header[:2] != [FORMAT, FORMAT_VERSION] or not header[3].isdecimal():
+    known = header[0] == FORMAT and header[1:2] in ([TREE_VERSION], [GRAPH_VERSION])
+    if len(header) != 4 or not known or not header[3].isdecimal():
         raise TreeError(
-            f"{origin}, line 1: expected '{FORMAT}', '{FORMAT_VERSION}', a name and a class count, separated by tabs; "
-            f"found {title[:60]!r}."
+            f"{origin}, line 1: expected '{FORMAT}', '{TREE_VERSION}' or '{GRAPH_VERSION}', a name and a class count, "
+            f"separated by tabs; found {title[:60]!r}."
         )
     if columns != _COLUMNS or not text.endswith("\n"):
         raise TreeError(f"{origin} is damaged or was cut off: build or download it again.")
@@ -156,14 +167,21 @@ def parse_label_space(text: str, origin: str) -> LabelSpace:
     if len(fields) != 4 * text.count("\n"):
         raise TreeError(_broken_line(text, origin))
     wnids, parents, lemmas, glosses = (tuple(fields[column::4]) for column in range(8, 12))
+    further: list[tuple[str, str]] = []
+    if header[1] == GRAPH_VERSION:
+        several = [text.split("|") for text in parents]
+        parents = tuple([found[0] for found in several])
+        further = [(child, parent) for child, found in zip(wnids, several, strict=True) for parent in found[1:]]
     index = dict(zip(wnids, range(len(wnids)), strict=True))
+    if unknown := [parent for _, parent in further if parent not in index]:
+        raise TreeError(f"{origin}: the parent '{unknown[0]}' is no node of this file.")
     index["-"] = -1
     try:
         parent = np.fromiter(map(index.__getitem__, parents), np.int32, len(parents))
     except KeyError:
         raise TreeError(_broken_line(text, origin)) from None
     names = tuple([text.partition("|")[0] for text in lemmas])
-    return LabelSpace(header[2], Tree(wnids, names, parent, int(header[3])), lemmas, glosses)
+    return LabelSpace(header[2], Tree(wnids, names, parent, int(header[3])), lemmas, glosses, tuple(further))
 
 
 def _broken_line(text: str, origin: str) -> str:

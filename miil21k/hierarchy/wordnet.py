@@ -19,20 +19,30 @@ from __future__ import annotations
 
 import io
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import Miil21kError, UnknownClass, UsageError
 from miil21k.hierarchy.bridge import bridge
+from miil21k.hierarchy.concepts import CONCEPT_COLUMNS, CONCEPT_HEADER
 from miil21k.hierarchy.spaces import LabelSpace
 from miil21k.hierarchy.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
 
-__all__ = ["WORDNET_FOLDERS", "WordNet", "build_label_space", "class_list", "find_wordnet", "open_wordnet"]
+__all__ = [
+    "WORDNET_FOLDERS",
+    "WordNet",
+    "build_concepts",
+    "build_label_space",
+    "build_nouns",
+    "class_list",
+    "find_wordnet",
+    "open_wordnet",
+]
 
 # Where operating systems keep WordNet 3.0 (Debian and Fedora; Homebrew).
 WORDNET_FOLDERS = (
@@ -84,6 +94,39 @@ class WordNet:
         """Return the lemmas of `wnid`, joined by `|`, and its gloss."""
         synset = self.synset(wnid)
         return "|".join(name.replace("_", " ") for name in synset.lemma_names()), synset.definition()
+
+    def hypernyms(self, wnid: str) -> list[str]:
+        """Return the direct hypernyms, those of an instance too, ascending (nltk gives them in no order)."""
+        synset = self.synset(wnid)
+        return sorted(f"n{above.offset():08d}" for above in synset.hypernyms() + synset.instance_hypernyms())
+
+    def line(self, wnid: str) -> str:
+        """Return the line of `wnid` in the files of concepts and of nouns: wnid, hypernyms, lemmas with senses."""
+        synset = self.synset(wnid)
+        lemmas = (self._with_sense(lemma, synset.offset()) for lemma in synset.lemma_names())
+        return f"{wnid}\t{' '.join(self.hypernyms(wnid)) or '-'}\t{'|'.join(lemmas)}"
+
+    def _with_sense(self, lemma: str, offset: int) -> str:
+        number, count = self._senses[lemma.lower()][offset]
+        several = len(self._senses[lemma.lower()]) > 1
+        sense = (f"#{number}" if several or count else "") + (f":{count}" if count else "")
+        return lemma.replace("_", " ") + sense
+
+    @cached_property
+    def _senses(self) -> dict[str, dict[int, tuple[int, int]]]:
+        """Lemma -> offset -> (sense number, tag count) of every noun; nltk would search the file for each."""
+        found: dict[str, dict[int, tuple[int, int]]] = {}
+        with self._reader.open("index.sense") as lines:
+            for line in lines:
+                key, offset, number, count = line.split()
+                lemma, _, rest = key.partition("%")
+                if rest[0] == "1":
+                    found.setdefault(lemma, {})[int(offset)] = (int(number), int(count))
+        return found
+
+    def every_noun(self) -> list[str]:
+        """Return all 82,115 wnids, ascending."""
+        return sorted(f"n{synset.offset():08d}" for synset in self._reader.all_synsets("n"))
 
     def hypernym(self, wnid: str) -> str | None:
         """Return the one hypernym of `wnid` that the module's docstring describes; None for the root."""
@@ -220,3 +263,22 @@ def build_label_space(wordnet: WordNet, name: str, classes: Sequence[str]) -> La
     names = tuple(text.partition("|")[0] for text in lemmas)
     tree = Tree.from_parents(classes, [wordnet.nearest(wnid, known) for wnid in classes], names)
     return LabelSpace(name, tree, lemmas, tuple(gloss for _, gloss in words))
+
+
+def build_concepts(wordnet: WordNet) -> str:
+    """Return the text of `label_spaces/concepts.tsv`: every class of a shipped space and every hypernym of one."""
+    explained = frozenset(class_list("goog21k"))  # their glosses stand in goog21k.tsv
+    found: set[str] = set()
+    todo = [wnid for name in _CLASS_LISTS for wnid in class_list(name)]
+    while todo:
+        wnid = todo.pop()
+        if wnid not in found:
+            found.add(wnid)
+            todo += wordnet.hypernyms(wnid)
+    lines = [f"{wordnet.line(w)}\t{'' if w in explained else wordnet.words(w)[1]}" for w in sorted(found)]
+    return "\n".join([f"{CONCEPT_HEADER}{len(lines)}", CONCEPT_COLUMNS, *lines]) + "\n"
+
+
+def build_nouns(wordnet: WordNet) -> str:
+    """Return the text inside of `label_spaces/nouns.tsv.gz`: one line for every noun synset."""
+    return "\n".join(map(wordnet.line, wordnet.every_noun())) + "\n"

@@ -88,7 +88,9 @@ def test_exports_of_shipped_spaces_are_round_trips(tmp_path: Path, name: str, su
     [
         ("child,parent\na,b\nb,c\nc,a\n", r"own\.csv, line 2: .*cycle: 'a' \(line 2\) -> 'b' \(line 3\) -> 'c'"),
         ("child,parent\nr,\na,a\n", r"line 3: .*cycle: 'a' \(line 3\) -> 'a'"),
-        ("child,parent\nr,\ns,\na,r\na,s\n", r"line 5: 'a' has two parents, 'r' and 's' \(first: line 4\)"),
+        ("child,parent\na,\nb,a\nb,c\nc,b\n", r"line 4: .*cycle: 'b' \(line 4\) -> 'c' \(line 5\) -> 'b' \(line 4\)"),
+        ("child,parent\nr,\ns,r\ns,\n", r"line 4: 's' is a root and has a parent \(first: line 3\)"),
+        ("child,parent,index\nr,,\ns,,\na,r,0\na,s,1\n", r"line 5: 'a' has two indices \(first: line 4\)"),
         ("child,parent\nr,\na,r\na,r\n", r"line 4: 'a' stands twice \(first: line 3\)"),
         ("child,parent\nr,\na,R\n", r"line 3: the parent 'R' of 'a' is unknown; give it a row"),
         ("child,parent\nr,\n,r\n", "line 3: the node has no key"),
@@ -107,6 +109,34 @@ def test_exports_of_shipped_spaces_are_round_trips(tmp_path: Path, name: str, su
 def test_a_csv_that_is_no_forest_is_refused_by_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(TreeError, match=message):
         load_label_space(written(tmp_path, "own.csv", text))
+
+
+GRAPH = "child,parent,name\npet,,pet\ncanine,,canine\ndog,pet,dog|hound\npug,dog,pug\ndog,canine,\ncat,pet,cat\n"
+
+
+def test_a_csv_may_give_a_node_several_parents_and_the_first_is_the_trees(tmp_path: Path) -> None:
+    space = from_csv(written(tmp_path, "pets.csv", GRAPH))
+    assert space.wnids == ("pug", "cat")
+    assert parents(space) == {"pug": "dog", "cat": "pet", "pet": "", "canine": "", "dog": "pet"}
+    assert space.further_parents == (("dog", "canine"),)
+    assert space.lemmas[space.tree.index("dog")] == ("dog", "hound")
+
+
+@pytest.mark.parametrize(
+    ("ending", "export"), [(".csv", to_csv), (".json", to_json), (".tsv", lambda space: space.to_text())]
+)
+def test_a_graph_keeps_all_its_parents_in_every_format(tmp_path: Path, ending: str, export) -> None:
+    space = from_csv(written(tmp_path, "pets.csv", GRAPH))
+    again = load_label_space(written(tmp_path, "again" + ending, export(space)))
+    assert again.tree.canonical == space.tree.canonical
+    assert again.further_parents == (("dog", "canine"),)
+    assert again.tree.names == space.tree.names
+
+
+def test_a_key_with_a_bar_cannot_have_several_parents_in_a_file_of_format_2(tmp_path: Path) -> None:
+    space = from_csv(written(tmp_path, "pets.csv", GRAPH.replace("canine", "a|b")))
+    with pytest.raises(TreeError, match="'dog', cannot have several parents"):
+        space.to_text()
 
 
 def test_a_quoted_line_break_keeps_line_numbers_true(tmp_path: Path) -> None:

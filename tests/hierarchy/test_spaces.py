@@ -184,13 +184,18 @@ GOOD = "miil21k-label-space\t1\tpets\t1\nwnid\tparent\tlemmas\tgloss\nn1\tn2\tca
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("space\t1", "space\t2", "pets.tsv, line 1: expected 'miil21k-label-space', '1'"),
+        ("space\t1", "space\t3", "pets.tsv, line 1: expected 'miil21k-label-space', '1' or '2'"),
         ("\ta pet", "", "pets.tsv, line 3: expected 4 fields"),
         ("\ta pet\nn2", "\nn2\t", "pets.tsv, line 3: expected 4 fields"),
         ("n1\tn2", "n1\tn3", "pets.tsv, line 3: the parent 'n3' is no node"),
         ("animal\t\n", "animal\t", "damaged or was cut off"),
         ("wnid\tparent", "wnid\tabove", "damaged or was cut off"),
         ("n2\t-", "n2\tn1", "cycle: n1 -> n2 -> n1"),
+        (
+            "1\tpets\t1\nwnid\tparent\tlemmas\tgloss\nn1\tn2",
+            "2\tpets\t1\nwnid\tparent\tlemmas\tgloss\nn1\tn2|n3",
+            "'n3' is no node",
+        ),
     ],
 )
 def test_damaged_label_space_files_are_refused_by_line(old: str, new: str, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 from pathlib import Path
@@ -16,7 +17,9 @@ from miil21k.hierarchy.spaces import LABEL_SPACES
 from miil21k.hierarchy.wordnet import (
     WORDNET_FOLDERS,
     WordNet,
+    build_concepts,
     build_label_space,
+    build_nouns,
     class_list,
     hypernym_choices,
     open_wordnet,
@@ -42,6 +45,19 @@ def wordnet():
 def test_every_shipped_space_is_rebuilt_byte_for_byte(wordnet: WordNet, name: str) -> None:
     built = build_label_space(wordnet, name, class_list(name))
     assert built.to_text().encode() == (SHIPPED / f"{name}.tsv").read_bytes()
+
+
+def test_the_graph_of_concepts_is_rebuilt_byte_for_byte(wordnet: WordNet) -> None:
+    text = build_concepts(wordnet)
+    assert text.encode() == (SHIPPED / "concepts.tsv").read_bytes()
+    assert text.count("\n") == 23548 + 2
+
+
+def test_the_index_of_nouns_is_rebuilt_and_stays_small(wordnet: WordNet) -> None:
+    text = build_nouns(wordnet)
+    assert text.encode() == gzip.decompress((SHIPPED / "nouns.tsv.gz").read_bytes())
+    assert text.count("\n") == 82115
+    assert (SHIPPED / "nouns.tsv.gz").stat().st_size < 1_300_000
 
 
 def test_the_table_holds_120_choices_and_none_that_the_rule_gives(

@@ -1,0 +1,338 @@
+"""Concepts: the noun graph around the classes of a label space. The tree decides levels; WordNet decides meaning.
+
+A tree gives each class one parent, because a level softmax needs levels: dogs hang under *domestic animal*, so *mammal*
+holds 95 of the 218 mammals of ImageNet-1K. A concept is a class, or any hypernym of one along any edge, and knows every
+class at or below it. The graph is WordNet's (3.0, instance hypernyms count as hypernyms) where the classes are wnids,
+joined with the edges of the space's own hierarchy that WordNet does not imply; else that hierarchy alone.
+
+`label_spaces/concepts.tsv` holds the graph around all shipped classes, of which those of the spaces are parts. A line
+`miil21k-concepts`, `1`, `wordnet` and the number of synsets; a line of column titles; then one line per synset in wnid
+order: wnid, hypernyms joined by spaces (`-` for the root), lemmas joined by `|`, gloss (empty where goog21k has it).
+A lemma that has several senses, or a tag count, says behind `#` which sense this is in WordNet's order of use, and
+behind `:` how often it was tagged: `dog#1:42`. `miil21k tree build concepts` makes the file: same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from miil21k.errors import TreeError
+from miil21k.hierarchy.nouns import SENSE, wordnet_nouns
+from miil21k.hierarchy.spaces import shipped
+from miil21k.hierarchy.tree import Tree
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from miil21k.hierarchy.spaces import LabelSpace
+
+__all__ = ["CONCEPT_COLUMNS", "CONCEPT_HEADER", "Concepts", "Cover", "concepts_of"]
+
+CONCEPT_HEADER = "miil21k-concepts\t1\twordnet\t"
+CONCEPT_COLUMNS = "wnid\thypernyms\tlemmas\tgloss"
+_FILE = Path(__file__).parent / "label_spaces" / "concepts.tsv"
+
+
+class Cover(NamedTuple):
+    """Concepts with classes outside of their branch of the spanning tree, and the branches that they miss.
+
+    owners: int32 [M], such concepts, ascending. starts: int32 [M], where the branches of each begin in `branches`.
+    branches: int32 [X], concepts; the branch of an owner and those listed for it are disjoint and hold all its classes.
+    """
+
+    owners: NDArray[np.int32]
+    starts: NDArray[np.int32]
+    branches: NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Concepts:
+    """K concepts of a label space of C classes and N tree nodes, and all hypernym edges between them.
+
+    Concept index == node index for the tree's nodes, so the first C concepts are the classes; the other hypernyms
+    follow in wnid order. space: the label space. wnids: K keys. child, parent: int32 [E], the edges, ordered by child;
+    the first of each child spans a tree.
+
+    Raises TreeError, with the chain, when the edges form a cycle.
+    """
+
+    space: LabelSpace
+    wnids: tuple[str, ...]
+    child: NDArray[np.int32]
+    parent: NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        for edges in (self.child, self.parent):
+            edges.setflags(write=False)
+        _ = self.depth  # refuses cycles
+
+    def __repr__(self) -> str:
+        return f"Concepts({self.space.name!r}, {len(self)} concepts, {self.num_classes} classes)"
+
+    def __len__(self) -> int:
+        return len(self.wnids)
+
+    @property
+    def num_classes(self) -> int:
+        """C, the classes of the space; they are the first concepts."""
+        return self.space.num_classes
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex SHA-256 of one line per concept, its wnid and its hypernyms; two graphs of one digest answer alike."""
+        above = [self.parents(concept).tolist() for concept in range(len(self))]
+        lines = (" ".join([w, *(self.wnids[p] for p in up)]) for w, up in zip(self.wnids, above, strict=True))
+        return hashlib.sha256(("\n".join([f"{self.num_classes}", *lines]) + "\n").encode()).hexdigest()
+
+    @cached_property
+    def index_of(self) -> dict[str, int]:
+        """Map each wnid to its concept index."""
+        return dict(zip(self.wnids, range(len(self)), strict=True))
+
+    def lemma_text(self, concept: int) -> str:
+        """Return the lemmas with their senses as in the file: WordNet's, unless the user named the node otherwise."""
+        own = self.space.lemma_text[concept] if concept < len(self.space.lemma_text) else ""
+        row = _graph().row.get(self.wnids[concept])
+        if row is None:
+            return own or wordnet_nouns().lemma_text(self.wnids[concept])
+        lemmas, name = _graph().lemmas[row], own.partition("|")[0]
+        same = not own or (lemmas.startswith(name) and lemmas[len(name) : len(name) + 1] in {"", "|", "#"})
+        return lemmas if same else own
+
+    def lemmas(self, concept: int) -> tuple[str, ...]:
+        """Return the synonyms, the display name first."""
+        return tuple(SENSE.sub("", self.lemma_text(concept)).split("|"))
+
+    def name(self, concept: int) -> str:
+        """Return the display name, the first lemma."""
+        return self.lemmas(concept)[0]
+
+    def gloss(self, concept: int) -> str:
+        """Return the definition; empty where the source has none."""
+        if concept < len(self.space.gloss_text):
+            return self.space.gloss_text[concept]
+        wnid, graph = self.wnids[concept], _graph()
+        if wnid not in graph.row:
+            return ""
+        return graph.glosses[graph.row[wnid]] or shipped("goog21k").gloss_text[shipped("goog21k").tree.index(wnid)]
+
+    @cached_property
+    def depth(self) -> NDArray[np.int32]:
+        """int32 [K], the longest chain of edges up to a root; raises TreeError for a cycle."""
+        depth = np.zeros(len(self), np.int32)
+        for _ in range(len(self) + 1):
+            deeper = depth.copy()
+            np.maximum.at(deeper, self.child, depth[self.parent] + 1)
+            if np.array_equal(deeper, depth):
+                depth.setflags(write=False)
+                return depth
+            depth = deeper
+        chain = [int(depth.argmax())]
+        while chain.count(chain[-1]) < 2:  # of two equally deep parents each lies on or above a cycle
+            up = self.parents(chain[-1])
+            chain.append(int(up[depth[up].argmax()]))
+        knot = " -> ".join(f"'{self.wnids[c]}'" for c in chain[chain.index(chain[-1]) :])
+        raise TreeError(f"The edges of '{self.space.name}' form a cycle: {knot}.")
+
+    @cached_property
+    def tree(self) -> Tree:
+        """The spanning tree along the first edge of each concept."""
+        first = np.full(len(self), -1, np.int32)
+        first[self.child[::-1]] = self.parent[::-1]  # the last write wins: the first edge
+        return Tree(self.wnids, self.wnids, first, self.num_classes)
+
+    @cached_property
+    def _parent_start(self) -> NDArray[np.int64]:
+        return np.searchsorted(self.child, np.arange(len(self) + 1))
+
+    def parents(self, concept: int) -> NDArray[np.int32]:
+        """Return int32, the direct hypernyms, in the order of the edges (WordNet's: ascending wnids)."""
+        start = self._parent_start
+        found: NDArray[np.int32] = self.parent[start[concept] : start[concept + 1]]
+        return found
+
+    @cached_property
+    def _child_order(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        order = np.argsort(self.parent, kind="stable")
+        return self.child[order], np.searchsorted(self.parent[order], np.arange(len(self) + 1))
+
+    def children(self, concept: int) -> NDArray[np.int32]:
+        """Return int32, the direct hyponyms that are concepts, ascending."""
+        children, start = self._child_order
+        found: NDArray[np.int32] = children[start[concept] : start[concept + 1]]
+        return found
+
+    def ancestors(self, concept: int) -> set[int]:
+        """Return the concepts above along any edge, `concept` itself not included."""
+        found: set[int] = set()
+        todo = [concept]
+        while todo:
+            new = set(self.parents(todo.pop()).tolist()) - found
+            found |= new
+            todo += new
+        return found
+
+    def paths(self, concept: int) -> list[tuple[int, ...]]:
+        """Return every chain of edges from a root down to `concept`, both included, in the order of the edges."""
+        above = self.parents(concept).tolist()
+        return [(*chain, concept) for p in above for chain in self.paths(p)] or [(concept,)]
+
+    @cached_property
+    def _branches(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+        """The classes in depth-first order of the spanning tree, and where the branch of each concept lies in it.
+
+        Returns int32 [C], the classes; int32 [K] and [K], first and one past last.
+        """
+        tree = self.tree
+        size = np.zeros(len(self), np.int32)
+        size[: self.num_classes] = 1
+        own = size.copy()
+        for family in reversed(tree.families[1:]):
+            size[family.parents] += np.add.reduceat(size[family.nodes], family.starts)
+        first = np.zeros(len(self), np.int32)
+        for family in tree.families:
+            before = np.cumsum(size[family.nodes]) - size[family.nodes]
+            before -= before[family.starts][family.group]
+            inside = 0 if family.parents[0] < 0 else (first[family.parents] + own[family.parents])[family.group]
+            first[family.nodes] = inside + before
+        order = np.empty(self.num_classes, np.int32)
+        order[first[: self.num_classes]] = np.arange(self.num_classes)
+        return order, first, first + size
+
+    @cached_property
+    def cover(self) -> Cover:
+        """What the spanning tree misses: few, since WordNet nearly is a tree."""
+        _, first, last = self._branches
+        more: dict[int, list[int]] = {}
+        further = np.flatnonzero(self.child[1:] == self.child[:-1]) + 1
+        for child, parent in zip(self.child[further].tolist(), self.parent[further].tolist(), strict=True):
+            above = np.array([parent, *self.ancestors(parent)])
+            outside = (first[above] > first[child]) | (last[above] < last[child])
+            for owner in above[outside].tolist():
+                more.setdefault(owner, []).append(child)
+        owners = sorted(more)
+        branches: list[int] = []
+        starts: list[int] = []
+        for owner in owners:
+            starts.append(len(branches))
+            end = -1
+            for child in sorted(more[owner], key=lambda c: (first[c], -last[c])):
+                if last[child] > end:  # branches are disjoint or nested
+                    branches.append(child)
+                    end = last[child]
+        return Cover(np.array(owners, np.int32), np.array(starts, np.int32), np.array(branches, np.int32))
+
+    def classes(self, concept: int) -> NDArray[np.int32]:
+        """Return int32, the classes at or below `concept` along any edge, ascending."""
+        order, first, last = self._branches
+        parts = [concept]
+        at = int(np.searchsorted(self.cover.owners, concept))
+        if at < self.cover.owners.size and self.cover.owners[at] == concept:
+            end = self.cover.starts[at + 1] if at + 1 < self.cover.owners.size else None
+            parts += self.cover.branches[self.cover.starts[at] : end].tolist()
+        return np.sort(np.concatenate([order[first[part] : last[part]] for part in parts]))
+
+    @cached_property
+    def num_below(self) -> NDArray[np.int32]:
+        """int32 [K], how many classes are at or below each concept."""
+        return self.count(np.ones(self.num_classes, bool))
+
+    def count(self, classes: NDArray[np.bool_]) -> NDArray[np.int32]:
+        """Return int32 [K], how many of `classes` (bool [C]) are at or below each concept."""
+        order, first, last = self._branches
+        total = np.concatenate([[0], np.cumsum(classes[order])])
+        branch = (total[last] - total[first]).astype(np.int32)
+        found: NDArray[np.int32] = branch.copy()
+        owners, starts, branches = self.cover
+        if owners.size:
+            found[owners] += np.add.reduceat(branch[branches], starts)
+        return found
+
+
+@lru_cache(maxsize=8)
+def concepts_of(space: LabelSpace) -> Concepts:
+    """Return the concepts of `space`; made once per space, since a label space never changes.
+
+    WordNet's edges stand first where every class is a wnid; an own edge is added where they do not imply it.
+    Raises TreeError when the edges of both together form a cycle.
+    """
+    own = _own_edges(space)
+    edges = _wordnet_edges(space)
+    for key, parents in own.items():
+        above = edges.get(key, [])
+        edges[key] = [*above, *(p for p in parents if p not in above and not (above and _reaches(edges, key, p)))]
+    wnids = (*own, *sorted(edges.keys() - own.keys()))
+    index = dict(zip(wnids, range(len(wnids)), strict=True))
+    above_each = [edges[wnid] for wnid in wnids]
+    child = np.repeat(np.arange(len(wnids), dtype=np.int32), [len(up) for up in above_each])
+    parent = np.array([index[p] for up in above_each for p in up], np.int32)
+    return Concepts(space, wnids, child, parent)
+
+
+def _own_edges(space: LabelSpace) -> dict[str, tuple[str, ...]]:
+    """Return key -> parents in the space's own hierarchy, the chosen one first."""
+    wnids = space.tree.wnids
+    above = zip(wnids, space.tree.parent.tolist(), strict=True)
+    own: dict[str, tuple[str, ...]] = {wnid: (wnids[node],) if node >= 0 else () for wnid, node in above}
+    for child, parent in space.further_parents:
+        own[child] = (*own[child], parent)
+    return own
+
+
+def _wordnet_edges(space: LabelSpace) -> dict[str, list[str]]:
+    """Return wnid -> hypernyms for every node that is a noun and all above it; nothing unless every class is one."""
+    graph = _graph()
+    if not all(map(_is_noun, space.wnids)):
+        return {}
+    found: dict[str, list[str]] = {}
+    todo = list(filter(_is_noun, space.tree.wnids))
+    while todo:
+        wnid = todo.pop()
+        if wnid not in found:
+            row = graph.row.get(wnid)
+            text = wordnet_nouns().hypernym_text(wnid) if row is None else graph.hypernyms[row]
+            found[wnid] = text.split() if text != "-" else []
+            todo += found[wnid]
+    return found
+
+
+def _is_noun(key: str) -> bool:
+    return key in _graph().row or (key[:1] == "n" and len(key) == 9 and key[1:].isdecimal() and key in wordnet_nouns())
+
+
+def _reaches(edges: dict[str, list[str]], start: str, goal: str) -> bool:
+    """Return whether `goal` lies above `start`."""
+    seen, todo = {start}, [start]
+    while todo:
+        new = [p for p in edges.get(todo.pop(), ()) if p not in seen]
+        if goal in new:
+            return True
+        seen.update(new)
+        todo += new
+    return False
+
+
+class _Graph(NamedTuple):
+    """The shipped file, column by column; row: wnid -> line."""
+
+    row: dict[str, int]
+    hypernyms: list[str]
+    lemmas: list[str]
+    glosses: list[str]
+
+
+@cache
+def _graph() -> _Graph:
+    text = _FILE.read_text(encoding="utf-8")
+    fields = text.replace("\n", "\t").split("\t")
+    count = text.count("\n") - 2
+    if not text.startswith(f"{CONCEPT_HEADER}{count}\n{CONCEPT_COLUMNS}\n") or len(fields) != 4 * count + 9:
+        raise TreeError(f"{_FILE} is damaged or was cut off: install miil21k again.")
+    wnids, hypernyms, lemmas, glosses = (fields[column:-1:4] for column in range(8, 12))
+    return _Graph(dict(zip(wnids, range(count), strict=True)), hypernyms, lemmas, glosses)
