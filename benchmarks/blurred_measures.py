@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from miil21k.calibrate.guarantee import calibrate
 from miil21k.calibrate.temperature import fit_temperatures
+from miil21k.decode.decoder import Decoder
 from miil21k.decode.path import hedge
-from miil21k.decode.probabilities import DEFAULT_RULE, Rule, node_probabilities, probabilities
+from miil21k.decode.probabilities import node_probabilities, probabilities
+from miil21k.decode.rules import DEFAULT_RULE, RULES
 from miil21k.hierarchy.tree import Tree
 from miil21k.metrics.accuracy import SemanticAccuracy
 from miil21k.metrics.distance import is_correct
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from miil21k.decode.probabilities import Probabilities
     from miil21k.hierarchy.spaces import LabelSpace
 
-RULES: tuple[Rule, ...] = get_args(Rule)
 ACCURACIES = (0.9, 0.95)
 SUMMARY = ("ac_depth", "ap_depth", "ac_info", "ap_info", "ac_exact", "recall_info_at_90", "recall_info_at_95")
 POINTS = 60
@@ -61,7 +62,7 @@ def curves(tree: Tree, logits: NDArray[np.float32], labels: NDArray[np.int64], h
     the summary by rule, `exact_class` the accuracy among the labelled classes by P(exactly this class), and `points`
     rule -> [recall of information, correct] of the raw curve.
     """
-    rules: tuple[Rule, ...] = RULES if head == "level_softmax" else (DEFAULT_RULE,)
+    rules = tuple(RULES) if head == "level_softmax" else (DEFAULT_RULE,)
     fitted = fit_temperatures(tree, logits[1::2], labels[1::2], head)
     temperature = fitted if head == "level_softmax" else fitted[0]
     classes = np.unique(labels)
@@ -119,7 +120,7 @@ def guarantees(
     seen: dict[float, list[tuple[float, float]]] = {accuracy: [] for accuracy in ACCURACIES}
     for split in range(splits):
         ours, theirs = np.array_split(np.random.default_rng([split, 7]).permutation(len(labels)), 2)
-        file = calibrate(space, logits[ours], labels[ours], head, accuracies=ACCURACIES, seed=split)
+        file = calibrate(Decoder(space, head), logits[ours], labels[ours], accuracies=ACCURACIES, seed=split)
         temperature = file.temperature if head == "level_softmax" else file.temperature[0]
         nodes = node_probabilities(space.tree, logits[theirs], head, temperature=temperature)
         for accuracy, level in file.thresholds:

@@ -10,7 +10,7 @@ from blurred_training import SCHEMES
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from miil21k.decode.probabilities import DEFAULT_RULE
+from miil21k.decode.rules import DEFAULT_RULE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -69,8 +69,9 @@ batch = normalise(crop_image(load_image(sys.argv[1]), loaded.preprocess)[None], 
 done("read, decode, crop")
 logits = backend.run(batch).logits
 done("run the network")
-from miil21k.predict.answers import Answerer
-Answerer(loaded.space, loaded.space, loaded.head, PredictOptions()).answer(logits)
+from miil21k.predict.decoding import answers_of, decoder_of
+decoder = decoder_of(loaded.space, loaded.space, loaded.head, PredictOptions())
+answers_of(decoder.read(logits), PredictOptions())
 done("decode the path")
 print(json.dumps(stages))
 """

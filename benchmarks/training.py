@@ -18,7 +18,6 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -31,6 +30,7 @@ from timm.utils import AverageMeter, ModelEmaV3
 from torch import nn
 
 from miil21k.data.loader import Batch
+from miil21k.decode.decoder import Decoder
 from miil21k.environment import available_cpus
 from miil21k.hierarchy.load import load_label_space
 from miil21k.runtime.torch_backend import TorchBackend
@@ -44,7 +44,7 @@ from miil21k.train.recipes import RECIPES
 from miil21k.train.state import Trained
 from miil21k.train.step import UpdateStep
 from miil21k.validate.inference import Scored
-from miil21k.validate.score import Reading, Scorecard
+from miil21k.validate.score import Scorecard
 from miil21k.zoo.schema import Preprocess
 
 if TYPE_CHECKING:
@@ -225,8 +225,7 @@ def compare_validation(space: LabelSpace, batch_size: int, rounds: int) -> None:
     for row, label in enumerate(labels.tolist()):
         logits[row, list(space.tree.path(label))] += 8  # an answer worth judging; the weights here are random
     scored = Scored(logits, labels, np.arange(batch_size))
-    view = SimpleNamespace(space=space, allowed=None)
-    cards = {head: Scorecard(view, Reading(head)) for head in ("level_softmax", "leaf_softmax")}
+    cards = {head: Scorecard(Decoder(space, head)) for head in ("level_softmax", "leaf_softmax")}
     calls = {head: (lambda _number, card=card: card.update(scored)) for head, card in cards.items()}
     taken = take_turns({"forward": lambda _number: backend.run(images), **calls}, rounds)
     print(f"\n### Validation: metrics against forward passes, batch {batch_size}, best of {rounds}\n")

@@ -14,7 +14,7 @@ import torch
 from export_zoo import random_model
 
 from miil21k.export.onnx.file import own_photographs, photographs_in
-from miil21k.export.onnx.model import ExportOptions, decoding_of
+from miil21k.export.onnx.model import ExportOptions, decoder_of
 from miil21k.export.onnx.padding import padding_difference, with_zero_padding
 from miil21k.zoo.manifest import find_weights
 
@@ -30,7 +30,7 @@ def main() -> None:
     for name in args.rows:
         torch.manual_seed(0)
         loaded = random_model(find_weights(name))
-        found = padding_difference(loaded, with_zero_padding(loaded), decoding_of(loaded, ExportOptions()), photos)
+        found = padding_difference(loaded, with_zero_padding(loaded), decoder_of(loaded, ExportOptions()), photos)
         for kind, row in found.items():
             same = " | ".join(f"{row[key]} of {row['images']}" for key in ("same_top1", "same_path", "same_hedge"))
             print(f"| `{name}` | {row['images']} {kind} | {row['logits']:.1e} | {same} |", flush=True)

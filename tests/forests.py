@@ -8,7 +8,10 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from miil21k.hierarchy.spaces import LabelSpace
 from miil21k.hierarchy.tree import Tree
+
+WITHDRAWN_WNID = "n09621232"  # native, a class of fall11 that ImageNet withdrew
 
 
 class Case(NamedTuple):
@@ -42,3 +45,14 @@ def cases(draw: st.DrawFn, only_classes: bool = False) -> Case:
     allowed = draw(hnp.arrays(np.bool_, tree.num_classes))
     allowed[draw(st.integers(0, tree.num_classes - 1))] = True
     return Case(tree, logits, allowed)
+
+
+def named(tree: Tree, name: str = "drawn") -> LabelSpace:
+    """A label space of `tree`, without glosses."""
+    return LabelSpace(name, tree, tree.names, [""] * tree.num_nodes)
+
+
+def with_withdrawn(tree: Tree, wnid: str) -> LabelSpace:
+    """The same tree as a space that is called fall11, in which `wnid` is a class that ImageNet withdrew."""
+    wnids = tuple(WITHDRAWN_WNID if key == wnid else key for key in tree.wnids)
+    return named(Tree(wnids, tree.names, tree.parent, tree.num_classes), "fall11")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 import pytest
 
-from miil21k.decode.probabilities import DEFAULT_RULE
+from miil21k.decode.rules import RULES
 from miil21k.errors import UsageError
 from miil21k.options import Instead, check, declared, described, option
 from miil21k.predict.options import PredictOptions
@@ -62,6 +62,6 @@ def test_every_field_of_the_predictor_is_a_declared_option() -> None:
 
 
 def test_the_rule_that_is_declared_is_the_rule_of_the_decoders() -> None:
-    assert PredictOptions().rule == DEFAULT_RULE
+    assert [PredictOptions(rule=rule).rule for rule in RULES] == list(RULES)
     with pytest.raises(UsageError, match="rule must be coherent or min or sibling or product, not 'new'"):
-        PredictOptions(rule="new")  # type: ignore[arg-type]
+        PredictOptions(rule="new")

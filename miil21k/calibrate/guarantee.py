@@ -8,14 +8,13 @@ holds for any model and any number of samples (split conformal prediction).
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from miil21k.calibrate.record import Calibration, mask_digest
 from miil21k.calibrate.temperature import fit_temperatures, row_blocks
-from miil21k.decode.path import decode_path
-from miil21k.decode.probabilities import DEFAULT_RULE, node_probabilities
 from miil21k.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,9 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from miil21k.decode.logits import HeadKind
-    from miil21k.decode.probabilities import Rule
-    from miil21k.hierarchy.spaces import LabelSpace
+    from miil21k.decode.decoder import Decoder
+    from miil21k.decode.path import Paths
     from miil21k.hierarchy.tree import Tree
 
 __all__ = ["calibrate", "conformal_threshold", "hedge_scores"]
@@ -34,48 +32,36 @@ ACCURACIES = (0.8, 0.9, 0.95, 0.99)
 STEP = 2e-6  # twice what decode.hedge forgives: the least by which a level must exceed a probability to refuse it
 
 
-def calibrate(  # noqa: PLR0913 (what a head is, and what is asked of it)
-    space: LabelSpace,
+def calibrate(
+    decoder: Decoder,
     logits: NDArray[np.floating],
     labels: NDArray[np.integer],
-    head: HeadKind,
     *,
     accuracies: Sequence[float] = ACCURACIES,
-    rule: Rule = DEFAULT_RULE,
-    allowed: NDArray[np.bool_] | None = None,
     model: str = "",
     weights: str = "",
     seed: int = 0,
 ) -> Calibration:
-    """Return the calibration of a head from labelled logits.
+    """Return the calibration of a decoder that has none, from labelled logits; its `hedge` plays no part.
 
-    logits: [n, C]. labels: int [n], node indices of `space.tree`. Half of the samples, drawn with `seed`, fit the
-    temperatures; the other half fits one hedge level per accuracy, so that the guarantee stays exact. An accuracy that
-    so few samples, or this model, cannot guarantee is left out. Raises UsageError for fewer than four samples or an
-    accuracy outside (0, 1), LogitsError for logits that cannot be decoded.
+    logits: [n, C] of the head. labels: int [n], node indices of `decoder.space.tree`. Half of the samples, drawn with
+    `seed`, fit the temperatures; the other half fits one hedge level per accuracy, so that the guarantee stays exact.
+    An accuracy that so few samples, or this model, cannot guarantee is left out. Raises UsageError for fewer than four
+    samples or an accuracy outside (0, 1), LogitsError for logits that cannot be decoded.
     """
     if not all(0 < accuracy < 1 for accuracy in accuracies):
         raise UsageError(f"Accuracies lie between 0 and 1, not {', '.join(map(str, accuracies))}.")
     if len(labels) < 4:
         raise UsageError(f"Calibration needs at least four labelled samples, not {len(labels)}.")
+    space, head, allowed = decoder.space, decoder.head, decoder.allowed
     _check_labels(space.tree, logits, labels)
     order = np.random.default_rng(seed).permutation(len(labels))
     first, second = np.array_split(order, 2)
-    temperature = fit_temperatures(space.tree, logits[first], labels[first], head, allowed=allowed)
+    temperature = fit_temperatures(space.tree, decoder.project(logits[first]), labels[first], head, allowed=allowed)
+    fitted = replace(decoder, temperature=temperature if head == "level_softmax" else temperature[0], hedge=None)
     scores = np.concatenate(
         [
-            hedge_scores(
-                space.tree,
-                node_probabilities(
-                    space.tree,
-                    logits[rows],
-                    head,
-                    allowed=allowed,
-                    temperature=temperature if head == "level_softmax" else temperature[0],
-                    rule=rule,
-                ),
-                labels[rows],
-            )
+            hedge_scores(space.tree, fitted.read(logits[rows]).path, labels[rows])
             for rows in row_blocks(second, space.tree.num_nodes)
         ]
     )
@@ -86,7 +72,7 @@ def calibrate(  # noqa: PLR0913 (what a head is, and what is asked of it)
         model=model,
         weights=weights,
         head=head,
-        rule=rule if head == "level_softmax" else "",
+        rule=decoder.tree_rule if head == "level_softmax" else "",
         allowed=mask_digest(allowed),
         temperature=temperature,
         thresholds=tuple((accuracy, level) for accuracy, level in levels if level <= 1),
@@ -94,13 +80,12 @@ def calibrate(  # noqa: PLR0913 (what a head is, and what is asked of it)
     )
 
 
-def hedge_scores(tree: Tree, node_prob: NDArray[np.float32], labels: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Return float64 [B], the probability of the first wrong node on each chain of `decode_path`; 0 if none is wrong.
+def hedge_scores(tree: Tree, paths: Paths, labels: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return float64 [B], the probability of the first wrong node on each chain; 0 if none is wrong.
 
-    A hedged answer is correct exactly when the hedge level refuses that node. node_prob: [B, N]. A node is right when
-    it is the label, above it or below it. Source: Goren et al. 2024, 'climbing', on the chain of `decode_path`.
+    A hedged answer is correct exactly when the hedge level refuses that node. paths: B whole chains of `decode_path`.
+    A node is right when it is the label, above it or below it. Source: Goren et al. 2024, 'climbing'.
     """
-    paths = decode_path(tree, node_prob)
     truth = tree.level_target[labels]
     depth = tree.depth[labels][:, None]
     own = np.where(paths.nodes >= 0, paths.nodes, 0)

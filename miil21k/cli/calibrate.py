@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from miil21k.cli.options import add_options
 from miil21k.cli.validate import add_computation, add_images_and_model, request_of, show_progress
+from miil21k.predict.options import AnswerOptions
 
 if TYPE_CHECKING:
     import argparse
@@ -22,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     target = "share of hedged answers to be correct; repeatable (besides 0.8, 0.9, 0.95 and 0.99 where possible)"
     add("--target", action="append", type=float, default=[], metavar="P", help=target)
     add("--images", type=int, default=10_000, metavar="N", help="use at most N images (default: %(default)s)")
+    add_options(parser, AnswerOptions, only=("rule",), meanings={"rule": "how a level_softmax head becomes one tree"})
     add("--include-removed-labels", action="store_true", help="for answers with the classes that ImageNet withdrew")
     add("--seed", type=int, default=0, help="which images fit what (default: %(default)s)")
     add_computation(add)
@@ -40,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
         request_of(args),
         args.target,
         most=args.images,
-        include_removed=args.include_removed_labels,
+        include_withdrawn=args.include_removed_labels,
+        rule=getattr(args, "rule", None),
         seed=args.seed,
         progress=None if args.quiet else show_progress,
     )

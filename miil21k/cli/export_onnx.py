@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
+from miil21k.cli.options import add_options
 from miil21k.decode.logits import HEAD_KINDS
-from miil21k.decode.probabilities import DEFAULT_RULE, Rule
 from miil21k.errors import MissingExtra, UnknownModel, UsageError
+from miil21k.predict.options import AnswerOptions
 
 if TYPE_CHECKING:
     import argparse
@@ -50,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("-k", "--topk", "--top-k", "--k", type=int, default=5, metavar="N", help="how many classes (%(default)s)")
     add("--hedge", type=float, default=0.9, metavar="P", help="default of the input 'hedge' (%(default)s)")
     add("--calibration", metavar="FILE", help="temperatures and hedge level of miil21k calibrate")
-    add("--rule", choices=get_args(Rule), default=DEFAULT_RULE, help="how levels become one tree (%(default)s)")
+    add_options(answer, AnswerOptions, only=("rule",))
     add("--include-removed-labels", action="store_true", help="also the classes that ImageNet withdrew")
 
 
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         padding=args.padding,
         topk=args.topk,
         hedge=args.hedge,
-        rule=args.rule,
+        rule=getattr(args, "rule", None),
         include_removed_labels=args.include_removed_labels,
         calibration=load_calibration(args.calibration) if args.calibration else None,
     )

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         _options(args),
         name=args.name,
         version=args.version,
-        include_removed_labels=args.include_removed_labels,
+        include_withdrawn=args.include_removed_labels,
         say=lambda s: print(s, file=sys.stderr),
     )
     print(f"{served.folder / str(served.version) / 'model.onnx'}  version {served.version} of '{served.name}'")

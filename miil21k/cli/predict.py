@@ -6,8 +6,10 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, get_args
 
+from miil21k.cli.options import add_options
 from miil21k.cli.start import starting
 from miil21k.data.resizers import RESIZERS
+from miil21k.predict.options import AnswerOptions
 from miil21k.runtime.base import BACKENDS
 from miil21k.writers.formats import FORMATS
 from miil21k.writers.labels import LABEL_TYPES
@@ -138,6 +140,7 @@ def add_answer(parser: argparse.ArgumentParser) -> None:
         "--classes", metavar="LIST", help="only these: wnids or names, comma-separated, or a file of wnids"
     )
     group.add_argument("--exclude", metavar="LIST", help="all but these and what lies below them, named likewise")
+    add_options(group, AnswerOptions, only=("rule",))
     group.add_argument("--include-removed-labels", action="store_true", help="also the classes that ImageNet withdrew")
     group.add_argument("--label-type", choices=LABEL_TYPES, help="add a label to every node, and show it in tables")
 

@@ -35,6 +35,7 @@ def predict_options(args: argparse.Namespace, *, single: bool = False) -> Predic
     given = {name: value for name in _SAME_NAME if (value := getattr(args, name)) is not None}
     if args.engine is not None:
         given.pop("workers", None)  # of the engine; each decides on its threads
+    given |= {"rule": getattr(args, "rule", None)}
     given |= {"max_depth": args.level, "exif": not args.no_exif, "embeddings": args.embeddings is not None}
     given |= {"classes": _wnids(args.classes), "exclude": _wnids(args.exclude)}
     if args.under is not None:

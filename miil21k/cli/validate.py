@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from miil21k.cli.options import add_options
 from miil21k.data.resizers import RESIZERS
+from miil21k.predict.options import AnswerOptions
 from miil21k.runtime.base import BACKENDS
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--view", choices=["in1k"], help="the images are ImageNet-1K's: score the head on the classes it shares with it"
     )
     add("--hedge", type=float, default=0.9, metavar="P", help="how sure hedged answers must be (default: %(default)s)")
+    add_options(parser, AnswerOptions, only=("rule",))
     add("--calibration", metavar="FILE", help="read the logits by a calibration of miil21k calibrate")
     add("-o", "--output", type=Path, metavar="DIR", help="write JSON, CSV tables and pictures there")
     add("-f", "--format", choices=["table", "json"], help="what stdout gets (default: table on a terminal, else json)")
@@ -74,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     found = validate(
         request_of(args),
         hedge=args.hedge,
+        rule=getattr(args, "rule", None),
         calibration=load_calibration(args.calibration) if args.calibration else None,
         progress=None if args.quiet else show_progress,
     )

@@ -114,22 +114,22 @@ def decode_levels(
 
 
 def levels_of_nodes(
-    tree: Tree, node_prob: NDArray[np.float32], threshold: float = 0.5, *, removed: ArrayLike | None = None
+    tree: Tree, node_prob: NDArray[np.float32], threshold: float = 0.5, *, withdrawn: ArrayLike | None = None
 ) -> Levels:
     """Return, per level, the most probable node of that depth: what `decode_levels` is for one flat head.
 
     A softmax over the logits of one depth means nothing for a head that was trained with one softmax over all
     classes, or with sigmoids; P(node) does. node_prob: float32 [B, N] of `node_probabilities`.
-    removed: bool [C], classes that are never shown. Ties go to the lowest node index.
+    withdrawn: bool [C], classes that are never shown. Ties go to the lowest node index.
     """
-    hidden = np.zeros(tree.num_nodes, bool)
-    if removed is not None:
-        hidden[: tree.num_classes] = np.asarray(removed, bool)
+    unseen = np.zeros(tree.num_nodes, bool)
+    if withdrawn is not None:
+        unseen[: tree.num_classes] = np.asarray(withdrawn, bool)
     nodes = np.full((len(node_prob), tree.max_depth + 1), -1, np.int32)
     probs = np.zeros(nodes.shape, np.float32)
     rows = np.arange(len(node_prob))
     for level in tree.levels:
-        shown = level.nodes[~hidden[level.nodes]]
+        shown = level.nodes[~unseen[level.nodes]]
         if not shown.size:
             continue
         part = node_prob[:, shown]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from miil21k.decode.families import family_order
+from miil21k.decode.tree_passes import family_order
 from miil21k.errors import LogitsError, UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def decode_path(
     *,
     under: int | None = None,
     max_depth: int | None = None,
-    removed: ArrayLike | None = None,
+    withdrawn: ArrayLike | None = None,
 ) -> Paths:
     """Return one chain per row: from the most probable root to the most probable child, as far as it goes.
 
@@ -66,11 +66,11 @@ def decode_path(
     under: start below this node; its ancestors open the chain, and a row where it has P = 0 gets no chain.
     Nothing is renormalised here; pass `restrict(tree, under=...)` to `node_probabilities` for that.
     max_depth: the deepest depth to go to (0: roots only).
-    removed: bool [C], classes that must never be shown; the walk goes through them, the chain leaves them out.
-    Raises UsageError (shape, under, max_depth, removed) and LogitsError (NaN among the probabilities).
+    withdrawn: bool [C], classes that must never be shown; the walk goes through them, the chain leaves them out.
+    Raises UsageError (shape, under, max_depth, withdrawn) and LogitsError (NaN among the probabilities).
     """
     _check_shape(tree, node_prob)
-    hidden = _hidden(tree, removed)
+    withdrawn_nodes = _withdrawn_nodes(tree, withdrawn)
     last = _last_depth(tree, under, max_depth)
     batch, levels = len(node_prob), tree.max_depth + 1
     nodes = np.full((batch, levels), -1, np.int32)
@@ -85,8 +85,8 @@ def decode_path(
         go = prob > 0
         rows, current = rows[go], child[go]
         nodes[rows, at] = current
-    if hidden is not None:
-        nodes = _left_out(nodes, hidden)
+    if withdrawn_nodes is not None:
+        nodes = _left_out(nodes, withdrawn_nodes)
     return _with_probs(nodes, node_prob)
 
 
@@ -97,7 +97,7 @@ def hedge(
     *,
     under: int | None = None,
     max_depth: int | None = None,
-    removed: ArrayLike | None = None,
+    withdrawn: ArrayLike | None = None,
 ) -> Hedged:
     """Return the deepest node of each chain of `decode_path` that has P >= level, and what competes below it.
 
@@ -109,7 +109,7 @@ def hedge(
     """
     if not 0 < level <= 1:
         raise UsageError(f"A hedge level lies above 0 and up to 1, not {level}.")
-    paths = decode_path(tree, node_prob, under=under, max_depth=max_depth, removed=removed)
+    paths = decode_path(tree, node_prob, under=under, max_depth=max_depth, withdrawn=withdrawn)
     sure = (paths.nodes >= 0) & (paths.probs >= level - SLACK)
     length = sure.sum(axis=1, dtype=np.int32)  # probabilities never grow, so these are the first ones
     node, prob = _at(paths, length - 1)
@@ -118,27 +118,29 @@ def hedge(
     rival_prob = np.zeros(len(node), np.float32)
     open_rows = np.flatnonzero(refused >= 0)
     parent = tree.parent[refused[open_rows]].astype(np.int64)
-    found, found_prob = _best_child(tree, node_prob, open_rows, parent, refused[open_rows], _hidden(tree, removed))
+    found, found_prob = _best_child(
+        tree, node_prob, open_rows, parent, refused[open_rows], _withdrawn_nodes(tree, withdrawn)
+    )
     real = found_prob > 0
     rival[open_rows[real]], rival_prob[open_rows[real]] = found[real], found_prob[real]
     return Hedged(node, prob, length, refused, refused_prob, rival, rival_prob, paths)
 
 
 def paths_to(
-    tree: Tree, node_prob: NDArray[np.float32], nodes: NDArray[np.int32], *, removed: ArrayLike | None = None
+    tree: Tree, node_prob: NDArray[np.float32], nodes: NDArray[np.int32], *, withdrawn: ArrayLike | None = None
 ) -> Paths:
     """Return the chain from the root to each of `nodes`, with P of every step.
 
-    nodes: int [B] or [B, k], node indices, -1 for none (an empty chain). node_prob: [B, N]. removed: bool [C],
+    nodes: int [B] or [B, k], node indices, -1 for none (an empty chain). node_prob: [B, N]. withdrawn: bool [C],
     classes to leave out of the chains. Raises UsageError for other shapes.
     """
     _check_shape(tree, node_prob)
     if nodes.shape[:1] != node_prob.shape[:1] or nodes.ndim > 2:
         raise UsageError(f"Expected nodes of shape [{len(node_prob)}] or [{len(node_prob)}, k], not {nodes.shape}.")
     chains = np.where((nodes >= 0)[..., None], tree.level_target[nodes], -1)
-    hidden = _hidden(tree, removed)
-    if hidden is not None:
-        chains = _left_out(chains, hidden)
+    withdrawn_nodes = _withdrawn_nodes(tree, withdrawn)
+    if withdrawn_nodes is not None:
+        chains = _left_out(chains, withdrawn_nodes)
     return _with_probs(chains, node_prob)
 
 
@@ -148,11 +150,11 @@ def _best_child(
     rows: NDArray[np.int64],
     parents: NDArray[np.int64],
     skip: NDArray[np.int32] | None = None,
-    hidden: NDArray[np.bool_] | None = None,
+    withdrawn_nodes: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the most probable child of `parents[i]` in row `rows[i]` of `node_prob`, and its probability.
 
-    A parent of -1 has the roots as children. skip: one child per row that does not count; hidden: bool [N],
+    A parent of -1 has the roots as children. skip: one child per row that does not count; withdrawn_nodes: bool [N],
     nodes that do not count. Where no child counts the answer is -1 with probability 0.
     """
     order = family_order(tree)
@@ -167,8 +169,8 @@ def _best_child(
     values = node_prob[rows[have][owner], kids]
     if skip is not None:
         values[kids == skip[have][owner]] = 0
-    if hidden is not None:
-        values[hidden[kids]] = 0
+    if withdrawn_nodes is not None:
+        values[withdrawn_nodes[kids]] = 0
     best = np.maximum.reduceat(values, starts)
     if np.isnan(best).any():
         row = int(rows[have][np.isnan(best)][0])
@@ -180,9 +182,9 @@ def _best_child(
     return child, prob
 
 
-def _left_out(chains: NDArray[np.int32], hidden: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Return `chains` [..., L] without hidden nodes, closed up to the left and padded with -1."""
-    kept = np.where((chains >= 0) & ~hidden[chains], chains, -1)
+def _left_out(chains: NDArray[np.int32], withdrawn_nodes: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Return `chains` [..., L] without withdrawn nodes, closed up to the left and padded with -1."""
+    kept = np.where((chains >= 0) & ~withdrawn_nodes[chains], chains, -1)
     order = np.argsort(kept < 0, axis=-1, kind="stable")
     return np.take_along_axis(kept, order, axis=-1)
 
@@ -200,13 +202,13 @@ def _at(paths: Paths, step: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArr
     return node, np.where(step >= 0, paths.probs[rows, step], 0).astype(np.float32)
 
 
-def _hidden(tree: Tree, removed: ArrayLike | None) -> NDArray[np.bool_] | None:
-    if removed is None:
+def _withdrawn_nodes(tree: Tree, withdrawn: ArrayLike | None) -> NDArray[np.bool_] | None:
+    if withdrawn is None:
         return None
-    mask = np.asarray(removed)
+    mask = np.asarray(withdrawn)
     if mask.shape != (tree.num_classes,) or mask.dtype != np.bool_:
         raise UsageError(
-            f"The removed classes must be a bool array of shape [{tree.num_classes}], not {mask.dtype} {mask.shape}."
+            f"The withdrawn classes must be a bool array of shape [{tree.num_classes}], not {mask.dtype} {mask.shape}."
         )
     return np.append(mask, np.zeros(tree.num_nodes - tree.num_classes, bool))
 

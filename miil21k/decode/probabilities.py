@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from miil21k.decode import families
+from miil21k.decode import tree_passes
 from miil21k.decode.logits import HEAD_KINDS, check_allowed, check_shape, finite_blocks, inverse_temperature
 from miil21k.decode.restriction import viable
+from miil21k.decode.rules import rule_named
 from miil21k.errors import UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from miil21k.decode.families import Block, FamilyOrder
     from miil21k.decode.logits import HeadKind
+    from miil21k.decode.tree_passes import Block, FamilyOrder
     from miil21k.hierarchy.tree import Tree
 
-__all__ = ["DEFAULT_RULE", "Probabilities", "Rule", "class_probabilities", "node_probabilities", "probabilities"]
+__all__ = ["Probabilities", "class_probabilities", "node_probabilities", "probabilities"]
 
-Rule = Literal["coherent", "min", "sibling", "product"]
-DEFAULT_RULE: Rule = "coherent"
 BLOCK_VALUES = 1 << 18  # node values per block of rows: 1 MiB of float32 stays in the cache between passes
 
 
@@ -44,7 +43,7 @@ def probabilities(
     *,
     allowed: ArrayLike | None = None,
     temperature: ArrayLike | None = None,
-    rule: Rule = DEFAULT_RULE,
+    rule: str | None = None,
 ) -> Probabilities:
     """Return P(node) of every node and P(exactly this class) of every class.
 
@@ -53,14 +52,13 @@ def probabilities(
     a node with no allowed class at or below it gets exactly 0, while an ancestor of an allowed class
     stays a step of the path even if it may not be the answer itself.
     temperature: logits are divided by it; one number, or one per depth [L] (not for leaf_softmax).
-    rule: how the levels of a level_softmax head become one tree; ignored by the other heads.
+    rule: how the levels of a level_softmax head become one tree, a name of `RULES`, None for the default; ignored
+    by the other heads.
 
     - leaf_softmax: P(class) is a softmax over all classes, P(node) the sum over its subtree.
     - sigmoid: P(class) is the sigmoid of its logit, P(node) the maximum over its subtree.
-    - level_softmax: q is one softmax per depth. `coherent`: P(v) = P(parent) q(v) / max(q(parent), sum of
-      q over v and its siblings). `min`: P(v) = min(P(parent), q(v)). `sibling`: P(v) = P(parent) times a
-      softmax over v and its siblings. `product`: P(v) = P(parent) q(v). Roots: P = q. P(class) is P(node)
-      less its children's sum, at least 0 ("exclusive", Valmadre 2022).
+    - level_softmax: q is one softmax per depth, and the rule makes P(node) of it. Roots: P = q. P(class) is
+      P(node) less its children's sum, at least 0 ("exclusive", Valmadre 2022).
 
     Raises LogitsError (shape, NaN, infinite) and UsageError (head, mask, temperature, rule, or a
     level_softmax head on a tree whose inner nodes are not all classes and so have no logit).
@@ -85,7 +83,7 @@ def node_probabilities(
     *,
     allowed: ArrayLike | None = None,
     temperature: ArrayLike | None = None,
-    rule: Rule = DEFAULT_RULE,
+    rule: str | None = None,
 ) -> NDArray[np.float32]:
     """Return float32 [B, N], P(node); arguments and errors of `probabilities`, whose first part this is."""
     reader = _Reader(tree, head, rule, check_allowed(tree, allowed), temperature)
@@ -104,7 +102,7 @@ def class_probabilities(
     *,
     allowed: ArrayLike | None = None,
     temperature: ArrayLike | None = None,
-    rule: Rule = DEFAULT_RULE,
+    rule: str | None = None,
 ) -> NDArray[np.float32]:
     """Return float32 [B, C], P(exactly this class); the second part of `probabilities`."""
     return probabilities(tree, logits, head, allowed=allowed, temperature=temperature, rule=rule).classes
@@ -117,13 +115,13 @@ class _Reader:
         self,
         tree: Tree,
         head: HeadKind,
-        rule: Rule,
+        rule: str | None,
         allowed: NDArray[np.bool_] | None,
         temperature: ArrayLike | None,
     ) -> None:
-        _check(tree, head, rule, temperature)
-        self.head, self.rule, self.allowed = head, rule, allowed
-        self.order: FamilyOrder = families.family_order(tree)
+        _check(tree, head, temperature)
+        self.head, self.rule, self.allowed = head, rule_named(rule), allowed
+        self.order: FamilyOrder = tree_passes.family_order(tree)
         self.scale = inverse_temperature(temperature, tree.max_depth + 1)
         self.source, self.silent = _columns(
             tree, head == "level_softmax", None if allowed is None else allowed.tobytes()
@@ -134,40 +132,21 @@ class _Reader:
         block = logits.take(self.source, axis=1)
         if self.silent.size:
             block[:, self.silent] = -np.inf
-        if self.head == "level_softmax":
-            self._apply_rule(block)
-            return block, families.exclusive(block, self.order) if own else block
-        if self.head == "leaf_softmax":
-            families.softmax(block, self.scale[0])
-        else:
-            self._sigmoid(block)
-        exact = block.copy() if own else block
-        if self.head == "leaf_softmax":
-            families.sum_up(block, self.order)
-            np.minimum(block, 1, out=block)
-        else:
-            families.max_up(block, self.order)
-        return block, exact
-
-    def _apply_rule(self, block: Block) -> None:
-        if self.rule == "sibling":
-            families.softmax_siblings(block, self.order, self.scale)
-        else:
-            families.softmax_levels(block, self.order, self.scale)
-        if self.rule == "coherent":
-            families.divide_by_family(block, self.order)
-        if self.rule == "min":
-            families.minimum_down(block, self.order)
-        else:
-            families.multiply_down(block, self.order)
-
-    def _sigmoid(self, block: Block) -> None:
-        with np.errstate(over="ignore"):
-            for generation, factor in zip(self.order.generations, self.scale, strict=True):
-                block[:, generation.columns] *= -factor
-            np.exp(block, out=block)
-        block += 1
-        np.reciprocal(block, out=block)
+        match self.head:
+            case "level_softmax":
+                self.rule(block, self.order, self.scale)
+                return block, tree_passes.exclusive(block, self.order) if own else block
+            case "leaf_softmax":
+                tree_passes.softmax(block, self.scale[0])
+                exact = block.copy() if own else block
+                tree_passes.sum_up(block, self.order)
+                np.minimum(block, 1, out=block)
+                return block, exact
+            case "sigmoid":
+                tree_passes.sigmoid(block, self.order, self.scale)
+                exact = block.copy() if own else block
+                tree_passes.max_up(block, self.order)
+                return block, exact
 
 
 @lru_cache(maxsize=64)
@@ -177,7 +156,7 @@ def _columns(tree: Tree, inner_speak: bool, allowed: bytes | None) -> tuple[NDAr
     allowed: the bytes of a bool [C], a key that a stream of batches meets again and again. inner_speak: the
     logit of an inner class speaks for everything below it, so one allowed class below lets it speak.
     """
-    nodes = families.family_order(tree).nodes
+    nodes = tree_passes.family_order(tree).nodes
     heard = np.arange(tree.num_nodes) < tree.num_classes
     if allowed is not None:
         mask = np.frombuffer(allowed, np.bool_)
@@ -187,11 +166,9 @@ def _columns(tree: Tree, inner_speak: bool, allowed: bytes | None) -> tuple[NDAr
     return np.where(nodes < tree.num_classes, nodes, 0), np.flatnonzero(~heard[nodes])
 
 
-def _check(tree: Tree, head: HeadKind, rule: Rule, temperature: ArrayLike | None) -> None:
+def _check(tree: Tree, head: HeadKind, temperature: ArrayLike | None) -> None:
     if head not in HEAD_KINDS:
         raise UsageError(f"No head kind '{head}'; the kinds are {', '.join(HEAD_KINDS)}.")
-    if rule not in get_args(Rule):
-        raise UsageError(f"No rule '{rule}'; the rules are {', '.join(get_args(Rule))}.")
     if head == "leaf_softmax" and np.ndim(temperature if temperature is not None else 1.0):
         raise UsageError("A leaf_softmax head has one softmax and takes one temperature, not one per level.")
     if head == "level_softmax" and tree.num_nodes > tree.num_classes:

@@ -24,12 +24,12 @@ def restrict(
     under: Sequence[str] | str | None = None,
     classes: Sequence[str] | None = None,
     exclude: Sequence[str] | None = None,
-    removed: ArrayLike | None = None,
+    withdrawn: ArrayLike | None = None,
 ) -> NDArray[np.bool_]:
     """Return bool [C], the classes that may be the answer; every condition given must hold.
 
     under: one wnid or several; the class is one of them or below one. classes: the class is listed.
-    exclude: the class is neither listed nor below a listed one. removed: bool [C], True for classes that
+    exclude: the class is neither listed nor below a listed one. withdrawn: bool [C], True for classes that
     are never answered. Probabilities computed with the result are renormalised over what remains.
     Raises UnknownClass for a wnid that is no node, UsageError when no class is left.
     """
@@ -43,11 +43,11 @@ def restrict(
     if exclude is not None:
         keep &= ~_below(tree, exclude)
     allowed = keep[: tree.num_classes]
-    if removed is not None:
-        mask = np.asarray(removed)
+    if withdrawn is not None:
+        mask = np.asarray(withdrawn)
         if mask.shape != allowed.shape or mask.dtype != np.bool_:
             raise UsageError(
-                f"The removed classes must be a bool array of shape [{tree.num_classes}], "
+                f"The withdrawn classes must be a bool array of shape [{tree.num_classes}], "
                 f"not {mask.dtype} {list(mask.shape)}."
             )
         allowed = allowed & ~mask

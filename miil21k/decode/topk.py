@@ -61,12 +61,12 @@ def _largest(values: NDArray[np.float32], k: int) -> NDArray[np.int64]:
 
 
 def topk_paths(
-    tree: Tree, probabilities: Probabilities, k: int = 5, *, removed: ArrayLike | None = None
+    tree: Tree, probabilities: Probabilities, k: int = 5, *, withdrawn: ArrayLike | None = None
 ) -> tuple[TopK, Paths]:
     """Return the k most probable classes and the chain from the root to each ([B, k, L]).
 
-    The order is that of `topk_classes(probabilities.classes, k)`; every step carries its P(node). removed:
+    The order is that of `topk_classes(probabilities.classes, k)`; every step carries its P(node). withdrawn:
     bool [C], classes to leave out of the chains. Raises UsageError as `topk_classes` and `paths_to` do.
     """
     top = topk_classes(probabilities.classes, k)
-    return top, paths_to(tree, probabilities.nodes, top.classes, removed=removed)
+    return top, paths_to(tree, probabilities.nodes, top.classes, withdrawn=withdrawn)

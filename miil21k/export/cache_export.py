@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from miil21k.environment import installed_versions
 from miil21k.errors import ExportError, MissingExtra
 from miil21k.export.onnx.file import own_photographs
-from miil21k.export.onnx.model import ExportOptions, assemble, decoding_of
+from miil21k.export.onnx.model import ExportOptions, assemble, decoder_of
 from miil21k.export.onnx.network import PIXELS, network_to_onnx
 from miil21k.export.onnx.proof import BOUNDS, Runner, prove
 from miil21k.export.onnx.report import require_within_bounds
@@ -169,9 +169,9 @@ def _proof(path: Path, loaded: Loaded, graph: Graph) -> dict[str, Any]:
     backend = open_proved(path, loaded.space.num_classes, loaded.preprocess.input_size, backend=graph.backend)
     runner = Runner(frozenset({PIXELS}), lambda feed: backend.run(feed[PIXELS], embed=True)._asdict())
     photographs = own_photographs()
-    decoding = decoding_of(loaded, ExportOptions(form="tensor"))
+    decoder = decoder_of(loaded, ExportOptions(form="tensor"))
     try:
-        proof = prove(runner, loaded.model, loaded.preprocess, decoding, photographs, full=False)
+        proof = prove(runner, loaded.model, loaded.preprocess, decoder, photographs)
     except RuntimeError as error:  # how the libraries fail while they compute
         raise ExportError(f"The export of '{loaded.name}' does not run in {graph.runtime}: {error}") from None
     require_within_bounds(proof, loaded.name)

@@ -17,7 +17,7 @@ import torch
 
 from miil21k.errors import ExportError, UsageError
 from miil21k.export.onnx.file import own_photographs
-from miil21k.export.onnx.model import ExportOptions, card_of, decoding_of
+from miil21k.export.onnx.model import ExportOptions, card_of, decoder_of
 from miil21k.export.onnx.network import OUTPUTS, PIXELS, quiet, with_embedding
 from miil21k.export.onnx.proof import Runner, prove
 from miil21k.export.onnx.report import report_of, report_path, require_within_bounds
@@ -72,8 +72,8 @@ def export_program(
             gc.collect()
             say("proving it against torch")
             pictures = [*own_photographs(), *photos]
-            decoding = decoding_of(loaded, ExportOptions(form="tensor"))
-            proof = prove(_runner(part, aot=aot), loaded.model, loaded.preprocess, decoding, pictures, full=False)
+            decoder = decoder_of(loaded, ExportOptions(form="tensor"))
+            proof = prove(_runner(part, aot=aot), loaded.model, loaded.preprocess, decoder, pictures)
             require_within_bounds(proof, loaded.name)
             facts = {"kind": "AOTInductor" if aot else "torch.export", "bytes": part.stat().st_size}
             report = report_of(card, proof, len(pictures), f"torch {torch.__version__}, cpu", facts)

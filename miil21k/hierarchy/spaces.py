@@ -39,10 +39,10 @@ __all__ = [
     "SpaceIdentity",
     "parse_label_space",
     "projection",
-    "removed_classes",
     "require_same",
     "shipped",
     "shipped_digest",
+    "withdrawn_classes",
 ]
 
 LABEL_SPACES = ("fall11", "winter21", "goog21k", "in1k")
@@ -214,12 +214,12 @@ def _content(name: str) -> bytes:
 
 
 @cache
-def _removed_wnids() -> frozenset[str]:
+def _withdrawn_wnids() -> frozenset[str]:
     """Return the classes of goog21k at or below person (n00007846) that winter21 lacks, found ahead."""
-    return frozenset((_SHIPPED / "removed_persons.txt").read_text(encoding="utf-8").split())
+    return frozenset((_SHIPPED / "withdrawn_persons.txt").read_text(encoding="utf-8").split())
 
 
-def removed_classes(space: LabelSpace) -> NDArray[np.bool_]:
+def withdrawn_classes(space: LabelSpace) -> NDArray[np.bool_]:
     """Return bool [C], True for the person classes that ImageNet withdrew in winter 2021.
 
     fall11: exactly the 771 classes that winter21 lacks. goog21k: every class at or below person (n00007846) that
@@ -228,7 +228,7 @@ def removed_classes(space: LabelSpace) -> NDArray[np.bool_]:
     """
     if space.name not in {"fall11", "goog21k"}:
         return np.zeros(space.num_classes, np.bool_)
-    return np.fromiter(map(_removed_wnids().__contains__, space.wnids), np.bool_, space.num_classes)
+    return np.fromiter(map(_withdrawn_wnids().__contains__, space.wnids), np.bool_, space.num_classes)
 
 
 def _lacking(source: LabelSpace, wanted: Iterable[str]) -> list[str]:

@@ -15,17 +15,14 @@ from miil21k.runtime.options import LoadOptions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from miil21k.decode.probabilities import Rule
 
 __all__ = ["AnswerOptions", "PredictOptions", "changed"]
 
 
 def _rules() -> tuple[str, ...]:
-    from typing import get_args
+    from miil21k.decode.rules import RULES
 
-    from miil21k.decode.probabilities import Rule
-
-    return get_args(Rule)
+    return tuple(RULES)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -79,14 +76,17 @@ class AnswerOptions:
     calibration: str | Path | None = option(
         None, "file of miil21k calibrate, which brings temperatures and rule for this model", metavar="FILE"
     )
-    rule: Rule = option("coherent", "how a level_softmax head becomes one tree", metavar="RULE", choices=_rules)
+    rule: str | None = option(
+        None,
+        "how a level_softmax head becomes one tree (default: the calibration's, else coherent)",
+        metavar="RULE",
+        choices=_rules,
+    )
     include_removed_labels: bool = option(False, "also the classes that ImageNet withdrew")
     levels: bool = option(False, "add one label per level, kept if p > 0.5 (published rule)")
 
     def __post_init__(self) -> None:
         check(self)
-        if self.calibration is not None and self.temperature is not None:
-            raise UsageError("A calibration brings its own temperatures: leave temperature out.")
 
 
 @described

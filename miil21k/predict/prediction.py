@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["ROW_SCHEMA", "LevelLabel", "Node", "Prediction", "RemovedLabels", "Run", "Stop", "StopReason"]
+    from miil21k.decode.decoder import StopReason, WithdrawnLabels
+
+__all__ = ["ROW_SCHEMA", "LevelLabel", "Node", "Prediction", "Run", "Stop"]
 
 ROW_SCHEMA = 1
-RemovedLabels = Literal["masked", "included", "none"]
-StopReason = Literal["leaf", "hedge", "depth", "restriction"]
 
 
 class Node(NamedTuple):
@@ -83,7 +83,7 @@ class Run(NamedTuple):
     model: str
     label_space: str
     label_space_sha256: str
-    removed_labels: RemovedLabels
+    removed_labels: WithdrawnLabels
     backend: str
     device: str
     dtype: str

@@ -17,7 +17,7 @@ from miil21k.data.web import fetch_image, is_url
 from miil21k.environment import available_cpus
 from miil21k.errors import Miil21kError, UsageError
 from miil21k.hierarchy.load import load_label_space
-from miil21k.predict.answers import Answerer
+from miil21k.predict.decoding import answers_of, decoder_of
 from miil21k.predict.options import PredictOptions, changed
 from miil21k.predict.prediction import Prediction, Run
 from miil21k.runtime.choose import as_backend
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from miil21k.data.images import ImageSource
+    from miil21k.decode.decoder import Decoder
     from miil21k.runtime.base import Backend, Outputs
 
 __all__ = ["Predictor"]
@@ -44,7 +45,8 @@ class Predictor:
     (`Predictor("embedded", hedge=0.8, topk=3)`).
 
     Attributes: run, what all rows share. space, the label space of the answers. head, what the logits mean.
-    preprocess. resizer, `pillow` or `cykooz`. backend. licence, of the weights where it is known. notice.
+    decoder, which reads them. preprocess. resizer, `pillow` or `cykooz`. backend. licence, of the weights where it is
+    known. notice.
     Raises UnknownModel, UsageError (an option, a device), LabelSpaceMismatch, DownloadError, CheckpointError,
     MissingExtra.
     """
@@ -54,7 +56,8 @@ class Predictor:
         loaded = load_fastest(model, self.options)
         wanted = self.options.label_space
         self.space = loaded.space if wanted is None else load_label_space(wanted)
-        self._answerer = Answerer(loaded.space, self.space, loaded.head, self.options)
+        self._own = loaded.space
+        self.decoder = decoder_of(loaded.space, self.space, loaded.head, self.options)
         self.head, self.licence = loaded.head, loaded.licence
         self.preprocess = loaded.preprocess
         self.resizer = resolve_resizer(self.options.resizer, self.preprocess.interpolation)
@@ -66,7 +69,7 @@ class Predictor:
             model=loaded.name,
             label_space=self.space.name,
             label_space_sha256=self.space.sha256,
-            removed_labels=self._answerer.removed_labels,
+            removed_labels=self.decoder.withdrawn_labels,
             backend=self.backend.name,
             device=self.backend.device,
             dtype=self.backend.dtype,
@@ -148,9 +151,9 @@ class Predictor:
             return [Prediction(image.name, self.run, error=errors[row]) for row, image in enumerate(batch)]
         return self._answers(batch, crops, errors)
 
-    def answerer(self, options: PredictOptions) -> Answerer:
-        """Return what decodes the logits of this network under other `options` of the answer; raises as `Answerer`."""
-        return self._answerer.under(options)
+    def decoder_for(self, options: PredictOptions) -> Decoder:
+        """Return what reads the logits of this network under other `options` of the answer; raises as `Decoder`."""
+        return decoder_of(self._own, self.space, self.head, options)
 
     def crop(self, image: ImageInput) -> NDArray[np.uint8] | str:
         """Return what the network sees of `image`, uint8 [H, W, 3], or why it cannot be read."""
@@ -177,7 +180,7 @@ class Predictor:
     def _answers(self, batch: list[ImageInput], crops: NDArray[np.uint8], errors: dict[int, str]) -> list[Prediction]:
         good = [row for row in range(len(batch)) if row not in errors]
         outputs = self.outputs(crops, embed=self.options.embeddings)
-        answers = dict(zip(good, self._answerer.answer(outputs.logits[good]), strict=True))
+        answers = dict(zip(good, answers_of(self.decoder.read(outputs.logits[good]), self.options), strict=True))
         predictions = []
         for row, image in enumerate(batch):
             if row in errors:

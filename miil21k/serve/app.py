@@ -119,12 +119,12 @@ class _Handlers:
         try:
             with service.batcher.places() as places:
                 asked = asked_of(self._usual, request.query_params.multi_items())
-                answerer = await service.answerer_of(asked)
+                decoder = await service.decoder_of(asked)
                 service.batcher.check(1)  # refused before its body is read, where that is known
                 with service.batcher.expecting():
                     images = await body.images()
                     places.take(len(images))
-                rows = await self._while_wanted(request, service.rows(images, answerer, asked, places))
+                rows = await self._while_wanted(request, service.rows(images, decoder, asked, places))
         except asyncio.CancelledError:  # the end was asked for twice, or took too long
             return _error(503, "The server is stopping: ask another one.", _RETRY)
         except ClientDisconnect:

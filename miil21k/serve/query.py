@@ -6,6 +6,7 @@ import difflib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from miil21k.decode.rules import RULES
 from miil21k.errors import UsageError
 from miil21k.writers.labels import LABEL_TYPES
 
@@ -92,6 +93,12 @@ def _names(name: str, text: str) -> tuple[str, ...]:
     return found
 
 
+def _rule(name: str, text: str) -> str:
+    if text not in RULES:
+        raise UsageError(f"{name} is {', '.join(RULES)}, not '{text}'.")
+    return text
+
+
 def _label_type(name: str, text: str) -> str:
     if text not in LABEL_TYPES:
         raise UsageError(f"{name} is {', '.join(LABEL_TYPES)}, not '{text}'.")
@@ -111,6 +118,9 @@ PARAMETERS: dict[str, Parameter] = {
     "under": Parameter(_name, {"type": "string", "pattern": "\\S"}, "only classes at or below it; may be repeated"),
     "classes": Parameter(_names, _LIST, "only these wnids or names, with commas"),
     "exclude": Parameter(_names, _LIST, "all but these and what lies below them, with commas"),
+    "rule": Parameter(
+        _rule, {"type": "string", "enum": list(RULES)}, "how the levels of a level_softmax head become one tree"
+    ),
     "label_type": Parameter(
         _label_type, {"type": "string", "enum": list(LABEL_TYPES)}, "add a label of this kind to every node"
     ),

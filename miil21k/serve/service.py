@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -17,6 +17,7 @@ from miil21k import __version__
 from miil21k.data.images import ImageInput
 from miil21k.environment import available_cpus
 from miil21k.errors import Miil21kError
+from miil21k.predict.decoding import answers_of
 from miil21k.predict.prediction import Prediction
 from miil21k.records import to_json
 from miil21k.serve.batching import Batcher
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from miil21k.predict.answers import Answer, Answerer
+    from miil21k.decode.decoder import Decoder
+    from miil21k.predict.decoding import Answer
+    from miil21k.predict.options import PredictOptions
     from miil21k.predict.predictor import Predictor
     from miil21k.serve.batching import Places
     from miil21k.serve.query import Asked
@@ -41,7 +44,8 @@ _BUFFER = 512 << 20  # bytes
 
 class _Picture(NamedTuple):
     crop: NDArray[np.uint8]
-    answerer: Answerer
+    decoder: Decoder
+    options: PredictOptions
 
 
 class Service:
@@ -56,7 +60,7 @@ class Service:
 
     def __init__(self, predictor: Predictor, *, workers: int, max_wait: float, queue: int, buffer: Buffer) -> None:
         self.predictor, self.buffer = predictor, buffer
-        self.answerer = lru_cache(64)(predictor.answerer)
+        self.decoder = lru_cache(64)(predictor.decoder_for)
         self.readers = ThreadPoolExecutor(workers, "miil21k-read")
         model = {**predictor.run._asdict(), "version": __version__}
         self.metrics = Metrics(lambda: self.batcher.waiting, buffer, model)
@@ -78,20 +82,21 @@ class Service:
         assert not isinstance(crop, str)
         with self.batcher.places() as places:
             places.take()
-            places.submit(_Picture(crop, self.answerer(self.predictor.options))).result()
+            options = self.predictor.options
+            places.submit(_Picture(crop, self.decoder(options), options)).result()
 
-    async def answerer_of(self, asked: Asked) -> Answerer:
+    async def decoder_of(self, asked: Asked) -> Decoder:
         """Return what decodes under these options; raises UsageError where they make no sense for this label space."""
-        return await asyncio.get_running_loop().run_in_executor(self.readers, self.answerer, asked.options)
+        return await asyncio.get_running_loop().run_in_executor(self.readers, self.decoder, asked.options)
 
     async def rows(
-        self, images: list[ImageInput], answerer: Answerer, asked: Asked, places: Places[_Picture, Answer]
+        self, images: list[ImageInput], decoder: Decoder, asked: Asked, places: Places[_Picture, Answer]
     ) -> list[dict[str, Any]]:
         """Return one row per image, in order; there is a place for each of them.
 
         Raises Miil21kError, or what the network's library raises, when an image could not be computed.
         """
-        tasks = [self._row(image, answerer, asked, places) for image in images]
+        tasks = [self._row(image, decoder, asked, places) for image in images]
         found = await asyncio.gather(*tasks, return_exceptions=True)
         for row in found:
             if isinstance(row, BaseException):
@@ -102,14 +107,14 @@ class Service:
         return rows
 
     async def _row(
-        self, image: ImageInput, answerer: Answerer, asked: Asked, places: Places[_Picture, Answer]
+        self, image: ImageInput, decoder: Decoder, asked: Asked, places: Places[_Picture, Answer]
     ) -> dict[str, Any]:
         run = self.predictor.run
         crop = await asyncio.get_running_loop().run_in_executor(self.readers, self._read, image)
         if isinstance(crop, str):
             places.give_back()
             return Prediction(image.name, run, error=crop).to_dict()
-        answer = await asyncio.wrap_future(places.submit(_Picture(crop, answerer)))
+        answer = await asyncio.wrap_future(places.submit(_Picture(crop, decoder, asked.options)))
         row = Prediction(image.name, run, None, *answer).to_dict()
         return row if asked.label_type is None else add_labels(row, self.predictor.space, asked.label_type)
 
@@ -119,18 +124,18 @@ class Service:
 
     def _compute(self, batch: list[_Picture]) -> list[Answer | Exception]:
         logits = self.predictor.outputs(np.stack([picture.crop for picture in batch])).logits
-        alike: defaultdict[int, list[int]] = defaultdict(list)
+        alike: defaultdict[PredictOptions, list[int]] = defaultdict(list)
         for row, picture in enumerate(batch):
-            alike[id(picture.answerer)].append(row)
+            alike[picture.options].append(row)
         answers: dict[int, Answer | Exception] = {}
-        for rows in alike.values():
-            answers.update(zip(rows, _decoded(batch[rows[0]].answerer, logits[rows]), strict=True))
+        for options, rows in alike.items():
+            answers.update(zip(rows, _answers(batch[rows[0]].decoder, options, logits[rows]), strict=True))
         return [answers[row] for row in range(len(batch))]
 
     def description(self) -> dict[str, Any]:
         """Return what answers, as `GET /v1/model` says it."""
         predictor, options = self.predictor, self.predictor.options
-        calibration = self.answerer(options).calibration
+        calibration = predictor.decoder.calibration
         defaults = ("topk", "threshold", "hedge", "levels", "under", "classes", "exclude")
         return {
             "schema": 1,
@@ -138,7 +143,7 @@ class Service:
             "num_classes": predictor.space.num_classes,
             "head": predictor.head,
             "preprocess": {**to_json(predictor.preprocess), "resizer": predictor.resizer},
-            "calibration": None if calibration is None else asdict(calibration),
+            "calibration": None if calibration is None else json.loads(calibration.to_json()),
             "licence": predictor.licence,
             "defaults": {name: getattr(options, name) for name in defaults} | {"level": options.max_depth},
             "max_batch": predictor.batch_size,
@@ -146,14 +151,14 @@ class Service:
         }
 
 
-def _decoded(answerer: Answerer, logits: NDArray[np.float32]) -> list[Answer | Exception]:
+def _answers(decoder: Decoder, options: PredictOptions, logits: NDArray[np.float32]) -> list[Answer | Exception]:
     """Return an answer per row; where rows together fail, each of them alone, so that none spoils the others."""
     try:
-        return list(answerer.answer(logits))
+        return list(answers_of(decoder.read(logits), options))
     except Miil21kError as error:
         if len(logits) == 1:
             return [error]
-        return [_decoded(answerer, row[None])[0] for row in logits]
+        return [_answers(decoder, options, row[None])[0] for row in logits]
 
 
 @contextmanager

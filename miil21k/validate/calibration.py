@@ -26,20 +26,24 @@ def fit_calibration(
     targets: Sequence[float] = (),
     *,
     most: int = 10_000,
-    include_removed: bool = False,
+    rule: str | None = None,
+    include_withdrawn: bool = False,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
     """Return the calibration of a model on labelled images that it was not trained on.
 
     targets: shares of correct answers to guarantee, beside the usual ones. most: at most so many images, drawn with
-    `seed`, are used. include_removed: calibrate for answers with the classes that ImageNet withdrew, too; without it,
-    for answers as `predict` gives them. Raises UsageError when a target cannot be guaranteed with these images.
+    `seed`, are used. rule: how a level_softmax head becomes one tree. include_withdrawn: calibrate for answers with
+    the classes that ImageNet withdrew, too; without it, for answers as `predict` gives them. Raises UsageError when a
+    target cannot be guaranteed with these images.
     """
     prepared = prepare(request)
-    view = _sampled(prepared.view if include_removed else prepared.masked, most, seed)
+    view = _sampled(prepared.view if include_withdrawn else prepared.masked, most, seed)
+    loaded = prepared.loaded
+    decoder = view.decoder(loaded.space, loaded.head, rule=rule)
     inference = prepared.inference(request, view)
-    logits = np.empty((len(view.images), view.space.num_classes), np.float32)
+    logits = np.empty((len(view.images), loaded.space.num_classes), np.float32)
     labels = np.empty(len(view.images), np.int64)
     done = 0
     for batch in inference:
@@ -49,13 +53,11 @@ def fit_calibration(
         if progress is not None:
             progress(done + len(inference.unreadable), len(view.images))
     found = calibrate(
-        view.space,
+        decoder,
         logits[:done],
         labels[:done],
-        prepared.loaded.head,
         accuracies=sorted({*ACCURACIES, *targets}),
-        allowed=view.allowed,
-        model=prepared.loaded.name,
+        model=loaded.name,
         weights=prepared.weights,
         seed=seed,
     )

@@ -28,7 +28,7 @@ __all__ = ["Inference", "Scored"]
 
 
 class Scored(NamedTuple):
-    """One batch: logits float32 [B, C] in the view's space, labels int32 [B], indices int64 [B] into its images."""
+    """One batch: logits float32 [B, C] of the head's space, labels int32 [B] of the view's, indices int64 [B]."""
 
     logits: NDArray[np.float32]
     labels: NDArray[np.int32]
@@ -74,6 +74,4 @@ class Inference:
         began = time.perf_counter()
         logits = self.backend.run(pixels).logits
         seconds = time.perf_counter() - began
-        if self.view.columns is not None:
-            logits = logits[:, self.view.columns]
         return Scored(logits, read.labels, read.indices), read.unreadable, seconds

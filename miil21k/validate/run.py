@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 from miil21k.calibrate.record import mask_digest
 from miil21k.data.datasets import open_source
 from miil21k.data.resizers import resolve_resizer
-from miil21k.decode.probabilities import DEFAULT_RULE
 from miil21k.environment import installed_versions
 from miil21k.errors import UsageError
 from miil21k.predict.options import PredictOptions
@@ -18,8 +17,8 @@ from miil21k.runtime.choose import as_backend
 from miil21k.runtime.loading import load
 from miil21k.store.integrity import tensors_digest
 from miil21k.validate.inference import Inference
-from miil21k.validate.score import Reading, Scorecard
-from miil21k.validate.views import choose_view, without_removed
+from miil21k.validate.score import Scorecard
+from miil21k.validate.views import choose_view, without_withdrawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
     from miil21k.calibrate.record import Calibration
     from miil21k.data.resizers import ResizerName
-    from miil21k.decode.logits import HeadKind
-    from miil21k.decode.probabilities import Rule
     from miil21k.runtime.base import Backend, BackendName
     from miil21k.runtime.loading import Loaded
     from miil21k.runtime.options import Dtype
@@ -97,7 +94,7 @@ def prepare(request: Request) -> Prepared:
     view = choose_view(source, loaded.space, label_space=request.label_space, view=request.view)
     digest = loaded.weights_sha256 or tensors_digest(loaded.model)
     backend = as_backend(loaded.model, loaded.space.num_classes, device=request.device, dtype=request.dtype)
-    return Prepared(loaded, backend, resizer, digest, view, without_removed(view, source))
+    return Prepared(loaded, backend, resizer, digest, view, without_withdrawn(view, source))
 
 
 def _load(request: Request) -> Loaded:
@@ -116,21 +113,25 @@ def validate(
     request: Request,
     *,
     hedge: float = 0.9,
+    rule: str | None = None,
     calibration: Calibration | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Validation:
     """Return every metric of the model on the images.
 
-    hedge: how sure the hedged answers are to be; with a calibration, how often they are to be correct. progress: called
-    with images done and in all. Raises LabelSpaceMismatch (images, head or calibration do not belong together),
+    hedge: how sure the hedged answers are to be; with a calibration, how often they are to be correct. rule: how a
+    level_softmax head becomes one tree; None for the calibration's, or the default. progress: called with images done
+    and in all. Raises LabelSpaceMismatch (images, head or calibration do not belong together),
     LogitsError (not finite), UsageError (no image can be read) and what loading the model raises.
     """
     prepared = prepare(request)
     view = prepared.view
-    if calibration is not None and calibration.allowed == mask_digest(prepared.masked.allowed):
+    if calibration is not None and calibration.allowed == mask_digest(prepared.masked.mask):
         view = prepared.masked
+    loaded = prepared.loaded
+    decoder = view.decoder(loaded.space, loaded.head, hedge=hedge, rule=rule, calibration=calibration)
     inference = prepared.inference(request, view)
-    card = Scorecard(view, _reading(prepared.loaded.head, view, hedge, calibration))
+    card = Scorecard(decoder)
     done, scoring = 0, None
     with ThreadPoolExecutor(1, "miil21k-score") as scorer:  # one batch is scored while the next one is computed
         for batch in inference:
@@ -150,19 +151,10 @@ def validate(
     return Validation(_report(request, prepared, inference, card, notes), card, tuple(notes))
 
 
-def _reading(head: HeadKind, view: View, hedge: float, calibration: Calibration | None) -> Reading:
-    if calibration is None:
-        return Reading(head, target=hedge, hedge=hedge)
-    calibration.require(view.space, head, view.allowed)
-    temperature = calibration.temperature if head == "level_softmax" else calibration.temperature[0]
-    rule = cast("Rule", calibration.rule) if calibration.rule else DEFAULT_RULE
-    return Reading(head, temperature, rule, target=hedge, hedge=calibration.threshold(hedge))
-
-
 def _report(
     request: Request, prepared: Prepared, inference: Inference, card: Scorecard, notes: list[str]
 ) -> dict[str, Any]:
-    view, reading = card.view, card.reading
+    view, decoder = inference.view, card.decoder
     backend = inference.backend
     space = view.space
     return {
@@ -179,12 +171,12 @@ def _report(
             "name": view.name,
             "label_space": space.name,
             "label_space_sha256": space.sha256,
-            "classes": space.num_classes if view.allowed is None else int(view.allowed.sum()),
+            "classes": space.num_classes if decoder.allowed is None else int(decoder.allowed.sum()),
         },
         "reading": {
-            "temperature": reading.temperature,
-            "rule": reading.rule,
-            "calibrated": reading.temperature is not None,
+            "temperature": decoder.temperatures,
+            "rule": decoder.tree_rule,
+            "calibrated": decoder.temperatures is not None,
         },
         "run": {
             "backend": backend.name,

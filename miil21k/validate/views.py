@@ -2,54 +2,66 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from miil21k.data.datasets import label_images, matching_space
+from miil21k.decode.decoder import Decoder
 from miil21k.errors import LabelSpaceMismatch, UsageError
 from miil21k.hierarchy.load import load_label_space
-from miil21k.hierarchy.spaces import projection, removed_classes
+from miil21k.hierarchy.spaces import projection, withdrawn_classes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from miil21k.data.datasets import ImageSource, LabelledImages
+    from miil21k.decode.logits import HeadKind
     from miil21k.hierarchy.spaces import LabelSpace
 
-__all__ = ["View", "choose_view", "without_removed"]
+__all__ = ["View", "choose_view", "without_withdrawn"]
 
 
 @dataclass(frozen=True, eq=False)
 class View:
     """Images labelled in the space in which the answers are scored.
 
-    name: `own` (the head's label space), the name of a space that the head was projected to, or `in1k`.
-    columns: int32 [C], which of the head's logits are those of `images.space`; None for all. allowed: bool [C], the
-    classes that may be the answer; None for all. notes: what was left out, in sentences.
+    name: `own` (the head's label space), the name of a space that the head is projected to, or `in1k`.
+    allowed: bool [C], the classes that may be the answer; None for all. include_withdrawn: also those that ImageNet
+    withdrew. notes: what was left out, in sentences.
     """
 
     name: str
     images: LabelledImages
-    columns: NDArray[np.int32] | None
     allowed: NDArray[np.bool_] | None
     notes: tuple[str, ...]
+    include_withdrawn: bool = True
 
     @property
     def space(self) -> LabelSpace:
         """The label space of answers and labels."""
         return self.images.space
 
+    @property
+    def mask(self) -> NDArray[np.bool_] | None:
+        """bool [C], the classes that may be the answer, those that ImageNet withdrew left out unless included."""
+        return self.decoder(self.space, "leaf_softmax").allowed
 
-def without_removed(view: View, source: ImageSource) -> View:
+    def decoder(self, own: LabelSpace, head: HeadKind, **choices: Any) -> Decoder:
+        """Return what reads the logits of a head of `own` for this view; choices and errors as for `Decoder`."""
+        found = Decoder(own, head, answer_space=self.space, include_withdrawn=self.include_withdrawn, **choices)
+        return found if self.allowed is None else found.restricted_to(self.allowed, f"the classes of {self.name}")
+
+
+def without_withdrawn(view: View, source: ImageSource) -> View:
     """Return the view without the classes that ImageNet withdrew, as prediction answers; itself when there are none."""
-    removed = removed_classes(view.space)
-    if not removed.any() or view.allowed is not None:
+    withdrawn = withdrawn_classes(view.space)
+    if not withdrawn.any() or view.allowed is not None:
         return view
-    wnids = [wnid for wnid, gone in zip(view.space.wnids, removed, strict=True) if gone]
+    wnids = [wnid for wnid, gone in zip(view.space.wnids, withdrawn, strict=True) if gone]
     images = label_images(source, view.space, partial=True, skip=wnids)
-    return _view(view.name, images, view.columns, ~removed)
+    return replace(_view(view.name, images, None, int((~withdrawn).sum())), include_withdrawn=False)
 
 
 def choose_view(
@@ -74,10 +86,11 @@ def choose_view(
             "they share with --view in1k."
         )
     if label_space is None:
-        return _view("own", label_images(source, head, partial=True), None, None)
+        return _view("own", label_images(source, head, partial=True), None)
     wanted = load_label_space(label_space)
-    columns = None if wanted.sha256 == head.sha256 else projection(head, wanted)
-    return _view(wanted.name, label_images(source, wanted, partial=True), columns, None)
+    if wanted.sha256 != head.sha256:
+        projection(head, wanted)  # raises where the head lacks a class
+    return _view(wanted.name, label_images(source, wanted, partial=True), None)
 
 
 def _in1k(source: ImageSource, head: LabelSpace) -> View:
@@ -95,16 +108,15 @@ def _in1k(source: ImageSource, head: LabelSpace) -> View:
     images = label_images(source, head, partial=True, skip=lacking)
     shared = set(known) - set(lacking)
     allowed = np.array([wnid in shared for wnid in head.wnids])
-    return _view("in1k", images, None, allowed)
+    return _view("in1k", images, allowed)
 
 
-def _view(
-    name: str, images: LabelledImages, columns: NDArray[np.int32] | None, allowed: NDArray[np.bool_] | None
-) -> View:
+def _view(name: str, images: LabelledImages, allowed: NDArray[np.bool_] | None, candidates: int | None = None) -> View:
     if not len(images):
         raise LabelSpaceMismatch("None of the images is of a class that this head can be scored on.")
     notes = []
-    candidates = images.space.num_classes if allowed is None else int(allowed.sum())
+    if candidates is None:
+        candidates = images.space.num_classes if allowed is None else int(allowed.sum())
     scored = np.unique(images.labels).size
     if images.skipped:
         notes.append(
@@ -113,4 +125,4 @@ def _view(
         )
     if scored < candidates:
         notes.append(f"Images of {scored:,} of the {candidates:,} classes that can be answered are here.")
-    return View(name, images, columns, allowed, tuple(notes))
+    return View(name, images, allowed, tuple(notes))

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, get_args
 
+from miil21k.decode.decoder import Decoder
 from miil21k.errors import CheckpointError, LabelSpaceMismatch
 from miil21k.hierarchy.spaces import parse_label_space
 from miil21k.records import StrictJsonError, read_record, to_json
@@ -52,6 +53,10 @@ class ExportCard:
     versions: Mapping[str, str]
     precision: str = "fp32"
     quantization: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def decoder(self) -> Decoder:
+        """Return what decides as a `full` graph does; for a `tensor` graph, which decides nothing, all defaults."""
+        return Decoder.from_record(self.space, self.head, self.decoding)
 
     def to_metadata(self) -> dict[str, str]:
         """Return the card as ONNX stores metadata: text to text; the label space as a file of its format 1."""

@@ -9,7 +9,8 @@ import pytest
 from miil21k.calibrate.guarantee import calibrate, conformal_threshold, hedge_scores
 from miil21k.calibrate.record import load_calibration
 from miil21k.calibrate.temperature import fit_temperatures
-from miil21k.decode.path import hedge
+from miil21k.decode.decoder import Decoder
+from miil21k.decode.path import decode_path, hedge
 from miil21k.decode.probabilities import node_probabilities
 from miil21k.errors import LabelSpaceMismatch, UsageError
 from miil21k.hierarchy.spaces import LabelSpace
@@ -100,7 +101,7 @@ def test_a_score_is_the_least_level_that_makes_the_answer_correct(space, head) -
     logits = 2 * rng.standard_normal((400, tree.num_classes)).astype(np.float32)
     labels = rng.integers(0, tree.num_classes, 400)
     probs = node_probabilities(tree, logits, head)
-    scores = hedge_scores(tree, probs, labels)
+    scores = hedge_scores(tree, decode_path(tree, probs), labels)
     assert 0 < (scores > 0).mean() <= 1
     for row in range(400):
         one, label = probs[row : row + 1], labels[row : row + 1]
@@ -117,7 +118,7 @@ def test_the_guarantee_holds_on_held_out_samples(space, head) -> None:
     for seed in range(60):
         rng = np.random.default_rng(seed)
         logits, labels = _leaf_problem(rng, tree, 700, 2.0)  # overconfident; wrong model for level_softmax
-        found = calibrate(space, logits[:200], labels[:200], head, accuracies=(0.9, 0.95), seed=seed)
+        found = calibrate(Decoder(space, head), logits[:200], labels[:200], accuracies=(0.9, 0.95), seed=seed)
         for accuracy, kept in share.items():
             kept.append(_correct(tree, logits[200:], labels[200:], found, found.threshold(accuracy)).mean())
     for accuracy, kept in share.items():
@@ -128,7 +129,7 @@ def test_the_guarantee_holds_on_held_out_samples(space, head) -> None:
 
 def test_too_few_samples_leave_an_accuracy_out_and_the_message_says_so(space) -> None:
     logits, labels = _leaf_problem(np.random.default_rng(0), space.tree, 40, 1.0)
-    found = calibrate(space, logits, labels, "leaf_softmax", accuracies=(0.8, 0.99))
+    found = calibrate(Decoder(space, "leaf_softmax"), logits, labels, accuracies=(0.8, 0.99))
     assert [accuracy for accuracy, _ in found.thresholds] == [0.8]
     with pytest.raises(UsageError, match=r"only for 0\.8"):
         found.threshold(0.99)
@@ -136,7 +137,8 @@ def test_too_few_samples_leave_an_accuracy_out_and_the_message_says_so(space) ->
 
 def test_a_calibration_file_has_equal_bytes_and_comes_back_equal(space, tmp_path) -> None:
     logits, labels = _leaf_problem(np.random.default_rng(0), space.tree, 200, 1.0)
-    made = [calibrate(space, logits, labels, "level_softmax", model="net.toy", weights="ab" * 32) for _ in range(2)]
+    decoder = Decoder(space, "level_softmax")
+    made = [calibrate(decoder, logits, labels, model="net.toy", weights="ab" * 32) for _ in range(2)]
     for place, found in enumerate(made):
         found.save(tmp_path / f"{place}.json")
     assert (tmp_path / "0.json").read_bytes() == (tmp_path / "1.json").read_bytes()
@@ -147,7 +149,7 @@ def test_a_calibration_file_has_equal_bytes_and_comes_back_equal(space, tmp_path
 def test_another_space_head_or_mask_is_refused(space, zoo_tree) -> None:
     logits, labels = _leaf_problem(np.random.default_rng(0), space.tree, 60, 1.0)
     allowed = np.ones(space.num_classes, bool)
-    found = calibrate(space, logits, labels, "leaf_softmax", allowed=allowed)
+    found = calibrate(Decoder(space, "leaf_softmax").restricted_to(allowed, "all"), logits, labels)
     found.require(space, "leaf_softmax")
     with pytest.raises(LabelSpaceMismatch, match="label space 'toy'"):
         found.require(_space(zoo_tree, "zoo"), "leaf_softmax")
@@ -171,7 +173,7 @@ def test_another_space_head_or_mask_is_refused(space, zoo_tree) -> None:
 )
 def test_damaged_files_are_refused(space, tmp_path, change, message) -> None:
     logits, labels = _leaf_problem(np.random.default_rng(0), space.tree, 60, 1.0)
-    data = json.loads(calibrate(space, logits, labels, "leaf_softmax").to_json()) | change
+    data = json.loads(calibrate(Decoder(space, "leaf_softmax"), logits, labels).to_json()) | change
     path = tmp_path / "c.json"
     path.write_text(json.dumps(data))
     with pytest.raises(UsageError, match=message):
@@ -186,9 +188,10 @@ def test_text_that_is_no_json_is_refused(tmp_path) -> None:
 
 def test_labels_out_of_range_and_odd_accuracies_are_refused(space) -> None:
     logits, labels = _leaf_problem(np.random.default_rng(0), space.tree, 10, 1.0)
+    decoder = Decoder(space, "leaf_softmax")
     with pytest.raises(UsageError, match="Labels must lie"):
-        calibrate(space, logits, labels - 50, "leaf_softmax")
+        calibrate(decoder, logits, labels - 50)
     with pytest.raises(UsageError, match="between 0 and 1"):
-        calibrate(space, logits, labels, "leaf_softmax", accuracies=(1.0,))
+        calibrate(Decoder(space, "leaf_softmax"), logits, labels, accuracies=(1.0,))
     with pytest.raises(UsageError, match="at least four"):
-        calibrate(space, logits[:3], labels[:3], "leaf_softmax")
+        calibrate(decoder, logits[:3], labels[:3])

@@ -140,5 +140,5 @@ def test_a_flat_head_answers_each_level_with_its_most_probable_node(case: Case) 
 def test_a_removed_class_is_no_answer_of_its_level() -> None:
     nodes = np.zeros((1, 7), np.float32)
     nodes[0, [ANIMAL, DOG, CAT]] = 0.9, 0.6, 0.3
-    removed = np.arange(7) == DOG
-    assert levels_of_nodes(TREE, nodes, removed=removed).nodes.tolist() == [[ANIMAL, CAT, -1]]
+    withdrawn = np.arange(7) == DOG
+    assert levels_of_nodes(TREE, nodes, withdrawn=withdrawn).nodes.tolist() == [[ANIMAL, CAT, -1]]

@@ -40,9 +40,9 @@ def test_a_path_equals_the_slow_walk(case: Case, data: st.DataObject) -> None:
     under = data.draw(st.one_of(st.none(), st.integers(0, case.tree.num_nodes - 1)))
     first = 0 if under is None else int(case.tree.depth[under])
     cut = data.draw(st.one_of(st.none(), st.integers(first, case.tree.max_depth)))
-    removed = data.draw(st.one_of(st.none(), st.just(~case.allowed)))
-    found = decode_path(case.tree, probs, under=under, max_depth=cut, removed=removed)
-    hidden = [] if removed is None else np.flatnonzero(removed).tolist()
+    withdrawn = data.draw(st.one_of(st.none(), st.just(~case.allowed)))
+    found = decode_path(case.tree, probs, under=under, max_depth=cut, withdrawn=withdrawn)
+    hidden = [] if withdrawn is None else np.flatnonzero(withdrawn).tolist()
     for row in range(len(probs)):
         slow = greedy_path(case.tree, probs[row], -1 if under is None else under, cut, hidden)
         assert found.nodes[row].tolist() == slow + [-1] * (found.nodes.shape[1] - len(slow))
@@ -64,19 +64,19 @@ def test_a_path_is_a_chain_whose_probabilities_never_grow(case: Case) -> None:
 
 
 @given(cases())
-def test_removed_classes_never_stand_in_a_path_or_a_hedge(case: Case) -> None:
-    removed = np.flatnonzero(~case.allowed)
+def test_withdrawn_classes_never_stand_in_a_path_or_a_hedge(case: Case) -> None:
+    withdrawn = np.flatnonzero(~case.allowed)
     probs = _probs(case)
-    assert not np.isin(decode_path(case.tree, probs, removed=~case.allowed).nodes, removed).any()
-    found = hedge(case.tree, probs, 0.6, removed=~case.allowed)
+    assert not np.isin(decode_path(case.tree, probs, withdrawn=~case.allowed).nodes, withdrawn).any()
+    found = hedge(case.tree, probs, 0.6, withdrawn=~case.allowed)
     for shown in (found.node, found.refused, found.runner_up, found.paths.nodes):
-        assert not np.isin(shown, removed).any()
+        assert not np.isin(shown, withdrawn).any()
 
 
 def test_a_removed_step_is_left_out_and_its_children_remain() -> None:
-    removed = np.zeros(6, bool)
-    removed[DOG] = True
-    found = decode_path(TREE, PROBS, removed=removed)
+    withdrawn = np.zeros(6, bool)
+    withdrawn[DOG] = True
+    found = decode_path(TREE, PROBS, withdrawn=withdrawn)
     assert found.nodes.tolist() == [[ANIMAL, HUSKY, -1]]
     assert found.probs[0].tolist() == [*PROBS[0, [ANIMAL, HUSKY]].tolist(), 0]
 
@@ -170,7 +170,7 @@ def test_paths_to_gives_the_chain_of_each_node() -> None:
     assert found.nodes.tolist() == [[[ANIMAL, DOG, PUG], [-1, -1, -1], [ANIMAL, CAT, -1]]]
     assert found.length.tolist() == [[3, 0, 2]]
     np.testing.assert_array_equal(found.probs[0, 0], PROBS[0, [ANIMAL, DOG, PUG]])
-    single = paths_to(TREE, PROBS, np.array([PUG]), removed=np.arange(6) == DOG)
+    single = paths_to(TREE, PROBS, np.array([PUG]), withdrawn=np.arange(6) == DOG)
     assert single.nodes.tolist() == [[ANIMAL, PUG, -1]]
 
 
@@ -192,7 +192,7 @@ def test_nonsense_is_refused() -> None:
     with pytest.raises(UsageError, match=r"node index in 0\.\.5, not 6"):
         decode_path(TREE, PROBS, under=6)
     with pytest.raises(UsageError, match="bool array"):
-        decode_path(TREE, PROBS, removed=np.zeros(3, bool))
+        decode_path(TREE, PROBS, withdrawn=np.zeros(3, bool))
     with pytest.raises(UsageError, match="Expected nodes of shape"):
         paths_to(TREE, PROBS, np.array([1, 2]))
 

@@ -32,9 +32,9 @@ def test_classes_keeps_exactly_the_listed_ones_and_exclude_drops_whole_subtrees(
 
 
 def test_all_conditions_must_hold() -> None:
-    removed = np.zeros(6, bool)
-    removed[TREE.index("pug")] = True
-    assert _names(restrict(TREE, under="animal", exclude=["husky"], removed=removed)) == ["dog", "cat"]
+    withdrawn = np.zeros(6, bool)
+    withdrawn[TREE.index("pug")] = True
+    assert _names(restrict(TREE, under="animal", exclude=["husky"], withdrawn=withdrawn)) == ["dog", "cat"]
     assert _names(restrict(TREE)) == list(TREE.wnids[:6])
 
 
@@ -49,7 +49,7 @@ def test_an_unknown_wnid_and_a_wrong_mask_are_refused() -> None:
     with pytest.raises(UnknownClass, match="'dgo'"):
         restrict(TREE, under="dgo")
     with pytest.raises(UsageError, match=r"bool array of shape \[6\], not bool \[7\]"):
-        restrict(TREE, removed=np.zeros(7, bool))
+        restrict(TREE, withdrawn=np.zeros(7, bool))
 
 
 @given(cases())

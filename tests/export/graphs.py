@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from miil21k.export.onnx.decoding import DECODED, HEDGE_INPUT, Decoding, write_decoding
+from miil21k.export.onnx.decoding import DECODED, HEDGE_INPUT, write_decoding
 from miil21k.export.onnx.graph import IR_VERSION, OPSET, GraphWriter
 from miil21k.export.onnx.proof import open_session
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from onnxruntime import InferenceSession
+
+    from miil21k.decode.decoder import Decoder
 
 INDICES = {"topk_index", "path", "hedge_node"}
 
@@ -32,10 +34,10 @@ def session_of(
 class DecodingGraph:
     """The decoding part alone: logits -> answers by name."""
 
-    def __init__(self, decoding: Decoding) -> None:
+    def __init__(self, decoder: Decoder, topk: int = 5) -> None:
         graph = GraphWriter("decode")
-        write_decoding(graph, "logits", decoding)
-        logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", decoding.tree.num_classes])
+        write_decoding(graph, "logits", decoder, topk)
+        logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", decoder.space.num_classes])
         level = helper.make_tensor_value_info(HEDGE_INPUT, TensorProto.FLOAT, [])
         outputs = []
         for name in DECODED:

@@ -11,7 +11,7 @@ from miil21k.errors import TreeError, UsageError
 from miil21k.hierarchy.custom import from_csv, from_folder, from_list
 from miil21k.hierarchy.export import to_csv, to_json
 from miil21k.hierarchy.load import load_label_space, load_own
-from miil21k.hierarchy.spaces import LABEL_SPACES, LabelSpace, removed_classes
+from miil21k.hierarchy.spaces import LABEL_SPACES, LabelSpace, withdrawn_classes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +44,7 @@ def test_the_leaves_of_a_csv_are_its_classes_in_order_of_appearance(tmp_path: Pa
     assert parents(space) == {"husky": "dog", "cat": "animal", "animal": "", "dog": "animal"}
     assert space.lemmas[0] == ("husky", "sled dog")
     assert space.tree.names[0] == "husky"
-    assert not removed_classes(space).any()
+    assert not withdrawn_classes(space).any()
 
 
 def test_all_nodes_can_be_classes(tmp_path: Path) -> None:

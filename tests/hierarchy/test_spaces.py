@@ -18,9 +18,9 @@ from miil21k.hierarchy.spaces import (
     SpaceIdentity,
     parse_label_space,
     projection,
-    removed_classes,
     require_same,
     shipped_digest,
+    withdrawn_classes,
 )
 from miil21k.hierarchy.tree import Tree
 
@@ -85,7 +85,7 @@ def test_paths_of_in1k(wnid: str, path: list[str]) -> None:
 
 def test_fall11_loses_771_persons_and_nothing_else(winter21: LabelSpace) -> None:
     fall11 = load_label_space("fall11")
-    removed = removed_classes(fall11)
+    removed = withdrawn_classes(fall11)
     assert removed.dtype == np.bool_
     assert removed.shape == (11221,)
     assert removed.sum() == 771
@@ -96,7 +96,7 @@ def test_fall11_loses_771_persons_and_nothing_else(winter21: LabelSpace) -> None
 
 def test_goog21k_loses_the_persons_that_winter21_lacks(winter21: LabelSpace) -> None:
     space = load_label_space("goog21k")
-    removed = removed_classes(space)
+    removed = withdrawn_classes(space)
     assert removed.sum() == 2731
     persons = space.tree.descendants(space.tree.index("n00007846"))
     assert removed[persons].sum() == 2731
@@ -104,14 +104,14 @@ def test_goog21k_loses_the_persons_that_winter21_lacks(winter21: LabelSpace) -> 
     gone = {w for w, flag in zip(space.wnids, removed, strict=True) if flag}
     assert gone.isdisjoint(winter21.wnids)  # so the list that ships is exactly that of persons without winter21
     fall11 = load_label_space("fall11")
-    assert {w for w, flag in zip(fall11.wnids, removed_classes(fall11), strict=True) if flag} <= gone
+    assert {w for w, flag in zip(fall11.wnids, withdrawn_classes(fall11), strict=True) if flag} <= gone
 
 
 def test_other_spaces_lose_nothing(zoo_tree: Tree, winter21: LabelSpace) -> None:
     own = LabelSpace("mine", zoo_tree, zoo_tree.names, ("",) * 9)
     for space in (winter21, load_label_space("in1k"), own):
-        assert not removed_classes(space).any()
-        assert removed_classes(space).shape == (space.num_classes,)
+        assert not withdrawn_classes(space).any()
+        assert withdrawn_classes(space).shape == (space.num_classes,)
 
 
 def test_projection_of_fall11_to_winter21_selects_columns_bit_by_bit(winter21: LabelSpace) -> None:
@@ -120,7 +120,7 @@ def test_projection_of_fall11_to_winter21_selects_columns_bit_by_bit(winter21: L
     chosen = projection(fall11, winter21)
     assert chosen.dtype == np.int32
     projected = logits[:, chosen]
-    assert np.array_equal(projected, logits[:, ~removed_classes(fall11)])
+    assert np.array_equal(projected, logits[:, ~withdrawn_classes(fall11)])
     for column in (0, 5327, 10449):
         assert projected[1, column] == logits[1, fall11.tree.index(winter21.wnids[column])]
     assert np.array_equal(projection(winter21, winter21), np.arange(10450))
@@ -214,7 +214,7 @@ def test_a_name_with_a_tab_cannot_become_a_broken_file() -> None:
 def test_loading_spaces_imports_nothing_heavy() -> None:
     script = (
         "import sys; from miil21k.hierarchy import load, spaces; import miil21k\n"
-        "spaces.removed_classes(load.load_label_space('goog21k'))\n"
+        "spaces.withdrawn_classes(load.load_label_space('goog21k'))\n"
         "print(*sorted({'torch', 'timm', 'nltk', 'csv', 'json', 'PIL', 'huggingface_hub'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

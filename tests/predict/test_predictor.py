@@ -286,13 +286,13 @@ def fall11_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from safetensors.torch import save_file
 
     from miil21k.hierarchy.load import load_label_space
-    from miil21k.hierarchy.spaces import removed_classes
+    from miil21k.hierarchy.spaces import withdrawn_classes
     from miil21k.zoo.registry import create_model
 
     torch.manual_seed(0)
     model = create_model("mobilenetv3_large_100.miil_in21k")
     state = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
-    removed = torch.from_numpy(removed_classes(load_label_space("fall11")))
+    removed = torch.from_numpy(withdrawn_classes(load_label_space("fall11")))
     state["classifier.bias"] = state["classifier.bias"] + 30 * removed
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
     save_file(state, path)
@@ -301,10 +301,10 @@ def fall11_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_withdrawn_classes_are_masked_unless_they_are_asked_for(fall11_checkpoint: Path) -> None:
     from miil21k.hierarchy.load import load_label_space
-    from miil21k.hierarchy.spaces import removed_classes
+    from miil21k.hierarchy.spaces import withdrawn_classes
 
     space = load_label_space("fall11")
-    withdrawn = {space.wnids[i] for i in np.flatnonzero(removed_classes(space))}
+    withdrawn = {space.wnids[i] for i in np.flatnonzero(withdrawn_classes(space))}
     name = "mobilenetv3_large_100_21k"
     options = PredictOptions(checkpoint=fall11_checkpoint, device="cpu", topk=50, hedge=None, levels=True)
     masked = Predictor(name, options=options)

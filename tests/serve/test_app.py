@@ -249,7 +249,7 @@ def test_a_calibration_is_applied_described_and_bounds_what_may_be_asked(predict
     calibrated = Predictor(str(own), calibration=file)
     with serving(calibrated, workers=1, max_wait=0, queue=4) as service:
         app = create_app(service, Asked(calibrated.options, None), Limits(1 << 20, 4, 60))
-        assert service.description()["calibration"]["temperature"] == (2.0,)
+        assert service.description()["calibration"]["temperature"] == [2.0]
         usual, surer, unknown, elsewhere = (
             asyncio.run(post(app, RED, query=query)) for query in ("", "hedge=0.95", "hedge=0.5", "under=cold")
         )

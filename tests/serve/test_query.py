@@ -29,6 +29,7 @@ def test_every_parameter_changes_its_option_and_nothing_else() -> None:
         ("under", "domestic cat"),
         ("classes", "n3, tabby,"),
         ("exclude", "n4"),
+        ("rule", "min"),
         ("label_type", "path"),
     ]
     assert {name for name, _ in query} | {"hedge"} == set(PARAMETERS)
@@ -41,6 +42,7 @@ def test_every_parameter_changes_its_option_and_nothing_else() -> None:
         under=("n2", "domestic cat"),
         classes=("n3", "tabby"),
         exclude=("n4",),
+        rule="min",
     )
     assert asked_of(USUAL, query) == Asked(options, "path")
     assert asked_of(USUAL, [("hedge", "0.5"), ("no_hedge", "false")]).options.hedge == 0.5
@@ -62,6 +64,7 @@ def test_the_names_are_those_of_the_command_line() -> None:
         ([("topk", "many")], "topk is a whole number, not 'many'"),
         ([("topk", "-1")], "topk is a whole number"),
         ([("topk", "0")], "topk must be at least 1"),
+        ([("rule", "best")], "rule is coherent, min, sibling, product, not 'best'"),
         ([("topk", "9" * 5000)], "topk is a whole number"),
         ([("hedge", "1.5")], "hedge lies above 0 and up to 1, not 1.5"),
         ([("hedge", "nan")], "hedge lies above 0"),

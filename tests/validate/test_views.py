@@ -15,7 +15,7 @@ from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import projection
 from miil21k.train.state import save_weights
 from miil21k.validate.run import Request, validate
-from miil21k.validate.views import choose_view, without_removed
+from miil21k.validate.views import choose_view, without_withdrawn
 from miil21k.zoo.checkpoint_card import TrainedCard
 from miil21k.zoo.schema import Preprocess
 
@@ -80,7 +80,9 @@ def test_a_fall11_head_on_winter21_folders_is_refused_or_projected(tmp_path: Pat
     view = choose_view(source, fall11, label_space="winter21")
     assert view.space is winter21
     assert view.images.labels.tolist() == list(range(10_450))
-    assert np.array_equal(view.columns, projection(fall11, winter21))
+    logits = np.arange(11_221, dtype=np.float32)[None]
+    projected = view.decoder(fall11, "leaf_softmax").project(logits)[0]
+    assert np.array_equal(projected, projection(fall11, winter21))
     with pytest.raises(LabelSpaceMismatch, match="771 of its 11221"):
         choose_view(source, winter21, label_space="fall11")
 
@@ -104,15 +106,15 @@ def test_a_projected_head_answers_in_the_other_label_space(tmp_path: Path) -> No
 def test_withdrawn_classes_are_left_out_as_prediction_leaves_them_out(tmp_path: Path) -> None:
     fall11 = load_label_space("fall11")
     source = open_source(_folders(tmp_path, fall11.wnids))
-    masked = without_removed(choose_view(source, fall11), source)
+    masked = without_withdrawn(choose_view(source, fall11), source)
     assert len(masked.images) == 10_450
-    assert masked.allowed is not None
-    assert (~masked.allowed).sum() == 771
+    assert masked.mask is not None
+    assert (~masked.mask).sum() == 771
     winter21 = load_label_space("winter21")
     (tmp_path / "other").mkdir()
     source = open_source(_folders(tmp_path / "other", ["n02084071"]))
     view = choose_view(source, winter21)
-    assert without_removed(view, source) is view
+    assert without_withdrawn(view, source) is view
 
 
 def test_a_few_folders_are_scored_and_the_report_says_how_few(tmp_path: Path) -> None:

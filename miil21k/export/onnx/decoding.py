@@ -6,158 +6,67 @@ Only nodes that can be answered are in the graph, so masked classes need no infi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from miil21k.decode.families import TINY
 from miil21k.decode.logits import inverse_temperature
 from miil21k.decode.path import SLACK
-from miil21k.export.onnx.tables import Groups, Walk, groups_by_size, walk_tables
+from miil21k.export.onnx.rules import onnx_rule
+from miil21k.export.onnx.tree_graph import TreeGraph, groups_by_size, walk_tables
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
-    from miil21k.decode.logits import HeadKind
-    from miil21k.decode.probabilities import Rule
+    from miil21k.decode.decoder import Decoder
     from miil21k.export.onnx.graph import GraphWriter
-    from miil21k.hierarchy.tree import Tree
 
-__all__ = ["DECODED", "HEDGE_INPUT", "Decoding", "write_decoding"]
+__all__ = ["DECODED", "HEDGE_INPUT", "write_decoding"]
 
 HEDGE_INPUT = "hedge"
 DECODED = ("topk_index", "topk_prob", "path", "path_prob", "hedge_node", "hedge_prob")
-LOWEST = float(np.finfo(np.float32).min)
 
 
-@dataclass(frozen=True, eq=False)
-class Decoding:
-    """What the graph decides by: arguments of `miil21k.decode`, fixed at export.
-
-    allowed: bool [C], the classes that may be the answer. hidden: bool [C], classes that no path shows although
-    something below them is allowed; None for none. temperature: one number, one per depth, or None. topk: how many
-    classes. hedge: the default of the input of that name.
-    """
-
-    tree: Tree
-    head: HeadKind
-    rule: Rule
-    allowed: NDArray[np.bool_]
-    hidden: NDArray[np.bool_] | None
-    temperature: ArrayLike | None
-    topk: int
-    hedge: float
-
-
-def write_decoding(graph: GraphWriter, logits: str, decoding: Decoding) -> None:
+def write_decoding(graph: GraphWriter, logits: str, decoder: Decoder, topk: int) -> None:
     """Write the tensors named in `DECODED` from `logits`, float32 [B, C], and the input `hedge`, float32 scalar.
 
     With L depths and k = min(topk, allowed classes): topk_index int32 [B, k] and topk_prob float32 [B, k]; path int32
     [B, L], node indices root first, padded with -1, and path_prob float32 [B, L]; hedge_node int32 [B], -1 when not
-    even the root is sure enough, and hedge_prob float32 [B].
+    even the root is sure enough, and hedge_prob float32 [B]. The default of `hedge` is the decoder's level.
+    Raises UsageError for a rule without an ONNX form.
     """
-    _Writer(graph, decoding).write(logits)
+    _Writer(graph, decoder, topk).write(logits)
 
 
-class _Writer:
-    def __init__(self, graph: GraphWriter, decoding: Decoding) -> None:
-        self.graph = graph
-        self.decoding = decoding
-        self.tree = decoding.tree
-        self.walk: Walk = walk_tables(self.tree, decoding.allowed)
-        self.classes = np.flatnonzero(decoding.allowed)
+class _Writer(TreeGraph):
+    def __init__(self, graph: GraphWriter, decoder: Decoder, topk: int) -> None:
+        self.decoder, self.tree = decoder, decoder.space.tree
+        self.allowed = np.ones(self.tree.num_classes, bool) if decoder.allowed is None else decoder.allowed
+        super().__init__(
+            graph,
+            walk_tables(self.tree, self.allowed),
+            inverse_temperature(decoder.temperatures, self.tree.max_depth + 1),
+        )
+        self.classes = np.flatnonzero(self.allowed)
+        self.k = min(topk, self.classes.size)
         self.column_of = self.walk.column_of(self.tree.num_nodes)
-        self.scale = inverse_temperature(decoding.temperature, self.tree.max_depth + 1)
 
     def write(self, logits: str) -> None:
-        if self.decoding.head == "level_softmax":
-            nodes = self.level_softmax(logits)
-            own = self.exclusive(nodes)
-        else:
-            own = self.class_probabilities(logits)
-            nodes = self.from_descendants(own)
+        match self.decoder.head:
+            case "level_softmax":
+                nodes = onnx_rule(self.decoder.tree_rule)(self, self.columns(logits, self.walk.nodes))
+                own = self.exclusive(nodes)
+            case "leaf_softmax":
+                own = self.graph.add("Softmax", self.times(self.heard(logits), self.scale[:1]), axis=1)
+                nodes = self.graph.add("Min", self.from_descendants(own, "ReduceSum"), self.floats(1))
+            case "sigmoid":
+                own = self.sigmoids(self.heard(logits))
+                nodes = self.from_descendants(own, "ReduceMax")
         self.topk(own)
         path, probs = self.path(nodes)
         self.hedge(path, probs)
 
-    # Small pieces.
-
-    def ints(self, values: ArrayLike) -> str:
-        return self.graph.constant(values, np.int64)
-
-    def floats(self, values: ArrayLike) -> str:
-        return self.graph.constant(values, np.float32)
-
-    def columns(self, values: str, indices: ArrayLike) -> str:
-        return self.graph.add("Gather", values, self.graph.constant(indices, np.int32), axis=1)
-
-    def padded(self, values: str, fill: float | int, dtype: type[np.generic] = np.float32) -> str:
-        """Append one column of `fill`."""
-        return self.graph.add("Pad", values, self.ints([0, 0, 0, 1]), self.graph.constant(fill, dtype))
-
-    def reduce(self, kind: str, values: str, groups: Groups, fill: float) -> str:
-        """Return [B, G], one reduction per group in the order of the stacked tables."""
-        graph, axis = self.graph, self.ints([2])
-        values = self.padded(values, fill)
-        parts = [graph.add(kind, self.columns(values, table), axis, keepdims=0) for table in groups.tables]
-        return parts[0] if len(parts) == 1 else graph.add("Concat", *parts, axis=1)
-
-    def generations(self, values: str) -> list[str]:
-        sizes = np.diff(self.walk.starts)
-        sizes = sizes[sizes > 0]
-        return (
-            [values]
-            if sizes.size == 1
-            else self.graph.split("Split", values, self.ints(sizes), outputs=sizes.size, axis=1)
-        )
-
-    def joined(self, parts: list[str]) -> str:
-        return parts[0] if len(parts) == 1 else self.graph.add("Concat", *parts, axis=1)
-
-    def times(self, values: str, factors: NDArray[np.float32]) -> str:
-        return values if (factors == 1).all() else self.graph.add("Mul", values, self.floats(factors))
-
-    # P(node) of the three heads.
-
-    def level_softmax(self, logits: str) -> str:
-        rule, walk = self.decoding.rule, self.walk
-        heard = self.columns(logits, walk.nodes)
-        levels = self.softmax_siblings(heard) if rule == "sibling" else self.softmax_levels(heard)
-        if rule == "coherent":
-            levels = self.divided(levels)
-        combine = "Min" if rule == "min" else "Mul"
-        parts = self.generations(levels)
-        for depth in range(1, len(parts)):
-            first, last = walk.starts[depth], walk.starts[depth + 1]
-            above = self.columns(parts[depth - 1], walk.parent[first:last] - walk.starts[depth - 1])
-            parts[depth] = self.graph.add(combine, parts[depth], above)
-        return self.joined(parts)
-
-    def softmax_levels(self, heard: str) -> str:
-        parts = [
-            self.graph.add("Softmax", self.times(part, self.scale[depth : depth + 1]), axis=1)
-            for depth, part in enumerate(self.generations(heard))
-        ]
-        return self.joined(parts)
-
-    def softmax_siblings(self, heard: str) -> str:
-        graph, walk = self.graph, self.walk
-        top = self.columns(self.reduce("ReduceMax", heard, walk.families, LOWEST), walk.own_family)
-        shifted = self.times(graph.add("Sub", heard, top), self.scale[walk.depth])
-        grown = graph.add("Exp", shifted)
-        total = self.columns(self.reduce("ReduceSum", grown, walk.families, 0), walk.own_family)
-        return graph.add("Div", grown, total)
-
-    def divided(self, levels: str) -> str:
-        """Divide every value below the roots by the larger of its parent's value and its siblings' sum."""
-        graph, walk = self.graph, self.walk
-        total = self.reduce("ReduceSum", levels, walk.families, 0)
-        # The roots stay as they are: their sum is that of a softmax, and their row is set to 1.
-        is_root = graph.constant(np.arange(walk.num_families) == walk.roots, np.bool_)
-        total = graph.add("Where", is_root, self.floats(1), total)
-        total = graph.add("Max", total, self.columns(self.padded(levels, 1), walk.parents), self.floats(TINY))
-        return graph.add("Div", levels, self.columns(total, walk.own_family))
+    # From logits to probabilities.
 
     def exclusive(self, nodes: str) -> str:
         """Return [B, A], P(exactly this class): P(node) less the sum of its children's, at least 0."""
@@ -167,18 +76,17 @@ class _Writer:
         children = self.columns(below, walk.family_of[columns])
         return graph.add("Relu", graph.add("Sub", self.columns(nodes, columns), children))
 
-    def class_probabilities(self, logits: str) -> str:
-        """Return [B, A], the softmax or the sigmoids of the allowed classes."""
+    def heard(self, logits: str) -> str:
+        """Return [B, A], the logits of the allowed classes."""
+        return logits if self.allowed.all() else self.columns(logits, self.classes)
+
+    def sigmoids(self, heard: str) -> str:
         graph = self.graph
-        heard = logits if self.decoding.allowed.all() else self.columns(logits, self.classes)
-        if self.decoding.head == "leaf_softmax":
-            return graph.add("Softmax", self.times(heard, self.scale[:1]), axis=1)
-        heard = self.times(heard, self.scale[self.tree.depth[self.classes]])
-        grown = graph.add("Exp", graph.add("Neg", heard))
+        grown = graph.add("Exp", graph.add("Neg", self.times(heard, self.scale[self.tree.depth[self.classes]])))
         return graph.add("Reciprocal", graph.add("Add", grown, self.floats(1)))
 
-    def from_descendants(self, own: str) -> str:
-        """Return [B, V], for every node the sum (leaf_softmax) or maximum (sigmoid) over the classes below it."""
+    def from_descendants(self, own: str, operator: str) -> str:
+        """Return [B, V], for every node the sum or the maximum over the classes at or below it."""
         walk, tree = self.walk, self.tree
         chains = tree.level_target[self.classes]
         row, at = np.nonzero(chains >= 0)
@@ -186,17 +94,13 @@ class _Writer:
         order = np.argsort(column, kind="stable")
         members = np.split(row[order], np.searchsorted(column[order], np.arange(1, walk.size)))
         groups = groups_by_size(members, fill=self.classes.size)
-        summed = self.decoding.head == "leaf_softmax"
-        stacked = self.reduce("ReduceSum" if summed else "ReduceMax", own, groups, 0)
-        nodes = self.columns(stacked, np.argsort(groups.order))
-        return self.graph.add("Min", nodes, self.floats(1)) if summed else nodes
+        return self.columns(self.reduce(operator, own, groups, 0), np.argsort(groups.order))
 
     # The answers.
 
     def topk(self, own: str) -> None:
         graph = self.graph
-        k = min(self.decoding.topk, self.classes.size)
-        prob, at = graph.split("TopK", own, self.ints([k]), outputs=["topk_prob", "decode/topk_at"], axis=1)
+        prob, at = graph.split("TopK", own, self.ints([self.k]), outputs=["topk_prob", "decode/topk_at"], axis=1)
         index = graph.add("Gather", graph.constant(self.classes, np.int32), at)
         none = graph.constant(-1, np.int32)
         graph.add("Where", graph.add("Greater", prob, self.floats(0)), index, none, output="topk_index")
@@ -243,15 +147,15 @@ class _Writer:
         return self.padded(self.joined(found), walk.size, np.int64)
 
     def shown(self, columns: str, probs: str) -> tuple[str, str]:
-        """Write `path` and `path_prob`, without hidden nodes and closed up to the left."""
+        """Write `path` and `path_prob`, without withdrawn nodes and closed up to the left."""
         graph, walk = self.graph, self.walk
-        hidden = np.append(self.hidden_nodes()[walk.nodes], True)
-        node_of = graph.constant(np.where(hidden, -1, np.append(walk.nodes, -1)), np.int32)
-        if not hidden[:-1].any():
+        left_out = np.append(self.withdrawn_nodes()[walk.nodes], True)
+        node_of = graph.constant(np.where(left_out, -1, np.append(walk.nodes, -1)), np.int32)
+        if not left_out[:-1].any():
             graph.add("Identity", probs, output="path_prob")
             return graph.add("Gather", node_of, columns, output="path"), "path_prob"
         levels = self.tree.max_depth + 1
-        kept = graph.add("Gather", self.ints(np.where(hidden, 0, 2 * levels)), columns)
+        kept = graph.add("Gather", self.ints(np.where(left_out, 0, 2 * levels)), columns)
         key = graph.add("Sub", kept, self.ints(np.arange(levels)))
         _, order = graph.split("TopK", key, self.ints([levels]), outputs=2, axis=1)
         prob_of = graph.add("Where", graph.add("Greater", kept, self.ints(0)), probs, self.floats(0))
@@ -261,16 +165,17 @@ class _Writer:
             graph.add("GatherElements", prob_of, order, output="path_prob", axis=1),
         )
 
-    def hidden_nodes(self) -> NDArray[np.bool_]:
-        hidden = np.zeros(self.tree.num_nodes, bool)
-        if self.decoding.hidden is not None:
-            hidden[: self.tree.num_classes] = self.decoding.hidden
-        return hidden
+    def withdrawn_nodes(self) -> NDArray[np.bool_]:
+        found = np.zeros(self.tree.num_nodes, bool)
+        if self.decoder.withdrawn is not None:
+            found[: self.tree.num_classes] = self.decoder.withdrawn
+        return found
 
     def hedge(self, path: str, probs: str) -> None:
         """Write `hedge_node` and `hedge_prob`: the deepest step of the path that is as sure as the input `hedge`."""
         graph = self.graph
-        graph.named(HEDGE_INPUT, self.decoding.hedge, np.float32)
+        assert self.decoder.level is not None
+        graph.named(HEDGE_INPUT, self.decoder.level, np.float32)
         level = graph.add("Sub", HEDGE_INPUT, self.floats(SLACK))
         real = graph.add("Greater", path, graph.constant(-1, np.int32))
         sure = graph.add("And", real, graph.add("GreaterOrEqual", probs, level))

@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 
 from miil21k.errors import ExportError, UsageError
-from miil21k.export.onnx.model import ExportOptions, assemble, decoding_of
+from miil21k.export.onnx.model import ExportOptions, assemble, decoder_of
 from miil21k.export.onnx.network import network_to_onnx
 from miil21k.export.onnx.padding import padding_difference, with_zero_padding
 from miil21k.export.onnx.proof import prove
@@ -65,13 +65,13 @@ def export_onnx(
     if not output.parent.is_dir():
         raise UsageError(f"There is no folder '{output.parent}'.")
     size = sum(tensor.nbytes for tensor in loaded.model.state_dict().values())
-    decoding = decoding_of(loaded, options)
+    decoder = decoder_of(loaded, options)
     pictures = [*own_photographs(), *photos]
     notes: dict[str, Any] = {}
     if options.padding == "zeros":
         original, loaded = loaded, with_zero_padding(loaded)
         say("measuring what zeros in place of reflected edges change")
-        notes = {"zero_padding": padding_difference(original, loaded, decoding, pictures)}
+        notes = {"zero_padding": padding_difference(original, loaded, decoder, pictures)}
     loaded.model.eval()
     say(f"exporting {loaded.name} ({size / 1e6:.0f} MB of weights)")
     digest = tensors_digest(loaded.model)
@@ -87,8 +87,8 @@ def export_onnx(
             del copied, network, model  # copies of the weights; what the exporter leaves refers to itself
             gc.collect()
             say("proving it against torch")
-            full = options.form == "full"
-            proof = prove(part, loaded.model, loaded.preprocess, decoding, pictures, full=full)
+            topk = options.topk if options.form == "full" else None
+            proof = prove(part, loaded.model, loaded.preprocess, decoder, pictures, topk=topk)
             require_within_bounds(proof, loaded.name)
             beside = weights_path(part)
             facts = {"bytes": written, WEIGHTS_KEY: beside.name if beside.exists() else None, **interface, **notes}

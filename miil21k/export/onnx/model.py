@@ -10,26 +10,24 @@ import onnx
 from onnx import TensorProto, helper
 
 from miil21k import __version__
-from miil21k.decode.probabilities import DEFAULT_RULE
-from miil21k.decode.restriction import restrict
+from miil21k.decode.decoder import Decoder
 from miil21k.environment import installed_versions
 from miil21k.errors import UsageError
-from miil21k.export.onnx.decoding import DECODED, HEDGE_INPUT, Decoding, write_decoding
+from miil21k.export.onnx.decoding import DECODED, HEDGE_INPUT, write_decoding
 from miil21k.export.onnx.graph import IR_VERSION, OPSET, GraphWriter
 from miil21k.export.onnx.images import CROP_INPUT, crops, write_crop, write_normalisation
 from miil21k.export.onnx.network import OUTPUTS, PIXELS
-from miil21k.hierarchy.spaces import removed_classes
+from miil21k.export.onnx.rules import onnx_rule
 from miil21k.zoo.export_card import ExportCard
 
 if TYPE_CHECKING:
     from typing import Any
 
     from miil21k.calibrate.record import Calibration
-    from miil21k.decode.probabilities import Rule
     from miil21k.runtime.loading import Loaded
     from miil21k.zoo.schema import Preprocess
 
-__all__ = ["IMAGES", "ExportOptions", "Form", "assemble", "card_of", "decoding_of", "image_model"]
+__all__ = ["IMAGES", "ExportOptions", "Form", "assemble", "card_of", "decoder_of", "image_model"]
 
 Form = Literal["full", "tensor"]
 IMAGES = "images"
@@ -45,15 +43,15 @@ class ExportOptions:
 
     The rest is for `full`. topk: how many classes. hedge: the default of the input `hedge`, in (0, 1]; with a
     calibration, how often the answer is to be correct, and its level becomes the default. rule: how a level_softmax
-    head becomes one tree; a calibration brings its own. include_removed_labels: answer also with the classes that
-    ImageNet withdrew.
+    head becomes one tree, None for the calibration's or the default. include_removed_labels: answer also with the
+    classes that ImageNet withdrew.
     """
 
     form: Form = "full"
     padding: Literal["own", "zeros"] = "own"
     topk: int = 5
     hedge: float = 0.9
-    rule: Rule = DEFAULT_RULE
+    rule: str | None = None
     include_removed_labels: bool = False
     calibration: Calibration | None = None
 
@@ -66,19 +64,22 @@ class ExportOptions:
             raise UsageError(f"hedge lies above 0 and up to 1, not {self.hedge}.")
 
 
-def decoding_of(loaded: Loaded, options: ExportOptions) -> Decoding:
-    """Return what the graph of `loaded` decides by; raises LabelSpaceMismatch for a calibration of another head."""
-    space, calibration = loaded.space, options.calibration
-    withdrawn = removed_classes(space)
-    hidden = withdrawn if withdrawn.any() and not options.include_removed_labels else None
-    allowed = restrict(space.tree, removed=hidden)
-    rule, temperature, hedge = options.rule, None, options.hedge
-    if calibration is not None:
-        calibration.require(space, loaded.head, allowed)
-        rule = calibration.rule or rule  # type: ignore[assignment] # one of Rule, checked when it was made
-        temperature = calibration.temperature if loaded.head == "level_softmax" else calibration.temperature[0]
-        hedge = calibration.threshold(options.hedge)
-    return Decoding(space.tree, loaded.head, rule, allowed, hidden, temperature, options.topk, hedge)
+def decoder_of(loaded: Loaded, options: ExportOptions) -> Decoder:
+    """Return what the graph of `loaded` decides by.
+
+    Raises LabelSpaceMismatch for a calibration of another head, UsageError for a rule that a graph cannot hold.
+    """
+    decoder = Decoder(
+        loaded.space,
+        loaded.head,
+        rule=options.rule,
+        hedge=options.hedge,
+        include_withdrawn=options.include_removed_labels,
+        calibration=options.calibration,
+    )
+    if options.form == "full" and decoder.head == "level_softmax":
+        onnx_rule(decoder.tree_rule)
+    return decoder
 
 
 def assemble(network: onnx.ModelProto, loaded: Loaded, options: ExportOptions, **facts: str) -> onnx.ModelProto:
@@ -95,11 +96,11 @@ def assemble(network: onnx.ModelProto, loaded: Loaded, options: ExportOptions, *
     decoding: dict[str, Any] = {}
     if full:
         inputs = _write_images(before, loaded.preprocess)
-        fixed = decoding_of(loaded, options)
-        write_decoding(after, OUTPUTS[0], fixed)
+        decoder = decoder_of(loaded, options)
+        write_decoding(after, OUTPUTS[0], decoder, options.topk)
         inputs.append(helper.make_tensor_value_info(HEDGE_INPUT, TensorProto.FLOAT, []))
-        results = [results[0], *_answers(fixed), results[1]]
-        decoding = _recorded(loaded, options, fixed)
+        results = [results[0], *_answers(decoder, options.topk), results[1]]
+        decoding = {"topk": options.topk, **decoder.record()}
     content = helper.make_graph([*before.nodes, *network.graph.node, *after.nodes], "miil21k", inputs, results)
     content.initializer.extend([*before.initializers, *after.initializers])
     _refill(network, content)
@@ -169,9 +170,10 @@ def _named_shape(output: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])
 
 
-def _answers(decoding: Decoding) -> list[onnx.ValueInfoProto]:
-    k = min(decoding.topk, int(np.count_nonzero(decoding.allowed)))
-    widths = {"topk": [k], "path": [decoding.tree.max_depth + 1], "hedge": []}
+def _answers(decoder: Decoder, topk: int) -> list[onnx.ValueInfoProto]:
+    space, allowed = decoder.space, decoder.allowed
+    k = min(topk, space.num_classes if allowed is None else int(np.count_nonzero(allowed)))
+    widths = {"topk": [k], "path": [space.tree.max_depth + 1], "hedge": []}
     return [
         helper.make_tensor_value_info(
             name,
@@ -180,18 +182,3 @@ def _answers(decoding: Decoding) -> list[onnx.ValueInfoProto]:
         )
         for name in DECODED
     ]
-
-
-def _recorded(loaded: Loaded, options: ExportOptions, fixed: Decoding) -> dict[str, Any]:
-    """Return the part of the metadata that says how the graph decides."""
-    withdrawn = removed_classes(loaded.space)
-    masked = [loaded.space.tree.wnids[index] for index in np.flatnonzero(~fixed.allowed)]
-    return {
-        "topk": fixed.topk,
-        "hedge": fixed.hedge,
-        "rule": fixed.rule if loaded.head == "level_softmax" else None,
-        "temperature": None if fixed.temperature is None else np.asarray(fixed.temperature).tolist(),
-        "calibration": None if options.calibration is None else options.calibration.to_json(),
-        "removed_labels": "masked" if masked else "included" if withdrawn.any() else "none",
-        "masked": masked,
-    }

@@ -12,8 +12,6 @@ from timm.layers import BlurPool2d
 
 from miil21k.data.images import load_image
 from miil21k.data.transforms import crop_image, normalise
-from miil21k.decode.path import decode_path, hedge
-from miil21k.decode.probabilities import probabilities
 from miil21k.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from miil21k.export.onnx.decoding import Decoding
+    from miil21k.decode.decoder import Decoder
     from miil21k.runtime.loading import Loaded
 
 __all__ = ["padding_difference", "with_zero_padding"]
@@ -47,7 +45,7 @@ def with_zero_padding(loaded: Loaded) -> Loaded:
 
 
 def padding_difference(
-    original: Loaded, variant: Loaded, decoding: Decoding, photos: Sequence[Path]
+    original: Loaded, variant: Loaded, decoder: Decoder, photos: Sequence[Path]
 ) -> dict[str, dict[str, Any]]:
     """Return how the answers of `variant` differ from those of `original`, on noise and on photographs.
 
@@ -63,15 +61,13 @@ def padding_difference(
     for kind, crops in kinds.items():
         pixels = torch.from_numpy(normalise(crops, original.preprocess))
         logits = [_logits(loaded.model, pixels) for loaded in (original, variant)]
-        (best, path, node), (best_of_variant, path_of_variant, node_of_variant) = (
-            _answers(decoding, x) for x in logits
-        )
+        ours, theirs = (decoder.read(x) for x in logits)
         found[kind] = {
             "images": len(crops),
             "logits": float(np.abs(logits[1] - logits[0]).max() / max(float(np.ptp(logits[0])), 1e-30)),
-            "same_top1": int((best == best_of_variant).sum()),
-            "same_path": int((path == path_of_variant).all(axis=1).sum()),
-            "same_hedge": int((node == node_of_variant).sum()),
+            "same_top1": int((ours.classes.argmax(axis=1) == theirs.classes.argmax(axis=1)).sum()),
+            "same_path": int((ours.path.nodes == theirs.path.nodes).all(axis=1).sum()),
+            "same_hedge": int((ours.hedged.node == theirs.hedged.node).sum()),
         }
     return found
 
@@ -80,17 +76,3 @@ def _logits(model: nn.Module, pixels: torch.Tensor) -> NDArray[np.float32]:
     model.eval()
     with torch.inference_mode():
         return np.concatenate([model(pixels[i : i + 8]).numpy() for i in range(0, len(pixels), 8)])
-
-
-def _answers(decoding: Decoding, logits: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    found = probabilities(
-        decoding.tree,
-        logits,
-        decoding.head,
-        allowed=decoding.allowed,
-        temperature=decoding.temperature,
-        rule=decoding.rule,
-    )
-    paths = decode_path(decoding.tree, found.nodes, removed=decoding.hidden)
-    stopped = hedge(decoding.tree, found.nodes, decoding.hedge, removed=decoding.hidden)
-    return found.classes.argmax(axis=1), paths.nodes, stopped.node

@@ -9,9 +9,6 @@ import numpy as np
 from PIL import Image
 
 from miil21k.data.transforms import crop_image, normalise
-from miil21k.decode.path import decode_path, hedge
-from miil21k.decode.probabilities import probabilities
-from miil21k.decode.topk import topk_classes
 from miil21k.errors import ExportError
 from miil21k.export.onnx.images import CROP_INPUT
 from miil21k.export.onnx.model import IMAGES, image_model
@@ -26,7 +23,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
     from torch import nn
 
-    from miil21k.export.onnx.decoding import Decoding
+    from miil21k.decode.decoder import Decoded, Decoder
     from miil21k.zoo.schema import Preprocess
 
 __all__ = ["BOUNDS", "Bounds", "Proof", "Runner", "prove"]
@@ -52,19 +49,6 @@ class Bounds:
 
 
 BOUNDS = Bounds()
-
-
-class Decoded(NamedTuple):
-    """The NumPy answers to a batch; nodes float32 [B, N] and classes float32 [B, C] are the probabilities."""
-
-    nodes: NDArray[np.float32]
-    classes: NDArray[np.float32]
-    topk_index: NDArray[np.int32]
-    topk_prob: NDArray[np.float32]
-    path: NDArray[np.int32]
-    path_prob: NDArray[np.float32]
-    hedge_node: NDArray[np.int32]
-    hedge_prob: NDArray[np.float32]
 
 
 @dataclass
@@ -98,18 +82,19 @@ def prove(
     export: Path | Runner,
     model: nn.Module,
     preprocess: Preprocess,
-    decoding: Decoding,
+    decoder: Decoder,
     photos: Sequence[Path],
     *,
-    full: bool,
+    topk: int | None = None,
 ) -> Proof:
-    """Return the proof of an export against `model`, a torch network in evaluation mode.
+    """Return the proof of an export against `model`, a torch network in evaluation mode, whose logits `decoder` reads.
 
     export: an ONNX file, which is run on ONNX Runtime's CPU provider, or what runs another export. photos: image
-    files. Noise and photographs are run in batches of 1, 2 and 7. Raises ExportError when it cannot be run at all.
+    files. topk: how many classes a graph of the form `full` lists; None for one that answers with logits. Noise and
+    photographs are run in batches of 1, 2 and 7. Raises ExportError when it cannot be run at all.
     """
     runner = export if isinstance(export, Runner) else _session_runner(open_session(export))
-    prover = _Prover(runner, model, preprocess, decoding)
+    prover = _Prover(runner, model, preprocess, decoder, topk)
     proof = Proof()
     for kind, images in batches(photos):
         row = {"images": kind, "batch": len(images), "size": list(images.shape[1:3])}
@@ -117,7 +102,7 @@ def prove(
         proof.check(row, "logits", BOUNDS.logits)
         proof.check(row, "embedding", BOUNDS.embedding)
         proof.check(row, "answers_apart", 0)
-        if full:
+        if topk is not None:
             prover.whole_graph(row, images, logits)
             proof.check(row, "decoded_differently", 0)
             proof.check(row, "probabilities", BOUNDS.probabilities)
@@ -151,9 +136,11 @@ def _session_runner(session: InferenceSession) -> Runner:
 
 
 class _Prover:
-    def __init__(self, runner: Runner, model: nn.Module, preprocess: Preprocess, decoding: Decoding) -> None:
+    def __init__(
+        self, runner: Runner, model: nn.Module, preprocess: Preprocess, decoder: Decoder, topk: int | None
+    ) -> None:
         self.runner = runner
-        self.model, self.preprocess, self.decoding = model, preprocess, decoding
+        self.model, self.preprocess, self.decoder, self.topk = model, preprocess, decoder, topk
         self.resize = open_session(image_model(preprocess).SerializeToString()) if IMAGES in runner.inputs else None
 
     def run(self, images: NDArray[np.uint8], *, cropped: bool) -> dict[str, Any]:
@@ -182,18 +169,6 @@ class _Prover:
             logits = model(pixels) if len(crops) == 1 else model.forward_head(features)
             return logits.numpy(), embedding.numpy()
 
-    def decode(self, logits: NDArray[np.float32]) -> Decoded:
-        fixed = self.decoding
-        found = probabilities(
-            fixed.tree, logits, fixed.head, allowed=fixed.allowed, temperature=fixed.temperature, rule=fixed.rule
-        )
-        paths = decode_path(fixed.tree, found.nodes, removed=fixed.hidden)
-        stopped = hedge(fixed.tree, found.nodes, fixed.hedge, removed=fixed.hidden)
-        top = topk_classes(found.classes, min(fixed.topk, int(fixed.allowed.sum())))
-        return Decoded(
-            found.nodes, found.classes, top.classes, top.probs, paths.nodes, paths.probs, stopped.node, stopped.prob
-        )
-
     def equal_pixels(self, row: dict[str, Any], images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Measure the network alone: the same crops to torch and to the graph. Returns the logits of torch."""
         crops = self.crops(images)
@@ -201,7 +176,7 @@ class _Prover:
         found = self.run(crops, cropped=True)
         row["logits"] = _relative(found["logits"], logits)
         row["embedding"] = _relative(found["embedding"], embedding)
-        apart, tied = _apart(self.decode(logits), self.decode(found["logits"]), BOUNDS.tie, self.decoding.hedge)
+        apart, tied = _apart(self.decoder.read(logits), self.decoder.read(found["logits"]), BOUNDS.tie)
         row["answers_apart"], row["answers_tied"] = apart, tied
         return logits
 
@@ -211,11 +186,13 @@ class _Prover:
         logits: what torch finds in the images that Pillow crops.
         """
         found = self.run(images, cropped=False)
-        own = self.decode(found["logits"])
-        others = (found["path"] != own.path).any(axis=1) | (found["hedge_node"] != own.hedge_node)
-        row["decoded_differently"] = int(others.sum()) + _misranked(found, own)
-        names = ("path_prob", "hedge_prob", "topk_prob")
-        row["probabilities"] = max(float(np.abs(found[name] - getattr(own, name)).max()) for name in names)
+        own = self.decoder.read(found["logits"])
+        assert self.topk is not None
+        top = own.topk(self.topk)
+        others = (found["path"] != own.path.nodes).any(axis=1) | (found["hedge_node"] != own.hedged.node)
+        row["decoded_differently"] = int(others.sum()) + _misranked(found, own.classes, top.probs)
+        exact = {"path_prob": own.path.probs, "hedge_prob": own.hedged.prob, "topk_prob": top.probs}
+        row["probabilities"] = max(float(np.abs(found[name] - probs).max()) for name, probs in exact.items())
         assert self.resize is not None
         resized = self.resize.run(None, {IMAGES: images})[0].transpose(0, 2, 3, 1).astype(int)
         rows_first = np.stack([_rows_first(Image.fromarray(image), self.preprocess) for image in images])
@@ -224,7 +201,7 @@ class _Prover:
         row["grey_levels_of_pillow"] = int(np.abs(resized - crops).max())
         row["mean_grey_levels_of_pillow"] = float(np.abs(resized - crops).mean())
         row["photo_logits" if row["images"] != "noise" else "noise_logits"] = _relative(found["logits"], logits)
-        apart, tied = _apart(self.decode(logits), own, BOUNDS.photo_tie, self.decoding.hedge)
+        apart, tied = _apart(self.decoder.read(logits), own, BOUNDS.photo_tie)
         if row["images"] != "noise":
             row["photo_answers_apart"], row["photo_answers_tied"] = apart, tied
 
@@ -245,24 +222,26 @@ def _relative(found: NDArray[np.float32], exact: NDArray[np.float32]) -> float:
     return float(np.abs(found - exact).max() / max(float(np.ptp(exact)), 1e-30))
 
 
-def _misranked(found: dict[str, Any], own: Decoded) -> int:
+def _misranked(found: dict[str, Any], classes: NDArray[np.float32], best: NDArray[np.float32]) -> int:
     """Count the top-k places whose class has another probability than the class that belongs there."""
     index = found["topk_index"]
-    probs = np.where(index >= 0, np.take_along_axis(own.classes, np.maximum(index, 0), axis=1), 0)
-    return int((np.abs(probs - own.topk_prob) > BOUNDS.probabilities).sum())
+    probs = np.where(index >= 0, np.take_along_axis(classes, np.maximum(index, 0), axis=1), 0)
+    return int((np.abs(probs - best) > BOUNDS.probabilities).sum())
 
 
-def _apart(exact: Decoded, found: Decoded, tie: float, level: float) -> tuple[int, int]:
+def _apart(exact: Decoded, found: Decoded, tie: float) -> tuple[int, int]:
     """Return how many rows answer differently (path, hedged node or best class), and how many only by a tie."""
     apart = tied = 0
-    rows = np.arange(len(exact.path))
-    for row in rows:
+    level = exact.decoder.level
+    assert level is not None
+    best, best_found = exact.topk(1).classes, found.topk(1).classes
+    for row in range(len(exact)):
         doubts = [
-            _rivals(exact.nodes[row], exact.path[row], found.path[row]),
-            _rivals(exact.classes[row], exact.topk_index[row, :1], found.topk_index[row, :1]),
+            _rivals(exact.nodes[row], exact.path.nodes[row], found.path.nodes[row]),
+            _rivals(exact.classes[row], best[row], best_found[row]),
         ]
-        if not any(doubts) and exact.hedge_node[row] != found.hedge_node[row]:
-            steps = exact.path_prob[row]
+        if not any(doubts) and exact.hedged.node[row] != found.hedged.node[row]:
+            steps = exact.path.probs[row]
             doubts.append([(level, float(steps[np.argmin(np.abs(steps - level))]))])
         pairs = [pair for doubt in doubts for pair in doubt]
         decided = any(abs(a - b) > tie * max(a, b) for a, b in pairs)

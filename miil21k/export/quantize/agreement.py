@@ -10,19 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from miil21k.data.transforms import normalise
-from miil21k.decode.path import hedge
-from miil21k.decode.probabilities import DEFAULT_RULE, probabilities
-from miil21k.export.onnx.decoding import Decoding
-from miil21k.hierarchy.spaces import removed_classes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from miil21k.decode.decoder import Decoder
     from miil21k.runtime.base import Backend
-    from miil21k.zoo.export_card import ExportCard
     from miil21k.zoo.schema import Preprocess
 
-__all__ = ["FASTER", "Agreeing", "Agreement", "card_decoding", "crops_to_logits", "speed_ratios"]
+__all__ = ["FASTER", "Agreeing", "Agreement", "crops_to_logits", "speed_ratios"]
 
 SPEED_BATCHES = (1, 8)
 BEST = 5  # classes of an image, among which rounding may change the order
@@ -58,7 +54,7 @@ class Agreement:
 
 
 class Agreeing:
-    """Counts agreement batch by batch; the answers are those of the decoding that the export fixes.
+    """Counts agreement batch by batch; the answers are those of a decoder with a hedge level, the export's own.
 
     A few dozen images say little about how often the best class changes, since few do; how near all of them come to it
     says more. Where the leads of the best class over the next four, in logs of probabilities, move by normal noise
@@ -66,8 +62,8 @@ class Agreeing:
     `expected` is the mean of these.
     """
 
-    def __init__(self, decoding: Decoding) -> None:
-        self._decoding = decoding
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
         self._same = np.zeros(3, np.int64)
         self._count = self._values = 0
         self._largest = self._squares = self._sum = self._squared = 0.0
@@ -95,12 +91,8 @@ class Agreeing:
 
     def _answers(self, logits: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
         """Return the probabilities of the classes, the paths and the hedged nodes."""
-        fixed = self._decoding
-        found = probabilities(
-            fixed.tree, logits, fixed.head, allowed=fixed.allowed, temperature=fixed.temperature, rule=fixed.rule
-        )
-        stopped = hedge(fixed.tree, found.nodes, fixed.hedge, removed=fixed.hidden)
-        return found.classes, stopped.paths.nodes, stopped.node
+        found = self._decoder.read(logits)
+        return found.classes, found.path.nodes, found.hedged.node
 
     def _add_leads(self, exact: NDArray[Any], found: NDArray[Any]) -> None:
         best = np.argsort(-exact, axis=1, kind="stable")[:, :BEST]
@@ -125,28 +117,6 @@ class Agreeing:
         span = max(self._high - self._low, 1e-30)
         apart = (self._largest, self._largest / span, noise)
         return Agreement(self._count, top1, path, hedged, self._expected(), *apart)
-
-
-def card_decoding(card: ExportCard) -> Decoding:
-    """Return what the export decides by; for the form `tensor`, which decides nothing, the defaults."""
-    fixed, tree = card.decoding, card.space.tree
-    withdrawn = removed_classes(card.space)
-    masked = fixed.get("removed_labels", "masked") == "masked" and withdrawn.any()
-    allowed = np.ones(tree.num_classes, bool)
-    if "masked" in fixed:
-        allowed[tree.indices(fixed["masked"])] = False
-    elif masked:
-        allowed = ~withdrawn
-    return Decoding(
-        tree=tree,
-        head=card.head,
-        rule=fixed.get("rule") or DEFAULT_RULE,
-        allowed=allowed,
-        hidden=withdrawn if masked else None,
-        temperature=fixed.get("temperature"),
-        topk=1,
-        hedge=fixed.get("hedge", 0.9),
-    )
 
 
 def crops_to_logits(backend: Backend, crops: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from miil21k.environment import installed_versions
 from miil21k.errors import ExportError, UsageError
 from miil21k.export.onnx.report import card_facts, report_path
 from miil21k.export.onnx.saving import MOST_BYTES, weights_path
-from miil21k.export.quantize.agreement import FASTER, Agreeing, card_decoding, crops_to_logits, speed_ratios
+from miil21k.export.quantize.agreement import FASTER, Agreeing, crops_to_logits, speed_ratios
 from miil21k.export.quantize.calibration_set import Roles, divide, read_crops, spread
 from miil21k.export.quantize.network_part import put_network, take_network
 from miil21k.export.quantize.search import QuantizeOptions, choose_setting, no_progress
@@ -72,8 +72,8 @@ def quantize_export(
             np.concatenate(list(read_crops(part, card.preprocess, BATCH, done)))
             for part in (roles.setting_up, roles.choosing)
         )
-    decoding = card_decoding(card)
-    chosen = choose_setting(network, setting_up, choosing, card.preprocess, decoding, options, progress=progress)
+    decoder = card.decoder()
+    chosen = choose_setting(network, setting_up, choosing, card.preprocess, decoder, options, progress=progress)
     say(f"{chosen}: {chosen.agreement} that chose it, which lets expect {chosen.agreement.expected:.1%} for top-1")
     with atomic(output) as part:
         whole = put_network(model, chosen.network)
@@ -132,7 +132,7 @@ def _roles(pictures: Sequence[Path], judges: Sequence[Path], options: QuantizeOp
 
 
 def _judged(backends: Sequence[Backend], judging: Sequence[Path], card: ExportCard, progress: Progress) -> Agreement:
-    counting = Agreeing(card_decoding(card))
+    counting = Agreeing(card.decoder())
     with progress("judging", len(judging)) as done:
         for crops in read_crops(judging, card.preprocess, BATCH, done):
             counting.add(*(crops_to_logits(backend, crops, card.preprocess) for backend in backends))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto
 
-    from miil21k.export.onnx.decoding import Decoding
+    from miil21k.decode.decoder import Decoder
     from miil21k.export.quantize.agreement import Agreement
     from miil21k.export.quantize.precision import Method, Mode
     from miil21k.zoo.schema import Preprocess
@@ -144,7 +144,7 @@ def choose_setting(
     setting_up: NDArray[np.uint8],
     choosing: NDArray[np.uint8],
     preprocess: Preprocess,
-    decoding: Decoding,
+    decoder: Decoder,
     options: QuantizeOptions,
     *,
     progress: Progress = no_progress,
@@ -161,7 +161,7 @@ def choose_setting(
     if options.mode == "auto":
         mode = "static" if options.symmetric else choose_mode(network)
     ours, theirs = normalise(setting_up, preprocess), normalise(choosing, preprocess)
-    return _Search(network, options, ours, theirs, decoding, progress).run(mode)
+    return _Search(network, options, ours, theirs, decoder, progress).run(mode)
 
 
 @dataclass(eq=False)
@@ -172,7 +172,7 @@ class _Search:
     options: QuantizeOptions
     setting_up: NDArray[np.float32]
     choosing: NDArray[np.float32]
-    decoding: Decoding
+    decoder: Decoder
     progress: Progress
     noise: dict[str, float] = field(default_factory=dict)
 
@@ -264,7 +264,7 @@ class _Search:
     def measured(
         self, network: ModelProto, mode: Mode, layers: int, left_out: tuple[str, ...], tried: int = 1
     ) -> Setting:
-        counting = Agreeing(self.decoding)
+        counting = Agreeing(self.decoder)
         counting.add(self.exact, network_logits(network, self.choosing))
         method = self.options.method if mode == "static" else None
         symmetric = self.options.symmetric and mode == "static"

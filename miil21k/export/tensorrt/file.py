@@ -12,9 +12,6 @@ from onnx import TensorProto
 
 from miil21k.data.images import load_image
 from miil21k.data.transforms import crop_image, normalise
-from miil21k.decode.path import decode_path
-from miil21k.decode.probabilities import probabilities
-from miil21k.decode.restriction import restrict
 from miil21k.errors import ExportError, UsageError
 from miil21k.export.onnx.network import OUTPUTS
 from miil21k.export.onnx.proof import BOUNDS, open_session
@@ -23,7 +20,6 @@ from miil21k.export.tensorrt.engine import build_engine, missing
 from miil21k.export.tensorrt.operators import refusals
 from miil21k.export.tensorrt.options import EngineOptions, trtexec_line
 from miil21k.files import atomic, replace_file
-from miil21k.hierarchy.spaces import removed_classes
 from miil21k.zoo.export_card import read_export_card
 
 if TYPE_CHECKING:
@@ -148,8 +144,7 @@ def _measure(
     session = open_session(model)
     images = session.get_inputs()[0]
     dtype = np.float16 if images.type == "tensor(float16)" else np.float32
-    removed = removed_classes(card.space)
-    allowed = restrict(card.space.tree, removed=removed if removed.any() else None)
+    decoder = card.decoder()
     rows = []
     for kind, pixels in _batches(card, options, photos):
         exact = dict(zip(OUTPUTS, session.run(list(OUTPUTS), {images.name: pixels.astype(dtype)}), strict=True))
@@ -159,14 +154,7 @@ def _measure(
                 f"The engine gives infinite or undefined logits on {kind} in a batch of {len(pixels)}, so it was not "
                 "kept: keep more of the network in float32."
             )
-        paths = [
-            decode_path(
-                card.space.tree,
-                probabilities(card.space.tree, answer["logits"].astype(np.float32), card.head, allowed=allowed).nodes,
-                removed=removed if removed.any() else None,
-            ).nodes
-            for answer in (exact, found)
-        ]
+        paths = [decoder.read(answer["logits"]).path.nodes for answer in (exact, found)]
         best = [answer["logits"].argmax(axis=1) for answer in (exact, found)]
         rows.append(
             {

@@ -15,7 +15,6 @@ import numpy as np
 
 from miil21k.errors import ExportError, LabelSpaceMismatch, UsageError
 from miil21k.export.triton.config import LABELS, ServeOptions, Tensor, config_text
-from miil21k.hierarchy.spaces import removed_classes
 from miil21k.records import to_json
 from miil21k.zoo.export_card import read_export_card, weights_file
 
@@ -59,14 +58,14 @@ def export_triton(
     *,
     name: str | None = None,
     version: int | None = None,
-    include_removed_labels: bool = False,
+    include_withdrawn: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Served:
     """Put the export at `model`, of either form, into the model repository `repository`; nothing is ever overwritten.
 
     options: how it is served; None for the defaults, and for a model that is in the repository already, whose
     `config.pbtxt` stays as it is. name: of the model in Triton; the stem of the file when None. version: its number,
-    the next one when None. include_removed_labels: name the withdrawn classes in the label file; for the form
+    the next one when None. include_withdrawn: name the withdrawn classes in the label file; for the form
     `tensor` alone, since a `full` export brings its own mask. The file is copied byte for byte.
     Raises CheckpointError for a file that is no export, UsageError for options or a version that cannot be,
     LabelSpaceMismatch for a new version of another label space, ExportError when ONNX Runtime refuses the file or
@@ -78,7 +77,7 @@ def export_triton(
         raise UsageError(
             f"'{name}' is no name for a model: letters, digits, '_', '.' and '-', a letter or digit first."
         )
-    if include_removed_labels and card.form == "full":
+    if include_withdrawn and card.form == "full":
         raise UsageError(
             "What this export answers was fixed when it was made: export it with --include-removed-labels."
         )
@@ -91,7 +90,7 @@ def export_triton(
         raise UsageError(
             f"'{folder / str(version)}' exists and is never replaced: leave --version out for the next one."
         )
-    labels = labels_text(card, include_removed_labels=include_removed_labels)
+    labels = labels_text(card, include_withdrawn=include_withdrawn)
     say(f"opening {model}")
     inputs, outputs = signature(model)
     sample = _sample(card)
@@ -183,12 +182,10 @@ def _require_alike(
             )
 
 
-def labels_text(card: ExportCard, *, include_removed_labels: bool = False) -> str:
+def labels_text(card: ExportCard, *, include_withdrawn: bool = False) -> str:
     """Return the label file: line i (from 0) is node i as `wnid name`; classes that are masked have no name."""
     tree = card.space.tree
-    masked = set(card.decoding.get("masked", ()))
-    if card.form == "tensor" and not include_removed_labels:
-        masked = {wnid for wnid, gone in zip(tree.wnids, removed_classes(card.space), strict=False) if gone}
+    masked = set() if card.form == "tensor" and include_withdrawn else set(card.decoder().record()["masked"])
     names = (_WITHDRAWN if wnid in masked else name for wnid, name in zip(tree.wnids, tree.names, strict=True))
     return "".join(" ".join(f"{wnid} {name}".split()) + "\n" for wnid, name in zip(tree.wnids, names, strict=True))
 

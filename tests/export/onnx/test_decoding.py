@@ -6,36 +6,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from forests import Case, cases
+from forests import Case, cases, named, with_withdrawn
 from graphs import DecodingGraph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miil21k.decode.path import decode_path, hedge
-from miil21k.decode.probabilities import probabilities
-from miil21k.decode.restriction import restrict
-from miil21k.decode.topk import topk_classes
-from miil21k.export.onnx.decoding import Decoding
+from miil21k.decode import rules as numpy_rules
+from miil21k.decode.decoder import Decoder
+from miil21k.errors import UsageError
+from miil21k.export.onnx import rules as onnx_rules
+from miil21k.export.onnx.model import ExportOptions, decoder_of
 from miil21k.hierarchy.load import load_label_space
-from miil21k.hierarchy.spaces import removed_classes
 
 if TYPE_CHECKING:
     from miil21k.hierarchy.tree import Tree
 
-RULES = ("coherent", "min", "sibling", "product")
 ROUNDING = 2e-6
 
 
-def assert_decides_alike(fixed: Decoding, logits: np.ndarray, levels: tuple[float, ...], ties: bool = False) -> None:
+def assert_decides_alike(
+    decoder: Decoder, logits: np.ndarray, levels: tuple[float, ...], ties: bool = False, topk: int = 5
+) -> None:
     """Compare the graph with NumPy; with `ties`, answers may differ where probabilities are equal to rounding."""
-    tree, run = fixed.tree, DecodingGraph(fixed)
-    found = probabilities(
-        tree, logits, fixed.head, allowed=fixed.allowed, temperature=fixed.temperature, rule=fixed.rule
-    )
-    paths = decode_path(tree, found.nodes, removed=fixed.hidden)
-    top = topk_classes(found.classes, min(fixed.topk, int(fixed.allowed.sum())))
+    run, found = DecodingGraph(decoder, topk), decoder.read(logits)
+    paths, top = found.path, found.topk(topk)
     for level in levels:
-        stop = hedge(tree, found.nodes, level, removed=fixed.hidden)
+        stop = with_level(decoder, level).read(logits).hedged
         answers = run(logits, level)
         for row in range(len(logits)):
             if ties and tied(found.nodes[row], paths.nodes[row], answers["path"][row]):
@@ -49,8 +45,14 @@ def assert_decides_alike(fixed: Decoding, logits: np.ndarray, levels: tuple[floa
     for row, listed in enumerate(answers["topk_index"]):
         theirs = np.where(listed >= 0, found.classes[row][np.maximum(listed, 0)], 0)
         assert np.abs(theirs - top.probs[row]).max() < ROUNDING  # the same class, or one of the same probability
-        assert fixed.allowed[listed[listed >= 0]].all()
+        assert decoder.allowed is None or decoder.allowed[listed[listed >= 0]].all()
     assert (np.diff(answers["path_prob"], axis=1) <= 0).all()
+
+
+def with_level(decoder: Decoder, level: float) -> Decoder:
+    from dataclasses import replace
+
+    return replace(decoder, hedge=level)
 
 
 def tied(probs: np.ndarray, first: np.ndarray, second: np.ndarray) -> bool:
@@ -68,12 +70,8 @@ def logits_for(space: str, head: str, batch: int = 5) -> np.ndarray:
     return (values - (8 if head == "sigmoid" else 0)).astype(np.float32)
 
 
-def settings_of(space: str, head: str, rule: str = "coherent", masked: bool = True, **more: Any) -> Decoding:
-    tree = load_label_space(space).tree
-    removed = removed_classes(load_label_space(space))
-    hidden = removed if masked and removed.any() else None
-    values = {"allowed": restrict(tree, removed=hidden), "hidden": hidden, "temperature": None, "topk": 5, "hedge": 0.9}
-    return Decoding(tree, head, rule, **{**values, **more})  # type: ignore[arg-type]
+def decoder_for(space: str, head: str, **more: Any) -> Decoder:
+    return Decoder(load_label_space(space), head, **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("space", ["fall11", "winter21", "goog21k", "in1k"])
@@ -82,65 +80,81 @@ def test_every_space_and_head_gives_the_paths_of_numpy(space: str, head: str) ->
     tree = load_label_space(space).tree
     if head == "level_softmax" and tree.num_nodes > tree.num_classes:
         pytest.skip("the nodes above ImageNet-1K have no logits, so no such head exists")
-    assert_decides_alike(settings_of(space, head), logits_for(space, head), (0.05, 0.3, 0.9))
+    assert_decides_alike(decoder_for(space, head), logits_for(space, head), (0.05, 0.3, 0.9))
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", numpy_rules.RULES)
 @pytest.mark.parametrize("temperature", [None, "levels"])
 def test_every_rule_and_temperature_gives_the_paths_of_numpy(rule: str, temperature: str | None) -> None:
     depths = load_label_space("fall11").tree.max_depth + 1
-    values = None if temperature is None else np.linspace(0.6, 1.7, depths)
+    values = None if temperature is None else tuple(np.linspace(0.6, 1.7, depths))
     assert_decides_alike(
-        settings_of("fall11", "level_softmax", rule, temperature=values), logits_for("fall11", ""), (0.4,)
+        decoder_for("fall11", "level_softmax", rule=rule, temperature=values), logits_for("fall11", ""), (0.4,)
     )
+
+
+def test_every_rule_has_an_onnx_form_under_its_key() -> None:
+    assert list(onnx_rules.RULES) == list(numpy_rules.RULES)
+
+
+def test_a_rule_without_an_onnx_form_is_refused_at_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    monkeypatch.setitem(numpy_rules.RULES, "new", numpy_rules.product)
+    loaded: Any = SimpleNamespace(space=load_label_space("winter21"), head="level_softmax")
+    with pytest.raises(UsageError, match="The rule 'new' has no ONNX form, so it cannot be exported; these have one"):
+        decoder_of(loaded, ExportOptions(rule="new"))
+    assert decoder_of(loaded, ExportOptions(rule="new", form="tensor")).tree_rule == "new"  # decides nothing itself
+    with pytest.raises(UsageError, match="has no ONNX form"):
+        DecodingGraph(Decoder(loaded.space, "level_softmax", rule="new"))
 
 
 @pytest.mark.parametrize("head", ["leaf_softmax", "sigmoid"])
 def test_one_temperature_divides_the_logits_of_the_other_heads(head: str) -> None:
-    assert_decides_alike(settings_of("in1k", head, temperature=2.5), logits_for("in1k", head), (0.4,))
+    assert_decides_alike(decoder_for("in1k", head, temperature=2.5), logits_for("in1k", head), (0.4,))
 
 
 def test_withdrawn_classes_are_answered_only_when_they_were_asked_for() -> None:
-    removed = removed_classes(load_label_space("fall11"))
+    masked = decoder_for("fall11", "leaf_softmax")
+    withdrawn = masked.withdrawn
+    assert withdrawn is not None
     logits = logits_for("fall11", "", 3)
-    logits[:, np.flatnonzero(removed)[::7]] += 30
-    masked = DecodingGraph(settings_of("fall11", "leaf_softmax"))(logits)
-    assert not removed[masked["topk_index"]].any()
-    assert not removed[masked["path"][masked["path"] >= 0]].any()
-    included = settings_of("fall11", "leaf_softmax", masked=False)
-    assert removed[DecodingGraph(included)(logits)["topk_index"]].all()
+    logits[:, np.flatnonzero(withdrawn)[::7]] += 30
+    answer = DecodingGraph(masked)(logits)
+    assert not withdrawn[answer["topk_index"]].any()
+    assert not withdrawn[answer["path"][answer["path"] >= 0]].any()
+    included = decoder_for("fall11", "leaf_softmax", include_withdrawn=True)
+    assert withdrawn[DecodingGraph(included)(logits)["topk_index"]].all()
     assert_decides_alike(included, logits, (0.9,))
-    assert_decides_alike(settings_of("fall11", "leaf_softmax"), logits, (0.9,))
+    assert_decides_alike(masked, logits, (0.9,))
 
 
 def test_a_path_goes_through_a_withdrawn_class_and_leaves_it_out(zoo_tree: Tree) -> None:
-    dog = zoo_tree.index("dog")
-    hidden = np.arange(zoo_tree.num_classes) == dog
     logits = np.array([[5, 9, 0, 1, 0, 0, 0]], np.float32)
-    fixed = Decoding(zoo_tree, "leaf_softmax", "coherent", ~hidden, hidden, None, 3, 0.5)
-    answer = DecodingGraph(fixed)(logits)
+    decoder = Decoder(with_withdrawn(zoo_tree, "dog"), "leaf_softmax", hedge=0.5)
+    answer = DecodingGraph(decoder, 3)(logits)
     assert [zoo_tree.wnids[node] for node in answer["path"][0] if node >= 0] == ["animal", "husky"]
-    assert_decides_alike(fixed, logits, (0.5, 0.99))
+    assert_decides_alike(decoder, logits, (0.5, 0.99), topk=3)
 
 
 @settings(max_examples=30)
 @given(cases(), st.sampled_from(["leaf_softmax", "sigmoid"]), st.floats(0.05, 1))
 def test_any_forest_and_mask_is_walked_as_numpy_walks_it(case: Case, head: str, level: float) -> None:
     if len(case.logits):
-        fixed = Decoding(case.tree, head, "coherent", case.allowed, None, None, 4, 0.9)  # type: ignore[arg-type]
-        assert_decides_alike(fixed, case.logits, (level,), ties=True)
+        decoder = Decoder(named(case.tree), head).restricted_to(case.allowed, "a mask")  # type: ignore[arg-type]
+        assert_decides_alike(decoder, case.logits, (level,), ties=True, topk=4)
 
 
 @settings(max_examples=30)
-@given(cases(only_classes=True), st.sampled_from(RULES), st.floats(0.05, 1))
+@given(cases(only_classes=True), st.sampled_from(list(numpy_rules.RULES)), st.floats(0.05, 1))
 def test_any_forest_of_levels_is_walked_as_numpy_walks_it(case: Case, rule: str, level: float) -> None:
     if len(case.logits):
-        fixed = Decoding(case.tree, "level_softmax", rule, case.allowed, ~case.allowed, None, 4, 0.9)  # type: ignore[arg-type]
-        assert_decides_alike(fixed, case.logits, (level,), ties=True)
+        decoder = Decoder(named(case.tree), "level_softmax", rule=rule).restricted_to(case.allowed, "a mask")
+        assert_decides_alike(decoder, case.logits, (level,), ties=True, topk=4)
 
 
 def test_nothing_is_answered_below_the_wanted_certainty() -> None:
-    run = DecodingGraph(settings_of("in1k", "leaf_softmax", hedge=1.0))
+    run = DecodingGraph(decoder_for("in1k", "leaf_softmax", hedge=1.0))
     flat = np.zeros((2, 1000), np.float32)
     answer = run(flat)
     assert answer["hedge_node"].tolist() == [-1, -1]

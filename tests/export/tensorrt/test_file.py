@@ -23,7 +23,7 @@ from timm.layers import BlurPool2d
 from miil21k.cli.main import main
 from miil21k.errors import ExportError, UsageError
 from miil21k.export.onnx.file import export_onnx, own_photographs
-from miil21k.export.onnx.model import ExportOptions, decoding_of
+from miil21k.export.onnx.model import ExportOptions, decoder_of
 from miil21k.export.onnx.network import network_to_onnx
 from miil21k.export.onnx.padding import padding_difference, with_zero_padding
 from miil21k.export.onnx.proof import open_session
@@ -320,8 +320,8 @@ def test_zero_padding_is_another_network_and_measured(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="reflects no edges"):
         with_zero_padding(plain)
     blurred = replace(plain, model=timm.create_model("test_resnet", num_classes=1000, aa_layer=BlurPool2d).eval())
-    decoding = decoding_of(blurred, ExportOptions())
-    same = padding_difference(blurred, blurred, decoding, PHOTOS)
+    decoder = decoder_of(blurred, ExportOptions())
+    same = padding_difference(blurred, blurred, decoder, PHOTOS)
     assert same["photographs"] == {"images": 3, "logits": 0.0, "same_top1": 3, "same_path": 3, "same_hedge": 3}
     report = export_onnx(blurred, tmp_path / "m.onnx", ExportOptions(form="tensor", padding="zeros"))
     assert report["zero_padding"]["noise"]["images"] == 4

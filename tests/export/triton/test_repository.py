@@ -122,13 +122,13 @@ def with_metadata(export: Path, path: Path, changed: dict[str, str] | None) -> P
 def test_withdrawn_classes_have_no_name_and_spaces_do_not_mix(tmp_path: Path, tensor_export: Path) -> None:
     card = replace(read_export_card(tensor_export), space=load_label_space("fall11"))
     path = with_metadata(tensor_export, tmp_path / "fall.onnx", card.to_metadata())
-    masked, whole = labels_text(card), labels_text(card, include_removed_labels=True)
+    masked, whole = labels_text(card), labels_text(card, include_withdrawn=True)
     assert masked.count("(withdrawn by ImageNet)\n") == 771
     assert "withdrawn" not in whole
     assert len(masked.splitlines()) == len(whole.splitlines()) == card.space.tree.num_nodes
     export_triton(path, tmp_path / "models", name="m")
     with pytest.raises(UsageError, match="withdrawn classes"):
-        export_triton(path, tmp_path / "models", name="m", include_removed_labels=True)
+        export_triton(path, tmp_path / "models", name="m", include_withdrawn=True)
     with pytest.raises(LabelSpaceMismatch, match=r"'fall11'.*'in1k'"):
         export_triton(tensor_export, tmp_path / "models", name="m")
 

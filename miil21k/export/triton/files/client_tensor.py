@@ -17,10 +17,6 @@ import tritonclient.http as triton
 
 from miil21k.data.images import load_image
 from miil21k.data.transforms import crop_image, normalise
-from miil21k.decode.path import decode_path
-from miil21k.decode.probabilities import probabilities
-from miil21k.decode.restriction import restrict
-from miil21k.hierarchy.spaces import removed_classes
 from miil21k.zoo.export_card import read_export_card
 
 HERE = Path(__file__).resolve().parent
@@ -36,8 +32,7 @@ def main() -> None:
     args = parser.parse_args()
     newest = max((path for path in HERE.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
     card = read_export_card(newest / "model.onnx")
-    tree, removed = card.space.tree, removed_classes(card.space)
-    allowed = restrict(tree, removed=removed if removed.any() else None)
+    tree, decoder = card.space.tree, card.decoder()
     server = triton.InferenceServerClient(args.url)
     dtype = server.get_model_metadata(args.model)["inputs"][0]["datatype"]
     for picture in args.pictures:
@@ -48,8 +43,7 @@ def main() -> None:
         logits = server.infer(args.model, [sent], args.model_version, [triton.InferRequestedOutput("logits")])
         best = triton.InferRequestedOutput("logits", class_count=5)
         classes = server.infer(args.model, [sent], args.model_version, [best]).as_numpy("logits")
-        found = probabilities(tree, logits.as_numpy("logits").astype(np.float32), card.head, allowed=allowed)
-        path = decode_path(tree, found.nodes, removed=removed if removed.any() else None)
+        path = decoder.read(logits.as_numpy("logits")).path
         print(picture)
         for node, prob in zip(path.nodes[0], path.probs[0], strict=True):
             if node >= 0:

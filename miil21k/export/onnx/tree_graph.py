@@ -1,4 +1,4 @@
-"""Constant tables that let a batched graph walk a tree: groups of columns, padded to powers of two."""
+"""A graph that walks a tree, whole batches at a time: constant tables of columns, and operators over them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from miil21k.decode.families import family_order
 from miil21k.decode.restriction import viable
+from miil21k.decode.tree_passes import family_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
+    from miil21k.export.onnx.graph import GraphWriter
     from miil21k.hierarchy.tree import Tree
 
-__all__ = ["Groups", "Walk", "groups_by_size", "walk_tables"]
+__all__ = ["Groups", "TreeGraph", "Walk", "groups_by_size", "walk_tables"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,3 +109,54 @@ def walk_tables(tree: Tree, allowed: NDArray[np.bool_]) -> Walk:
     own_family = family_of[np.where(parent < 0, nodes.size, parent)]
     starts = np.searchsorted(depth, np.arange(tree.max_depth + 2))
     return Walk(nodes, starts, parent, depth, families, family_of, above, own_family)
+
+
+class TreeGraph:
+    """Writes operators over values in walk order, float32 [B, V]; every piece returns the name of its output.
+
+    graph: takes the operators. walk: the order. scale: float32 [L], 1 / T of each depth.
+    """
+
+    def __init__(self, graph: GraphWriter, walk: Walk, scale: NDArray[np.float32]) -> None:
+        self.graph, self.walk, self.scale = graph, walk, scale
+
+    def ints(self, values: ArrayLike) -> str:
+        """Return an int64 constant."""
+        return self.graph.constant(values, np.int64)
+
+    def floats(self, values: ArrayLike) -> str:
+        """Return a float32 constant."""
+        return self.graph.constant(values, np.float32)
+
+    def columns(self, values: str, indices: ArrayLike) -> str:
+        """Return these columns of `values`."""
+        return self.graph.add("Gather", values, self.graph.constant(indices, np.int32), axis=1)
+
+    def padded(self, values: str, fill: float | int, dtype: type[np.generic] = np.float32) -> str:
+        """Append one column of `fill`."""
+        return self.graph.add("Pad", values, self.ints([0, 0, 0, 1]), self.graph.constant(fill, dtype))
+
+    def reduce(self, kind: str, values: str, groups: Groups, fill: float) -> str:
+        """Return [B, G], one reduction per group in the order of the stacked tables."""
+        graph, axis = self.graph, self.ints([2])
+        values = self.padded(values, fill)
+        parts = [graph.add(kind, self.columns(values, table), axis, keepdims=0) for table in groups.tables]
+        return parts[0] if len(parts) == 1 else graph.add("Concat", *parts, axis=1)
+
+    def generations(self, values: str) -> list[str]:
+        """Return the columns of each depth that has some."""
+        sizes = np.diff(self.walk.starts)
+        sizes = sizes[sizes > 0]
+        return (
+            [values]
+            if sizes.size == 1
+            else self.graph.split("Split", values, self.ints(sizes), outputs=sizes.size, axis=1)
+        )
+
+    def joined(self, parts: list[str]) -> str:
+        """Return the parts side by side."""
+        return parts[0] if len(parts) == 1 else self.graph.add("Concat", *parts, axis=1)
+
+    def times(self, values: str, factors: NDArray[np.float32]) -> str:
+        """Return `values` times `factors`, themselves where all factors are 1."""
+        return values if (factors == 1).all() else self.graph.add("Mul", values, self.floats(factors))

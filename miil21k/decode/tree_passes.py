@@ -23,6 +23,7 @@ __all__ = [
     "max_up",
     "minimum_down",
     "multiply_down",
+    "sigmoid",
     "softmax",
     "softmax_levels",
     "softmax_siblings",
@@ -102,6 +103,16 @@ def softmax(values: Block, factor: np.float32) -> None:
         values *= factor
     np.exp(values, out=values)
     values /= np.maximum(values.sum(axis=1, keepdims=True), TINY)
+
+
+def sigmoid(block: Block, order: FamilyOrder, scale: NDArray[np.float32]) -> None:
+    """Turn each logit into its sigmoid, in place; -inf becomes 0."""
+    with np.errstate(over="ignore"):
+        for generation, factor in zip(order.generations, scale, strict=True):
+            block[:, generation.columns] *= -factor
+        np.exp(block, out=block)
+    block += 1
+    np.reciprocal(block, out=block)
 
 
 def softmax_siblings(block: Block, order: FamilyOrder, scale: NDArray[np.float32]) -> None:

@@ -1,0 +1,87 @@
+"""From the options of a prediction to its decoder, and from what that finds to the parts of a row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from miil21k.decode.decoder import Decoder
+from miil21k.predict.prediction import LevelLabel, Node, Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from miil21k.decode.decoder import Decoded
+    from miil21k.decode.logits import HeadKind
+    from miil21k.hierarchy.spaces import LabelSpace
+    from miil21k.hierarchy.tree import Tree
+    from miil21k.predict.options import PredictOptions
+
+__all__ = ["Answer", "answers_of", "decoder_of"]
+
+
+class Answer(NamedTuple):
+    """The decoded parts of one `Prediction`."""
+
+    path: tuple[Node, ...]
+    stop: Stop
+    topk: tuple[Node, ...]
+    levels: tuple[LevelLabel, ...] | None
+
+
+def decoder_of(own: LabelSpace, space: LabelSpace, head: HeadKind, options: PredictOptions) -> Decoder:
+    """Return what reads the logits of a head of `own` as answers in `space`; raises as `Decoder` does."""
+    temperature = options.temperature
+    decoder = Decoder(
+        own,
+        head,
+        answer_space=space,
+        rule=options.rule,
+        temperature=temperature if temperature is None or isinstance(temperature, float | int) else tuple(temperature),
+        hedge=options.hedge,
+        max_depth=options.max_depth,
+        include_withdrawn=options.include_removed_labels,
+    ).restricted(under=options.under, classes=options.classes, exclude=options.exclude)
+    if options.calibration is None:
+        return decoder
+    from miil21k.calibrate.record import load_calibration
+
+    return decoder.calibrated(load_calibration(options.calibration))
+
+
+def answers_of(found: Decoded, options: PredictOptions) -> list[Answer]:
+    """Return one answer per row; raises LogitsError for NaN or infinite logits."""
+    fixed = found.decoder
+    tree, calibrated = fixed.space.tree, fixed.temperatures is not None
+    _ = found.probabilities  # nodes and classes in one pass
+    top = found.topk(options.topk)
+    answers = []
+    for row, (length, reason) in enumerate(zip(found.length.tolist(), found.reasons, strict=True)):
+        path = _nodes(tree, found.path.nodes[row, :length].tolist(), found.path.probs[row, :length].tolist())
+        likely = _nodes(tree, top.classes[row].tolist(), top.probs[row].tolist())
+        best = tuple(node for node in likely if node.probability >= options.threshold)
+        refused = runner_up = None
+        if fixed.level is not None:
+            hedged = found.hedged
+            refused = _node(tree, hedged.refused[row], hedged.refused_prob[row])
+            runner_up = _node(tree, hedged.runner_up[row], hedged.runner_up_prob[row])
+        stop = Stop(reason, options.hedge, calibrated, refused, runner_up)
+        answers.append(Answer(path, stop, best, _levels(tree, found, row) if options.levels else None))
+    return answers
+
+
+def _levels(tree: Tree, found: Decoded, row: int) -> tuple[LevelLabel, ...]:
+    decoded = found.levels
+    labels = (
+        (depth, _node(tree, node, decoded.probs[row, depth]), decoded.kept[row, depth])
+        for depth, node in enumerate(decoded.nodes[row].tolist())
+    )
+    return tuple(LevelLabel(depth, node, bool(kept)) for depth, node, kept in labels if node)
+
+
+def _nodes(tree: Tree, indices: Iterable[int], probs: Iterable[float]) -> tuple[Node, ...]:
+    found = (_node(tree, index, prob) for index, prob in zip(indices, probs, strict=True))
+    return tuple(node for node in found if node)
+
+
+def _node(tree: Tree, index: int, probability: float) -> Node | None:
+    return None if index < 0 else Node(tree.wnids[index], tree.names[index], float(probability))

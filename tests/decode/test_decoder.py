@@ -1,0 +1,188 @@
+"""One value knows how logits are read; what it finds is what the functions of the room say, computed when asked for."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from forests import named, with_withdrawn
+
+from miil21k.calibrate.record import Calibration, mask_digest
+from miil21k.decode.decoder import Decoder
+from miil21k.decode.levels import decode_levels, levels_of_nodes
+from miil21k.decode.path import decode_path, hedge
+from miil21k.decode.probabilities import probabilities
+from miil21k.decode.restriction import restrict
+from miil21k.errors import LabelSpaceMismatch, LogitsError, UnknownClass, UsageError
+from miil21k.hierarchy.load import load_label_space
+from miil21k.hierarchy.spaces import projection, withdrawn_classes
+
+if TYPE_CHECKING:
+    from miil21k.hierarchy.tree import Tree
+
+FALL11, WINTER21 = load_label_space("fall11"), load_label_space("winter21")
+LOGITS = (3 * np.random.default_rng(0).standard_normal((4, 11221))).astype(np.float32)
+
+
+def calibration_of(decoder: Decoder, **changes: Any) -> Calibration:
+    made = Calibration(
+        label_space=decoder.space.name,
+        sha256=decoder.space.sha256,
+        model="",
+        weights="",
+        head=decoder.head,
+        rule="product" if decoder.head == "level_softmax" else "",
+        allowed=mask_digest(decoder.allowed),
+        temperature=(2.0,) * (decoder.space.tree.max_depth + 1 if decoder.head == "level_softmax" else 1),
+        thresholds=((0.9, 0.4),),
+        samples=(10, 10),
+    )
+    return replace(made, **changes)
+
+
+@pytest.mark.parametrize("head", ["level_softmax", "leaf_softmax", "sigmoid"])
+def test_what_is_found_is_what_the_functions_say(head: Any) -> None:
+    decoder = Decoder(FALL11, head, hedge=0.3, max_depth=6).restricted(under="n00015388", exclude="domestic dog")
+    tree, withdrawn = FALL11.tree, withdrawn_classes(FALL11)
+    allowed = restrict(tree, under="n00015388", exclude=["n02084071"], withdrawn=withdrawn)
+    assert decoder.allowed is not None
+    assert np.array_equal(decoder.allowed, allowed)
+    exact, found = probabilities(tree, LOGITS, head, allowed=allowed), decoder.read(LOGITS)
+    assert np.array_equal(found.nodes, exact.nodes)
+    assert np.array_equal(found.classes, exact.classes)
+    stop = hedge(tree, exact.nodes, 0.3, max_depth=6, withdrawn=withdrawn)
+    assert np.array_equal(found.hedged.node, stop.node)
+    assert np.array_equal(found.length, stop.length)
+    assert np.array_equal(found.path.nodes, stop.paths.nodes)
+    assert found.topk(3).classes[:, 0].tolist() == exact.classes.argmax(1).tolist()
+    levels = (
+        decode_levels(tree, LOGITS, allowed=allowed)
+        if head == "level_softmax"
+        else levels_of_nodes(tree, exact.nodes, withdrawn=withdrawn)
+    )
+    assert np.array_equal(found.levels.nodes, levels.nodes)
+
+
+def test_without_a_hedge_level_the_answer_is_the_whole_path() -> None:
+    found = Decoder(WINTER21, "leaf_softmax", hedge=None).read(LOGITS[:, :10450])
+    assert np.array_equal(found.path.nodes, decode_path(WINTER21.tree, found.nodes).nodes)
+    assert np.array_equal(found.length, found.path.length)
+    with pytest.raises(UsageError, match="no hedge level"):
+        _ = found.hedged
+
+
+def test_nothing_is_computed_before_it_is_asked_for_and_the_best_class_pays_no_path() -> None:
+    found = Decoder(FALL11, "leaf_softmax").read(LOGITS)
+    assert set(vars(found)) == {"decoder", "logits"}
+    found.topk(1)
+    assert set(vars(found)) == {"decoder", "logits", "probabilities"}
+    paths = Decoder(FALL11, "leaf_softmax").read(LOGITS)
+    _ = paths.path
+    assert "probabilities" not in vars(paths)  # P(node) alone
+
+
+def test_why_an_answer_ends(zoo_tree: Tree) -> None:
+    logits = np.array([[9, 0, 0, 0, 0, 0, 0], [2, 0, 2, 0, 0, 0, 0], [0, 0, 0, 9, 0, 0, 0]], np.float32)
+    space = named(zoo_tree)
+    assert Decoder(space, "leaf_softmax").read(logits).reasons == ["leaf", "hedge", "hedge"]
+    assert Decoder(space, "leaf_softmax", hedge=None, max_depth=1).read(logits).reasons == ["depth"] * 3
+    only = Decoder(space, "leaf_softmax", hedge=None).restricted_to(np.arange(7) == zoo_tree.index("dog"), "dog")
+    assert only.read(logits).reasons == ["restriction"] * 3
+    surely = Decoder(space, "leaf_softmax", hedge=1.0).read(np.zeros((1, 7), np.float32))
+    assert (surely.reasons, surely.length.tolist()) == (["hedge"], [0])
+
+
+def test_a_head_answers_in_a_space_whose_classes_it_has() -> None:
+    decoder = Decoder(FALL11, "sigmoid", answer_space=WINTER21)
+    index = projection(FALL11, WINTER21)
+    assert np.array_equal(decoder.project(LOGITS), LOGITS[:, index])
+    assert np.array_equal(decoder.read(LOGITS).classes, Decoder(WINTER21, "sigmoid").read(LOGITS[:, index]).classes)
+    with pytest.raises(LabelSpaceMismatch, match="A head of 'winter21' cannot answer in 'fall11'"):
+        Decoder(WINTER21, "sigmoid", answer_space=FALL11)
+    with pytest.raises(LogitsError, match=r"\[batch, 11221\]"):
+        decoder.read(LOGITS[:, index])
+
+
+def test_withdrawn_classes_are_masked_unless_they_are_asked_for(zoo_tree: Tree) -> None:
+    space = with_withdrawn(zoo_tree, "dog")
+    logits = np.array([[5, 9, 0, 1, 0, 0, 0]], np.float32)
+    masked, included = (Decoder(space, "leaf_softmax", hedge=0.5, include_withdrawn=more) for more in (False, True))
+    assert [zoo_tree.wnids[node] for node in masked.read(logits).path.nodes[0] if node >= 0] == ["animal", "husky"]
+    assert included.read(logits).topk(1).classes.tolist() == [[zoo_tree.index("dog")]]
+    assert masked.withdrawn_labels == "masked"
+    assert included.withdrawn_labels == "included"
+    assert Decoder(WINTER21, "sigmoid").withdrawn_labels == "none"
+
+
+def test_restrictions_add_up_and_leave_the_decoder_as_it_was(zoo_tree: Tree) -> None:
+    whole = Decoder(named(zoo_tree), "leaf_softmax")
+    fewer = whole.restricted(under="animal").restricted(exclude=["cat"])
+    assert whole.allowed is None
+    assert fewer.allowed is not None
+    assert [zoo_tree.wnids[c] for c in np.flatnonzero(fewer.allowed)] == ["husky", "dog", "pug", "animal"]
+    assert fewer.restriction is not None
+    assert fewer.restriction.condition == "under animal, without cat"
+    assert whole.restricted() is whole
+    with pytest.raises(UsageError, match="No class is left"):
+        fewer.restricted(under="vehicle")
+    with pytest.raises(UnknownClass, match="No node 'hsky'"):
+        fewer.restricted(classes="hsky")
+
+
+@pytest.mark.parametrize("head", ["level_softmax", "leaf_softmax"])
+def test_a_calibration_brings_temperatures_rule_and_level(head: Any) -> None:
+    decoder = Decoder(FALL11, head)
+    calibrated = decoder.calibrated(calibration_of(decoder))
+    depths = FALL11.tree.max_depth + 1
+    by_hand = Decoder(
+        FALL11, head, rule="product", temperature=(2.0,) * depths if head == "level_softmax" else 2.0, hedge=0.4
+    )
+    assert (calibrated.level, calibrated.tree_rule == "product") == (0.4, head == "level_softmax")
+    assert np.array_equal(calibrated.read(LOGITS).nodes, by_hand.read(LOGITS).nodes)
+    assert np.array_equal(calibrated.read(LOGITS).hedged.node, by_hand.read(LOGITS).hedged.node)
+
+
+def test_a_calibration_of_something_else_is_refused() -> None:
+    decoder = Decoder(FALL11, "level_softmax")
+    found = calibration_of(decoder)
+    with pytest.raises(LabelSpaceMismatch, match="another set of allowed classes"):
+        decoder.calibrated(found).restricted(under="animal")
+    with pytest.raises(LabelSpaceMismatch, match="this head is sigmoid"):
+        Decoder(FALL11, "sigmoid").calibrated(found)
+    with pytest.raises(UsageError, match=r"only for 0\.9"):
+        Decoder(FALL11, "level_softmax", hedge=0.8).calibrated(found)
+    with pytest.raises(UsageError, match="made with the rule 'product': leave the rule out, or calibrate with 'min'"):
+        Decoder(FALL11, "level_softmax", rule="min").calibrated(found)
+    with pytest.raises(UsageError, match="brings its own temperatures"):
+        Decoder(FALL11, "level_softmax", temperature=2.0).calibrated(found)
+    assert Decoder(FALL11, "level_softmax", rule="product").calibrated(found).tree_rule == "product"
+
+
+@pytest.mark.parametrize("included", [False, True])
+def test_a_record_gives_back_what_decides_alike(included: bool) -> None:
+    decoder = Decoder(FALL11, "level_softmax", rule="min", temperature=1.5, hedge=0.25, include_withdrawn=included)
+    again = Decoder.from_record(FALL11, "level_softmax", decoder.record())
+    assert again.record() == decoder.record()
+    assert np.array_equal(again.read(LOGITS).hedged.node, decoder.read(LOGITS).hedged.node)
+    assert len(decoder.record()["masked"]) == (0 if included else 771)
+    assert Decoder.from_record(FALL11, "sigmoid", {}).record() == Decoder(FALL11, "sigmoid").record()
+
+
+def test_a_decoder_is_a_frozen_value_that_shows_what_differs_from_the_defaults() -> None:
+    decoder = Decoder(FALL11, "leaf_softmax", hedge=0.8).restricted(under="n02084071")
+    said = "own='fall11', head='leaf_softmax', hedge=0.8, restriction='under dog'"
+    assert repr(decoder) == f"Decoder({said})"
+    assert repr(decoder.read(LOGITS)) == f"Decoded(4 rows of Decoder({said}))"
+    with pytest.raises(FrozenInstanceError):
+        decoder.hedge = 0.5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"head": "softmax"}, "No head kind"), ({"rule": "best"}, "No rule 'best'"), ({"hedge": 0.0}, "above 0")],
+)
+def test_what_makes_no_sense_is_refused_at_once(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Decoder(**{"own": FALL11, "head": "sigmoid", **changes})
