@@ -11,6 +11,7 @@ Miil21kError
 ├── TreeError             a hierarchy is not a forest, or a label-space file is damaged
 ├── LogitsError           logits that cannot be decoded: wrong shape, NaN or infinite
 ├── ImageError            an input that is not a readable image
+├── StrictJsonError       a JSON file is damaged, or not what it should be (in `records`)
 ├── ManifestError         weights_manifest.json breaks its schema
 ├── BundleError           a bundle is damaged, or holds what no bundle may hold
 ├── DownloadError         no source gave the checkpoint
@@ -81,7 +82,14 @@ class LogitsError(Miil21kError, ValueError):
 
 
 class ImageError(Miil21kError):
-    """An input is not an image that can be read."""
+    """An input is not an image that can be read.
+
+    reason: the kind of failure, one word for a table: `not_an_image`, `too_large`, `damaged`, `empty` or `unreadable`.
+    """
+
+    def __init__(self, message: str, reason: str = "unreadable") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ManifestError(Miil21kError, ValueError):

@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "miil21k"
 LAYERS: dict[str, tuple[int, set[str]]] = {
     "errors": (-2, set()),  # the ground floor may use these two as well
     "text": (-1, set()),
+    "suffixes": (0, set()),
     "files": (0, {"filelock"}),
     "environment": (0, set()),
     "records": (0, set()),

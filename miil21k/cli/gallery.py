@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from miil21k.data.images import load_image
+from miil21k.data.images import load_picture
 from miil21k.data.web import is_url
 from miil21k.errors import ImageError, UsageError
 from miil21k.plots import draw_prediction, require_matplotlib
@@ -71,9 +71,9 @@ class Gallery:
             return
         try:
             source = item.source() if callable(item.source) else item.source
-            image = load_image(
+            image = load_picture(
                 source, name=item.name, exif=self._exif, max_pixels=self._max_pixels, reduce_to=SHOWN_EDGE
-            )
+            ).image
         except ImageError as error:  # it was readable when it was predicted
             log.warning("no picture: %s", error)
             return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, get_args
 
 from miil21k.cli.options import add_options
 from miil21k.cli.start import starting
+from miil21k.data.options import DECODES
 from miil21k.data.resizers import RESIZERS
 from miil21k.predict.options import AnswerOptions
 from miil21k.runtime.base import BACKENDS
@@ -113,6 +114,9 @@ def add_model(group: Group) -> None:
         "--resizer",
         choices=RESIZERS,
         help="what resizes: cykooz is faster where bilinear, within a grey level of pillow",
+    )
+    group.add_argument(
+        "--decode", choices=DECODES, help="full: every pixel of large JPEGs; reduced (default): several times as fast"
     )
 
 

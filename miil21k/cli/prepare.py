@@ -17,7 +17,7 @@ from miil21k.cli.prepare_output import (
     print_summary,
     print_warnings,
 )
-from miil21k.data.images import MAX_PIXELS
+from miil21k.data.options import MAX_PIXELS
 from miil21k.distribute.local import LocalEngine
 from miil21k.environment import available_cpus
 from miil21k.errors import UsageError

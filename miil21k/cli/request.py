@@ -20,7 +20,7 @@ __all__ = ["existing_output", "fingerprint", "predict_options"]
 _SAME_NAME = (
     *("checkpoint", "label_space", "head", "revision", "cache_dir", "offline"),
     *("backend", "device", "dtype", "batch_size", "workers"),
-    *("img_size", "crop_pct", "crop_mode", "interpolation", "resizer", "max_pixels"),
+    *("img_size", "crop_pct", "crop_mode", "interpolation", "resizer", "decode", "max_pixels"),
     *("topk", "threshold", "hedge", "calibration", "include_removed_labels", "levels"),
 )
 # Rows do not depend on these, or the note of an unfinished output records what they led to.

@@ -228,11 +228,16 @@ class Augmentation:
                 "rand-m7-mstd0.5-inc1, or nothing."
             ) from None
 
-    def __call__(self, image: Image.Image, seed: int) -> NDArray[np.uint8]:
-        """Return the augmented image as uint8 [3, size, size]; equal arguments give equal arrays."""
+    def __call__(
+        self, image: Image.Image, seed: int, box: tuple[float, float, float, float] | None = None
+    ) -> NDArray[np.uint8]:
+        """Return the augmented image as uint8 [3, size, size]; equal arguments give equal arrays.
+
+        box: of a `Picture` that was decoded at a fraction, for the crop `squash`.
+        """
         rng = random.Random(seed)  # noqa: S311 (augmentation, no secret)
         if self.crop == "squash":
-            image = image.resize((self.size, self.size), _FILTERS[self.interpolation])
+            image = image.resize((self.size, self.size), _FILTERS[self.interpolation], box)
             if rng.random() < self.hflip:
                 image = ImageOps.mirror(image)
         else:

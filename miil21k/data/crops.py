@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from miil21k.data.transforms import crop_image
+from miil21k.data.transforms import crop_picture
 from miil21k.errors import ImageError
 
 if TYPE_CHECKING:
@@ -42,10 +42,9 @@ def read_crop(
 ) -> NDArray[np.uint8] | Unreadable:
     """Return image `index` as the network sees it, uint8 [H, W, 3], or why it cannot be read."""
     try:
-        image = images.load(index)
+        return crop_picture(images.load(index), preprocess, resizer)
     except ImageError as error:
         return Unreadable(images.name(index), str(error))
-    return crop_image(image, preprocess, resizer)
 
 
 def read_crops(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from miil21k.data.folders import FolderSource
-from miil21k.data.images import load_image
+from miil21k.data.images import load_picture
 from miil21k.data.shards import ShardSource
 from miil21k.errors import ImageError, LabelSpaceMismatch, UsageError
 from miil21k.hierarchy.load import load_label_space
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
-    from PIL import Image
 
+    from miil21k.data.images import Picture
     from miil21k.hierarchy.spaces import LabelSpace
 
 __all__ = ["ImageSource", "LabelledImages", "label_images", "matching_space", "open_source"]
@@ -65,14 +65,14 @@ class LabelledImages:
         """Return what to call image `index` of this set: its path below the root, or SHARD.tar/FILE."""
         return self.source.name(int(self.rows[index]))
 
-    def load(self, index: int) -> Image.Image:
+    def load(self, index: int) -> Picture:
         """Return image `index` as upright RGB; raises ImageError naming it when it cannot be read."""
         name = self.name(index)
         try:
             content = self.source.read(int(self.rows[index]))
         except OSError as error:
             raise ImageError(f"Cannot read '{name}': {error.strerror or error}.") from None
-        return load_image(content, name=name, reduce_to=self.reduce_to)
+        return load_picture(content, name=name, reduce_to=self.reduce_to)
 
     def decoded_near(self, size: int) -> LabelledImages:
         """Return the same images, JPEGs decoded at the smallest scale that keeps both sides at `size` or more."""

@@ -1,29 +1,51 @@
-"""Read any image into upright RGB, or say why not."""
+"""Open any picture under one guard, and read it into upright RGB, or say why not.
+
+Nothing else in the package opens pixels. The guard: regular files only, the formats of `miil21k.suffixes` alone, and
+a limit of pixels that holds before anything is decoded, for every format and in every thread: Pillow's own limit is a
+global of the process, and is left alone.
+"""
 
 from __future__ import annotations
 
+import errno
+import importlib
 import io
-import threading
+import os
+import stat
+import struct
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 from miil21k.data.options import MAX_PIXELS
 from miil21k.errors import ImageError
+from miil21k.suffixes import FORMATS, HEIF_SUFFIXES, reads_heif, suffix_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
-__all__ = ["MAX_PIXELS", "ImageInput", "ImageSource", "load_image"]
+__all__ = [
+    "ImageInput",
+    "ImageSource",
+    "Picture",
+    "load_image",
+    "load_picture",
+    "open_image",
+    "read_file",
+    "upright_size",
+]
 
+MAX_FILE = 2**30  # bytes that are read into memory; far above any image of the allowed size
 ImageSource: TypeAlias = "str | Path | bytes | bytearray | memoryview | IO[bytes] | Image.Image | NDArray[Any]"
-
-_opening = threading.Lock()
+Size: TypeAlias = "tuple[int, int]"
+Box: TypeAlias = "tuple[float, float, float, float]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +63,41 @@ class ImageInput:
     new_batch: bool = False
 
 
+class Picture(NamedTuple):
+    """An upright RGB image that may have been decoded at 1/2, 1/4 or 1/8.
+
+    size: (width, height) of the original, upright. box: the part of `image`, (left, upper, right, lower) in its
+    pixels, that the original fills: 3,002 columns at 1/4 are 750.5, stored as 751; None for all of it.
+    """
+
+    image: Image.Image
+    size: Size
+    box: Box | None = None
+
+
+@contextmanager
+def open_image(
+    source: str | Path | bytes | bytearray | memoryview | IO[bytes],
+    *,
+    name: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Iterator[Image.Image]:
+    """Yield the picture with its header read and its size checked; nothing is decoded yet.
+
+    source, name, max_pixels and the errors are those of `load_image`. Where a picture lies inside of another file
+    (ICO, ICNS), or a frame may be larger than its screen (GIF), the inner sizes are checked as well.
+    """
+    name = _name(source) if name is None else name
+    with _file(source, name) as file:
+        yield _identified(file, name, max_pixels)
+
+
 def load_image(
     source: ImageSource,
     *,
     name: str | None = None,
     exif: bool = True,
     max_pixels: int = MAX_PIXELS,
-    reduce_to: int | None = None,
 ) -> Image.Image:
     """Return the image as upright 8-bit RGB.
 
@@ -56,80 +106,288 @@ def load_image(
     name: how messages call it; the path, or its kind, when left out. exif: apply the stored orientation (Pillow
     always applies that of a TIFF).
     max_pixels: a larger image is refused before anything is decoded.
-    reduce_to: let a JPEG be decoded at 1/2, 1/4 or 1/8 as long as neither side becomes smaller than this; other
-    formats ignore it. Decoding in the DCT domain is a box filter, so this is exact only up to a few grey levels.
 
     Transparency is composited on white. 16-bit grey is scaled to 8 bits, CMYK, LAB and palettes are converted by
     Pillow, the first frame stands for an animation.
-    Raises ImageError, naming the source and the reason: not found, not an image, cut off or damaged, empty, too large.
+    Raises ImageError, naming the source and the reason: not found, no regular file, not an image, cut off or damaged,
+    empty, too large.
+    """
+    return load_picture(source, name=name, exif=exif, max_pixels=max_pixels).image
+
+
+def load_picture(
+    source: ImageSource,
+    *,
+    name: str | None = None,
+    exif: bool = True,
+    max_pixels: int = MAX_PIXELS,
+    reduce_to: int | None = None,
+) -> Picture:
+    """Return the image as `load_image` does, with the geometry of the original.
+
+    reduce_to: let a JPEG be decoded at 1/2, 1/4 or 1/8 as long as neither side becomes smaller than this; other
+    formats ignore it. Decoding in the DCT domain is a box filter, so this is not exact; docs/predict.md says how far
+    it goes. None decodes in full.
     """
     name = _name(source) if name is None else name
-    if isinstance(source, np.ndarray):
-        image = _from_array(source, name)
-        _check_size(image.size, name, max_pixels)
-        return _to_rgb(image)
-    if isinstance(source, Image.Image):
-        return _decoded(source, name, exif, max_pixels, None)  # a reduced decode would change the caller's image
     try:
-        with _open(source, name) as image:
-            return _decoded(image, name, exif, max_pixels, reduce_to)
+        if isinstance(source, np.ndarray):
+            image = _from_array(source, name)
+            _check_size(image.size, name, max_pixels)
+            return Picture(_to_rgb(image), image.size)
+        if isinstance(source, Image.Image):
+            _check_size(source.size, name, max_pixels)
+            return _decoded(source, name, exif, None)  # a reduced decode would change the caller's image
+        with open_image(source, name=name, max_pixels=max_pixels) as image:
+            return _decoded(image, name, exif, reduce_to)
     except OSError as error:  # the file itself; what is wrong inside it was named below
         raise ImageError(f"Cannot read '{name}': {error.strerror or error}.") from None
+    except MemoryError:
+        raise ImageError(f"'{name}' needs more memory than there is.", "too_large") from None
 
 
-def _open(source: str | Path | bytes | bytearray | memoryview | IO[bytes], name: str) -> Image.Image:
+def read_file(path: str | Path) -> bytes:
+    """Return the bytes of a regular file of at most 1 GiB. Raises OSError, and ImageError for what is none."""
+    with _regular(path, str(path)) as file:
+        content = file.read(MAX_FILE + 1)
+    if len(content) > MAX_FILE:
+        raise ImageError(f"'{path}' has more than {MAX_FILE:,} bytes.", "too_large")
+    return content
+
+
+def _file(source: str | Path | bytes | bytearray | memoryview | IO[bytes], name: str) -> AbstractContextManager[Any]:
+    """Return the source as an open file; one that was given open stays so."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         if not len(source):
-            raise ImageError(f"'{name}' is empty (0 bytes).")
-        file: Any = io.BytesIO(source)
-    else:
-        file = source
-        if not isinstance(source, (str, Path)) and not hasattr(source, "read"):
-            raise ImageError(
-                f"'{name}' is a {type(source).__name__}: give a path, encoded bytes, a Pillow image or a NumPy array."
-            )
-        if isinstance(source, (str, Path)) and Path(source).is_file() and Path(source).stat().st_size == 0:
-            raise ImageError(f"'{name}' is empty (0 bytes).")
-    # Pillow's own limit is a global that warns or raises during open, whatever the caller allows; ours follows at once.
-    with _opening:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            return Image.open(file)
-        except UnidentifiedImageError:
-            raise ImageError(f"'{name}' is not an image in a format that can be read.") from None
-        except OSError as error:
-            raise ImageError(f"Cannot read '{name}': {error.strerror or error}.") from None
-        except Exception as error:  # plugins raise whatever their parser stumbles over
-            raise ImageError(f"'{name}' is damaged: {error}.") from None
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
-def _decoded(image: Image.Image, name: str, exif: bool, max_pixels: int, reduce_to: int | None) -> Image.Image:
-    _check_size(image.size, name, max_pixels)
+            raise ImageError(f"'{name}' is empty (0 bytes).", "empty")
+        return nullcontext(io.BytesIO(source))
+    if isinstance(source, (str, Path)):
+        return _regular(source, name)
+    if not hasattr(source, "read"):
+        raise ImageError(
+            f"'{name}' is a {type(source).__name__}: give a path, encoded bytes, a Pillow image or a NumPy array."
+        )
     try:
-        if reduce_to is not None:
-            image.draft(None, (reduce_to, reduce_to))  # None leaves the mode alone
+        source.seek(0)
+    except (AttributeError, OSError):  # a pipe, or an answer from the web
+        content = source.read(MAX_FILE + 1)
+        if len(content) > MAX_FILE:
+            raise ImageError(f"'{name}' has more than {MAX_FILE:,} bytes.", "too_large") from None
+        return _file(content, name)
+    return nullcontext(source)
+
+
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def _regular(path: str | Path, name: str) -> IO[bytes]:
+    """Open a regular file. A pipe that nobody writes to would be waited for until the end of days."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - raises for what Path.is_file hides
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(status.st_mode):
+            kind = _KINDS.get(stat.S_IFMT(status.st_mode), "no file")
+            raise ImageError(f"'{name}' is {kind}, and only regular files are read.")
+        if not status.st_size:
+            raise ImageError(f"'{name}' is empty (0 bytes).", "empty")
+        # Should it have become a pipe meanwhile, opening it does not wait either.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        return os.fdopen(os.open(path, flags | getattr(os, "O_CLOEXEC", 0)), "rb")
+    except OSError as error:
+        raise ImageError(f"Cannot read '{name}': {error.strerror or error}.") from None
+    except ValueError as error:  # a name with a zero byte
+        raise ImageError(f"Cannot read '{name}': {error}.") from None
+
+
+def _identified(file: IO[bytes], name: str, max_pixels: int) -> Image.Image:
+    """Return the image of the first format that takes `file`, all sizes checked."""
+    prefix = file.read(16)
+    try:
+        for format_name in _known():
+            factory, accepts = Image.OPEN[format_name]
+            accepted = accepts is None or accepts(prefix)
+            if not accepted or isinstance(accepted, str):  # a text says what Pillow was built without
+                continue
+            if (inner := _INNER.get(format_name)) is not None:
+                for size in inner(file):
+                    _check_size(size, name, max_pixels)
+            file.seek(0)
+            try:
+                image: Image.Image = factory(file, "")
+            except (SyntaxError, IndexError, TypeError, struct.error):  # as Pillow: not this format after all
+                continue
+            _check_size(image.size, name, max_pixels)
+            if format_name == "TIFF":
+                _check_tiles(image, name, max_pixels)
+            return image
+    except (ImageError, MemoryError):
+        raise
+    except Image.DecompressionBombError:
+        raise ImageError(f"'{name}' holds a picture of more pixels than Pillow's limit.", "too_large") from None
+    except OSError as error:
+        raise ImageError(f"Cannot read '{name}': {error.strerror or error}.", "damaged") from None
+    except Exception as error:  # plugins raise whatever their parser stumbles over
+        raise ImageError(f"'{name}' is damaged: {error}.", "damaged") from None
+    if suffix_of(name) in HEIF_SUFFIXES and not reads_heif():
+        raise ImageError(f"'{name}' is in a format that needs an extra: pip install 'miil21k[heic]'.", "not_an_image")
+    raise ImageError(f"'{name}' is not an image in a format that can be read.", "not_an_image")
+
+
+def _known() -> Iterator[str]:
+    """Yield the formats in the order of the table, each plugin imported when it is reached, and HEIF at the end."""
+    for name, form in FORMATS.items():
+        if name not in Image.OPEN:
+            try:
+                importlib.import_module(f"PIL.{form.plugin}ImagePlugin")
+            except ImportError:  # a Pillow without AVIF
+                continue
+        if name in Image.OPEN:
+            yield name
+    if reads_heif():
+        if "HEIF" not in Image.OPEN:
+            importlib.import_module("pillow_heif").register_heif_opener()
+        yield "HEIF"
+
+
+def _ico_sizes(file: IO[bytes]) -> Iterator[Size]:
+    """Yield the sizes of the pictures in an icon, which Pillow decodes while it opens the file."""
+    file.seek(4)
+    (count,) = struct.unpack("<H", file.read(2))
+    offsets = [struct.unpack("<12xI", file.read(16))[0] for _ in range(count)]
+    for offset in offsets:
+        file.seek(offset)
+        head = file.read(24)
+        if head.startswith(_PNG):
+            yield struct.unpack(">II", head[16:24])
+        elif len(head) == 24:
+            old = head[:4] == b"\x0c\0\0\0"  # the header of OS/2
+            width, height = struct.unpack("<HH", head[4:8]) if old else struct.unpack("<ii", head[4:12])
+            yield abs(width), abs(height) // 2  # colours and mask, one above the other
+
+
+def _icns_sizes(file: IO[bytes]) -> Iterator[Size]:
+    """Yield the sizes of the PNG and JPEG 2000 pictures in an icon of macOS; the others are small by their type."""
+    file.seek(4)
+    (end,) = struct.unpack(">I", file.read(4))
+    at = 8
+    while at + 8 <= end:
+        file.seek(at)
+        head = file.read(8)
+        if len(head) < 8:
+            return
+        (length,) = struct.unpack(">4xI", head)
+        start = file.read(24)
+        if start.startswith(_PNG):
+            yield struct.unpack(">II", start[16:24])
+        elif start.startswith((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")):
+            file.seek(at + 8)
+            plugin = importlib.import_module("PIL.Jpeg2KImagePlugin")
+            yield plugin.Jpeg2KImageFile(io.BytesIO(file.read(min(length, MAX_FILE)))).size
+        at += max(length, 8)
+
+
+def _gif_sizes(file: IO[bytes]) -> Iterator[Size]:
+    """Yield the sizes of screen and first frame; a frame that is larger makes Pillow allocate it while opening."""
+    file.seek(6)
+    width, height, flags = struct.unpack("<HHB2x", file.read(7))
+    yield width, height
+    if flags & 0x80:
+        file.seek(3 << ((flags & 7) + 1), io.SEEK_CUR)
+    while (mark := file.read(1)) == b"!":
+        file.seek(1, io.SEEK_CUR)
+        while (length := file.read(1)) not in (b"", b"\0"):
+            file.seek(length[0], io.SEEK_CUR)
+    if mark == b"," and len(place := file.read(8)) == 8:
+        left, top, wide, high = struct.unpack("<4H", place)
+        yield left + wide, top + high
+
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_INNER: dict[str, Callable[[IO[bytes]], Iterator[Size]]] = {
+    "ICO": _ico_sizes,
+    "ICNS": _icns_sizes,
+    "GIF": _gif_sizes,
+}
+
+
+def _check_tiles(image: Image.Image, name: str, max_pixels: int) -> None:
+    """Refuse a TIFF whose tiles, which are decoded whole, are larger than the picture may be."""
+    tags = getattr(image, "tag_v2", {})
+    width, height = tags.get(322, 0), tags.get(323, 0)
+    if isinstance(width, int) and isinstance(height, int) and width * height:
+        _check_size((width, height), name, max_pixels)
+
+
+def _decoded(image: Image.Image, name: str, exif: bool, reduce_to: int | None) -> Picture:
+    size = image.size
+    box = None
+    try:
+        if reduce_to is not None and image.format in ("JPEG", "MPO"):  # others offer a thumbnail, or nothing
+            drafted = image.draft(None, (reduce_to, reduce_to))  # None leaves the mode alone
+            box = None if drafted is None else drafted[1]
         image.load()
+    except MemoryError:
+        raise
     except Exception as error:  # plugins raise whatever their decoder stumbles over
-        raise ImageError(f"'{name}' is damaged: {error}.") from None
+        raise ImageError(f"'{name}' is damaged: {error}.", "damaged") from None
     turn = _TURNS.get(_orientation(image)) if exif else None
     try:
-        upright = image if turn is None else image.transpose(turn)
-        return _to_rgb(upright)
+        upright = _to_rgb(image if turn is None else image.transpose(turn))
     except ValueError as error:
-        raise ImageError(f"'{name}' has pixels of mode {image.mode} that cannot be shown: {error}.") from None
+        raise ImageError(
+            f"'{name}' has pixels of mode {image.mode} that cannot be shown: {error}.", "damaged"
+        ) from None
+    if box is None or image.size == size:
+        return Picture(upright, upright.size)
+    if turn is not None and _MOVES[turn][0]:
+        size = size[1], size[0]
+    return Picture(upright, size, _turned(box, image.size, turn))
 
 
-def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
+def _turned(box: Box, size: Size, turn: Image.Transpose | None) -> Box:
+    """Return where `box`, which begins in the upper left corner of an image of `size`, lies after the turn."""
+    _, _, right, lower = box
+    left, upper = 0.0, 0.0
+    if turn is None:
+        return box
+    swaps, mirrors_x, mirrors_y = _MOVES[turn]
+    if swaps:
+        right, lower, size = lower, right, (size[1], size[0])
+    if mirrors_x:
+        left, right = size[0] - right, float(size[0])
+    if mirrors_y:
+        upper, lower = size[1] - lower, float(size[1])
+    return left, upper, right, lower
+
+
+# Whether rows become columns, and whether left and right, or up and down, change places after that.
+_MOVES = {
+    Image.Transpose.FLIP_LEFT_RIGHT: (False, True, False),
+    Image.Transpose.ROTATE_180: (False, True, True),
+    Image.Transpose.FLIP_TOP_BOTTOM: (False, False, True),
+    Image.Transpose.TRANSPOSE: (True, False, False),
+    Image.Transpose.ROTATE_270: (True, True, False),
+    Image.Transpose.TRANSVERSE: (True, True, True),
+    Image.Transpose.ROTATE_90: (True, False, True),
+}
+
+
+def _check_size(size: Size, name: str, max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
         raise ImageError(
             f"'{name}' has {width} x {height} pixels, more than the limit of {max_pixels:,}; "
-            "raise max_pixels to read it."
+            "raise max_pixels to read it.",
+            "too_large",
         )
     if not width * height:
-        raise ImageError(f"'{name}' has no pixels ({width} x {height}).")
+        raise ImageError(f"'{name}' has no pixels ({width} x {height}).", "damaged")
 
 
 _TURNS = {
@@ -141,6 +399,12 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def upright_size(image: Image.Image) -> Size:
+    """Return (width, height) of an image that is not decoded yet, with its stored orientation applied."""
+    turn = None if image.format == "TIFF" else _TURNS.get(_orientation(image))
+    return image.size if turn is None or not _MOVES[turn][0] else (image.height, image.width)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -179,7 +443,7 @@ def _gray(values: NDArray[np.uint8]) -> Image.Image:
 
 def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     """Return uint8 of the same shape; raises ValueError for a dtype or range without a defined white."""
-    kind = values.dtype
+    kind = values.dtype.newbyteorder("=")  # 16-bit grey is stored in either order
     if kind == np.uint8:
         return values.astype(np.uint8, copy=False)
     if kind == np.bool_:

@@ -89,10 +89,10 @@ class _TrainingSet(Dataset["tuple[NDArray[np.uint8], int, int] | Unreadable"]):
 
     def __getitem__(self, draw: Draw) -> tuple[NDArray[np.uint8], int, int] | Unreadable:
         try:
-            image = self.images.load(draw.image)
+            picture = self.images.load(draw.image)
         except ImageError as error:
             return Unreadable(self.images.name(draw.image), str(error))
-        array = self.augmentation(image, mix_seed(self.seed, draw.epoch, draw.position, 1))
+        array = self.augmentation(picture.image, mix_seed(self.seed, draw.epoch, draw.position, 1), picture.box)
         return array, int(self.images.labels[draw.image]), draw.image
 
 

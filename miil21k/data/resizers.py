@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from miil21k.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from cykooz_resizer import ResizeOptions, Resizer
+    from cykooz_resizer import CropBox, ResizeOptions, Resizer
     from PIL import Image
 
 __all__ = ["RESIZERS", "ResizerName", "resize", "resolve_resizer"]
@@ -33,9 +33,13 @@ def resolve_resizer(name: ResizerName, interpolation: str = "bilinear") -> Resiz
 
 
 def resize(
-    image: Image.Image, size: tuple[int, int], method: Image.Resampling, resizer: ResizerName = "pillow"
+    image: Image.Image,
+    size: tuple[int, int],
+    method: Image.Resampling,
+    resizer: ResizerName = "pillow",
+    box: tuple[float, float, float, float] | None = None,
 ) -> Image.Image:
-    """Return the RGB `image` in `size`, (width, height), antialiased.
+    """Return the RGB `image`, or the part `box` of it (left, upper, right, lower), in `size`, (width, height).
 
     resizer: `pillow` or `cykooz`, which computes the same triangle filter with vector instructions and other rounding:
     no pixel is more than one grey level from Pillow's. Bicubic is always Pillow's, since rounding between its two
@@ -44,12 +48,22 @@ def resize(
     from PIL import Image
 
     if resizer != "cykooz" or method != Image.Resampling.BILINEAR:
-        return image.resize(size, method)
+        return image.resize(size, method, box)
     if not hasattr(_of_thread, "resizer"):
         _of_thread.resizer, _of_thread.options = _bilinear()
     resized = Image.new("RGB", size)
-    _of_thread.resizer.resize_pil(image, resized, _of_thread.options)
+    options = _of_thread.options
+    if box is not None:
+        options = options.copy()
+        options.crop_box = _box(*box)
+    _of_thread.resizer.resize_pil(image, resized, options)
     return resized
+
+
+def _box(left: float, upper: float, right: float, lower: float) -> CropBox:
+    import cykooz_resizer as library
+
+    return library.CropBox(left, upper, right - left, lower - upper)
 
 
 def _bilinear() -> tuple[Resizer, ResizeOptions]:

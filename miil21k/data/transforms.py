@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from miil21k.data.images import Picture
 from miil21k.data.resizers import resize
 from miil21k.errors import UsageError
 
@@ -19,7 +20,15 @@ if TYPE_CHECKING:
     from miil21k.data.resizers import ResizerName
     from miil21k.zoo.schema import Preprocess
 
-__all__ = ["crop_image", "decode_edge", "evaluation_transform", "normalise", "resize_edge", "resized_size"]
+__all__ = [
+    "crop_image",
+    "crop_picture",
+    "decode_edge",
+    "evaluation_transform",
+    "normalise",
+    "resize_edge",
+    "resized_size",
+]
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -30,28 +39,38 @@ def resize_edge(preprocess: Preprocess) -> int:
 
 
 def decode_edge(preprocess: Preprocess) -> int:
-    """Return the `reduce_to` for `load_image`: twice the resize edge, so that the antialiased resize still decides."""
+    """Return the `reduce_to` for `load_picture`: twice the resize edge, so that the resize still decides."""
     return 2 * math.floor(max(preprocess.input_size[1:]) / preprocess.crop_pct)
 
 
 def crop_image(image: Image.Image, preprocess: Preprocess, resizer: ResizerName = "pillow") -> NDArray[np.uint8]:
-    """Return uint8 [H, W, 3], the part of the RGB `image` that the network sees, antialiased by the resizer.
+    """Return uint8 [H, W, 3], the part of the RGB `image` that the network sees; see `crop_picture`."""
+    return crop_picture(Picture(image, image.size), preprocess, resizer)
+
+
+def crop_picture(picture: Picture, preprocess: Preprocess, resizer: ResizerName = "pillow") -> NDArray[np.uint8]:
+    """Return uint8 [H, W, 3], the part of the picture that the network sees, antialiased by the resizer.
+
+    Sizes and margins are those of the original, also where it was decoded at a fraction.
 
     The whole image is resized and then cut, as timm does: asking Pillow for the cut alone makes it filter rows and
     columns in another order, which moves pixels by up to four grey levels. Only a strip, whose resized form would
     be more than eight times as long as the crop, is resized around the crop alone.
     """
+    image = picture.image
     _, height, width = preprocess.input_size
-    full_width, full_height = resized_size(image.size, preprocess)
+    full_width, full_height = resized_size(picture.size, preprocess)
     left, top = _margin(full_width - width), _margin(full_height - height)
     method = _FILTERS[preprocess.interpolation]
     if max(full_width, full_height) > 8 * max(width, height):
-        across, down = image.width / full_width, image.height / full_height
-        right = min((left + width) * across, image.width)  # float rounding may step over the border
-        bottom = min((top + height) * down, image.height)
-        return np.asarray(image.resize((width, height), method, box=(left * across, top * down, right, bottom)))
+        x, y, right, bottom = picture.box or (0.0, 0.0, *map(float, image.size))
+        across, down = (right - x) / full_width, (bottom - y) / full_height
+        right = min(x + (left + width) * across, right)  # float rounding may step over the border
+        bottom = min(y + (top + height) * down, bottom)
+        return np.asarray(image.resize((width, height), method, (x + left * across, y + top * down, right, bottom)))
     size = (full_width, full_height)
-    whole = image if image.size == size else resize(image, size, method, resizer)
+    same = image.size == size and picture.box is None
+    whole = image if same else resize(image, size, method, resizer, picture.box)
     # Where the crop is larger than the resized image, Pillow leaves black around it, as timm does.
     return np.asarray(whole.crop((left, top, left + width, top + height)))
 

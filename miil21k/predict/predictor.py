@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast, overload
 import numpy as np
 from PIL import Image
 
-from miil21k.data.images import ImageInput, load_image
+from miil21k.data.images import ImageInput, load_picture
 from miil21k.data.resizers import resolve_resizer
 from miil21k.data.threads import in_order
-from miil21k.data.transforms import crop_image, decode_edge, normalise
+from miil21k.data.transforms import crop_picture, decode_edge, normalise
 from miil21k.data.web import fetch_image, is_url
 from miil21k.environment import available_cpus
 from miil21k.errors import Miil21kError, UsageError
@@ -161,16 +161,18 @@ class Predictor:
         try:
             if isinstance(source, str) and is_url(source):
                 source = fetch_image(source, offline=bool(options.offline))
-            loaded = load_image(
+            picture = load_picture(
                 source() if callable(source) else source,
                 name=image.name,
                 exif=options.exif,
                 max_pixels=options.max_pixels,
-                reduce_to=decode_edge(self.preprocess),
+                reduce_to=decode_edge(self.preprocess) if options.decode == "reduced" else None,
             )
+            return crop_picture(picture, self.preprocess, self.resizer)
         except (Miil21kError, OSError) as error:
             return str(error)
-        return crop_image(loaded, self.preprocess, self.resizer)
+        except MemoryError:
+            return f"'{image.name}' needs more memory than there is."
 
     def outputs(self, crops: NDArray[np.uint8], *, embed: bool = False) -> Outputs:
         """Return the logits of crops, uint8 [B, H, W, 3], and their embedding if asked for."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from miil21k.data.images import load_image
+from miil21k.data.images import load_picture, open_image, upright_size
+from miil21k.errors import ImageError
 from miil21k.prepare.geometry import target_dimensions
 
 if TYPE_CHECKING:
+    from miil21k.data.images import Picture
     from miil21k.prepare.options import PrepareOptions
 
 __all__ = ["Converted", "PillowConverter"]
@@ -40,53 +42,31 @@ class PillowConverter:
         if not data:
             return Converted("empty")
         try:
-            width, height, suffix = _upright_size(data)
+            limit = self._options.max_pixels
+            with open_image(data, max_pixels=limit) as opened:
+                width, height = upright_size(opened)
+                kind = opened.format or "img"
             # Copies are only checked: at 1/8 every byte of a JPEG is parsed all the same.
             target = target_dimensions(width, height, self._options)
-            limit = self._options.max_pixels
             reduced = self._options.resize == "antialiased" or target is None
             reduce_to = min(target or (1, 1)) if reduced else None
-            image = load_image(data, max_pixels=limit, reduce_to=reduce_to)
-        except Exception as error:  # plugins raise whatever their parser stumbles over
-            return Converted(_reason(data, self._options.max_pixels, error))
+            picture = load_picture(data, max_pixels=limit, reduce_to=reduce_to)
+        except ImageError as error:
+            return Converted(error.reason)
         if target is None:
-            return Converted("copied", width, height, suffix, data)
+            return Converted("copied", width, height, _SUFFIXES.get(kind, f".{kind.lower()}"), data)
         out = io.BytesIO()
-        resized = self._resize(image, (width, height), target)
+        resized = self._resize(picture, target)
         resized.save(out, "JPEG", quality=self._options.quality, subsampling="4:2:0")
         return Converted("resized", width, height, ".jpg", out.getvalue())
 
-    def _resize(self, image: Image.Image, full: tuple[int, int], target: tuple[int, int]) -> Image.Image:
-        """Return `image`, decoded at 1/k of its `full` size, at `target` size."""
+    def _resize(self, picture: Picture, target: tuple[int, int]) -> Image.Image:
+        """Return the picture, decoded at 1/k of its size, at `target` size."""
         if self._options.resize == "published":
-            across, down = full[0] / target[0], full[1] / target[1]
+            across, down = picture.size[0] / target[0], picture.size[1] / target[1]
             grid = (across, 0.0, 0.0, 0.0, down, 0.0)
-            return image.transform(target, Image.Transform.AFFINE, grid, Image.Resampling.BILINEAR)
-        k = max(1, round(full[0] / image.width))
-        # 375 rows at 1/2 are stored as 188, the last of them half empty: only 187.5 are resized.
-        box = (0.0, 0.0, min(full[0] / k, image.width), min(full[1] / k, image.height))
-        return image.resize(target, Image.Resampling.BILINEAR, box)
-
-
-def _upright_size(data: bytes) -> tuple[int, int, str]:
-    """Return (width, height, suffix) with the stored orientation applied, from the header."""
-    with Image.open(io.BytesIO(data)) as image:
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8) and image.format != "TIFF"
-        width, height = image.size
-        suffix = _SUFFIXES.get(image.format or "", f".{(image.format or 'img').lower()}")
-    return (height, width, suffix) if turned else (width, height, suffix)
+            return picture.image.transform(target, Image.Transform.AFFINE, grid, Image.Resampling.BILINEAR)
+        return picture.image.resize(target, Image.Resampling.BILINEAR, picture.box)
 
 
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}
-
-
-def _reason(data: bytes, max_pixels: int, error: Exception) -> str:
-    if isinstance(error, Image.DecompressionBombError):
-        return "too_large"
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return "too_large" if image.width * image.height > max_pixels else "damaged"
-    except UnidentifiedImageError:
-        return "not_an_image"
-    except Exception:
-        return "damaged"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from miil21k.data.images import MAX_PIXELS
+from miil21k.data.options import MAX_PIXELS
 from miil21k.errors import UsageError
 
 __all__ = ["Codec", "Format", "Manifest", "Mode", "PrepareOptions", "Resize"]

@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from miil21k.data.images import load_image
+from miil21k.data.images import load_picture
 from miil21k.errors import ImageError, UsageError
 from miil21k.hierarchy.custom import IMAGE_SUFFIXES
 from miil21k.prepare.manifest import file_digest, find_manifest, manifest_name, read_manifest
@@ -205,13 +205,13 @@ def _fault(file: _Expected) -> str:
 def _undecodable(path: Path, name: str) -> str:
     try:
         if path.suffix != ".tar":
-            load_image(path, name=name, reduce_to=1)
+            load_picture(path, name=name, reduce_to=1)
             return ""
         with tarfile.open(path, "r:") as archive:
             for info in archive:
                 content = archive.extractfile(info) if _is_image(info.name) else None
                 if content:
-                    load_image(io.BytesIO(content.read()), name=f"{name}/{info.name}", reduce_to=1)
+                    load_picture(io.BytesIO(content.read()), name=f"{name}/{info.name}", reduce_to=1)
     except (ImageError, tarfile.TarError) as error:
         return str(error)
     return ""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from miil21k.data.crops import Unreadable
     from miil21k.data.datasets import LabelledImages
+    from miil21k.data.options import Decode
     from miil21k.data.resizers import ResizerName
     from miil21k.runtime.base import Backend
     from miil21k.validate.views import View
@@ -40,7 +41,8 @@ class Inference:
     """Runs a backend over a view, in order. Afterwards `unreadable` lists what was left out.
 
     workers: threads that each read, crop and run batches, so that reading and inference overlap; 0 does all in the
-    calling thread. resizer: `pillow` or `cykooz`. forward_seconds: spent in the network, summed over threads.
+    calling thread. resizer: `pillow` or `cykooz`. decode: of large JPEGs. forward_seconds: spent in the network,
+    summed over threads.
     """
 
     backend: Backend
@@ -49,11 +51,14 @@ class Inference:
     batch_size: int = 32
     workers: int = 0
     resizer: ResizerName = "pillow"
+    decode: Decode = "reduced"
     unreadable: list[Unreadable] = field(default_factory=list)
     forward_seconds: float = 0.0
 
     def __iter__(self) -> Iterator[Scored]:
-        images = self.view.images.decoded_near(decode_edge(self.preprocess))
+        images = self.view.images
+        if self.decode == "reduced":
+            images = images.decoded_near(decode_edge(self.preprocess))
         starts = range(0, len(images), self.batch_size)
         batches = (range(start, min(start + self.batch_size, len(images))) for start in starts)
         with self.backend.threads(max(1, available_cpus() // max(1, self.workers)), max(1, self.workers)):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from miil21k.calibrate.record import Calibration
+    from miil21k.data.options import Decode
     from miil21k.data.resizers import ResizerName
     from miil21k.runtime.base import Backend, BackendName
     from miil21k.runtime.loading import Loaded
@@ -41,7 +42,7 @@ class Request:
     data: class folders or shards. model: a name of the zoo, or a checkpoint of `miil21k train`; checkpoint: a file
     with other weights for a named model. label_space: that of the images, when it is not the head's. view: `in1k` or
     None. batch_size, workers, backend, device, dtype: how it is run. resizer: `pillow`, as published, `cykooz`, or
-    `auto`, which is the latter where it is installed.
+    `auto`, which is the latter where it is installed. decode: large JPEGs `reduced`, or in `full`, as published.
     """
 
     data: str
@@ -52,6 +53,7 @@ class Request:
     batch_size: int = 32
     workers: int = 0
     resizer: ResizerName = "pillow"
+    decode: Decode = "reduced"
     backend: BackendName = "auto"
     device: str = "auto"
     dtype: str = "fp32"
@@ -83,7 +85,15 @@ class Prepared:
 
     def inference(self, request: Request, view: View) -> Inference:
         """Return what gives the logits of the images of `view`."""
-        return Inference(self.backend, self.loaded.preprocess, view, request.batch_size, request.workers, self.resizer)
+        return Inference(
+            self.backend,
+            self.loaded.preprocess,
+            view,
+            request.batch_size,
+            request.workers,
+            self.resizer,
+            request.decode,
+        )
 
 
 def prepare(request: Request) -> Prepared:
@@ -183,6 +193,7 @@ def _report(
             "device": backend.device,
             "dtype": backend.dtype,
             "resizer": inference.resizer,
+            "decode": inference.decode,
             "forward_seconds": inference.forward_seconds,
         },
         "notes": notes,

@@ -111,7 +111,7 @@ def test_shards_hold_the_same_images_and_labels_as_they_were_given(tmp_path: Pat
     wnids = [images.space.wnids[i] for i in images.labels]
     assert wnids == ["red", "blue", "green_circle", "blue", "red_square"]
     assert images.name(3) == "train-001.tar/000000.jpg"
-    colour = np.asarray(images.load(4)).reshape(-1, 3)
+    colour = np.asarray(images.load(4).image).reshape(-1, 3)
     assert (np.abs(colour.astype(int) - (220, 40, 40)).max(axis=1) < 25).mean() > 0.1  # a red form is in the picture
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
-from miil21k.data.images import load_image
-from miil21k.data.transforms import crop_image, decode_edge
+from miil21k.data.images import load_picture
+from miil21k.data.transforms import crop_picture, decode_edge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -67,6 +67,6 @@ def read_crops(
     """
     for start in range(0, len(pictures), batch):
         chosen = pictures[start : start + batch]
-        images = (load_image(path, reduce_to=decode_edge(preprocess)) for path in chosen)
-        yield np.stack([crop_image(image, preprocess) for image in images])
+        loaded = (load_picture(path, reduce_to=decode_edge(preprocess)) for path in chosen)
+        yield np.stack([crop_picture(picture, preprocess) for picture in loaded])
         done(len(chosen))

@@ -1,0 +1,132 @@
+"""Which files are pictures, for every verb: the formats that are read, and what is passed over in a folder.
+
+A format is listed when a data set may hold it and its plugin in Pillow does no more than decode: none that starts
+another program (EPS, WMF), that unpacks without a limit (FITS, BLP, IPTC), or that only recognises files (HDF5).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections import Counter
+from functools import cache
+from typing import NamedTuple
+
+from miil21k.text import printable
+
+__all__ = [
+    "FORMATS",
+    "HEIF_SUFFIXES",
+    "JUNK_FOLDERS",
+    "Format",
+    "PassedOver",
+    "image_suffixes",
+    "is_image_name",
+    "reads_heif",
+    "suffix_of",
+]
+
+
+class Format(NamedTuple):
+    """plugin: Pillow's module for the format, without `ImagePlugin`. suffixes: in lower case, with their dot."""
+
+    plugin: str
+    suffixes: tuple[str, ...]
+
+
+# By Pillow's names, in the order in which they are tried; those that cannot be told by their first bytes come last.
+FORMATS = {
+    "JPEG": Format("Jpeg", (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")),
+    "PNG": Format("Png", (".png", ".apng")),
+    "GIF": Format("Gif", (".gif",)),
+    "BMP": Format("Bmp", (".bmp",)),
+    "PPM": Format("Ppm", (".pbm", ".pgm", ".ppm", ".pnm", ".pfm")),
+    "WEBP": Format("WebP", (".webp",)),
+    "TIFF": Format("Tiff", (".tif", ".tiff")),
+    "JPEG2000": Format("Jpeg2K", (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c")),
+    "AVIF": Format("Avif", (".avif", ".avifs")),
+    "ICO": Format("Ico", (".ico",)),
+    "CUR": Format("Cur", (".cur",)),
+    "ICNS": Format("Icns", (".icns",)),
+    "PSD": Format("Psd", (".psd",)),
+    "DDS": Format("Dds", (".dds",)),
+    "QOI": Format("Qoi", (".qoi",)),
+    "SGI": Format("Sgi", (".sgi", ".rgb", ".rgba", ".bw")),
+    "SUN": Format("Sun", (".ras",)),
+    "DCX": Format("Dcx", (".dcx",)),
+    "FLI": Format("Fli", (".fli", ".flc")),
+    "MSP": Format("Msp", (".msp",)),
+    "PIXAR": Format("Pixar", (".pxr",)),
+    "XBM": Format("Xbm", (".xbm",)),
+    "XPM": Format("Xpm", (".xpm",)),
+    "PCX": Format("Pcx", (".pcx",)),
+    "DIB": Format("Bmp", (".dib",)),
+    "PCD": Format("Pcd", (".pcd",)),
+    "TGA": Format("Tga", (".tga", ".icb", ".vda", ".vst")),
+}
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")  # with the extra `heic`
+
+# Made by systems beside the user's own: copies of attributes, thumbnails, bins.
+JUNK_FOLDERS = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
+
+# Pictures that need something else first; by suffix, what helps.
+_ADVICE = {
+    **dict.fromkeys(HEIF_SUFFIXES, "install miil21k[heic]"),
+    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw"), "develop them"),
+    **dict.fromkeys((".zip", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"), "unpack them"),
+}
+_KINDS_SHOWN = 6
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Return the suffixes of the pictures that can be read here, in lower case, with their dot."""
+    known = {suffix for each in FORMATS.values() for suffix in each.suffixes}
+    return frozenset(known | set(HEIF_SUFFIXES if reads_heif() else ()))
+
+
+def reads_heif() -> bool:
+    """Return whether the package for HEIC and HEIF is installed."""
+    return importlib.util.find_spec("pillow_heif") is not None
+
+
+def suffix_of(name: str) -> str:
+    """Return the last suffix of a name in lower case, with its dot; empty when there is none."""
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a name, that of a member of an archive too
+
+
+def is_image_name(name: str) -> bool:
+    """Return whether a name, not that of a hidden file, ends as pictures do."""
+    return suffix_of(name) in image_suffixes() and not name.rpartition("/")[2].startswith(".")
+
+
+class PassedOver:
+    """What was met in folders and is no picture, counted by kind."""
+
+    def __init__(self) -> None:
+        self.kinds: Counter[str] = Counter()
+
+    def __repr__(self) -> str:
+        return f"PassedOver({dict(self.kinds)})"
+
+    def add(self, name: str) -> None:
+        """Count the file `name`."""
+        self.kinds[suffix_of(name) or "without a suffix"] += 1
+
+    def add_folder(self, name: str) -> None:
+        """Count the folder `name`, one of `JUNK_FOLDERS`."""
+        self.kinds[f"folder {name}"] += 1
+
+    def sentence(self) -> str:
+        """Return "7 passed over: 4 .heic (install miil21k[heic]), 3 .mp4", most frequent first; empty for nothing."""
+        if not self.kinds:
+            return ""
+        ranked = sorted(self.kinds.items(), key=lambda item: (-item[1], item[0]))
+        parts = [
+            f"{count:,} {printable(kind)}" + (f" ({_ADVICE[kind]})" if kind in _ADVICE else "")
+            for kind, count in ranked[:_KINDS_SHOWN]
+        ]
+        rest = sum(count for _, count in ranked[_KINDS_SHOWN:])
+        if rest:
+            parts.append(f"{rest:,} of other kinds")
+        return f"{sum(self.kinds.values()):,} passed over: {', '.join(parts)}"
