@@ -49,7 +49,7 @@ def _by_hand(trained: Path) -> tuple[np.ndarray, np.ndarray]:
     images = label_images(open_source(str(trained / "val")), card.space)
     transform = evaluation_transform(card.preprocess)
     with torch.inference_mode():
-        rows = [model(torch.from_numpy(transform(images.load(i)))[None])[0].numpy() for i in range(len(images))]
+        rows = [model(torch.from_numpy(transform(images.load(i).image))[None])[0].numpy() for i in range(len(images))]
     return np.stack(rows), images.labels
 
 
