@@ -131,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
 def _prepare(target: Path, given: dict[str, Any]) -> int:
     from miil21k.prepare.codecs import resolve_codec
     from miil21k.prepare.dry_run import dry_run
-    from miil21k.prepare.run import check_summary, prepare
+    from miil21k.prepare.run import check_summary, prepare, require_well
 
     for option, (owner, needed) in _WITHOUT_EFFECT.items():
         default = get_args(_CHOICES[owner])[0]
@@ -156,6 +156,7 @@ def _prepare(target: Path, given: dict[str, Any]) -> int:
         print(f"{outcome.resumed:,} classes were finished before.", file=sys.stderr)
     print_summary(outcome.summary, target, as_json)
     check_summary(outcome.summary, source, strict=strict)
+    require_well(outcome.summary, target)
     return 0
 
 

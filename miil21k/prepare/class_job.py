@@ -24,8 +24,10 @@ from miil21k.prepare.split import FOLDERS, assign_places
 from miil21k.prepare.workspace import Workspace, disk_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from miil21k.prepare.codecs import Converter
-    from miil21k.prepare.members import Member
+    from miil21k.prepare.members import Member, MemberList
     from miil21k.prepare.options import PrepareOptions
     from miil21k.prepare.split import Assigned, Place
 
@@ -34,6 +36,7 @@ __all__ = ["ClassJob", "prepare_class"]
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _NAME_REFUSED = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)  # by the file system of the target
 _JPEG_SUFFIXES = (".jpg", ".jpeg")
+UNREADABLE = "unreadable"  # what the disk did not give this time
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,13 @@ class _FolderOutput:
         return f"{FOLDERS[place]}/{self._wnid}/{name}", ""
 
     def publish(self) -> None:
-        """Move every folder to its place in the target."""
-        for place in sorted(self._places):
-            self._space.publish(self._staging / place, self._space.target / FOLDERS[place] / self._wnid)
+        """Move every folder to its place in the target; what an earlier attempt left in another place goes."""
+        for place, folder in FOLDERS.items():
+            final = self._space.target / folder / self._wnid
+            if place in self._places:
+                self._space.publish(self._staging / place, final)
+            elif final.exists():
+                shutil.rmtree(final)
 
 
 def _write_all(file: int, data: bytes) -> None:
@@ -99,64 +106,106 @@ def _write_all(file: int, data: bytes) -> None:
 def prepare_class(job: ClassJob) -> dict[str, Any]:
     """Return the record of the class: id, places, outcomes, bytes read and written, damage of its archive.
 
-    When this returns, the files are in place and the record is in the journal; a class that is in the journal is not
-    done again. Raises PrepareError for a full disk or an unreadable source.
+    When this returns, the files are in place and the record is in the journal. A class that is in the journal is not
+    done again, unless a part of it could not be read, or its source has changed; where the source only looks as if it
+    had, the record is as good as before (`unchanged`). Raises PrepareError for a full disk or an unreadable source.
     """
     target = Path(job.target)
     space = Workspace(target)
     staging = space.staging / f"{job.unit.id}.{uuid.uuid4().hex[:8]}"
     with disk_errors(target):
-        if space.is_finished(job.unit.id):  # a job that was sent again, because its answer was lost with a node
-            return space.read_record(job.unit.id)
-        try:
-            staging.mkdir(parents=True)
-            record = _prepare(job, space, staging)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        record = space.find_record(job.unit.id)
+        if record is not None and _is_unchanged(job, space, record):
+            record = {**record, "unchanged": True}
+        else:
+            space.forget(job.unit.id)
+            try:
+                staging.mkdir(parents=True)
+                record = _prepare(job, space, staging)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
         if job.unit.spooled:
             job.unit.path.unlink(missing_ok=True)
     return record
 
 
-def _prepare(job: ClassJob, space: Workspace, staging: Path) -> dict[str, Any]:
-    unit, options = job.unit, job.options
+def _is_unchanged(job: ClassJob, space: Workspace, record: dict[str, Any]) -> bool:
+    """Say whether the class is still what `record` was made from; then its new stamp is noted."""
+    if record["again"]:
+        return False
+    if record["stamp"] == job.unit.stamp:  # a job that was sent again, because its answer was lost with a node
+        return True
+    listed, assigned = _listed(job.unit, job.options)
+    digest = hashlib.sha256(listed.damage.encode())
+    for _, found, data in _contents(job, assigned):
+        _add(digest, found, data)
+    if digest.hexdigest() != record["digest"]:
+        return False
+    space.record(job.unit.id, {**record, "stamp": job.unit.stamp})
+    return True
+
+
+def _listed(unit: ClassUnit, options: PrepareOptions) -> tuple[MemberList, list[Assigned]]:
     read_ahead(unit)
     listed = list_members(unit)
-    assigned = assign_places(listed.members, options.min_images, options.val_per_class, repeated=unit.serial > 1)
+    return listed, assign_places(listed.members, options.min_images, options.val_per_class, repeated=unit.serial > 1)
+
+
+def _contents(job: ClassJob, assigned: list[Assigned]) -> Iterator[tuple[int, Assigned, bytes | None]]:
+    """Yield every member with its index and its bytes, None where none are wanted or can be had.
+
+    In the order in which they lie on the disk; `assigned` is in bytewise order.
+    """
+    with MemberReader(job.unit) as reader:
+        for index in sorted(range(len(assigned)), key=lambda position: assigned[position].member.offset):
+            found, data = assigned[index], None
+            if found.place in FOLDERS:
+                if found.member.size > job.options.max_bytes:
+                    found = found._replace(place="failed", reason="too_large")
+                else:
+                    try:
+                        data = reader.read(found.member)
+                    except OSError:
+                        found = found._replace(place="failed", reason=UNREADABLE)
+            yield index, found, data
+
+
+def _add(digest: hashlib._Hash, found: Assigned, data: bytes | None) -> None:
+    digest.update(f"{found.member.name}\0{found.member.size}\0{found.reason}\0".encode("utf-8", "surrogateescape"))
+    digest.update(data or b"")
+
+
+def _prepare(job: ClassJob, space: Workspace, staging: Path) -> dict[str, Any]:
+    unit, options = job.unit, job.options
+    listed, assigned = _listed(unit, options)
     packed = options.format == "webdataset"
     output: _Output = SampleWriter(space, staging, unit) if packed else _FolderOutput(space, staging, unit.wnid)
     converter = _converter(options)
     rows: dict[int, ManifestRow] = {}
-    with MemberReader(unit) as reader:
-        # Files are read in the order in which they lie on the disk, and listed in bytewise order.
-        for index in sorted(range(len(assigned)), key=lambda position: assigned[position].member.offset):
-            found = assigned[index]
-            if found.place != "failed" and found.member.size > options.max_bytes:
-                found = found._replace(place="failed", reason="too_large")
-            rows[index] = _member(found, unit.wnid, reader, converter, output)
-    samples = output.publish()
+    digest = hashlib.sha256(listed.damage.encode())
+    for index, found, data in _contents(job, assigned):
+        _add(digest, found, data)
+        rows[index] = _member(found, unit.wnid, data, converter, output)
+    samples = None if unit.serial > 1 else output.publish()
     ordered = [rows[index] for index in range(len(assigned))]
     replace_file(space.units / f"{unit.id}.csv", encode_rows(ordered))
     kept = any(found.place in ("train", "val") for found in assigned)
     record = {"kept": kept, "damage": listed.damage, "samples": samples, **_record(unit, ordered)}
-    space.record(unit.id, record)
+    unread = sum(row.outcome == UNREADABLE for row in ordered)
+    record |= {"unreadable": unread, "again": bool(unread or listed.damage)}
+    space.record(unit.id, {**record, "stamp": unit.stamp, "digest": digest.hexdigest()})
     return record
 
 
-def _member(found: Assigned, wnid: str, reader: MemberReader, converter: Converter, output: _Output) -> ManifestRow:
-    member = found.member
-    if found.place in ("duplicate", "failed"):
+def _member(found: Assigned, wnid: str, data: bytes | None, converter: Converter, output: _Output) -> ManifestRow:
+    if data is None:
         return _row(found, wnid, found.reason or "replaced")
-    try:
-        data = reader.read(member)
-    except OSError:
-        return _row(found, wnid, "unreadable")
-    converted = converter.convert(data) if len(data) == member.size else Converted("archive_cut")
+    converted = converter.convert(data) if len(data) == found.member.size else Converted("archive_cut")
     if converted.data is not None and converted.suffix not in IMAGE_SUFFIXES:
         converted = Converted("unsupported_format", converted.width, converted.height)
     if converted.data is None:
         return _row(found, wnid, converted.outcome, converted)
-    name, refused = output.add(found.place, member, converted)
+    name, refused = output.add(found.place, found.member, converted)
     return _row(found, wnid, refused or converted.outcome, converted, name)
 
 

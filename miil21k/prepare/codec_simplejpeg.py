@@ -28,6 +28,7 @@ __all__ = ["AntialiasedResizer", "PublishedResizer", "SimplejpegConverter"]
 
 _FIRST_BYTES = 1 << 22  # of the buffer; it grows to the largest image met
 _EXIF = b"Exif\x00\x00"
+_XMP, _XMP_TURN = b"http://ns.adobe.com/xap/1.0/\x00", b"tiff:Orientation"
 _REMEMBERED = 256
 _SEGMENT = struct.Struct(">BBH")
 _APP1, _START_OF_SCAN, _FILL = 0xE1, 0xDA, 0xFF
@@ -130,7 +131,7 @@ class SimplejpegConverter:
         except ValueError:
             return self._pillow.convert(data)
         target = target_dimensions(width, height, self._options)
-        plain = space in ("YCbCr", "Gray") and not _has_exif(data)
+        plain = space in ("YCbCr", "Gray") and not _may_be_turned(data)
         if target is None or not plain or width * height > self._options.max_pixels:
             return self._pillow.convert(data)
         try:
@@ -159,17 +160,25 @@ class SimplejpegConverter:
         return self._resizer.resize(pixels, target, (full[0] / k, full[1] / k))
 
 
-def _has_exif(data: bytes) -> bool:
-    """Say whether the JPEG has an EXIF block; walks from segment to segment, as searching the bytes takes longer."""
+def _may_be_turned(data: bytes) -> bool:
+    """Say whether the JPEG has an EXIF block, an orientation in XMP, or segments that only Pillow can follow.
+
+    Walks from segment to segment, as searching the bytes takes longer.
+    """
     at, last = 2, len(data) - _SEGMENT.size
     while at <= last:
         fill, marker, length = _SEGMENT.unpack_from(data, at)
-        if fill != _FILL or marker == _START_OF_SCAN:
+        if fill != _FILL:
+            return True  # Pillow skips what stands between segments
+        if marker == _START_OF_SCAN:
             return False
         if marker == _FILL:  # any number of fill bytes may stand before a marker
             at += 1
-        elif marker == _APP1 and data.startswith(_EXIF, at + 4):
+            continue
+        if marker == _APP1 and (
+            data.startswith(_EXIF, at + 4)
+            or (data.startswith(_XMP, at + 4) and data.find(_XMP_TURN, at, at + 2 + length) >= 0)
+        ):
             return True
-        else:
-            at += 2 + length
-    return False
+        at += 2 + length
+    return True

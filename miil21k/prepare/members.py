@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import tarfile
@@ -33,7 +34,8 @@ class ClassUnit:
 
     wnid: the class. serial: 1, or more when the source names the class again. path: its folder, its tar, or the
     archive in which its tar lies at `offset` with `size` bytes. spooled: `path` is a copy to remove when done.
-    reached: the share of the source up to the end of this class, 0 to 1.
+    reached: the share of the source up to the end of this class, 0 to 1. stamp: sizes and times of the files that the
+    class lies in; while it stays the same, so does the class.
     """
 
     wnid: str
@@ -43,6 +45,7 @@ class ClassUnit:
     serial: int = 1
     spooled: bool = False
     reached: float = 0.0
+    stamp: str = ""
 
     @property
     def id(self) -> str:
@@ -82,18 +85,23 @@ def read_ahead(unit: ClassUnit) -> None:
 
 
 def list_members(unit: ClassUnit) -> MemberList:
-    """Return every member of `unit` (folders excepted); reads headers only. Raises PrepareError."""
+    """Return every member of `unit` (folders excepted); reads headers only.
+
+    A tar that the disk fails to give is damage. Raises PrepareError for one that is gone or may not be read.
+    """
     try:
         if unit.path.is_dir():
             return MemberList(list(_folder_members(unit.path)), "")
-        with unit.path.open("rb") as file:
-            plain = _plain_members(file.fileno(), unit)
+        with unit.path.open("rb", buffering=0) as file:
+            plain = _plain_members(file, unit)
             return _tar_members(file, unit) if plain is None else MemberList(plain, "")
     except OSError as error:
+        if error.errno == errno.EIO:
+            return MemberList([], f"unreadable ({error.strerror})")
         raise PrepareError(f"Cannot read '{unit.path}': {error.strerror or error}.") from None
 
 
-def _plain_members(file: int, unit: ClassUnit) -> list[Member] | None:
+def _plain_members(file: IO[bytes], unit: ClassUnit) -> list[Member] | None:
     """Return the members of a whole tar that holds ordinary files with short names and nothing else, else None.
 
     That is what per-class tars are, and tarfile takes ten times as long for them. It decides on all others.
@@ -101,7 +109,8 @@ def _plain_members(file: int, unit: ClassUnit) -> list[Member] | None:
     members: list[Member] = []
     at, end = unit.offset, unit.offset + unit.size
     while at + _BLOCK <= end:
-        header = os.pread(file, _BLOCK, at)
+        file.seek(at)
+        header = file.read(_BLOCK)
         if header == _NO_HEADER:
             return members
         if len(header) < _BLOCK or not _is_plain(header):
@@ -186,22 +195,22 @@ class MemberReader:
 
     def __init__(self, unit: ClassUnit) -> None:
         self._folder = unit.path if unit.path.is_dir() else None
-        self._file = -1 if self._folder else os.open(unit.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._file = None if self._folder else unit.path.open("rb", buffering=0)
 
     def __enter__(self) -> MemberReader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file >= 0:
-            os.close(self._file)
+        if self._file is not None:
+            self._file.close()
 
     def read(self, member: Member) -> bytes:
         """Return the bytes of `member`; fewer than its size when the source is cut off. Raises OSError."""
-        if self._folder:
+        if self._file is None:
+            assert self._folder is not None
             return (self._folder / member.name).read_bytes()
-        data = os.pread(self._file, member.size, member.offset)
-        while len(data) < member.size and (
-            more := os.pread(self._file, member.size - len(data), member.offset + len(data))
-        ):
+        self._file.seek(member.offset)
+        data = self._file.read(member.size)
+        while len(data) < member.size and (more := self._file.read(member.size - len(data))):
             data += more
         return data

@@ -29,7 +29,7 @@ def write_report(space: Workspace, plan: dict[str, Any], ignored: list[str]) -> 
 
     Raises PrepareError when the manifest does not add up to what the journal counted.
     """
-    totals, kept, small, damaged = _totals(space)
+    totals, kept, small, damaged, unreadable = _totals(space)
     manifest = _write_manifest(space, plan["options"]["manifest"])
     if manifest["places"] != totals["places"]:
         raise PrepareError(
@@ -47,6 +47,7 @@ def write_report(space: Workspace, plan: dict[str, Any], ignored: list[str]) -> 
         "bytes": totals["bytes"]["written"],
         "release": compare_with_release(kept, totals["places"], plan["release"]["expected"]),
         "damaged_archives": damaged,
+        "unreadable": unreadable,
         "ignored": sorted(ignored),
         "sha256": digests,
     }
@@ -70,20 +71,25 @@ def _json(values: dict[str, Any]) -> bytes:
     return (json.dumps(values, indent=1, ensure_ascii=True) + "\n").encode()
 
 
-def _totals(space: Workspace) -> tuple[dict[str, Counter[str]], list[str], list[str], dict[str, str]]:
+def _totals(
+    space: Workspace,
+) -> tuple[dict[str, Counter[str]], list[str], list[str], dict[str, str], dict[str, int]]:
     totals: dict[str, Counter[str]] = {"places": Counter(), "outcomes": Counter(), "bytes": Counter()}
     kept: list[str] = []
     small: list[str] = []
     damaged: dict[str, str] = {}
+    unreadable: dict[str, int] = {}
     for record in space.records():
         totals["places"].update(record["places"])
         totals["outcomes"].update(record["outcomes"])
         totals["bytes"].update(source=record["source_bytes"], written=record["bytes"])
         if record["damage"]:
             damaged[record["id"]] = record["damage"]
+        if record["unreadable"]:
+            unreadable[record["id"]] = record["unreadable"]
         if record["id"] == record["wnid"]:
             (kept if record["kept"] else small).append(record["wnid"])
-    return totals, kept, small, damaged
+    return totals, kept, small, damaged, unreadable
 
 
 def _write_manifest(space: Workspace, kind: str) -> dict[str, Any]:

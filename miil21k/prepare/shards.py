@@ -17,7 +17,7 @@ import numpy as np
 
 from miil21k.files import replace_file
 from miil21k.prepare.split import FOLDERS
-from miil21k.prepare.workspace import Workspace, disk_errors
+from miil21k.prepare.workspace import ENTRIES, Workspace, disk_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,16 @@ if TYPE_CHECKING:
     from miil21k.prepare.members import ClassUnit, Member
     from miil21k.prepare.split import Place
 
-__all__ = ["SampleWriter", "ShardJob", "read_sample", "shard_jobs", "shuffled", "tar_entry", "write_shard"]
+__all__ = [
+    "SampleWriter",
+    "ShardJob",
+    "drop_outdated_shards",
+    "read_sample",
+    "shard_jobs",
+    "shuffled",
+    "tar_entry",
+    "write_shard",
+]
 
 _EMPTY_HEADER = tarfile.TarInfo().tobuf(tarfile.PAX_FORMAT)
 _NAME_BYTES, _SIZE, _CHECKSUM, _LARGEST = 100, slice(124, 135), slice(148, 155), 8**11 - 1  # POSIX.1-1988 "ustar"
@@ -108,6 +117,10 @@ class SampleWriter:
             positions.replace(_positions(final))
             (self._staging / place).replace(final)
             sizes |= {final.name: ends[-1], _positions(final).name: 8 * len(ends)}
+        for place in FOLDERS.keys() - self._ends:  # what an earlier attempt left
+            left = self._space.samples / f"{self._unit.id}.{place}"
+            left.unlink(missing_ok=True)
+            _positions(left).unlink(missing_ok=True)
         return sizes
 
 
@@ -150,6 +163,22 @@ class ShardJob:
     def record(self) -> Path:
         """Where its journal entry lies."""
         return Workspace(Path(self.target)).shards / f"{self.place}-{self.number:06d}.json"
+
+
+def drop_outdated_shards(space: Workspace) -> None:
+    """Remove every shard when a class has changed since they were begun: each holds samples of all classes."""
+    digest = hashlib.sha256()
+    for record in space.records():
+        digest.update((space.units / f"{record['id']}.csv").read_bytes())
+    noted, now = space.root / "shards_of", digest.hexdigest()
+    if noted.exists() and noted.read_text() == now:
+        return
+    for entry in space.shards.glob(ENTRIES):
+        entry.unlink()
+    for folder in FOLDERS.values():
+        for shard in (space.target / folder).glob(f"{folder}-*.tar"):
+            shard.unlink()
+    replace_file(noted, now)
 
 
 def shard_jobs(target: Path, counts: dict[Place, int], size: int, seed: int) -> Iterator[ShardJob]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -36,12 +37,12 @@ class RawSource:
     kind: Kind
 
     def identity(self) -> dict[str, Any]:
-        """Return what a resumed run must find again, as JSON values."""
+        """Return what a resumed run must find again, as JSON values; `bytes`, when all is done, too."""
         size = self.path.stat().st_size if self.path.is_file() else None
         return {"name": self.path.name, "kind": self.kind, "bytes": size}
 
-    def units(self, spool: Path, finished: Callable[[str], bool], ignored: list[str]) -> Iterator[ClassUnit]:
-        """Yield the classes in source order, those that are `finished(unit id)` left out.
+    def units(self, spool: Path, finished: Callable[[ClassUnit], bool], ignored: list[str]) -> Iterator[ClassUnit]:
+        """Yield the classes in source order, those that are `finished` left out; each is asked about once.
 
         spool: a folder for one class tar at a time out of a compressed archive; the taker removes it.
         ignored: gets the names of what is no class. Raises PrepareError when the source is cut off, UsageError when
@@ -50,8 +51,10 @@ class RawSource:
         seen: dict[str, int] = {}
         for found in self._classes(ignored):
             serial = seen[found.wnid] = seen.get(found.wnid, 0) + 1
-            unit = ClassUnit(found.wnid, found.path, found.offset, found.size, serial, reached=found.reached)
-            if finished(unit.id):
+            unit = ClassUnit(
+                found.wnid, found.path, found.offset, found.size, serial, reached=found.reached, stamp=found.stamp
+            )
+            if finished(unit):
                 continue
             yield _spool(found, unit, spool, sum(seen.values()) - 1) if found.content else unit
         if not seen:
@@ -73,19 +76,26 @@ class _Found:
     offset: int = 0
     size: int = 0
     reached: float = 0.0
+    stamp: str = ""
     content: IO[bytes] | None = None  # of the class tar, and the file that it is decompressed from
     compressed: IO[bytes] | None = None
 
 
 def open_raw(path: str) -> RawSource:
-    """Return the source at `path`. Raises UsageError when it is none, PrepareError when it cannot be read."""
-    root = Path(path)
+    """Return the source at `path`, whose paths are absolute: other processes, and machines, have other folders.
+
+    Raises UsageError when it is none, PrepareError when it cannot be read.
+    """
+    root = Path(path).absolute()
     if root.is_dir():
         return RawSource(root, "tars" if any(root.glob("*.tar")) else "folders")
     if not root.exists():
         raise UsageError(f"There is no '{path}'.")
+    if not root.is_file():  # to open a pipe is to wait for its writer
+        raise UsageError(f"'{path}' is a pipe, a socket or a device: give the outer archive or a folder.")
     try:
-        root.open("rb").close()  # tarfile would say that it is no tar
+        with root.open("rb") as file:  # tarfile would say that it is no tar
+            file.read(1)
     except OSError as error:
         raise PrepareError(f"Cannot read '{path}': {error.strerror or error}.") from None
     kinds: tuple[tuple[str, Kind], ...] = (("r:", "archive"), ("r|*", "stream"))
@@ -112,7 +122,7 @@ def _class_name(name: str) -> str | None:
 
 
 def _archive_classes(path: Path, stream: bool, ignored: list[str]) -> Iterator[_Found]:
-    total = path.stat().st_size
+    total, stamp = path.stat().st_size, _stamp(path.stat())
     count = 0
     try:
         with path.open("rb") as file, _open_tar(file, stream) as archive:
@@ -126,10 +136,11 @@ def _archive_classes(path: Path, stream: bool, ignored: list[str]) -> Iterator[_
                 if not stream and info.offset_data + info.size > total:
                     raise _cut(path, count, f"'{info.name}' goes on behind the end")
                 if stream:
-                    yield _Found(wnid, path, content=archive.extractfile(info), compressed=file)
+                    yield _Found(wnid, path, stamp=stamp, content=archive.extractfile(info), compressed=file)
                 else:
                     end = info.offset_data + info.size
-                    yield _Found(wnid, path, info.offset_data, info.size, end / total)
+                    place = f"{stamp} at {info.offset_data}"
+                    yield _Found(wnid, path, info.offset_data, info.size, end / total, place)
                 count += 1
             _check_end(path, archive.offset, stream, count)
     except (tarfile.TarError, EOFError, zlib.error) as error:
@@ -183,6 +194,23 @@ def _folder_classes(root: Path, tars: bool, ignored: list[str]) -> Iterator[_Fou
         name = _class_name(entry.name) if tars else entry.name
         of_kind = entry.is_file() if tars else entry.is_dir()
         if of_kind and name is not None and _CLASS_NAME.fullmatch(name):
-            yield _Found(name, path, 0, entry.stat().st_size if tars else 0, reached=number / len(entries))
+            stamp = _stamp(entry.stat()) if tars else _folder_stamp(path)
+            yield _Found(name, path, 0, entry.stat().st_size if tars else 0, number / len(entries), stamp)
         else:
             ignored.append(entry.name)
+
+
+def _stamp(found: os.stat_result) -> str:
+    return f"{found.st_size} bytes of {found.st_mtime_ns}"
+
+
+def _folder_stamp(folder: Path) -> str:
+    """Return a digest of the names, sizes and times of all files in `folder`."""
+    digest = hashlib.sha256()
+    for entry in sorted(os.scandir(folder), key=lambda found: os.fsencode(found.name)):
+        try:
+            found = entry.stat()
+        except OSError:  # a link to nowhere
+            found = entry.stat(follow_symlinks=False)
+        digest.update(os.fsencode(entry.name) + f"\0{_stamp(found)}\0".encode())
+    return digest.hexdigest()

@@ -61,25 +61,29 @@ def verify(
 ) -> Verified:
     """Check the data set at `target`, prepared here or elsewhere in the published layout; return what was found.
 
-    With a manifest every file is compared by its SHA-256, and files that are not in it are faults; without one every
-    image is decoded. decode: decode in both cases. workers: threads. progress: called with the number of files that are
-    checked, and of all there are. Shards are compared by the index, and their
-    members counted. A class counts by the name of its folder, whatever its number of images.
+    What was prepared here has the layout of its plan: every file is compared by the SHA-256 of the manifest, every
+    shard by that of the index, and what neither lists is a fault. Of a data set from elsewhere, which has no such
+    lists, every image is decoded. decode: decode in both cases. workers: threads. progress: called with the number of
+    files that are checked, and of all there are. A class counts by the name of its folder, whatever its number of
+    images.
     Raises UsageError when there is no data set at `target`.
     """
     if not any((target / folder).is_dir() for folder in FOLDERS.values()):
         raise UsageError(f"'{target}' holds no prepared data set: there is no {' or '.join(FOLDERS.values())} in it.")
     with disk_errors(target):
-        layout = "webdataset" if any(target.glob("*/*.tar")) else "folders"
+        layout = _layout(target)
         per_class = count_images(target)
         faults = list(_reports(target))
         images = {place: sum(found.values()) for place, found in per_class.items()}
         expected: Iterable[_Expected]
-        if layout == "webdataset":
-            expected = shards = list(_shards(target, decode))
+        if (target / INDEX).exists() and layout == "webdataset":
+            expected = shards = list(_shards(target, decode, faults))
             total = len(shards)
-        else:
+        elif layout == "folders" and find_manifest(target) is not None:
             expected, total = _files(target, decode, faults), sum(images.values())
+        else:
+            expected = _all_files(target)
+            total = sum(1 for _ in _all_files(target))
         checked = 0
         for checked, fault in enumerate(_checked(expected, workers), 1):
             if fault:
@@ -91,6 +95,17 @@ def verify(
     return Verified(layout, images, classes, compare_with_release(kept, images, release), faults, checked)
 
 
+def _layout(target: Path) -> str:
+    """Return the layout that the plan of `target` gives; without a plan, that of most of what is there."""
+    for path, read in ((target / "summary.json", "plan"), (Workspace(target).root / "plan.json", "options")):
+        if path.exists():
+            values = read_json(path, read)
+            return str(values.get("plan", values)["options"]["format"])
+    shards = sum(1 for folder in FOLDERS.values() for _ in (target / folder).glob("*.tar"))
+    classes = sum(entry.is_dir() for folder in FOLDERS.values() for entry in _entries(target / folder))
+    return "webdataset" if shards > classes else "folders"
+
+
 def count_images(target: Path) -> dict[str, Counter[str]]:
     """Return the number of images per class (wnid) for each of train, val and small_class."""
     counts: dict[str, Counter[str]] = {}
@@ -99,10 +114,14 @@ def count_images(target: Path) -> dict[str, Counter[str]]:
         root = target / folder
         for shard in sorted(root.glob("*.tar")):
             found.update(_shard_classes(shard))
-        for entry in sorted(os.scandir(root), key=lambda item: item.name) if root.is_dir() else ():
+        for entry in _entries(root):
             if entry.is_dir():
                 found[entry.name] = sum(_is_image(file.name) for file in os.scandir(entry.path))
     return counts
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    return sorted(os.scandir(folder), key=lambda item: item.name) if folder.is_dir() else []
 
 
 def _is_image(name: str) -> bool:
@@ -122,11 +141,15 @@ def _shard_classes(shard: Path) -> Iterator[str]:
 
 def _reports(target: Path) -> Iterator[str]:
     """Yield what is wrong with the manifest, the validation list and the index themselves."""
-    if Workspace(target).root.exists():
-        yield "it is not finished: run the command that began it again"
+    unfinished = (Workspace(target).root / "plan.json").exists()
     if not (target / "summary.json").exists():
+        if unfinished:
+            yield "it is not finished: run the command that began it again"
         return
-    recorded = read_json(target / "summary.json", "sha256")["sha256"]
+    summary = read_json(target / "summary.json", "sha256")
+    if unfinished and not Workspace(target).is_complete():
+        yield "a part of its source was unreadable or damaged: the command that made it tries that part again"
+    recorded = summary["sha256"]
     for name in (manifest_name("csv"), manifest_name("parquet"), VAL_LIST, INDEX):
         if name in recorded and not (target / name).exists():
             yield f"{name} is missing"
@@ -134,21 +157,17 @@ def _reports(target: Path) -> Iterator[str]:
             yield f"{name} is not the one that was written with this data set"
 
 
-def _shards(target: Path, decode: bool) -> Iterator[_Expected]:
-    index = target / INDEX
-    recorded = read_json(index, "shards")["shards"] if index.exists() else []
-    known = {shard["name"]: shard["sha256"] for shard in recorded}
-    found = {path.relative_to(target).as_posix() for path in target.glob("*/*.tar")}
-    for name in sorted(known.keys() | found):
-        yield _Expected(target / name, known.get(name, "" if not known else "unknown"), decode or not known)
+def _shards(target: Path, decode: bool, faults: list[str]) -> Iterator[_Expected]:
+    known = {shard["name"]: shard["sha256"] for shard in read_json(target / INDEX, "shards")["shards"]}
+    found = {f"{folder}/{name}" for folder in FOLDERS.values() for name in _names(target / folder)}
+    faults += [f"{name} is not in {INDEX}" for name in sorted(found - known.keys())]
+    for name in sorted(known):
+        yield _Expected(target / name, known[name], decode)
 
 
 def _files(target: Path, decode: bool, faults: list[str]) -> Iterator[_Expected]:
     manifest = find_manifest(target)
-    if manifest is None:
-        for path in _all_files(target):
-            yield _Expected(path, "", True)
-        return
+    assert manifest is not None
     classes: set[str] = set()
     for wnid, rows in groupby(read_manifest(manifest), key=lambda row: row.wnid):
         classes.add(wnid)
@@ -167,11 +186,11 @@ def _names(folder: Path) -> list[str]:
     return sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208 (names, not paths: a class has many)
 
 
-def _all_files(target: Path) -> Iterator[Path]:
+def _all_files(target: Path) -> Iterator[_Expected]:
     for folder in FOLDERS.values():
         for parent, subfolders, files in os.walk(target / folder):
             subfolders.sort()
-            yield from (Path(parent) / name for name in sorted(files))
+            yield from (_Expected(Path(parent) / name, "", True) for name in sorted(files))
 
 
 def _checked(expected: Iterable[_Expected], workers: int) -> Iterator[str]:
@@ -189,8 +208,6 @@ def _checked(expected: Iterable[_Expected], workers: int) -> Iterator[str]:
 def _fault(file: _Expected) -> str:
     name = "/".join(file.path.parts[-3:] if file.path.suffix != ".tar" else file.path.parts[-2:])
     try:
-        if file.sha256 == "unknown":
-            return f"{name} is not in {INDEX}"
         if file.sha256 and file_digest(file.path) != file.sha256:
             return f"{name} has changed since it was written"
         if file.decode:

@@ -6,6 +6,7 @@
 .prepare/units/<id>.csv       its rows of the manifest
 .prepare/samples/<id>.<place> its samples as tar blocks, with their positions beside them (webdataset)
 .prepare/shards/<name>.json   one finished shard: images, bytes, SHA-256
+.prepare/shards_of            digest of the rows of all classes that the shards are cut from
 .prepare/boot                 which start of the machine the last run belongs to
 .prepare/staging, spool       what a kill may leave half done; emptied when a run begins
 ```
@@ -28,6 +29,8 @@ from miil21k.prepare.manifest import decode_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from miil21k.prepare.members import ClassUnit
 
 __all__ = ["ENTRIES", "Workspace", "disk_errors", "read_json"]
 
@@ -101,6 +104,7 @@ class Workspace:
         if self.check(plan):
             shutil.rmtree(self.root, ignore_errors=True)
             return True
+        self.summary.unlink(missing_ok=True)  # of a run whose classes are tried again
         for leftover in (self.staging, self.spool):
             shutil.rmtree(leftover, ignore_errors=True)
         for folder in (self.units, self.samples, self.shards, self.staging):
@@ -109,29 +113,42 @@ class Workspace:
             for partial in folder.glob(".*.part*"):
                 partial.unlink()
         self._drop_what_a_power_cut_took()
-        stored = self.root / "plan.json"
-        if not stored.exists():
-            replace_file(stored, json.dumps(plan, indent=1).encode())
+        replace_file(self.root / "plan.json", json.dumps(plan, indent=1).encode())
         return False
 
     def check(self, plan: dict[str, Any]) -> bool:
-        """Return whether `plan` was carried out before; changes nothing.
+        """Return whether `plan` was carried out before, with nothing left to try again; changes nothing.
 
-        Raises UsageError when the target holds something else, or was begun with another plan.
+        Raises UsageError when the target holds something else, or was begun with another plan. The size of the source
+        belongs to the plan once all is done; before, the source may be replaced.
         """
         plan = json.loads(json.dumps(plan))
         stored = self.root / "plan.json"
-        if self.summary.exists():
+        if self.is_complete():
             _same_plan(self.target, read_json(self.summary, "plan")["plan"], plan)
             return True
         if stored.exists():
-            _same_plan(self.target, read_json(stored), plan)
+            begun = read_json(stored, "source")
+            if begun.get("version") != plan["version"]:
+                raise UsageError(
+                    f"'{self.target}' was begun by another version of miil21k: finish it with that one, or give a new "
+                    "folder."
+                )
+            _same_plan(self.target, begun, {**plan, "source": {**plan["source"], "bytes": begun["source"]["bytes"]}})
         elif self.target.is_dir():
             if any(entry.name not in (".prepare", ".prepare.lock") for entry in self.target.iterdir()):
                 raise UsageError(f"'{self.target}' is not empty, and was not begun by this command: give a new folder.")
         elif self.target.exists():
             raise UsageError(f"'{self.target}' is a file: give the folder to make.")
         return False
+
+    def is_complete(self) -> bool:
+        """Say whether a run came to its end here, and left nothing to try again (or that was thrown away)."""
+        if not self.summary.exists():
+            return False
+        summary = read_json(self.summary, "plan")
+        left = summary.get("damaged_archives") or summary.get("unreadable")
+        return not left or not (self.root / "plan.json").exists()
 
     def forget_unless_begun(self) -> None:
         """Remove the plan when no class is finished: the source was refused, and another one is welcome."""
@@ -145,10 +162,10 @@ class Workspace:
         millions of files one by one would take longer than making them. A file that was lost is shorter than noted.
         """
         stored, now = self.root / "boot", _boot_id()
-        if stored.exists() and stored.read_text() != now:
+        if stored.exists() and (not now or stored.read_text() != now):
             for record in list(self.records()):
                 if not self._is_whole(record):
-                    (self.units / f"{record['id']}.json").unlink()
+                    self.forget(record["id"])
             for path in self.shards.glob(ENTRIES):
                 shard = read_json(path, "name", "bytes")
                 if _size(self.target / shard["name"]) != shard["bytes"]:
@@ -167,22 +184,28 @@ class Workspace:
         """Remove everything that only an unfinished run needs."""
         shutil.rmtree(self.root)
 
-    def is_finished(self, unit_id: str) -> bool:
-        """Say whether the class `unit_id` is in place."""
-        return (self.units / f"{unit_id}.json").exists()
+    def is_finished(self, unit: ClassUnit) -> bool:
+        """Say whether the class is in place, as it is in the source, and nothing of it is to be tried again."""
+        record = self.find_record(unit.id)
+        return record is not None and record["stamp"] == unit.stamp and not record["again"]
 
     def record(self, unit_id: str, values: dict[str, Any]) -> None:
         """Note that the class `unit_id` is in place."""
         replace_file(self.units / f"{unit_id}.json", json.dumps(values).encode())
 
-    def read_record(self, unit_id: str) -> dict[str, Any]:
-        """Return what was noted of the finished class `unit_id`."""
-        return read_json(self.units / f"{unit_id}.json", "id")
+    def find_record(self, unit_id: str) -> dict[str, Any] | None:
+        """Return what was noted of the class `unit_id`, None before it is in place."""
+        path = self.units / f"{unit_id}.json"
+        return read_json(path, "id", "stamp", "digest", "again") if path.exists() else None
+
+    def forget(self, unit_id: str) -> None:
+        """Note that the class `unit_id` is not in place any more."""
+        (self.units / f"{unit_id}.json").unlink(missing_ok=True)
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield what was noted of every finished class, in bytewise order of their ids."""
         for unit_id in sorted(path.stem for path in self.units.glob(ENTRIES)):
-            yield self.read_record(unit_id)
+            yield read_json(self.units / f"{unit_id}.json", "id", "again")
 
     def publish(self, staged: Path, final: Path) -> None:
         """Move the folder `staged` to `final`, over what an interrupted attempt may have left there."""
@@ -193,7 +216,7 @@ class Workspace:
 
 
 def _boot_id() -> str:
-    """Return what changes whenever the machine starts; empty where the system does not say."""
+    """Return what changes whenever the machine starts; empty where the system does not say, so it may have."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

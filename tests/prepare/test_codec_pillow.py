@@ -125,6 +125,29 @@ def test_a_stored_orientation_is_applied(codec: str) -> None:
     assert upright[125:].mean() < 5
 
 
+@pytest.mark.parametrize("place", ["xmp", "xmp after junk", "exif after junk"])
+def test_an_orientation_that_is_not_where_it_usually_is_turns_the_image_too(codec: str, place: str) -> None:
+    data = turned()
+    start = data.index(b"Exif") - 4
+    exif = data[start : start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")]
+    packet = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    xmp = b"\xff\xe1" + (len(packet) + 2).to_bytes(2, "big") + packet
+    plain = data.replace(exif, b"")
+    block = (b"junk" if place.endswith("junk") else b"") + (exif if place.startswith("exif") else xmp)
+    first = 4 + int.from_bytes(plain[4:6], "big")  # where the first segment ends
+    found = convert(plain[:first] + block + plain[first:], codec, mode="short-edge", size=224)
+    assert (found.width, found.height) == (400, 300)
+    assert pixels(found.data)[:100].mean() > 250
+
+
+def test_xmp_without_an_orientation_is_left_to_the_codec(codec: str) -> None:
+    packet = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta/>"
+    xmp = b"\xff\xe1" + (len(packet) + 2).to_bytes(2, "big") + packet
+    data = photo(500, 375)
+    found = convert(data[:2] + xmp + data[2:], codec)
+    assert found == convert(data, codec)
+
+
 def test_the_same_image_gives_the_same_bytes(codec: str) -> None:
     converter = open_converter(replace(OPTIONS, codec=codec))  # type: ignore[arg-type]
     first = converter.convert(photo(500, 375))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +22,7 @@ CLASSES = {name: data for name, data in raw_classes().items() if name != "n00000
 
 def listing(path: Path, spool: Path, done: str = "") -> tuple[dict[str, int], list[str]]:
     ignored: list[str] = []
-    units = open_raw(str(path)).units(spool, lambda unit_id: unit_id == done, ignored)
+    units = open_raw(str(path)).units(spool, lambda unit: unit.id == done, ignored)
     return {unit.id: len(list_members(unit).members) for unit in units}, ignored
 
 
@@ -91,12 +93,20 @@ def test_class_names_cannot_leave_the_target(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no such files")
-def test_what_cannot_be_read_is_not_called_a_wrong_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_or_a_socket_is_refused_and_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # the address of a socket is short
-    with socket.socket(socket.AF_UNIX) as bound:  # nobody may open it, not even root
+    os.mkfifo("pipe.tar")
+    with socket.socket(socket.AF_UNIX) as bound:
         bound.bind("whole.tar")
-        with pytest.raises(PrepareError, match=r"Cannot read 'whole.tar': No such device"):
-            open_raw("whole.tar")
+        for name in ("pipe.tar", "whole.tar"):
+            with pytest.raises(UsageError, match=f"'{name}' is a pipe, a socket or a device: give"):
+                open_raw(name)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no such file")
+def test_what_cannot_be_read_is_not_called_a_wrong_format() -> None:
+    with pytest.raises(PrepareError, match=r"Cannot read '/proc/self/mem': Input/output error"):
+        open_raw("/proc/self/mem")  # for root too
 
 
 def test_what_is_no_source_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -70,12 +71,27 @@ def test_changed_missing_and_foreign_shards_are_named(made: Path, tmp_path: Path
     shutil.copy(shards[2], shards[2].with_name("more.tar"))
     shards[2].unlink()
     seen: list[tuple[int, int]] = []
+    (target / "imagenet21k_val/n02084071").mkdir()
     assert verify(target, progress=lambda *counted: seen.append(counted)).faults == [
+        "imagenet21k_train/more.tar is not in index.json",
+        "imagenet21k_val/n02084071 is not in index.json",
         f"imagenet21k_train/{shards[0].name} has changed since it was written",
         f"imagenet21k_train/{shards[2].name} is missing",
-        "imagenet21k_train/more.tar is not in index.json",
     ]
-    assert seen[-1] == (7, 7)  # six of the index, the missing one among them, and the foreign one
+    assert seen[-1] == (6, 6)  # of the index, the missing one among them
+
+
+def test_one_stray_tar_does_not_hide_what_is_wrong_with_the_folders(made: Path, tmp_path: Path) -> None:
+    target = Path(shutil.copytree(made / "folders", tmp_path / "target"))
+    (target / "imagenet21k_train/n02084071.tar").write_bytes(tar(photos("n02084071", 2)))
+    bad = next((target / "imagenet21k_train/n02121808").iterdir())
+    bad.write_bytes(b"")
+    found = verify(target)
+    assert found.layout == "folders"
+    assert sorted(found.faults) == [
+        "imagenet21k_train/n02084071.tar is not in the manifest",
+        f"imagenet21k_train/n02121808/{bad.name} has changed since it was written",
+    ]
 
 
 def test_a_changed_manifest_is_noticed(target: Path) -> None:
@@ -86,11 +102,11 @@ def test_a_changed_manifest_is_noticed(target: Path) -> None:
 
 def test_missing_reports_and_an_unfinished_data_set_are_faults(target: Path) -> None:
     (target / "val_images.txt").unlink()
+    assert verify(target).faults == ["val_images.txt is missing"]
     (target / ".prepare").mkdir()
-    assert verify(target).faults == [
-        "it is not finished: run the command that began it again",
-        "val_images.txt is missing",
-    ]
+    (target / ".prepare/plan.json").write_text(json.dumps(json.loads((target / "summary.json").read_text())["plan"]))
+    (target / "summary.json").unlink()
+    assert verify(target).faults == ["it is not finished: run the command that began it again"]
 
 
 def test_progress_reaches_all_files(target: Path) -> None:
