@@ -18,15 +18,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from miil21k.decode.concepts import asked_probabilities, class_masses, concept_probabilities
 from miil21k.decode.levels import decode_levels, level_order
 from miil21k.decode.path import decode_path, hedge
 from miil21k.decode.probabilities import node_probabilities, probabilities
 from miil21k.decode.topk import topk_classes
+from miil21k.hierarchy.concepts import concepts_of
 from miil21k.hierarchy.load import load_label_space
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.hierarchy.tree import Tree
 
 SOFTMAX = "one softmax over all logits (NumPy)"
@@ -76,7 +79,19 @@ def realistic_logits(tree: Tree, batch: int, seed: int = 0) -> np.ndarray:
     return logits
 
 
-def contenders(tree: Tree, logits: np.ndarray) -> dict[str, Callable[[], object]]:
+def concept_contenders(space: LabelSpace, logits: np.ndarray) -> dict[str, Callable[[], object]]:
+    """Return what concepts cost beyond the class probabilities: all of them, and ten that are asked about."""
+    concepts = concepts_of(space)
+    masses = class_masses(space.tree, logits, "leaf_softmax")
+    ten = np.argsort(-concepts.num_below, kind="stable")[20:120:10].tolist()
+    return {
+        "`concept_probabilities` from masses": partial(concept_probabilities, concepts, masses),
+        "`asked_probabilities` from masses, ten concepts": partial(asked_probabilities, concepts, masses, ten),
+    }
+
+
+def contenders(space: LabelSpace, logits: np.ndarray) -> dict[str, Callable[[], object]]:
+    tree = space.tree
     order = level_order(tree)
     stored = np.ascontiguousarray(logits[:, order.classes])
     tensor = torch.from_numpy(logits)
@@ -99,6 +114,7 @@ def contenders(tree: Tree, logits: np.ndarray) -> dict[str, Callable[[], object]
         "`probabilities` (nodes and classes), level_softmax": partial(probabilities, tree, logits, "level_softmax"),
         "`decode_path` from P(node)": partial(decode_path, tree, read.nodes),
         "`hedge` from P(node)": partial(hedge, tree, read.nodes),
+        **concept_contenders(space, logits),
         "`topk_classes`, k = 5": partial(topk_classes, read.classes, 5),
     }
 
@@ -133,13 +149,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 64, 1024], help="batch sizes")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    tree = load_label_space(args.space).tree
+    space = load_label_space(args.space)
+    tree = space.tree
 
     columns = {}
     for batch in args.batch:
         logits = realistic_logits(tree, batch)
         check_same_answers(tree, logits)
-        columns[batch] = fastest(contenders(tree, logits), args.repeats, calls=max(1, 128 // batch))
+        columns[batch] = fastest(contenders(space, logits), args.repeats, calls=max(1, 128 // batch))
 
     print(f"{args.space}, C = {tree.num_classes:,}, float32, one thread. Time / time of one softmax.\n")
     print("| | " + " | ".join(f"batch {batch:,}" for batch in columns) + " |")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from miil21k.decode.concepts import asked_probabilities, class_masses, concept_probabilities
 from miil21k.decode.levels import decode_levels, levels_of_nodes
 from miil21k.decode.logits import HEAD_KINDS, check_shape
 from miil21k.decode.path import decode_path, hedge
@@ -21,6 +22,7 @@ from miil21k.decode.restriction import restrict, viable
 from miil21k.decode.rules import DEFAULT_RULE, rule_named
 from miil21k.decode.topk import topk_classes
 from miil21k.errors import UsageError
+from miil21k.hierarchy.concepts import concepts_of
 from miil21k.hierarchy.search import find_one
 from miil21k.hierarchy.spaces import projection, withdrawn_classes
 
@@ -311,6 +313,28 @@ class Decoded:
     def classes(self) -> NDArray[np.float32]:
         """float32 [B, C], P(the answer is exactly this class)."""
         return self.probabilities.classes
+
+    @cached_property
+    def masses(self) -> NDArray[np.float32]:
+        """float32 [B, C], P(exactly this class) before any restriction: what concepts are summed from."""
+        fixed = self.decoder
+        return class_masses(
+            fixed.space.tree,
+            self.logits,
+            fixed.head,
+            withdrawn=fixed.withdrawn,
+            temperature=fixed.temperatures,
+            rule=fixed.tree_rule,
+        )
+
+    @cached_property
+    def concepts(self) -> NDArray[np.float32]:
+        """float32 [B, K], P of every concept of the space (`concepts_of`), whatever the restriction."""
+        return concept_probabilities(concepts_of(self.decoder.space), self.masses, self.decoder.head)
+
+    def asked(self, concepts: Sequence[int]) -> NDArray[np.float32]:
+        """Return float32 [B, len(concepts)], P of a few concepts (indices), without that of all others."""
+        return asked_probabilities(concepts_of(self.decoder.space), self.masses, concepts, self.decoder.head)
 
     def topk(self, k: int = 5) -> TopK:
         """Return the k most probable classes, best first, and no more than may be the answer."""

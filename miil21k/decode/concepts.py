@@ -1,0 +1,177 @@
+"""P(concept): how sure a head is that a picture shows a mammal, wherever the tree of levels keeps its mammals.
+
+`masses` everywhere is float32 [B, C], P(exactly this class) as `class_masses` gives it: before anything is hidden, over
+all classes that may exist. P(concept) is the sum of the masses of the classes at or below it along any edge; the
+largest one for sigmoid heads, whose classes do not exclude each other.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from miil21k.decode.probabilities import class_probabilities, node_probabilities
+from miil21k.decode.restriction import viable
+from miil21k.decode.tree_passes import TINY, exclusive, family_order
+from miil21k.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from miil21k.decode.logits import HeadKind
+    from miil21k.decode.tree_passes import Block, FamilyOrder
+    from miil21k.hierarchy.concepts import Concepts
+    from miil21k.hierarchy.tree import Tree
+
+__all__ = ["asked_probabilities", "class_masses", "concept_probabilities"]
+
+BLOCK_VALUES = 1 << 18  # concept values per block of rows: 1 MiB of float32 stays in the cache between passes
+
+
+def class_masses(
+    tree: Tree,
+    logits: ArrayLike,
+    head: HeadKind,
+    *,
+    withdrawn: NDArray[np.bool_] | None = None,
+    temperature: ArrayLike | None = None,
+    rule: str | None = None,
+) -> NDArray[np.float32]:
+    """Return float32 [B, C], P(exactly this class) before any restriction; the rows of softmax heads sum to at most 1.
+
+    withdrawn: bool [C], classes that are never shown. One without a class that is shown below it gets 0, as if the
+    head had no such class; any other stays a step of paths and keeps its mass for the concepts above it.
+    logits, temperature, rule and errors: those of `probabilities`. Where a rule lets children sum to more than their
+    parent (`min`), each family is scaled down to it first.
+    """
+    alive = None if withdrawn is None else viable(tree, ~withdrawn)[: tree.num_classes]
+    if head != "level_softmax":
+        return class_probabilities(tree, logits, head, allowed=alive, temperature=temperature)
+    nodes = node_probabilities(tree, logits, head, allowed=alive, temperature=temperature, rule=rule)
+    order = family_order(tree)
+    masses = np.empty((len(nodes), tree.num_classes), np.float32)
+    step = max(1, BLOCK_VALUES // tree.num_nodes)
+    for first in range(0, len(nodes), step):
+        block = nodes[first : first + step].take(order.nodes, axis=1)
+        _fit_families(block, order)
+        exclusive(block, order).take(order.column[: tree.num_classes], axis=1, out=masses[first : first + step])
+    if alive is not None:
+        masses[:, ~alive] = 0
+    return masses
+
+
+def _fit_families(block: Block, order: FamilyOrder) -> None:
+    """Scale siblings that sum to more than their parent down to it, in place, from the roots on."""
+    for generation in order.generations[1:]:
+        family = block[:, generation.columns]
+        total = np.maximum(np.add.reduceat(family, generation.starts, axis=1), TINY)
+        family *= np.repeat(np.minimum(block[:, generation.parents] / total, 1), generation.sizes, axis=1)
+
+
+class _Step(NamedTuple):
+    """Groups of columns that are folded into one column each.
+
+    sources: int64, columns, those of a group side by side. starts: int64, where groups begin. targets: int64, columns.
+    """
+
+    sources: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    targets: NDArray[np.int64]
+
+
+class _Plan(NamedTuple):
+    """The passes over a block [R, K]: branches of the spanning tree upwards, what they miss, and rounding."""
+
+    branches: tuple[_Step, ...]
+    missed: _Step
+    rounding: tuple[_Step, ...]
+
+
+@lru_cache(maxsize=8)
+def _plan(concepts: Concepts) -> _Plan:
+    branches = [
+        _Step(family.nodes.astype(np.int64), family.starts.astype(np.int64), family.parents.astype(np.int64))
+        for family in reversed(concepts.tree.families[1:])
+    ]
+    owners, starts, missed = (part.astype(np.int64) for part in concepts.cover)
+    return _Plan(tuple(branches), _Step(missed, starts, owners), tuple(_rounding(concepts)))
+
+
+def _rounding(concepts: Concepts) -> list[_Step]:
+    """Return the edges along which two float32 sums of one set may differ: from concepts that the tree misses part of.
+
+    A branch is summed from its children and so is no less than any of them. Deepest parents first.
+    """
+    affected = np.zeros(len(concepts), bool)
+    affected[concepts.cover.owners] = True
+    while True:
+        above = concepts.parent[affected[concepts.child]]
+        if affected[above].all():
+            break
+        affected[above] = True
+    edges = np.flatnonzero(affected[concepts.child])
+    child, parent = concepts.child[edges].astype(np.int64), concepts.parent[edges].astype(np.int64)
+    order = np.lexsort((parent, -concepts.depth[parent]))
+    child, parent = child[order], parent[order]
+    cuts = np.flatnonzero(np.diff(concepts.depth[parent])) + 1
+    steps = []
+    for children, parents in zip(np.split(child, cuts), np.split(parent, cuts), strict=True):
+        if children.size:
+            targets, starts = np.unique(parents, return_index=True)
+            steps.append(_Step(children, starts, targets))
+    return steps
+
+
+def concept_probabilities(
+    concepts: Concepts, masses: NDArray[np.float32], head: HeadKind = "leaf_softmax"
+) -> NDArray[np.float32]:
+    """Return float32 [B, K], P of every concept: in [0, 1], and never less than that of a concept below it.
+
+    concepts: K concepts of a label space of C classes. masses: float32 [B, C]. head: sigmoid heads take the maximum.
+    Raises UsageError for masses of another shape.
+    """
+    _check(concepts, masses)
+    plan, fold = _plan(concepts), np.maximum if head == "sigmoid" else np.add
+    found = np.zeros((len(masses), len(concepts)), np.float32)
+    step = max(1, BLOCK_VALUES // len(concepts))
+    for first in range(0, len(masses), step):
+        block = found[first : first + step]
+        block[:, : concepts.num_classes] = masses[first : first + step]
+        for part in plan.branches:
+            _apply(fold, block, part)
+        if plan.missed.targets.size:
+            _apply(fold, block, plan.missed)
+        for part in plan.rounding if fold is np.add else ():
+            _apply(np.maximum, block, part)
+        np.minimum(block, 1, out=block)
+    return found
+
+
+def _apply(fold: np.ufunc, block: NDArray[np.float32], step: _Step) -> None:
+    """Fold each group of columns into its target, in place."""
+    total = fold.reduceat(block.take(step.sources, axis=1), step.starts, axis=1)
+    block[:, step.targets] = fold(block[:, step.targets], total)
+
+
+def asked_probabilities(
+    concepts: Concepts, masses: NDArray[np.float32], asked: Sequence[int], head: HeadKind = "leaf_softmax"
+) -> NDArray[np.float32]:
+    """Return float32 [B, len(asked)], P of a few concepts (indices), without that of all others.
+
+    The other arguments and errors are those of `concept_probabilities`, with which it agrees to 1e-6.
+    """
+    _check(concepts, masses)
+    found = np.empty((len(masses), len(asked)), np.float32)
+    for column, concept in enumerate(asked):
+        below = masses.take(concepts.classes(concept), axis=1)
+        found[:, column] = below.max(axis=1, initial=0) if head == "sigmoid" else below.sum(axis=1)
+    return np.minimum(found, 1, out=found)
+
+
+def _check(concepts: Concepts, masses: NDArray[np.float32]) -> None:
+    if masses.ndim != 2 or masses.shape[1] != concepts.num_classes:
+        raise UsageError(f"Class masses must have the shape [batch, {concepts.num_classes}], not {list(masses.shape)}.")
