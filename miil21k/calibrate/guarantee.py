@@ -2,7 +2,8 @@
 
 For a sample drawn like those that the level was fitted on, the hedged answer is correct (an ancestor of the label, the
 label, below it, or no answer) with at least the wanted probability, averaged over the draw of the fitting samples. It
-holds for any model and any number of samples (split conformal prediction).
+holds for any model and any number of samples (split conformal prediction). How many samples get an answer at all, and
+how many of the answers are right, it does not say: both were counted on the fitting samples.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from miil21k.calibrate.record import Calibration, mask_digest
 from miil21k.calibrate.temperature import fit_temperatures, row_blocks
+from miil21k.decode.path import SLACK
 from miil21k.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from miil21k.decode.path import Paths
     from miil21k.hierarchy.tree import Tree
 
-__all__ = ["calibrate", "conformal_threshold", "hedge_scores"]
+__all__ = ["calibrate", "conformal_threshold", "coverage_band", "hedge_scores"]
 
 ACCURACIES = (0.8, 0.9, 0.95, 0.99)
 STEP = 2e-6  # twice what decode.hedge forgives: the least by which a level must exceed a probability to refuse it
@@ -59,13 +61,15 @@ def calibrate(
     first, second = np.array_split(order, 2)
     temperature = fit_temperatures(space.tree, decoder.project(logits[first]), labels[first], head, allowed=allowed)
     fitted = replace(decoder, temperature=temperature if head == "level_softmax" else temperature[0], hedge=None)
-    scores = np.concatenate(
-        [
-            hedge_scores(space.tree, fitted.read(logits[rows]).path, labels[rows])
-            for rows in row_blocks(second, space.tree.num_nodes)
-        ]
-    )
+    scores, first_steps = np.empty(second.size), np.empty(second.size)
+    done = 0
+    for rows in row_blocks(second, space.tree.num_nodes):
+        path = fitted.read(logits[rows]).path
+        scores[done : done + rows.size] = hedge_scores(space.tree, path, labels[rows])
+        first_steps[done : done + rows.size] = path.probs[:, 0]
+        done += rows.size
     levels = ((float(accuracy), conformal_threshold(scores, accuracy)) for accuracy in sorted(set(accuracies)))
+    thresholds = tuple((accuracy, level) for accuracy, level in levels if level <= 1)
     return Calibration(
         label_space=space.name,
         sha256=space.sha256,
@@ -75,9 +79,18 @@ def calibrate(
         rule=decoder.tree_rule if head == "level_softmax" else "",
         allowed=mask_digest(allowed),
         temperature=temperature,
-        thresholds=tuple((accuracy, level) for accuracy, level in levels if level <= 1),
+        thresholds=thresholds,
         samples=(first.size, second.size),
+        outcomes=tuple(_outcome(accuracy, level, scores, first_steps) for accuracy, level in thresholds),
     )
+
+
+def _outcome(
+    accuracy: float, level: float, scores: NDArray[np.float64], first_steps: NDArray[np.float64]
+) -> tuple[float, float, float]:
+    answered = first_steps >= level - SLACK
+    right = answered & (scores < level - SLACK)
+    return accuracy, float(answered.mean()), float(right.sum() / answered.sum()) if answered.any() else 1.0
 
 
 def hedge_scores(tree: Tree, paths: Paths, labels: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -105,11 +118,37 @@ def conformal_threshold(scores: NDArray[np.float64], accuracy: float) -> float:
     It lies just above the ceil((n + 1) accuracy)-th smallest score, so that a new sample's score is below it with
     probability at least `accuracy`, whatever the distribution. With too few samples for that rank there is none.
     """
-    rank = math.ceil((scores.size + 1) * accuracy - 1e-9)
+    rank = _rank(scores.size, accuracy)
     if rank > scores.size:
         return math.inf
     level = float(np.partition(scores, rank - 1)[rank - 1]) + STEP
     return level if level <= 1 else math.inf
+
+
+def coverage_band(count: int, accuracy: float, share: float = 0.9) -> tuple[float, float]:
+    """Return between which values the share of correct answers lies in `share` of all draws of `count` samples.
+
+    The wanted share is met on average over the draws; that of one draw follows a beta distribution of the parameters
+    k and count + 1 - k, with k the rank of the threshold (Vovk 2012, 'Conditional validity of inductive conformal
+    predictors'). accuracy: one that `count` samples can guarantee.
+    """
+    hits = np.arange(_rank(count, accuracy), count + 1)
+    ways = np.array([math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1) for k in hits.tolist()])
+
+    def quantile(wanted: float) -> float:
+        low, high = 0.0, 1.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            # The beta distribution below x is the binomial one of x from k on.
+            below = np.exp(ways + hits * math.log(middle) + (count - hits) * math.log1p(-middle)).sum()
+            low, high = (low, middle) if below > wanted else (middle, high)
+        return (low + high) / 2
+
+    return quantile((1 - share) / 2), quantile((1 + share) / 2)
+
+
+def _rank(count: int, accuracy: float) -> int:
+    return math.ceil((count + 1) * accuracy - 1e-9)
 
 
 def _check_labels(tree: Tree, logits: NDArray[np.floating], labels: NDArray[np.integer]) -> None:

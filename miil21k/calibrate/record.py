@@ -14,6 +14,7 @@ import numpy as np
 from miil21k.decode.logits import HEAD_KINDS
 from miil21k.errors import LabelSpaceMismatch, UsageError
 from miil21k.files import replace_file
+from miil21k.records import StrictJsonError, read_json
 
 if TYPE_CHECKING:
     import os
@@ -37,7 +38,8 @@ class Calibration:
     empty if unknown. head: what its logits mean. rule: how a level_softmax head becomes one tree, else empty.
     allowed: digest of the class mask, empty for all classes. temperature: one number, or one per depth for
     level_softmax. thresholds: (accuracy, hedge level in (0, 1]) pairs. samples: how many labels the temperatures and
-    the thresholds were fitted on.
+    the thresholds were fitted on. outcomes: (accuracy, share of the latter samples that were answered, share of these
+    answers that were right) at each threshold; empty in files that do not say.
     """
 
     label_space: str
@@ -50,6 +52,7 @@ class Calibration:
     temperature: tuple[float, ...]
     thresholds: tuple[tuple[float, float], ...]
     samples: tuple[int, int]
+    outcomes: tuple[tuple[float, float, float], ...] = ()
 
     def threshold(self, accuracy: float) -> float:
         """Return the hedge level whose answers are correct with at least this probability.
@@ -90,12 +93,12 @@ class Calibration:
 
 
 def load_calibration(path: str | os.PathLike[str]) -> Calibration:
-    """Return the calibration in a JSON file; raises UsageError when it is none, or of a newer version."""
+    """Return the calibration in a JSON file; raises UsageError when it is none, or of another version."""
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = read_json(Path(path))
     except OSError as error:
         raise UsageError(f"The calibration {path} cannot be read: {error.strerror or error}.") from None
-    except ValueError:
+    except StrictJsonError:
         raise UsageError(f"{path} is no calibration file: it is not JSON.") from None
     if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
         raise UsageError(f"{path} is no calibration file: it lacks 'format': '{FORMAT}'.")
@@ -110,14 +113,19 @@ def load_calibration(path: str | os.PathLike[str]) -> Calibration:
 def _checked(data: dict[str, Any]) -> Calibration:
     temperature = tuple(float(value) for value in data.pop("temperature"))
     thresholds = tuple((float(accuracy), float(level)) for accuracy, level in data.pop("thresholds"))
+    outcomes = tuple((float(a), float(answered), float(right)) for a, answered, right in data.pop("outcomes", ()))
     first, second = (int(count) for count in data.pop("samples"))
-    if not all(math.isfinite(value) and value > 0 for value in temperature):
+    if not all(value > 0 for value in temperature):
         raise ValueError(f"temperatures {temperature}")
     if not all(0 < accuracy < 1 and 0 < level <= 1 for accuracy, level in thresholds):
         raise ValueError(f"thresholds {thresholds}")
+    if not all(0 <= share <= 1 for outcome in outcomes for share in outcome):
+        raise ValueError(f"outcomes {outcomes}")
     if data["head"] not in HEAD_KINDS or not all(isinstance(value, str) for value in data.values()):
         raise ValueError(f"head {data['head']!r}")
-    return Calibration(**data, temperature=temperature, thresholds=thresholds, samples=(first, second))
+    return Calibration(
+        **data, temperature=temperature, thresholds=thresholds, samples=(first, second), outcomes=outcomes
+    )
 
 
 def mask_digest(allowed: NDArray[np.bool_] | None) -> str:

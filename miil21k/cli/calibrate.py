@@ -12,8 +12,29 @@ from miil21k.predict.options import AnswerOptions
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
+
+    from miil21k.calibrate.record import Calibration
 
 HELP = "Fit temperatures, and hedge levels with a guarantee, on labelled images that the model was not trained on."
+
+
+def _summary(found: Calibration) -> Iterator[str]:
+    """Yield what was fitted, what it guarantees and over what, and how much was answered."""
+    from miil21k.calibrate.guarantee import coverage_band
+
+    first, second = found.samples
+    yield f"temperature {', '.join(f'{value:.3g}' for value in found.temperature)} from {first} images"
+    for (accuracy, level), (_, answered, right) in zip(found.thresholds, found.outcomes, strict=True):
+        low, high = coverage_band(second, accuracy)
+        yield (
+            f"--hedge {accuracy:g}: P >= {level:.4f}; of these {second} images {answered:.1%} were answered, and "
+            f"{right:.1%} of the answers were right"
+        )
+        yield (
+            f"  at least {accuracy:.4g} of further images like these are answered rightly or not at all, on average "
+            f"over such calibrations; with {second} images 9 in 10 of them reach between {low:.3f} and {high:.3f}"
+        )
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -51,10 +72,7 @@ def run(args: argparse.Namespace) -> int:
     args.output.parent.mkdir(parents=True, exist_ok=True)
     found.save(args.output)
     if not args.quiet:
-        first, second = found.samples
-        temperatures = ", ".join(f"{value:.3g}" for value in found.temperature)
-        print(f"temperature {temperatures} from {first} images", file=sys.stderr)
-        for accuracy, level in found.thresholds:
-            print(f"correct in {accuracy:.0%}: hedge at P >= {level:.4f}, from {second} images", file=sys.stderr)
+        for line in _summary(found):
+            print(line, file=sys.stderr)
     print(args.output)
     return 0

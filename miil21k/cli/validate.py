@@ -140,4 +140,7 @@ def _print_table(report: dict[str, Any]) -> None:
     for group, metrics in report["metrics"].items():
         print(group)
         for name, value in metrics.items():
-            print(f"  {name:<28}{value:8.4f}")
+            print(f"  {name:<28}{value:8.4f}{_REMARKS.get((group, name), '')}")
+
+
+_REMARKS = {("hedged", "correct"): "  (no answer counts as correct)"}

@@ -18,7 +18,7 @@ __all__ = ["FlatAccuracy", "SemanticAccuracy", "SubtreeConfusion", "subtree_grou
 
 
 class SemanticAccuracy(Sums):
-    """Semantic top-1 accuracy of logits [B, C].
+    """Semantic top-1 accuracy of logits [B, C], or with `inner` of P(node) [B, N].
 
     At every level that the label reaches, the answer is the most probable class of the level (ties: lowest index).
 
@@ -27,14 +27,16 @@ class SemanticAccuracy(Sums):
     - `path_accuracy`: samples that are right at every level they have. `path_consistent`: samples whose answers,
       down to the label's depth, lie on one chain, right or wrong.
 
-    deepest: `published` leaves out the deepest level as the MIIL code does; `keep` counts it.
-    Levels with fewer than two classes are left out. Source: MIIL `metrics.py`.
+    deepest: `published` leaves out the deepest level as the MIIL code does; `keep` counts it. inner: nodes that are no
+    classes stand in their levels too, for heads that say nothing of them but through P(node); without it such a level
+    would be skipped, and a path be right that was never asked. Levels with fewer than two members are left out.
+    Source: MIIL `metrics.py`.
     """
 
-    def __init__(self, tree: Tree, deepest: Literal["published", "keep"] = "published") -> None:
+    def __init__(self, tree: Tree, deepest: Literal["published", "keep"] = "published", *, inner: bool = False) -> None:
         count = tree.max_depth + (deepest == "keep")
-        found = [(level.depth, level.nodes[level.nodes < tree.num_classes]) for level in tree.levels[:count]]
-        self.tree = tree
+        self.tree, self.width = tree, tree.num_nodes if inner else tree.num_classes
+        found = [(level.depth, level.nodes[level.nodes < self.width]) for level in tree.levels[:count]]
         self.levels = [(depth, classes) for depth, classes in found if classes.size > 1]
         size = len(self.levels)
         super().__init__(
@@ -46,8 +48,8 @@ class SemanticAccuracy(Sums):
         )
 
     def update(self, logits: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
-        """Add a batch: logits [B, C] finite, labels int [B]."""
-        labels = check_batch(logits, labels, self.tree.num_classes)
+        """Add a batch: logits [B, C], with `inner` P(node) [B, N], finite; labels int [B]."""
+        labels = check_batch(logits, labels, self.width)
         answers = np.empty((len(labels), len(self.levels)), np.int64)
         for column, (_, classes) in enumerate(self.levels):
             answers[:, column] = classes[logits[:, classes].argmax(1)]
@@ -55,12 +57,12 @@ class SemanticAccuracy(Sums):
 
     def update_answers(self, answers: NDArray[np.integer], labels: NDArray[np.integer]) -> None:
         """Add a batch whose arg-max was taken elsewhere: answers int [B, K], a class for each of `levels`."""
-        labels = check_labels(labels, len(answers), self.tree.num_classes)
+        labels = check_labels(labels, len(answers), self.width)
         depths = [depth for depth, _ in self.levels]
         if not depths:
             return
         targets = self.tree.level_target[labels][:, depths]
-        valid = (targets >= 0) & (targets < self.tree.num_classes)
+        valid = (targets >= 0) & (targets < self.width)
         hits = (answers == targets) & valid
         self.add("hits", hits.sum(0))
         self.add("valid", valid.sum(0))

@@ -124,7 +124,8 @@ class NodeAccuracy(Sums):
     An answer of -1 is the virtual root, says nothing and is always correct. An answer below its label counts as the
     label. With val the depth (roots 1, virtual root 0) or the information in bits, and c the LCA of answer and label:
 
-    - `correct`: the answer is an ancestor of the label, or the label. `exact`: the label itself.
+    - `answered`: the answer is a node. `correct`: it is an ancestor of the label, the label, or no answer.
+      `correct_of_answered`: the share of answers that are right. `exact`: the label itself.
     - `recall_*` val(c) / val(label); `precision_*` val(c) / val(answer), 1 for the virtual root; `f1_*` per sample.
     - `excess_*` val(answer) - val(c); `deficient_*` val(label) - val(c).
     - `reward`: val in bits where correct, else 0, over the bits of a leaf (Deng et al. 2012).
@@ -139,6 +140,7 @@ class NodeAccuracy(Sums):
         self.values = {"depth": tree.depth.astype(np.float64) + 1, "info": information(tree)}
         super().__init__(
             samples=np.zeros(1, np.int64),
+            answered=np.zeros(1, np.int64),
             correct=np.zeros(1, np.int64),
             exact=np.zeros(1, np.int64),
             reward=np.zeros(1, np.float64),
@@ -155,6 +157,7 @@ class NodeAccuracy(Sums):
         meeting = np.where(answer >= 0, _lca(self.tree, np.maximum(answer, 0), labels), -1)
         correct = meeting == answer
         self.add("samples", count)
+        self.add("answered", (nodes >= 0).sum())
         self.add("correct", correct.sum())
         self.add("exact", (answer == labels).sum())
         bits = self.values["info"]
@@ -164,9 +167,11 @@ class NodeAccuracy(Sums):
 
     def compute(self) -> dict[str, float]:
         """Return the means."""
-        samples = int(self["samples"][0])
+        samples, answered, correct = (int(self[name][0]) for name in ("samples", "answered", "correct"))
         result = {
-            "correct": ratio(self["correct"][0], samples),
+            "answered": ratio(answered, samples),
+            "correct": ratio(correct, samples),
+            "correct_of_answered": ratio(correct - (samples - answered), answered),
             "exact": ratio(self["exact"][0], samples),
             "reward": ratio(self["reward"][0], samples * max(np.log2(self.tree.leaves.size), 1e-300)),
         }

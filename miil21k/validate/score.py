@@ -24,15 +24,18 @@ __all__ = ["Scorecard"]
 class Scorecard:
     """The metrics of logits and labels as one decoder reads them.
 
-    Classes are ranked by P(exactly this class). Semantic accuracy follows the published definition, on logits; for a
-    hierarchy of the user's own it keeps the deepest level, and under a restriction of the classes it is left out.
+    Classes are ranked by P(exactly this class). Semantic accuracy of a level_softmax head follows the published
+    definition, on logits; for a hierarchy of the user's own it keeps the deepest level. Of other heads, whose logits
+    say nothing of a level, it is that of P(node), at every level. Under a restriction of the classes it is left out.
     """
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
         space, tree = decoder.space, decoder.space.tree
-        deepest = "published" if space.name in LABEL_SPACES else "keep"
-        self.semantic = SemanticAccuracy(tree, deepest) if decoder.allowed is None else None  # type: ignore[arg-type]
+        self.by_nodes = decoder.head != "level_softmax"
+        as_published = space.name in LABEL_SPACES and not self.by_nodes
+        semantic = SemanticAccuracy(tree, "published" if as_published else "keep", inner=self.by_nodes)
+        self.semantic = semantic if decoder.allowed is None else None
         self.flat = FlatAccuracy(tree.num_classes, tuple(k for k in (1, 5) if k <= tree.num_classes))
         self.distance = HierarchicalDistance(tree)
         self.top_node = NodeAccuracy(tree)
@@ -46,9 +49,9 @@ class Scorecard:
         """Add a batch; raises LogitsError when logits are not finite."""
         tree, labels = self.decoder.space.tree, batch.labels
         found = self.decoder.read(batch.logits)
-        if self.semantic is not None:
-            self.semantic.update(found.logits, labels)
         nodes, classes = found.probabilities
+        if self.semantic is not None:
+            self.semantic.update(found.nodes if self.by_nodes else found.logits, labels)
         top = classes.argmax(1)
         self.flat.update(classes, labels)
         self.distance.update(classes, labels)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from miil21k.calibrate.guarantee import calibrate, conformal_threshold, hedge_scores
+from miil21k.calibrate.guarantee import calibrate, conformal_threshold, coverage_band, hedge_scores
 from miil21k.calibrate.record import load_calibration
 from miil21k.calibrate.temperature import fit_temperatures
 from miil21k.decode.decoder import Decoder
@@ -127,6 +127,29 @@ def test_the_guarantee_holds_on_held_out_samples(space, head) -> None:
         assert np.mean(kept) <= accuracy + 0.02 + 3 * error  # not bought by never answering
 
 
+def test_the_band_is_that_of_repeated_draws() -> None:
+    assert coverage_band(500, 0.9) == pytest.approx((0.8773, 0.9213), abs=1e-4)
+    rng, count = np.random.default_rng(0), 99
+    # The coverage of a threshold at the k-th smallest of uniform scores is that score.
+    kept = np.sort(rng.random((20_000, count)), axis=1)[:, math.ceil((count + 1) * 0.9) - 1]
+    assert coverage_band(count, 0.9) == pytest.approx(np.quantile(kept, [0.05, 0.95]), abs=3e-3)
+    assert coverage_band(count, 0.9, 0.5) == pytest.approx(np.quantile(kept, [0.25, 0.75]), abs=3e-3)
+
+
+@pytest.mark.parametrize("head", ["leaf_softmax", "sigmoid"])
+def test_a_calibration_says_how_much_it_answered_and_how_often_rightly(space, head) -> None:
+    logits, labels = _leaf_problem(np.random.default_rng(4), space.tree, 300, 2.0)
+    found = calibrate(Decoder(space, head), logits, labels, accuracies=(0.8, 0.9), seed=3)
+    second = np.array_split(np.random.default_rng(3).permutation(300), 2)[1]
+    for (accuracy, level), outcome in zip(found.thresholds, found.outcomes, strict=True):
+        decoder = Decoder(space, head, temperature=found.temperature[0], hedge=level)
+        nodes = decoder.read(logits[second]).hedged.node
+        right = is_correct(space.tree, nodes, labels[second])
+        assert outcome == pytest.approx((accuracy, (nodes >= 0).mean(), right[nodes >= 0].mean()))
+        assert right.mean() >= accuracy  # no answer counts as right
+        assert outcome[1] < 1
+
+
 def test_too_few_samples_leave_an_accuracy_out_and_the_message_says_so(space) -> None:
     logits, labels = _leaf_problem(np.random.default_rng(0), space.tree, 40, 1.0)
     found = calibrate(Decoder(space, "leaf_softmax"), logits, labels, accuracies=(0.8, 0.99))
@@ -167,6 +190,7 @@ def test_another_space_head_or_mask_is_refused(space, zoo_tree) -> None:
         ({"version": 2}, "another version"),
         ({"temperature": [0.0]}, "damaged"),
         ({"thresholds": [[0.9, 1.5]]}, "damaged"),
+        ({"outcomes": [[0.9, 0.5, 1.5]]}, "damaged"),
         ({"head": "softmax"}, "damaged"),
         ({"surprise": "x"}, "damaged"),
     ],

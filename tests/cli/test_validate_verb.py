@@ -87,6 +87,8 @@ def test_calibrate_writes_a_file_that_validate_and_predict_accept(
     out, err = capsys.readouterr()
     assert out == f"{path}\n"
     assert err.startswith("temperature ")
+    assert "of the answers were right" in err
+    assert "are answered rightly or not at all, on average" in err
     thresholds = dict(json.loads(path.read_text())["thresholds"])
     assert 0.8 in thresholds
     words = [*_words(work, "validate", model), "--calibration", str(path), "--hedge", "0.8"]

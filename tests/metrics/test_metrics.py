@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miil21k.errors import LogitsError, UsageError
+from miil21k.hierarchy.tree import Tree
 from miil21k.metrics.accuracy import FlatAccuracy, SemanticAccuracy, SubtreeConfusion, subtree_groups
 from miil21k.metrics.distance import (
     HierarchicalDistance,
@@ -50,6 +51,30 @@ def test_semantic_top1_equals_the_loop(case, deepest) -> None:
     each = [np.mean([hit for d, hit in pairs if d == depth]) for depth in levels]
     assert [found[f"semantic_top1_level_{depth:02d}"] for depth in levels] == pytest.approx(each)
     assert found["semantic_top1_macro"] == pytest.approx(np.mean(each))
+
+
+@settings(deadline=None)
+@given(scored(nodes=True))
+def test_with_inner_nodes_every_level_of_a_path_is_asked(case) -> None:
+    tree, probs, labels = case
+    metric = SemanticAccuracy(tree, "keep", inner=True)
+    metric.update(probs, labels)
+    wider = Tree(tree.wnids, tree.names, tree.parent, tree.num_nodes)
+    pairs = slow.semantic_pairs(wider, probs.tolist(), labels.tolist(), tree.max_depth)
+    if pairs:
+        assert metric.compute()["semantic_top1"] == pytest.approx(sum(hit for _, hit in pairs) / len(pairs))
+
+
+def test_a_path_is_right_only_where_its_inner_nodes_are(zoo_tree) -> None:
+    cat = np.array([zoo_tree.index("cat")])
+    probs = np.zeros((1, 9))
+    probs[0, [zoo_tree.index("animal"), zoo_tree.index("dog"), zoo_tree.index("cat")]] = 0.9, 0.5, 0.4
+    probs[0, zoo_tree.index("feline")] = 0.4  # feline is no class; the level says dog
+    over_nodes, over_classes = SemanticAccuracy(zoo_tree, "keep", inner=True), SemanticAccuracy(zoo_tree, "keep")
+    over_nodes.update(probs, cat)
+    over_classes.update(probs[:, :7], cat)
+    assert over_nodes.compute()["path_accuracy"] == 0
+    assert over_classes.compute()["path_accuracy"] == 1
 
 
 def test_path_figures_tell_a_wrong_chain_from_a_broken_one(winter21) -> None:
@@ -115,6 +140,14 @@ def test_information_is_in_bits_of_leaves(zoo_tree) -> None:
     assert information(zoo_tree).tolist() == pytest.approx(expected)
 
 
+def test_no_answer_is_told_apart_from_a_right_one(zoo_tree) -> None:
+    dog, car = zoo_tree.index("dog"), zoo_tree.index("car")
+    metric = NodeAccuracy(zoo_tree)
+    metric.update(np.array([dog] * 11 + [car] * 9 + [-1] * 80), np.full(100, dog))
+    found = metric.compute()
+    assert (found["answered"], found["correct"], found["correct_of_answered"]) == (0.2, 0.91, 0.55)
+
+
 @settings(deadline=None)
 @given(scored(), st.data())
 def test_node_accuracy_equals_the_loop(case, data) -> None:
@@ -126,6 +159,10 @@ def test_node_accuracy_equals_the_loop(case, data) -> None:
     answers = [slow.shown(tree, n, y) for n, y in zip(nodes.tolist(), labels.tolist(), strict=True)]
     right = [a in slow.ancestors(tree, y) for a, y in zip(answers, labels.tolist(), strict=True)]
     assert found["correct"] == pytest.approx(np.mean(right))
+    assert found["answered"] == pytest.approx((nodes >= 0).mean())
+    answered_right = [ok for ok, node in zip(right, nodes.tolist(), strict=True) if node >= 0]
+    if answered_right:
+        assert found["correct_of_answered"] == pytest.approx(np.mean(answered_right))
     assert is_correct(tree, nodes, labels).tolist() == right
     for flavour, value in (
         ("depth", lambda n: tree.depth[n] + 1 if n >= 0 else 0),

@@ -26,7 +26,7 @@ from miil21k.export.onnx.graph import IR_VERSION, OPSET
 from miil21k.export.onnx.model import ExportOptions
 from miil21k.export.onnx.proof import open_session
 from miil21k.export.onnx.report import report_path
-from miil21k.export.quantize.agreement import Agreeing, card_decoding, speed_ratios
+from miil21k.export.quantize.agreement import Agreeing, speed_ratios
 from miil21k.export.quantize.calibration_set import divide, read_crops, spread
 from miil21k.export.quantize.network_part import put_network, take_network
 from miil21k.export.quantize.precision import dynamic_int8, fp16, measure_ranges, quantizable, static_int8, staying
@@ -331,30 +331,30 @@ def test_few_pictures_are_told_and_too_few_refused(small_full: Path, pictures: l
 
 def test_layers_are_chosen_on_pictures_that_did_not_set_it_up(small_full: Path, pictures: list[Path]) -> None:
     card, network = read_export_card(small_full), network_of(small_full)
-    decoding, size = card_decoding(card), card.preprocess.input_size[1:]
+    decoder, size = card.decoder(), card.preprocess.input_size[1:]
     grey = np.full((4, *size, 3), 120, np.uint8)
     grey[:, ::2] += np.arange(4, dtype=np.uint8)[:, None, None, None]  # ranges that fit these, and nothing else
     shown = np.concatenate(list(read_crops(pictures[::2], card.preprocess, 8)))
     options = QuantizeOptions(most_left_out=0.9)
-    chosen = choose_setting(network, grey, shown, card.preprocess, decoding, options)
+    chosen = choose_setting(network, grey, shown, card.preprocess, decoder, options)
     assert chosen.agreement.images == len(shown)
     assert chosen.tried > 1
     assert chosen.left_out
     pixels = normalise(shown, card.preprocess)
-    counting = Agreeing(decoding)
+    counting = Agreeing(decoder)
     counting.add(network_logits(network, pixels), network_logits(chosen.network, pixels))
     assert counting.result() == chosen.agreement
-    easy = choose_setting(network, grey, grey, card.preprocess, decoding, QuantizeOptions(min_agreement=0.5))
+    easy = choose_setting(network, grey, grey, card.preprocess, decoder, QuantizeOptions(min_agreement=0.5))
     assert (easy.tried, easy.left_out) == (1, ())
 
 
 def test_what_is_expected_to_agree_agrees(embedded_export: Path) -> None:
     rng = np.random.default_rng(0)
     exact = rng.standard_normal((300, 1000)).astype(np.float32)
-    decoding = card_decoding(read_export_card(embedded_export))
+    decoder = read_export_card(embedded_export).decoder()
     found = []
     for noise in (0.0, 0.03, 0.1):
-        counting = Agreeing(decoding)
+        counting = Agreeing(decoder)
         counting.add(exact, exact + noise * rng.standard_normal(exact.shape).astype(np.float32))
         found.append(counting.result())
     assert found[0].expected == found[0].top1 == 1
@@ -363,12 +363,12 @@ def test_what_is_expected_to_agree_agrees(embedded_export: Path) -> None:
 
 
 def test_agreement_counts_what_differs(embedded_export: Path) -> None:
-    decoding = card_decoding(read_export_card(embedded_export))
+    decoder = read_export_card(embedded_export).decoder()
     exact = np.zeros((4, 1000), np.float32)
     exact[:, 281] = 10
     found = exact.copy()
     found[3, 281], found[3, 282] = 9, 14
-    counting = Agreeing(decoding)
+    counting = Agreeing(decoder)
     for at in (0, 2):
         counting.add(exact[at : at + 2], found[at : at + 2])
     result = counting.result()
