@@ -17,13 +17,25 @@ if TYPE_CHECKING:
 
     Parser: TypeAlias = argparse._ActionsContainer
 
-__all__ = ["add_loudness", "add_model_name", "add_options", "given", "value_of"]
+__all__ = ["add_loudness", "add_model_name", "add_options", "given", "value_of", "whole"]
 
 Value = TypeVar("Value")
 
 
 def _whole(text: str) -> int:
     return int(text.replace(",", "").replace("_", ""))
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """Return the type of an argument that is a whole number of at least `least`."""
+
+    def number(text: str) -> int:
+        value = _whole(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, not {value}")
+        return value
+
+    return number
 
 
 _PARSERS: dict[str, Callable[[str], Any]] = {"int": _whole, "float": float, "str": str, "Path": str}
@@ -38,24 +50,26 @@ def add_options(
     without: Collection[str] = (),
     defaults: Mapping[str, Any] | None = None,
     meanings: Mapping[str, str] | None = None,
+    more: Mapping[str, str] | None = None,
     also: Mapping[str, str] | None = None,
 ) -> None:
     """Declare the options of the dataclass `cls` to a parser, or to a group of one.
 
     What is not given leaves no trace in the namespace, so that the default of the class holds (`value_of`).
-    only, without: names of fields. defaults, meanings: of this verb, where they differ. also: further flags of a field.
+    only, without: names of fields. defaults, meanings: of this verb, where they differ. more: what a meaning ends with
+    in this verb. also: further flags of a field.
     Raises KeyError for a field that `cls` does not have, TypeError for one whose type no word can be read as.
     """
-    defaults, meanings, also = defaults or {}, meanings or {}, also or {}
+    defaults, meanings, more, also = defaults or {}, meanings or {}, more or {}, also or {}
     found = {declaration.name: (declaration, option) for declaration, option in declared(cls)}
-    for name in (*(only or ()), *without, *defaults, *meanings, *also):
+    for name in (*(only or ()), *without, *defaults, *meanings, *more, *also):
         if name not in found:
             raise KeyError(f"{cls.__name__} has no option '{name}'")
     exclusive: dict[str, Parser] = {}
     for name, (declaration, option) in found.items():
         if name in without or (only is not None and name not in only):
             continue
-        changed = option._replace(meaning=meanings.get(name, option.meaning))
+        changed = option._replace(meaning=meanings.get(name, option.meaning) + more.get(name, ""))
         if name in also:
             changed = changed._replace(flags=(*option.flags, *also[name].split()))
         key = option.one_of or (name if option.instead else "")
@@ -116,7 +130,8 @@ def _type(declaration: Field[Any], option: Option) -> Callable[[str], Any]:
 
 def given(args: argparse.Namespace, cls: type) -> dict[str, Any]:
     """Return which options of `cls` the command line gives, by field; what may be repeated as a tuple."""
-    found = {field.name: getattr(args, field.name) for field, _ in declared(cls) if hasattr(args, field.name)}
+    spelt = [field.name for field, option in declared(cls) if option.flags or option.instead]
+    found = {name: getattr(args, name) for name in spelt if hasattr(args, name)}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
 

@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
-from typing import TYPE_CHECKING, get_args
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 
-from miil21k.cli.options import add_options
-from miil21k.cli.start import starting
-from miil21k.data.options import DECODES
-from miil21k.data.resizers import RESIZERS
-from miil21k.predict.options import AnswerOptions
-from miil21k.runtime.base import BACKENDS
-from miil21k.writers.formats import FORMATS
-from miil21k.writers.labels import LABEL_TYPES
-from miil21k.zoo.schema import HeadKind
+from miil21k.cli.options import add_loudness, add_model_name, add_options, value_of
+from miil21k.cli.start import log_to_stderr, settle, starting
+from miil21k.data.options import ReadingOptions
+from miil21k.data.resizers import resolve_resizer
+from miil21k.errors import UsageError
+from miil21k.predict.options import AnswerOptions, PredictOptions, RunOptions
+from miil21k.runtime.options import ComputeOptions, ModelOptions
+from miil21k.writers.formats import TABLE, require_format
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import TypeAlias
+    from collections.abc import Iterator
 
-    Group: TypeAlias = argparse._ArgumentGroup
+    from miil21k.predict.bulk import BulkPredictor
+    from miil21k.predict.predictor import Predictor
+    from miil21k.predict.sinks import Sink
 
-__all__ = [
-    "HELP",
-    "add_answer",
-    "add_computation",
-    "add_loudness",
-    "add_model",
-    "add_reading",
-    "configure",
-    "fraction",
-    "run",
-    "whole",
-]
+__all__ = ["HELP", "configure", "run"]
 
 HELP = "Name what is in images, as a path through the tree that stops where the model is no longer sure."
 _EXAMPLES = """examples:
@@ -61,188 +54,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="file, folder, quoted glob, .tar shard, index.json of shards, http(s) URL, '-' (one image on stdin), "
         "'@list.txt' or '@-' (one per line)",
     )
-    _inputs(parser)
-    model = parser.add_argument_group("model")
-    add_model(model)
-    model.add_argument(
-        "--list-models", nargs="?", const="*", metavar="GLOB", help="print the names of the models and stop"
-    )
-    add_answer(parser)
-    _output(parser)
-    _machine(parser)
-    _messages(parser)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-
-
-def _inputs(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("inputs")
     group.add_argument("--source", action="append", default=[], metavar="INPUT", help="the same as INPUT, repeatable")
-    group.add_argument("-r", "--recursive", action="store_true", help="also the subfolders of a folder")
-    add_reading(group)
-
-
-def add_reading(group: Group) -> None:
-    """Declare how images are read; `miil21k serve` shares this."""
-    group.add_argument("--no-exif", action="store_true", help="leave the orientation that the camera stored unapplied")
-    group.add_argument("--max-pixels", type=whole(1), metavar="N", help="refuse larger images (default: 178,956,970)")
-
-
-def add_model(group: Group) -> None:
-    """Declare which network answers; `miil21k serve` shares this."""
+    add_options(group, RunOptions, only={"recursive"})
+    add_options(group, ReadingOptions)
+    group = parser.add_argument_group("model")
+    add_model_name(group)
+    add_options(group, ModelOptions)
     group.add_argument(
-        "-m",
-        "--model",
-        metavar="NAME",
-        help="default: tresnet_m_21k, else embedded; an .onnx file of miil21k export; a .safetensors file of miil21k "
-        "train; an architecture of timm with --checkpoint and --label-space",
+        "--list-models", nargs="?", const="*", metavar="GLOB", help="print the names of the models and stop"
     )
-    group.add_argument("--checkpoint", "--weights", metavar="FILE", help="load this file into the model")
-    group.add_argument(
-        "--label-space", metavar="SPACE", help="answer in this space (winter21: exact from fall11), a name or a file"
-    )
-    group.add_argument(
-        "--head", choices=get_args(HeadKind), help="what an architecture's logits mean (default: leaf_softmax)"
-    )
-    group.add_argument("--revision", help="branch, tag or commit of the Hub repository")
-    group.add_argument("--cache-dir", metavar="DIR", help="where checkpoints are kept (default: the Hub's cache)")
-    group.add_argument("--offline", action="store_true", default=None, help="no connection at all, URL inputs included")
-    group.add_argument("--img-size", "--imgsz", type=whole(1), metavar="PX", help="input edge of the network")
-    group.add_argument("--crop-pct", type=fraction, metavar="F", help="part of the resized image that is kept")
-    group.add_argument("--crop-mode", choices=("center", "squash"), help="cut the middle, or change the aspect ratio")
-    group.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="how images are resized")
-    group.add_argument(
-        "--resizer",
-        choices=RESIZERS,
-        help="what resizes: cykooz is faster where bilinear, within a grey level of pillow",
-    )
-    group.add_argument(
-        "--decode", choices=DECODES, help="full: every pixel of large JPEGs; reduced (default): several times as fast"
-    )
-
-
-def add_answer(parser: argparse.ArgumentParser) -> None:
-    """Declare what is answered; `miil21k serve` shares this."""
     group = parser.add_argument_group("answer")
-    group.add_argument("-k", "--topk", "--top-k", "--k", type=whole(1), default=5, metavar="N", help="default: 5")
-    group.add_argument("--threshold", "--conf", type=fraction, default=0.0, metavar="P", help="least topk probability")
-    sureness = group.add_mutually_exclusive_group()
-    sureness.add_argument(
-        "--hedge", type=fraction, default=0.9, metavar="P", help="stop the path where it is less sure (default: 0.9)"
-    )
-    group.add_argument(
-        "--calibration", metavar="FILE", help="of miil21k calibrate: --hedge becomes the share of correct answers"
-    )
-    sureness.add_argument("--no-hedge", action="store_true", help="follow the path down to a leaf, sure or not")
-    group.add_argument("--level", type=whole(0), metavar="N", help="cut the path at depth N (0: roots)")
-    group.add_argument(
-        "--levels", action="store_true", help="add one label per level, kept if p > 0.5 (published rule)"
-    )
-    group.add_argument(
-        "--under", action="append", metavar="WNID", help="only classes at or below it (or its name), repeatable"
-    )
-    group.add_argument(
-        "--classes", metavar="LIST", help="only these: wnids or names, comma-separated, or a file of wnids"
-    )
-    group.add_argument("--exclude", metavar="LIST", help="all but these and what lies below them, named likewise")
-    add_options(group, AnswerOptions, only=("rule",))
-    group.add_argument("--include-removed-labels", action="store_true", help="also the classes that ImageNet withdrew")
-    group.add_argument("--label-type", choices=LABEL_TYPES, help="add a label to every node, and show it in tables")
-
-
-def _output(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("output")
-    group.add_argument("-o", "--output", default="-", metavar="FILE", help="default: standard output")
-    group.add_argument(
-        "-f", "--format", choices=FORMATS, help="default: by FILE's extension; table on a terminal, jsonl in a pipe"
-    )
-    again = group.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="go on with FILE after an interruption")
-    again.add_argument("--append", action="store_true", help="add rows to FILE")
-    again.add_argument("--overwrite", action="store_true", help="replace FILE")
-    group.add_argument(
-        "--on-error",
-        choices=("row", "skip", "fail"),
-        default="row",
-        help="an input that fails gets a row (default), gets none, or ends the run",
-    )
-    group.add_argument("--embeddings", metavar="FILE.npy", help="the network's pre-logits, float32, one row per row")
-    group.add_argument("--save-plots", metavar="DIR", help="one picture per image: the image beside its path")
-    group.add_argument("--log", metavar="FILE.json", help="what was run: versions, model, device, counts, times")
-
-
-def _machine(parser: argparse.ArgumentParser) -> None:
+    add_options(group, AnswerOptions)
+    add_options(group, RunOptions, only={"label_type"})
+    elsewhere = {"recursive", "label_type", "engine", "address"}
+    add_options(parser.add_argument_group("output"), RunOptions, without=elsewhere)
     group = parser.add_argument_group("machine")
-    add_computation(group)
-    group.add_argument(
-        "-b", "--batch-size", "--batch", type=whole(1), metavar="N", help="default: 16 on a CPU, else 64"
-    )
-    group.add_argument(
-        "--engine", choices=("local", "ray"), help="let processes, or the nodes of a cluster, do the work"
-    )
-    group.add_argument("--address", metavar="HOST:PORT", help="of the Ray cluster, or auto (default: one started here)")
-    group.add_argument(
-        "-j",
-        "--workers",
-        type=whole(0),
-        metavar="N",
-        help="threads that read images (0: none); with --engine local: processes, with ray: jobs that are queued",
-    )
-
-
-def add_computation(group: Group) -> None:
-    """Declare what computes; `miil21k serve` shares this."""
-    group.add_argument(
-        "--backend",
-        choices=BACKENDS,
-        default="auto",
-        help="what computes: torch, or onnx or openvino for an .onnx file (default: auto, the fastest that can)",
-    )
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
-    group.add_argument(
-        "--dtype",
-        choices=("fp32", "fp16", "bf16"),
-        default="fp32",
-        help="precision (default: fp32); fp16 in torch, bf16 in torch or with --backend openvino",
-    )
-    group.add_argument("--half", dest="dtype", action="store_const", const="fp16", help="the same as --dtype fp16")
-
-
-def _messages(parser: argparse.ArgumentParser) -> None:
+    of_engines = "; with --engine local: processes, with ray: jobs that are queued"
+    add_options(group, ComputeOptions, more={"workers": of_engines})
+    add_options(group, RunOptions, only={"engine", "address"})
     group = parser.add_argument_group("messages")
     add_loudness(group)
     group.add_argument("--no-progress", action="store_true", help="no progress bar (never shown outside a terminal)")
-
-
-def add_loudness(group: Group) -> None:
-    """Declare how much is said on standard error; `miil21k serve` shares this."""
-    loudness = group.add_mutually_exclusive_group()
-    loudness.add_argument("-q", "--quiet", action="store_true", help="errors only")
-    loudness.add_argument(
-        "-v", "--verbose", action="store_true", help="also batches, threads, preprocessing, and why this backend"
-    )
-
-
-def whole(least: int) -> Callable[[str], int]:
-    """Return the type of an option that is a whole number of at least `least`."""
-
-    def number(text: str) -> int:
-        value = int(text.replace(",", "").replace("_", ""))
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, not {value}")
-        return value
-
-    return number
-
-
-def fraction(text: str) -> float:
-    """Return the value of an option between 0 and 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, not {text}")
-    return value
-
-
-fraction.__name__ = "number"
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
 
 
 def run(args: argparse.Namespace) -> int:
@@ -250,9 +84,7 @@ def run(args: argparse.Namespace) -> int:
     if args.list_models is not None:
         return _list_models(args.list_models)
     with starting():
-        from miil21k.cli.batch import execute
-
-        return execute(args)
+        return _predict(args)
 
 
 def _list_models(pattern: str) -> int:
@@ -264,3 +96,72 @@ def _list_models(pattern: str) -> int:
     for name in names:
         print(name)
     return 0 if names else 1
+
+
+def _predict(args: argparse.Namespace) -> int:
+    """Answer every input; returns the exit code."""
+    from miil21k.cli.progress import ProgressBar
+    from miil21k.predict.run import is_single, run
+
+    log_to_stderr(args)
+    options = value_of(args, RunOptions)
+    inputs = [*args.inputs, *args.source]
+    single = is_single(inputs, recursive=options.recursive)
+    answer = value_of(args, PredictOptions, embeddings=options.embeddings is not None)
+    # For one image Pillow is ready sooner than a faster resizer is imported.
+    resizer = "pillow" if single and answer.resizer == "auto" else resolve_resizer(answer.resizer)
+    answer = replace(answer, resizer=resizer)
+    sink = _stdout_sink(answer, options, single=single) if options.to_stdout else None
+    card = single and options.to_stdout and _stdout_format(options) == TABLE  # which names the model itself
+    rows_on_terminal = options.to_stdout and sys.stdout.isatty()
+    shown = sys.stderr.isatty() and not (args.no_progress or args.quiet or rows_on_terminal)
+    answering = partial(_answering, args, answer, options, single=single, introduced=not card or args.verbose)
+    try:
+        outcome = run(inputs, args.model, answer, options, answering, sink=sink, bar=partial(ProgressBar, shown))
+    except KeyboardInterrupt:  # the run has said what is kept
+        return 130
+    return int(outcome.failed > 0)
+
+
+@contextmanager
+def _answering(
+    args: argparse.Namespace, answer: PredictOptions, options: RunOptions, *, single: bool, introduced: bool
+) -> Iterator[Predictor | BulkPredictor]:
+    """Return what answers, and say which it is; the engine is left when the context ends."""
+    from miil21k.cli.exports import with_proved_export
+    from miil21k.predict.bulk import answering
+
+    log = logging.getLogger("miil21k.predict")
+    model = args.model
+    if options.engine != "ray":
+        model, answer = with_proved_export(model, answer, single=single, say=log.info)
+    with answering(model, answer, options) as found:
+        settle()
+        origin = found.origin
+        if introduced:
+            log.info("%s on %s (%s), label space %s", origin.model, origin.device, origin.dtype, origin.label_space)
+        log.debug("batches of %s, threads that read: %s", found.batch_size, found.workers)
+        log.debug("label space %s, %s", origin.label_space_sha256, found.preprocess)
+        log.debug("resizer %s", found.resizer)
+        yield found
+
+
+def _stdout_format(options: RunOptions) -> str:
+    """Return the format of what is printed; raises UsageError for one that is only written to a file."""
+    chosen = options.format or (TABLE if sys.stdout.isatty() else "jsonl")
+    if chosen != TABLE and require_format(chosen).layout is None:
+        raise UsageError(f"{chosen.capitalize()} is written to a file: add --output FILE.{chosen}.")
+    return chosen
+
+
+def _stdout_sink(answer: PredictOptions, options: RunOptions, *, single: bool) -> Sink:
+    from miil21k.cli.table import TableSink
+    from miil21k.predict.run import shape_of
+    from miil21k.predict.sinks import StreamSink
+
+    chosen = _stdout_format(options)
+    if chosen == TABLE:
+        return TableSink(single, options.label_type)
+    layout = require_format(chosen).layout
+    assert layout is not None
+    return StreamSink(sys.stdout.buffer, layout(shape_of(answer, options)), options.label_type)

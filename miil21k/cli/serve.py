@@ -7,11 +7,16 @@ import importlib.util
 import logging
 import signal
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from miil21k.cli.predict import add_answer, add_computation, add_loudness, add_model, add_reading, whole
+from miil21k.cli.options import add_loudness, add_model_name, add_options, value_of, whole
 from miil21k.cli.start import log_to_stderr, settle, starting
+from miil21k.data.options import ReadingOptions
+from miil21k.data.resizers import resolve_resizer
 from miil21k.errors import MissingExtra, UsageError
+from miil21k.predict.options import AnswerOptions, PredictOptions, RunOptions
+from miil21k.runtime.options import ComputeOptions, ModelOptions
 
 if TYPE_CHECKING:
     import socket
@@ -45,7 +50,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.usage = "%(prog)s [options]"
     parser.epilog = _EXAMPLES
-    parser.set_defaults(engine=None, embeddings=None)
     server = parser.add_argument_group("server")
     server.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s: this machine)")
     server.add_argument("--port", type=_port, default=8021, help="default: %(default)s; 0: any free one")
@@ -108,17 +112,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds after SIGTERM in which /ready says 503 and requests are still taken (default: %(default)s)",
     )
-    add_reading(limits)
-    parser.set_defaults(max_pixels=_MAX_PIXELS)
+    add_options(limits, ReadingOptions, defaults={"max_pixels": _MAX_PIXELS})
     batching = parser.add_argument_group("batching")
-    batching.add_argument(
-        "-b",
-        "--max-batch",
-        dest="batch_size",
-        type=whole(1),
-        metavar="N",
-        help="images in one forward pass (default: 16 on a CPU, else 64)",
-    )
     batching.add_argument(
         "--max-wait",
         type=_milliseconds,
@@ -126,12 +121,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="MS",
         help="milliseconds that an image waits for others that are on their way (default: 5)",
     )
-    batching.add_argument(
-        "-j", "--workers", type=whole(1), metavar="N", help="threads that read images (default: CPUs, at most 8)"
+    threads = "threads that read images (default: CPUs, at most 8)"
+    of_batches = {"batch_size", "workers"}
+    add_options(
+        batching,
+        ComputeOptions,
+        only=of_batches,
+        also={"batch_size": "--max-batch"},
+        meanings={"workers": threads},
     )
-    add_model(parser.add_argument_group("model"))
-    add_answer(parser)
-    add_computation(parser.add_argument_group("machine"))
+    group = parser.add_argument_group("model")
+    add_model_name(group)
+    add_options(group, ModelOptions)
+    group = parser.add_argument_group("answer")
+    add_options(group, AnswerOptions)
+    add_options(group, RunOptions, only={"label_type"})
+    # The threads of a forward pass are the processors: one batch is computed at a time.
+    add_options(parser.add_argument_group("machine"), ComputeOptions, without={*of_batches, "threads"})
     add_loudness(parser.add_argument_group("messages"))
 
 
@@ -178,7 +184,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _serve(args: argparse.Namespace, listener: socket.socket) -> None:
     from miil21k.cli.exports import with_proved_export
-    from miil21k.cli.request import predict_options
     from miil21k.predict.predictor import Predictor
     from miil21k.serve.app import create_app
     from miil21k.serve.bodies import Buffer, Limits
@@ -187,7 +192,7 @@ def _serve(args: argparse.Namespace, listener: socket.socket) -> None:
     from miil21k.serve.service import serving
 
     say = logging.getLogger("miil21k.serve").info
-    model, options = with_proved_export(args.model, predict_options(args), single=False, say=say)
+    model, options = with_proved_export(args.model, _options(args), single=False, say=say)
     predictor = Predictor(model, options=options)
     settle()
     limits = Limits(
@@ -196,7 +201,7 @@ def _serve(args: argparse.Namespace, listener: socket.socket) -> None:
     sizes = {"max_wait": args.max_wait / 1000, "queue": args.queue, "buffer": Buffer(args.receive_buffer)}
     with serving(predictor, workers=predictor.workers, **sizes) as service:
         service.warm_up()
-        usual = Asked(predictor.options, args.label_type)
+        usual = Asked(predictor.options, value_of(args, RunOptions).label_type)
         app = create_app(service, usual, limits, allow_origin=args.allow_origin)
         run_server(
             app,
@@ -208,7 +213,14 @@ def _serve(args: argparse.Namespace, listener: socket.socket) -> None:
         )
 
 
+def _options(args: argparse.Namespace) -> PredictOptions:
+    options = value_of(args, PredictOptions)
+    if options.workers == 0:
+        raise UsageError("--workers must be at least 1: a server reads images in threads.")
+    return replace(options, resizer=resolve_resizer(options.resizer))
+
+
 def _announce(predictor: Predictor, url: str) -> None:
-    run = predictor.run
+    run = predictor.origin
     computed = f"{run.backend} on {run.device}, {run.dtype}"
     print(f"ready: {url} ({run.model}, {run.label_space}; {computed}; Ctrl-C ends it)", file=sys.stderr, flush=True)

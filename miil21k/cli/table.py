@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import textwrap
 import unicodedata
+from functools import partial
 from typing import TYPE_CHECKING
 
 from miil21k.text import printable
+from miil21k.writers.labels import label_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from miil21k.predict.prediction import Node, Prediction, Stop
+    from miil21k.hierarchy.spaces import LabelSpace
+    from miil21k.predict.prediction import Node, Origin, Prediction, Stop
 
-__all__ = ["Style", "Table", "beginning", "cells", "fit", "stop_sentence"]
+__all__ = ["Style", "Table", "TableSink", "beginning", "cells", "fit", "stop_sentence"]
 
 BAR = 24  # cells of a bar of probability 1
 BOLD, DIM, GREEN, RED = "1", "2", "32", "31"
@@ -162,13 +166,35 @@ class Table:
         return found
 
     def _footer(self, prediction: Prediction) -> list[str]:
-        run = prediction.run
+        run = prediction.origin
         parts = [run.model, run.label_space, f"{run.device} {run.dtype}"]
         if run.removed_labels == "masked":
             parts.append("withdrawn labels masked")
         if prediction.stop is not None and not prediction.stop.calibrated:
             parts.append("uncalibrated")
         return [self._style(line, DIM) for line in self._wrapped(printable(" · ".join(parts)))]
+
+
+class TableSink:
+    """A table on standard output. single: there is one image. label_type: how nodes are called."""
+
+    def __init__(self, single: bool, label_type: str | None) -> None:
+        self._single = single
+        self._label_type = label_type
+        self._table: Table | None = None
+
+    def begin(self, _origin: Origin, space: LabelSpace) -> None:
+        """Measure the terminal."""
+        label = None if self._label_type is None else partial(label_of, space, label_type=self._label_type)
+        self._table = Table(single=self._single, colour=sys.stdout.isatty(), label=label)
+
+    def write(self, prediction: Prediction) -> None:
+        """Print one prediction."""
+        assert self._table is not None
+        print(self._table.text(prediction), end="", flush=True)
+
+    def finish(self) -> None:
+        """Nothing follows the last line."""
 
 
 def _bar(probability: float) -> str:

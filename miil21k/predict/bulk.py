@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import socket
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
     from miil21k.data.images import ImageInput, ImageSource
     from miil21k.data.inputs import Unit
     from miil21k.distribute.local import Engine
-    from miil21k.predict.options import PredictOptions
-    from miil21k.predict.prediction import Run
+    from miil21k.predict.options import PredictOptions, RunOptions
+    from miil21k.predict.prediction import Origin
 
-__all__ = ["BulkPredictor", "Job", "answer_job"]
+__all__ = ["BulkPredictor", "Job", "answer_job", "answering"]
 
 BATCHES_PER_JOB = 16  # of files: seconds of work on a CPU, little to do again after a death
 BYTES_PER_JOB = 2**27  # of a shard: its headers are read once per job
@@ -112,9 +113,12 @@ class BulkPredictor:
     The network is loaded here once, to fetch its weights and to refuse what cannot work; workers never download.
     engine_for: gives the engine, told whether a job needs a GPU. gpus: of the cluster, on which `auto` then means
     `cuda`; None where the devices of this machine count.
-    Attributes as those of `Predictor`: run, space, preprocess, resizer, batch_size, workers (threads per job), notice.
+    Attributes as those of `Predictor`: origin, space, preprocess, resizer, batch_size, notice; workers, threads
+    per job.
     jobs: how many have been finished. lost: how many of them were given up.
     """
+
+    takes_shards = True
 
     def __init__(
         self,
@@ -135,18 +139,18 @@ class BulkPredictor:
         here = Predictor(model, options=options if gpus is None else replace(options, device="cpu"))
         self.space, self.preprocess, self.notice = here.space, here.preprocess, here.notice
         self.resizer = here.resizer
-        self.run: Run = here.run if gpus is None else here.run._replace(device=device)
-        gpu = self.run.device != "cpu"
+        self.origin: Origin = here.origin if gpus is None else here.origin._replace(device=device)
+        gpu = self.origin.device != "cpu"
         self.batch_size = options.batch_size or (64 if gpu else 16)
         self._engine = engine_for(gpu)
         cores = self._engine.cores_per_job()
         self.workers = 0 if cores == 1 else min(cores, _MOST_THREADS)
         self.jobs = self.lost = 0
         # A fallback is decided here, for all.
-        self._model = self.run.model if model is None and options.checkpoint is None else _absolute(model)
+        self._model = self.origin.model if model is None and options.checkpoint is None else _absolute(model)
         self._options = replace(
             options,
-            device=self.run.device,
+            device=self.origin.device,
             batch_size=self.batch_size,
             workers=self.workers,
             resizer=self.resizer,
@@ -189,14 +193,14 @@ class BulkPredictor:
             self.jobs += 1
             self.lost += 1
             error = f"The job of {len(inputs)} images that this one belongs to was given up: {result.reason}."
-            yield from (Prediction(image.name, self.run, error=f"'{image.name}': {error}") for image in inputs)
+            yield from (Prediction(image.name, self.origin, error=f"'{image.name}': {error}") for image in inputs)
 
     def _check(self, answers: Answers) -> None:
         if len(answers.predictions) != answers.inputs:
             raise EngineError(f"A job of {answers.inputs} images came back with {len(answers.predictions)}.")
-        if answers.predictions and answers.predictions[0].run != self.run:
+        if answers.predictions and answers.predictions[0].origin != self.origin:
             raise EngineError(
-                f"A worker computes with {answers.predictions[0].run}, this machine with {self.run}: "
+                f"A worker computes with {answers.predictions[0].origin}, this machine with {self.origin}: "
                 "install the same packages and models on all nodes."
             )
 
@@ -241,3 +245,37 @@ def _absolute(path: str | os.PathLike[str] | None) -> str | None:
     if path is None or not os.path.isfile(path):  # noqa: PTH113
         return None if path is None else os.fspath(path)
     return os.path.abspath(path)  # noqa: PTH100
+
+
+@contextmanager
+def answering(
+    model: str | None, options: PredictOptions, run_options: RunOptions
+) -> Iterator[Predictor | BulkPredictor]:
+    """Return what answers a run: a predictor in this process, or the workers of an engine while the context is open.
+
+    With an engine `options.workers` are its processes, or the jobs that a cluster has queued. The machines of a cluster
+    have caches of their own, so that the backend `auto` is torch on all of them.
+    """
+    if run_options.engine is None:
+        yield Predictor(model, options=options)
+        return
+    workers = options.workers
+    if workers == 0:
+        raise UsageError("--engine needs at least one worker: --workers 1 or more.")
+    options = replace(options, workers=None)  # each job decides on its threads
+    if run_options.engine == "local":
+        from miil21k.distribute.local import LocalEngine
+        from miil21k.environment import available_cpus
+
+        # Processes that share one GPU would each load the network onto it.
+        yield BulkPredictor(model, options, lambda gpu: LocalEngine(workers or (1 if gpu else available_cpus())))
+        return
+    from miil21k.distribute.ray_engine import RayEngine
+
+    if options.backend == "auto":
+        options = replace(options, backend="torch")
+    engine = RayEngine(run_options.address, workers)
+    try:
+        yield BulkPredictor(model, options, lambda gpu: engine.on_gpus() if gpu else engine, gpus=engine.gpus)
+    finally:
+        engine.close()

@@ -5,18 +5,25 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from miil21k.data.options import ReadingOptions
 from miil21k.errors import UsageError
 from miil21k.options import Instead, check, described, option
 from miil21k.runtime.options import LoadOptions
+from miil21k.text import did_you_mean
+from miil21k.writers.labels import LABEL_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from miil21k.writers.labels import LabelType
+    from miil21k.writers.output import Existing
 
-__all__ = ["AnswerOptions", "PredictOptions", "changed"]
+__all__ = ["AnswerOptions", "PredictOptions", "RunOptions", "changed"]
+
+
+Options = TypeVar("Options", "PredictOptions", "RunOptions")
 
 
 def _rules() -> tuple[str, ...]:
@@ -97,14 +104,73 @@ class PredictOptions(AnswerOptions, ReadingOptions, LoadOptions):
     embeddings: bool = option(False, "add the network's pre-logits to every prediction", flags=None)
 
 
-def changed(options: PredictOptions, changes: dict[str, Any]) -> PredictOptions:
+def _formats() -> tuple[str, ...]:
+    from miil21k.writers.formats import FORMATS, TABLE
+
+    return (TABLE, *FORMATS)
+
+
+@described
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run over many inputs makes, and how it goes on: see `miil21k.predict.run`."""
+
+    recursive: bool = option(False, "also the subfolders of a folder", flags="-r --recursive")
+    output: str | Path = option("-", "where rows go; -: standard output", flags="-o --output", metavar="FILE")
+    format: str | None = option(
+        None,
+        "of the rows (default: by FILE's extension; table on a terminal, jsonl in a pipe)",
+        flags="-f --format",
+        metavar="FORMAT",
+        choices=_formats,
+    )
+    resume: bool = option(False, "go on with FILE after an interruption", one_of="existing")
+    append: bool = option(False, "add rows to FILE", one_of="existing")
+    overwrite: bool = option(False, "replace FILE", one_of="existing")
+    on_error: Literal["row", "skip", "fail"] = option(
+        "row", "an input that fails gets a row, gets none, or ends the run", choices=("row", "skip", "fail")
+    )
+    label_type: LabelType | None = option(None, "add a label to every node, and show it in tables", choices=LABEL_TYPES)
+    embeddings: str | Path | None = option(
+        None, "the network's pre-logits, float32, one row per row", metavar="FILE.npy"
+    )
+    save_plots: str | Path | None = option(None, "one picture per image: the image beside its path", metavar="DIR")
+    log: str | Path | None = option(None, "what was run: versions, model, device, counts, times", metavar="FILE.json")
+    engine: Literal["local", "ray"] | None = option(
+        None, "let processes, or the nodes of a cluster, do the work", choices=("local", "ray")
+    )
+    address: str | None = option(None, "of the Ray cluster, or auto (default: one started here)", metavar="HOST:PORT")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.address is not None and self.engine != "ray":
+            raise UsageError("--address is of a Ray cluster: add --engine ray.")
+        if self.engine is not None and self.save_plots is not None:
+            raise UsageError("--save-plots reads every image again, one by one: leave --engine out, or the pictures.")
+        if self.append and self.embeddings is not None:
+            raise UsageError("--append cannot be joined with --embeddings: their rows would no longer match.")
+        if self.to_stdout and (self.resume or self.append):
+            raise UsageError(f"--{'resume' if self.resume else 'append'} needs a file: add --output FILE.")
+
+    @property
+    def to_stdout(self) -> bool:
+        """Return whether rows go to standard output."""
+        return self.output == "-"
+
+    @property
+    def existing(self) -> Existing:
+        """What shall happen to an output that exists."""
+        if self.resume:
+            return "resume"
+        if self.append:
+            return "append"
+        return "overwrite" if self.overwrite else "refuse"
+
+
+def changed(options: Options, changes: dict[str, Any]) -> Options:
     """Return `options` with `changes` applied; raises UsageError for an unknown name, with the nearest one."""
     known = [field.name for field in fields(options)]
     for name in changes:
         if name not in known:
-            import difflib
-
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise UsageError(f"No option '{name}'.{hint} The options are: {', '.join(known)}.")
+            raise UsageError(f"No option '{name}'.{did_you_mean(name, known)} The options are: {', '.join(known)}.")
     return dataclasses.replace(options, **changes)

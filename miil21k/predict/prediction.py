@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from miil21k.writers.rows import LEVEL, NODE, ROW, ROW_SCHEMA, STOP, encode
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from miil21k.decode.decoder import StopReason, WithdrawnLabels
 
-__all__ = ["ROW_SCHEMA", "LevelLabel", "Node", "Prediction", "Run", "Stop"]
-
-ROW_SCHEMA = 1
+__all__ = ["LevelLabel", "Node", "Origin", "Prediction", "Stop"]
 
 
 class Node(NamedTuple):
@@ -28,7 +28,8 @@ class Node(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Return `wnid`, `name` and `probability`, rounded to six decimals."""
-        return {"wnid": self.wnid, "name": self.name, "probability": round(self.probability, 6)}
+        found: dict[str, Any] = encode(NODE, self)
+        return found
 
 
 class LevelLabel(NamedTuple):
@@ -40,7 +41,8 @@ class LevelLabel(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Return `depth`, the node's three fields and `kept` (its probability is above 0.5)."""
-        return {"depth": self.depth, **self.node.to_dict(), "kept": self.kept}
+        found: dict[str, Any] = encode(LEVEL, self)
+        return found
 
 
 class Stop(NamedTuple):
@@ -63,16 +65,11 @@ class Stop(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name; absent nodes are None."""
-        return {
-            "reason": self.reason,
-            "hedge": self.hedge,
-            "calibrated": self.calibrated,
-            "refused": self.refused and self.refused.to_dict(),
-            "runner_up": self.runner_up and self.runner_up.to_dict(),
-        }
+        found: dict[str, Any] = encode(STOP, self)
+        return found
 
 
-class Run(NamedTuple):
+class Origin(NamedTuple):
     """What every row of one predictor has in common.
 
     model: canonical name of the weights that answered. label_space and label_space_sha256 name the classes.
@@ -101,13 +98,18 @@ class Prediction:
     """
 
     input: str
-    run: Run
+    origin: Origin
     error: str | None = None
     path: tuple[Node, ...] = ()
     stop: Stop | None = None
     topk: tuple[Node, ...] = ()
     levels: tuple[LevelLabel, ...] | None = None
     embedding: NDArray[np.float32] | None = None
+
+    @property
+    def schema(self) -> int:
+        """The version of the row; it changes when a field changes its meaning or goes away."""
+        return ROW_SCHEMA
 
     @property
     def status(self) -> Literal["ok", "error"]:
@@ -117,12 +119,12 @@ class Prediction:
     @property
     def model(self) -> str:
         """Canonical name of the weights that answered."""
-        return self.run.model
+        return self.origin.model
 
     @property
     def label_space(self) -> str:
         """Name of the label space of the answer."""
-        return self.run.label_space
+        return self.origin.label_space
 
     @property
     def label(self) -> Node | None:
@@ -135,24 +137,5 @@ class Prediction:
         Always present: schema, input, status, error, model, label_space, label_space_sha256, removed_labels,
         backend, device, dtype, path, stop, topk. Only when asked for and present: levels, embedding.
         """
-        row: dict[str, Any] = {
-            "schema": ROW_SCHEMA,
-            "input": self.input,
-            "status": self.status,
-            "error": self.error,
-            "model": self.run.model,
-            "label_space": self.run.label_space,
-            "label_space_sha256": self.run.label_space_sha256,
-            "removed_labels": self.run.removed_labels,
-            "backend": self.run.backend,
-            "device": self.run.device,
-            "dtype": self.run.dtype,
-            "path": [node.to_dict() for node in self.path],
-            "stop": self.stop and self.stop.to_dict(),
-            "topk": [node.to_dict() for node in self.topk],
-        }
-        if self.levels is not None:
-            row["levels"] = [level.to_dict() for level in self.levels]
-        if self.embedding is not None:
-            row["embedding"] = self.embedding.tolist()
+        row: dict[str, Any] = encode(ROW, self)
         return row

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import glob
 import io
+import os
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast, overload
 
@@ -10,7 +15,9 @@ import numpy as np
 from PIL import Image
 
 from miil21k.data.images import ImageInput, load_picture
+from miil21k.data.inputs import Unfolded, expand_units, require_images
 from miil21k.data.resizers import resolve_resizer
+from miil21k.data.tar_inputs import has_braces, is_shard
 from miil21k.data.threads import in_order
 from miil21k.data.transforms import crop_picture, decode_edge, normalise
 from miil21k.data.web import fetch_image, is_url
@@ -18,8 +25,8 @@ from miil21k.environment import available_cpus
 from miil21k.errors import Miil21kError, UsageError
 from miil21k.hierarchy.load import load_label_space
 from miil21k.predict.decoding import answers_of, decoder_of
-from miil21k.predict.options import PredictOptions, changed
-from miil21k.predict.prediction import Prediction, Run
+from miil21k.predict.options import PredictOptions, RunOptions, changed
+from miil21k.predict.prediction import Origin, Prediction
 from miil21k.runtime.choose import as_backend
 from miil21k.runtime.fastest import load_fastest
 from miil21k.runtime.options import threads_of, workers_of
@@ -30,7 +37,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from miil21k.data.images import ImageSource
+    from miil21k.data.inputs import Unit
     from miil21k.decode.decoder import Decoder
+    from miil21k.predict.run import BarOf, Outcome
     from miil21k.runtime.base import Backend, Outputs
 
 __all__ = ["Predictor"]
@@ -44,15 +53,18 @@ class Predictor:
     a warning is logged. options, and keywords that change them: see `PredictOptions`
     (`Predictor("embedded", hedge=0.8, topk=3)`).
 
-    Attributes: run, what all rows share. space, the label space of the answers. head, what the logits mean.
+    Attributes: origin, what all rows share. space, the label space of the answers. head, what the logits mean.
     decoder, which reads them. preprocess. resizer, `pillow` or `cykooz`. backend. licence, of the weights where it is
     known. notice.
     Raises UnknownModel, UsageError (an option, a device), LabelSpaceMismatch, DownloadError, CheckpointError,
     MissingExtra.
     """
 
+    takes_shards = False
+
     def __init__(self, model: str | None = None, *, options: PredictOptions | None = None, **changes: Any) -> None:
         self.options = changed(options or PredictOptions(), changes)
+        self._model = model
         loaded = load_fastest(model, self.options)
         wanted = self.options.label_space
         self.space = loaded.space if wanted is None else load_label_space(wanted)
@@ -65,7 +77,7 @@ class Predictor:
         self.backend: Backend = as_backend(
             loaded.model, loaded.space.num_classes, device=self.options.device, dtype=self.options.dtype
         )
-        self.run = Run(
+        self.origin = Origin(
             model=loaded.name,
             label_space=self.space.name,
             label_space_sha256=self.space.sha256,
@@ -102,11 +114,16 @@ class Predictor:
         """Return one Prediction for one image, or a list of them for several, in order.
 
         images: a path, an http or https URL, encoded bytes, a binary file, a Pillow image, an array [H, W, 3] (or
-        what else `load_image` takes), an `ImageInput`, or an iterable of these; an array [B, H, W, 3] is several.
+        what else `load_image` takes), an `ImageInput`, or an iterable of these; an array [B, H, W, 3] is several. A
+        folder, a glob, a shard, a pattern of shards or `@list.txt` is several too, as on the command line
+        (`miil21k.data.inputs.expand_units`), also within an iterable.
         progress: called after each image with how many are done. An unreadable image is a Prediction of status
         `error`, not an exception. Raises LogitsError when the network gives NaN or infinite logits, UsageError for
-        what is neither an image nor an iterable.
+        what is neither an image nor an iterable, and for a folder or a glob without images.
         """
+        if isinstance(images, (str, Path)) and _is_several(images):
+            require_images([os.fspath(images)])
+            images = [images]
         if _is_one(images):
             with self.backend.threads(self.options.threads or available_cpus()):
                 return self._answer_batch([_named(images, 0)])[0]
@@ -131,11 +148,42 @@ class Predictor:
         While the iterator is open, torch's thread count for the process is that of `options.threads` (one per
         worker unless told otherwise).
         """
-        named = (_named(image, number) for number, image in enumerate(images))
+        images = [images] if isinstance(images, (str, Path)) else images
+        named = Unfolded(_units(images, offline=bool(self.options.offline)))
         batches = _batches(named, self.batch_size)
         with self.backend.threads(threads_of(self.options), max(1, self.workers)):
             for answers in in_order(self._answer_batch, batches, self.workers, "miil21k-predict"):
                 yield from answers
+
+    def run(
+        self,
+        inputs: str | Path | Iterable[str | Path],
+        output: str | Path,
+        *,
+        bar: BarOf | None = None,
+        **options: Any,
+    ) -> Outcome:
+        """Answer every input into a file that survives a kill, as `miil21k-predict -o` does; returns what it came to.
+
+        inputs: files, folders, globs, shards, `@list.txt`, URLs, or several of them. output: the file of rows, whose
+        extension says the format. options: see `RunOptions` (`resume=True`, `recursive=True`, `on_error="skip"`,
+        `embeddings="e.npy"`). bar: called with a function that counts the inputs, or None, and how many are done
+        already; a context manager of something with `advance()`.
+        A run that was interrupted is gone on with by the same call and `resume=True`. Raises UsageError for what cannot
+        work, before anything is written, and what `stream` raises.
+        """
+        from miil21k.predict.run import run
+
+        chosen = changed(RunOptions(output=output), options)
+        if chosen.engine is not None:
+            raise UsageError(
+                "An engine has workers of its own, not this predictor: see miil21k.predict.bulk.answering."
+            )
+        names = [os.fspath(name) for name in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
+        answers = copy.copy(self)
+        answers.options = replace(self.options, embeddings=chosen.embeddings is not None)
+        recorded = replace(answers.options, resizer=resolve_resizer(self.options.resizer))
+        return run(names, self._model, recorded, chosen, lambda: nullcontext(answers), bar=bar)
 
     def _answer_batch(self, batch: list[ImageInput]) -> list[Prediction]:
         height, width = self.preprocess.input_size[1:]
@@ -148,7 +196,7 @@ class Predictor:
             else:
                 crops[row] = crop
         if len(errors) == len(batch):
-            return [Prediction(image.name, self.run, error=errors[row]) for row, image in enumerate(batch)]
+            return [Prediction(image.name, self.origin, error=errors[row]) for row, image in enumerate(batch)]
         return self._answers(batch, crops, errors)
 
     def decoder_for(self, options: PredictOptions) -> Decoder:
@@ -186,11 +234,11 @@ class Predictor:
         predictions = []
         for row, image in enumerate(batch):
             if row in errors:
-                predictions.append(Prediction(image.name, self.run, error=errors[row]))
+                predictions.append(Prediction(image.name, self.origin, error=errors[row]))
                 continue
             embedding = None if outputs.embedding is None else outputs.embedding[row]
             path, stop, topk, levels = answers[row]
-            predictions.append(Prediction(image.name, self.run, None, path, stop, topk, levels, embedding))
+            predictions.append(Prediction(image.name, self.origin, None, path, stop, topk, levels, embedding))
         return predictions
 
 
@@ -206,6 +254,24 @@ def _batches(images: Iterable[ImageInput], size: int) -> Iterator[list[ImageInpu
             batch = []
     if batch:
         yield batch
+
+
+def _is_several(name: str | Path) -> bool:
+    """Return whether a name of images stands for several of them."""
+    text = os.fspath(name)
+    if is_url(text) or text == "-":
+        return False
+    if os.path.lexists(text):
+        return is_shard(text) or os.path.isdir(text) or text.lower().endswith(".json")
+    return isinstance(name, str) and (text.startswith("@") or has_braces(text) or glob.has_magic(text))
+
+
+def _units(images: Iterable[ImageSource | ImageInput], *, offline: bool) -> Iterator[Unit]:
+    for number, image in enumerate(images):
+        if isinstance(image, (str, Path)) and _is_several(image):
+            yield from expand_units([os.fspath(image)], offline=offline)
+        else:
+            yield _named(image, number)
 
 
 def _is_one(images: object) -> TypeGuard[ImageSource | ImageInput]:

@@ -17,13 +17,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from miil21k.errors import Miil21kError, UsageError
-from miil21k.predict.prediction import ROW_SCHEMA
 from miil21k.serve.batching import QueueFull
 from miil21k.serve.bodies import Body, Refused
 from miil21k.serve.metrics import CONTENT_TYPE
 from miil21k.serve.openapi import description, reference_page
 from miil21k.serve.page import PAGE, PAGE_POLICY, STATIC_POLICY
 from miil21k.serve.query import asked_of
+from miil21k.writers.rows import ROW_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence

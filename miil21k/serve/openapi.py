@@ -6,8 +6,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from miil21k import __version__
-from miil21k.predict.prediction import ROW_SCHEMA
 from miil21k.serve.query import PARAMETERS
+from miil21k.writers.rows import ROW_SCHEMA
 
 if TYPE_CHECKING:
     from miil21k.serve.bodies import Limits

@@ -62,7 +62,7 @@ class Service:
         self.predictor, self.buffer = predictor, buffer
         self.decoder = lru_cache(64)(predictor.decoder_for)
         self.readers = ThreadPoolExecutor(workers, "miil21k-read")
-        model = {**predictor.run._asdict(), "version": __version__}
+        model = {**predictor.origin._asdict(), "version": __version__}
         self.metrics = Metrics(lambda: self.batcher.waiting, buffer, model)
         self.batcher: Batcher[_Picture, Answer] = Batcher(
             self._compute,
@@ -109,13 +109,13 @@ class Service:
     async def _row(
         self, image: ImageInput, decoder: Decoder, asked: Asked, places: Places[_Picture, Answer]
     ) -> dict[str, Any]:
-        run = self.predictor.run
+        origin = self.predictor.origin
         crop = await asyncio.get_running_loop().run_in_executor(self.readers, self._read, image)
         if isinstance(crop, str):
             places.give_back()
-            return Prediction(image.name, run, error=crop).to_dict()
+            return Prediction(image.name, origin, error=crop).to_dict()
         answer = await asyncio.wrap_future(places.submit(_Picture(crop, decoder, asked.options)))
-        row = Prediction(image.name, run, None, *answer).to_dict()
+        row = Prediction(image.name, origin, None, *answer).to_dict()
         return row if asked.label_type is None else add_labels(row, self.predictor.space, asked.label_type)
 
     def _read(self, image: ImageInput) -> NDArray[np.uint8] | str:
@@ -139,7 +139,7 @@ class Service:
         defaults = ("topk", "threshold", "hedge", "levels", "under", "classes", "exclude")
         return {
             "schema": 1,
-            **predictor.run._asdict(),
+            **predictor.origin._asdict(),
             "num_classes": predictor.space.num_classes,
             "head": predictor.head,
             "preprocess": {**to_json(predictor.preprocess), "resizer": predictor.resizer},

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from miil21k.errors import Miil21kError, UsageError
+from miil21k.writers.output import naming
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,11 +51,13 @@ class EmbeddingFile:
             return
         with self.path.open("rb") as file:
             head = file.read(HEADER)
-        self._width = _width(head, self.path) if head else None
+        self._width = (_shape(head, self.path)[1] or None) if head else None
         size = 0 if self._width is None else HEADER + rows * self._width * 4
         if self.path.stat().st_size < size:
             raise Miil21kError(f"'{self.path}' holds fewer than {rows} embeddings: start again with --overwrite.")
         self._file = self.path.open("r+b", buffering=0)
+        if self._width is not None:
+            self._put(_header(0, self._width))  # what an earlier run finished is open again
         self._file.truncate(size)
         self._file.seek(size)
 
@@ -72,15 +76,30 @@ class EmbeddingFile:
     def _put(self, data: bytes) -> None:
         assert self._file is not None
         view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
+        with naming(self.path):
+            while view:
+                view = view[self._file.write(view) :]
 
     def finish(self) -> None:
         """Write the final shape and close; with no embedding at all D is 0."""
         assert self._file is not None
         self._file.seek(0)
         self._put(_header(self._rows, self._width or 0))
-        self._file.close()
+        with naming(self.path):
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def require(self, rows: int) -> None:
+        """Raise UsageError unless the file is there, finished, with that many rows."""
+        found = 0
+        if self.path.exists():
+            with self.path.open("rb") as file:
+                found = _shape(file.read(HEADER), self.path)[0]
+        if found != rows:
+            raise UsageError(
+                f"The rows are complete, but '{self.path}' holds {found} embeddings of {rows}: start again with "
+                "--overwrite."
+            )
 
     def abandon(self) -> None:
         """Close an interrupted file as it is; it can be resumed."""
@@ -93,11 +112,12 @@ def _header(rows: int, width: int) -> bytes:
     return _MAGIC + (HEADER - 10).to_bytes(2, "little") + text.ljust(HEADER - 11).encode() + b"\n"
 
 
-def _width(head: bytes, path: Path) -> int:
+def _shape(head: bytes, path: Path) -> tuple[int, int]:
     import ast
 
     try:
         described: dict[str, Any] = ast.literal_eval(head[10:].decode())
-        return int(described["shape"][1])
-    except (ValueError, SyntaxError, KeyError, IndexError):
+        rows, width = described["shape"]
+        return int(rows), int(width)
+    except (ValueError, SyntaxError, KeyError, TypeError):
         raise Miil21kError(f"'{path}' was not begun by --embeddings: start again with --overwrite.") from None

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     from miil21k.hierarchy.spaces import LabelSpace
-    from miil21k.writers.formats import Row
+    from miil21k.writers.rows import Row
 
-__all__ = ["LABEL_TYPES", "add_labels", "label_of"]
+__all__ = ["LABEL_TYPES", "LabelType", "add_labels", "label_of"]
 
-LABEL_TYPES = ("wnid", "name", "detailed", "path")
+LabelType = Literal["wnid", "name", "detailed", "path"]
+LABEL_TYPES: tuple[str, ...] = get_args(LabelType)
 
 
 def label_of(space: LabelSpace, wnid: str, label_type: str) -> str:

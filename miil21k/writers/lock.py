@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from miil21k.errors import UsageError
+from miil21k.files import Lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-    from filelock import FileLock
 
 __all__ = ["lock_path", "locked"]
 
@@ -27,28 +25,10 @@ def locked(outputs: Iterable[str | Path]) -> Iterator[None]:
 
     An output whose folder does not exist is left to whoever opens it. Raises UsageError when another run holds one.
     """
-    if not (wanted := list(outputs)):
-        yield
-        return
-    from filelock import FileLock, Timeout
-
     with ExitStack() as held:
-        for output in wanted:
+        for output in outputs:
             path = lock_path(Path(output))
-            if not path.parent.is_dir():
-                continue
-            lock = FileLock(path)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                raise UsageError(
-                    f"Another run is writing '{output}': wait for it, stop it, or give another output."
-                ) from None
-            held.callback(_release, lock, path)
+            if path.parent.is_dir():
+                busy = f"Another run is writing '{output}': wait for it, stop it, or give another output."
+                held.enter_context(Lock(path, busy=busy, keep=False))
         yield
-
-
-def _release(lock: FileLock, path: Path) -> None:
-    with suppress(OSError):  # Windows removes no open file; filelock does it there after the release
-        path.unlink()  # while it is held: whoever waits for it notices that it went away
-    lock.release()

@@ -1,18 +1,19 @@
 """A file of rows that survives a kill: whole rows as they come, and a note beside it that says how to go on.
 
 While a run is unfinished, `<output>.resume.json` holds the options it was started with and the byte at which its
-rows begin. It disappears when the run is complete.
+rows begin. It disappears when the run is complete, after every other output of the run was closed.
 """
 
 from __future__ import annotations
 
 import json
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from miil21k.errors import Miil21kError, UsageError
 from miil21k.files import replace_file
-from miil21k.writers.formats import utf8_text
+from miil21k.writers.layouts import utf8_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     from typing import IO
 
     from miil21k.data.images import ImageInput
-    from miil21k.writers.formats import DoneRow, Layout, Row
+    from miil21k.writers.layouts import DoneRow, Layout
+    from miil21k.writers.rows import Row
 
-__all__ = ["Existing", "Progress", "RowFile", "RowStream", "already_done", "note_path"]
+__all__ = ["Existing", "Output", "Progress", "RowFile", "RowStream", "already_done", "naming", "note_path"]
 
 Existing = Literal["refuse", "resume", "append", "overwrite"]
 NOTE_SCHEMA = 1
@@ -55,6 +57,54 @@ class RowStream:
         if data:
             self._stream.write(data)
             self._stream.flush()
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an OSError of what is written in this context (a full disk, a quota) name the file."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+class Output(Protocol):
+    """A file of rows that can be gone on with after a kill.
+
+    path: the output. complete: an earlier run has finished it.
+    """
+
+    path: Path
+    complete: bool
+
+    def rows(self) -> Iterator[DoneRow]:
+        """Yield the whole rows that an earlier run left."""
+        ...
+
+    def keep(self, end: int) -> None:
+        """Go on behind the row that ends at `end`, 0 for before the first."""
+        ...
+
+    def begin(self, origin: dict[str, Any]) -> None:
+        """Open the file behind the rows that are kept; raises UsageError when something else computed them."""
+        ...
+
+    def write(self, row: Row) -> None:
+        """Write one row; a kill does not undo it."""
+        ...
+
+    def finish(self) -> None:
+        """Write what follows the last row; the output is whole, and still marked as unfinished."""
+        ...
+
+    def settle(self) -> None:
+        """Take the mark away, once everything else that belongs to the run is closed."""
+        ...
+
+    def abandon(self) -> None:
+        """Close an interrupted output after its last whole row; does nothing when it is closed."""
+        ...
 
 
 class RowFile:
@@ -128,27 +178,27 @@ class RowFile:
         """Go on at byte `end`, the end of a row, or 0 for before the first; rows behind it are written again."""
         self._end = max(end, self._start)
 
-    def begin(self, run: dict[str, Any]) -> None:
+    def begin(self, origin: dict[str, Any]) -> None:
         """Open the file and make it end after the rows that are kept.
 
-        run: what computed the rows (model, device, ...), as JSON values. Raises UsageError when the interrupted run
+        origin: what computed the rows (model, device, ...), as JSON values. Raises UsageError when the interrupted run
         was computed by something else.
         """
         note = self._note() if self._existing == "resume" else None
         if note is not None:
-            _same_options(self.path, note["run"], run)
+            _same_options(self.path, note["run"], origin)
         header = self._layout.header
         fresh = self._existing == "overwrite"
         if fresh:
             self._start = self._end = len(header)
         elif self._existing == "append":
             self._start = self._end = self._append_at()
-        note = {"schema": NOTE_SCHEMA, "start": self._start, "options": self._options, "run": run}
+        note = {"schema": NOTE_SCHEMA, "start": self._start, "options": self._options, "run": origin}
         # The note comes first: a kill in between leaves an output that says how to go on.
         replace_file(note_path(self.path), json.dumps(note, indent=1))
         self._file = self.path.open("wb" if fresh else "r+b", buffering=0)
         if fresh:
-            self._file.write(header)
+            self._put(header)
         self._file.seek(self._end)
         self._file.truncate()
         self._between = self._layout.separator if self._end > len(header) else b""
@@ -171,18 +221,28 @@ class RowFile:
     def write(self, row: Row) -> None:
         """Write one row; it is in the file, for every other process, when this returns."""
         assert self._file is not None
-        data = memoryview(self._between + self._layout.encode(row))
-        size = len(data)
-        while data:
-            data = data[self._file.write(data) :]
-        self._end += size
+        data = self._between + self._layout.encode(row)
+        self._put(data)
+        self._end += len(data)
         self._between = self._layout.separator
 
-    def finish(self) -> None:
-        """Write what follows the last row; the output is complete."""
+    def _put(self, data: bytes) -> None:
         assert self._file is not None
-        self._file.write(self._layout.footer)
-        self._file.close()
+        view = memoryview(data)
+        with naming(self.path):
+            while view:
+                view = view[self._file.write(view) :]
+
+    def finish(self) -> None:
+        """Write what follows the last row; the note stays until `settle`."""
+        assert self._file is not None
+        self._put(self._layout.footer)
+        with naming(self.path):
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def settle(self) -> None:
+        """Remove the note: the output, and all that belongs to it, is complete."""
         note_path(self.path).unlink(missing_ok=True)
 
     def abandon(self) -> None:

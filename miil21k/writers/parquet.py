@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import MissingExtra, UsageError
 from miil21k.files import atomic, replace_file
-from miil21k.writers.formats import DoneRow, JsonLines, utf8_text
-from miil21k.writers.output import RowFile, note_path
+from miil21k.writers.layouts import DoneRow, JsonLines, utf8_text
+from miil21k.writers.output import RowFile, naming, note_path
+from miil21k.writers.rows import ROW, Many, Scalar, Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from miil21k.writers.formats import Row
     from miil21k.writers.output import Existing
+    from miil21k.writers.rows import Row, Shape
 
-__all__ = ["ParquetFile", "journal_path"]
+__all__ = ["ParquetFile", "arrow_schema", "journal_path"]
 
 BATCH = 8192  # rows per row group
 
@@ -31,16 +32,14 @@ def journal_path(path: Path) -> Path:
 class ParquetFile:
     """A `RowFile` in Parquet: the same methods, nested columns as in a JSON row, the file itself written at the end.
 
-    labels, levels: whether rows carry them. Raises MissingExtra without pyarrow, UsageError as `RowFile` does.
+    Raises MissingExtra without pyarrow, UsageError as `RowFile` does.
     """
 
-    def __init__(
-        self, path: Path, options: dict[str, Any], existing: Existing, *, labels: bool = False, levels: bool = False
-    ) -> None:
+    def __init__(self, path: Path, shape: Shape, options: dict[str, Any], existing: Existing) -> None:
         if importlib.util.find_spec("pyarrow") is None:
             raise MissingExtra("pyarrow", "parquet", "Writing Parquet")
         self.path = path
-        self._schema = _schema(labels, levels)
+        self._schema = arrow_schema(shape)
         self._append = existing == "append"
         journal = journal_path(path)
         unfinished = note_path(journal).exists()
@@ -77,24 +76,28 @@ class ParquetFile:
         """Go on at byte `end` of the journal."""
         self._journal.keep(end)
 
-    def begin(self, run: dict[str, Any]) -> None:
+    def begin(self, origin: dict[str, Any]) -> None:
         """Open the journal, as `RowFile.begin`; an appending run begins it with the rows of the file."""
         if self._append and self.path.exists():
             layout = JsonLines()
             replace_file(self._journal.path, b"".join(layout.encode(row) for row in self._stored()))
             self._journal = self._journal.appending()
-        self._journal.begin(run)
+        self._journal.begin(origin)
 
     def write(self, row: Row) -> None:
         """Write one row to the journal."""
         self._journal.write(row)
 
     def finish(self) -> None:
-        """Convert the journal, put the file in place, and remove the journal."""
-        with atomic(self.path) as partial:
+        """Convert the journal and put the file in place; the journal stays until `settle`."""
+        with naming(self.path), atomic(self.path) as partial:
             self._convert(partial)
         self._journal.finish()
-        self._journal.path.unlink()
+
+    def settle(self) -> None:
+        """Remove the journal, and its note before it: the file, and all that belongs to it, is complete."""
+        self._journal.settle()
+        self._journal.path.unlink(missing_ok=True)
 
     def _convert(self, target: Path) -> None:
         import pyarrow as pa
@@ -120,21 +123,18 @@ def _utf8(row: Row) -> Row:
     return row
 
 
-def _schema(labels: bool, levels: bool) -> Any:
+def arrow_schema(shape: Shape) -> Any:
+    """Return the columns of rows of `shape`."""
     import pyarrow as pa
 
-    label = [("label", pa.string())] if labels else []
-    parts = [("wnid", pa.string()), ("name", pa.string()), ("probability", pa.float64())]
-    node = pa.struct([*parts, *label])
-    stop = [("reason", pa.string()), ("hedge", pa.float64()), ("calibrated", pa.bool_())]
-    texts = ("input", "status", "error", "model", "label_space", "label_space_sha256", "removed_labels")
-    fields = [
-        ("schema", pa.int32()),
-        *((name, pa.string()) for name in (*texts, "backend", "device", "dtype")),
-        ("path", pa.list_(node)),
-        ("stop", pa.struct([*stop, ("refused", pa.struct(parts)), ("runner_up", pa.struct(parts))])),
-        ("topk", pa.list_(node)),
-    ]
-    if levels:
-        fields.append(("levels", pa.list_(pa.struct([("depth", pa.int32()), *parts, ("kept", pa.bool_())]))))
-    return pa.schema(fields)
+    return pa.schema(_arrow_type(ROW, shape))
+
+
+def _arrow_type(kind: Scalar | Struct | Many, shape: Shape) -> Any:
+    import pyarrow as pa
+
+    if isinstance(kind, Scalar):
+        return getattr(pa, kind.arrow)()
+    if isinstance(kind, Many):
+        return pa.list_(_arrow_type(kind.of, shape))
+    return pa.struct([(field.name, _arrow_type(field.kind, shape)) for field in kind.fields if shape.holds(field.part)])

@@ -296,12 +296,7 @@ def test_a_bomb_is_an_error_row_at_once(
         (["x.jpg", "-o", "rows.xls"], "names no format"),
         (["x.jpg", "-o", "gone/rows.csv"], "There is no folder 'gone'"),
         (["x.jpg", "-o", "rows.csv", "-f", "table"], "made for a terminal"),
-        (["x.jpg", "--classes", ","], "names no wnid"),
         (["x.jpg", "--embeddings", "e.txt"], "must end in .npy"),
-        (["x.jpg", "--hedge", "0"], "hedge lies above 0"),
-        (["x.jpg", "--crop-pct", "0"], "crop_pct lies between 0.01 and 1"),
-        (["x.jpg", "--img-size", "10000000"], "img_size lies between 1 and 4096"),
-        (["x.jpg", "--exclude", "gone.txt"], "There is no file 'gone.txt'"),
         (["x.jpg", "--save-plots", "/dev/null"], "'/dev/null' cannot be the folder of --save-plots"),
     ],
 )
@@ -317,12 +312,29 @@ def test_a_request_that_makes_no_sense_is_exit_code_2_without_loading_a_model(
 
 
 @pytest.mark.parametrize(
-    "words", [["--resume", "--overwrite"], ["--hedge", "0.5", "--no-hedge"], ["-q", "-v"], ["-k", "0"], ["--conf", "2"]]
+    ("words", "message"),
+    [
+        (["--resume", "--overwrite"], "not allowed with argument"),
+        (["--hedge", "0.5", "--no-hedge"], "not allowed with argument"),
+        (["-q", "-v"], "not allowed with argument"),
+        (["-k", "0"], "--k: must be at least 1, not 0"),
+        (["--conf", "2"], "--conf: lies between 0 and 1, not 2.0"),
+        (["--hedge", "0"], "--hedge: lies above 0 and up to 1, not 0.0"),
+        (["--crop-pct", "0"], "--crop-pct: lies between 0.01 and 1, not 0.0"),
+        (["--img-size", "10000000"], "--imgsz: lies between 1 and 4096, not 10000000"),
+        (["--classes", ","], "names no wnid"),
+        (["--exclude", "gone.txt"], "There is no file 'gone.txt'"),
+        (["--rule", "new"], "--rule: must be coherent or min or sibling or product, not 'new'"),
+        (["-b", "many"], "--batch: invalid whole number value: 'many'"),
+    ],
 )
-def test_options_that_exclude_each_other_are_declared_so(words: list[str]) -> None:
+def test_a_word_that_makes_no_sense_is_refused_while_it_is_read(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
         predict_main(["x.jpg", *words])
     assert caught.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
 
 
 def test_help_and_a_listing_cost_no_torch() -> None:

@@ -90,7 +90,7 @@ def test_a_cached_export_answers_as_torch_and_imports_none(full: Path, capsys: p
 def test_one_export_serves_every_option_of_the_answer(full: Path) -> None:
     shared = {"cache_dir": full, "offline": True, "embeddings": True, "hedge": 0.5, "under": "n02121808"}
     found = [Predictor("embedded", backend=name, **shared).predict(PHOTOS[0]) for name in ("auto", "torch")]
-    assert [answer.run.backend for answer in found] == ["onnx", "torch"]
+    assert [answer.origin.backend for answer in found] == ["onnx", "torch"]
     assert found[0].path[-1].wnid == found[1].path[-1].wnid == "n02121808"
     apart = np.abs(found[0].embedding - found[1].embedding).max()
     assert apart <= 1e-3 * np.ptp(found[1].embedding)

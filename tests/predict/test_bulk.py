@@ -164,7 +164,7 @@ def test_workers_that_compute_otherwise_or_answer_too_little_are_refused(
 
 
 def _otherwise(prediction: Prediction) -> Prediction:
-    return replace(prediction, run=prediction.run._replace(dtype="bf16"))
+    return replace(prediction, origin=prediction.origin._replace(dtype="bf16"))
 
 
 def test_a_node_that_lacks_the_inputs_or_the_weights_says_which_it_is(

@@ -272,7 +272,7 @@ def test_without_a_name_and_a_network_the_embedded_model_answers_and_says_so(
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="miil21k.predict"):
         predictor = Predictor(offline=True, cache_dir=tmp_path, device="cpu")
-    assert predictor.run.model == "embedded"
+    assert predictor.origin.model == "embedded"
     assert predictor.notice is not None
     assert "'tresnet_m_21k' is neither cached nor reachable" in predictor.notice
     assert predictor.notice in caplog.text
@@ -309,18 +309,18 @@ def test_withdrawn_classes_are_masked_unless_they_are_asked_for(fall11_checkpoin
     options = PredictOptions(checkpoint=fall11_checkpoint, device="cpu", topk=50, hedge=None, levels=True)
     masked = Predictor(name, options=options)
     found = masked(CAT)
-    assert masked.run.removed_labels == "masked"
+    assert masked.origin.removed_labels == "masked"
     assert found.levels is not None
     shown = {node.wnid for node in (*found.path, *found.topk, *(level.node for level in found.levels))}
     assert not shown & withdrawn
     included = Predictor(name, options=options, include_removed_labels=True)
-    assert included.run.removed_labels == "included"
+    assert included.origin.removed_labels == "included"
     levels = included(CAT).levels
     assert levels is not None
     assert {level.node.wnid for level in levels} & withdrawn
     winter = Predictor(name, options=options, label_space="winter21")
     answer = winter(CAT)
-    assert (winter.run.label_space, winter.run.removed_labels) == ("winter21", "none")
+    assert (winter.origin.label_space, winter.origin.removed_labels) == ("winter21", "none")
     assert {node.wnid for node in answer.topk} <= set(load_label_space("winter21").wnids)
     with pytest.raises(UsageError, match="cannot answer in 'goog21k'"):
         Predictor(name, options=options, label_space="goog21k")
@@ -328,7 +328,7 @@ def test_withdrawn_classes_are_masked_unless_they_are_asked_for(fall11_checkpoin
 
 def test_a_named_model_uses_the_checkpoint_and_nothing_else(fall11_checkpoint: Path, tmp_path: Path) -> None:
     predictor = Predictor("mobilenetv3_large_100_21k", checkpoint=fall11_checkpoint, offline=True, cache_dir=tmp_path)
-    assert (predictor.run.model, predictor.notice) == ("mobilenetv3_large_100.miil_in21k", None)
+    assert (predictor.origin.model, predictor.notice) == ("mobilenetv3_large_100.miil_in21k", None)
     assert not any(tmp_path.iterdir())
     copy = tmp_path / "copy.safetensors"
     shutil.copy(fall11_checkpoint, copy)

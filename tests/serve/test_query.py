@@ -51,7 +51,8 @@ def test_every_parameter_changes_its_option_and_nothing_else() -> None:
 def test_the_names_are_those_of_the_command_line() -> None:
     parser = argparse.ArgumentParser()
     configure(parser)
-    assert set(PARAMETERS) <= {action.dest for action in parser._actions}
+    flags = {flag for action in parser._actions for flag in action.option_strings}
+    assert {f"--{name.replace('_', '-')}" for name in PARAMETERS} <= flags
 
 
 @pytest.mark.parametrize(

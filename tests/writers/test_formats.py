@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 from writers.rows import row
 
 from miil21k.errors import Miil21kError, UsageError
-from miil21k.writers.formats import JsonArray, JsonLines, Layout, Separated, format_of, utf8_text
+from miil21k.writers.formats import format_of
+from miil21k.writers.layouts import JsonArray, JsonLines, Layout, Separated, utf8_text
+from miil21k.writers.rows import Shape
 
 LAYOUTS: dict[str, Layout] = {
     "jsonl": JsonLines(),
     "json": JsonArray(),
-    "csv": Separated(",", 3),
-    "tsv": Separated("\t", 3),
+    "csv": Separated(",", Shape(3)),
+    "tsv": Separated("\t", Shape(3)),
 }
 NAMES = st.lists(st.text(min_size=1, max_size=8).filter(lambda t: "\0" not in t), min_size=1, max_size=5)
 
@@ -59,7 +61,7 @@ def test_a_json_array_is_valid_when_it_is_complete() -> None:
 
 
 def test_a_wide_line_has_the_documented_columns() -> None:
-    layout = Separated(",", 2)
+    layout = Separated(",", Shape(2))
     header, line = csv.reader(io.StringIO(whole(layout, [row('a,"b".jpg')]).decode(), newline=""))
     assert header == [
         *("input", "status", "error", "model", "label_space", "removed_labels", "wnid", "name"),
@@ -74,7 +76,7 @@ def test_a_wide_line_has_the_documented_columns() -> None:
 
 
 def test_an_error_row_has_as_many_columns_and_no_answer() -> None:
-    layout = Separated("\t", 5)
+    layout = Separated("\t", Shape(5))
     header, line = csv.reader(io.StringIO(whole(layout, [row("a", "bad")]).decode(), newline=""), delimiter="\t")
     cells = dict(zip(header, line, strict=True))
     assert (cells.pop("error"), cells.pop("status")) == ("bad", "error")
@@ -84,7 +86,7 @@ def test_an_error_row_has_as_many_columns_and_no_answer() -> None:
 def test_a_file_name_that_is_no_utf8_survives_json_and_is_escaped_in_csv() -> None:
     name = b"\xff.jpg".decode("utf-8", "surrogateescape")
     assert json.loads(JsonLines().encode(row(name)))["input"] == name
-    assert Separated(",", 1).encode(row(name)).startswith(b"\\udcff.jpg,ok,")
+    assert Separated(",", Shape(1)).encode(row(name)).startswith(b"\\udcff.jpg,ok,")
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)

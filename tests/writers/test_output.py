@@ -9,13 +9,14 @@ import pytest
 from writers.rows import inputs, row
 
 from miil21k.errors import UsageError
-from miil21k.writers.formats import JsonArray, JsonLines, Layout, Separated
+from miil21k.writers.layouts import JsonArray, JsonLines, Layout, Separated
 from miil21k.writers.output import RowFile, already_done, note_path
+from miil21k.writers.rows import Shape
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-LAYOUTS: dict[str, Layout] = {"jsonl": JsonLines(), "json": JsonArray(), "csv": Separated(",", 2)}
+LAYOUTS: dict[str, Layout] = {"jsonl": JsonLines(), "json": JsonArray(), "csv": Separated(",", Shape(2))}
 NAMES = [f"{letter}.jpg" for letter in "abcdefg"]
 BAD = {"b.jpg", "e.jpg"}
 RUN = {"model": "embedded", "device": "cpu"}
@@ -31,6 +32,7 @@ def full(path: Path, layout: Layout, names: list[str] = NAMES, existing: str = "
     for name in names:
         file.write(wanted(name))
     file.finish()
+    file.settle()
     return path.read_bytes()
 
 
@@ -46,6 +48,7 @@ def resume(path: Path, layout: Layout, chunk: int, skips: bool = False) -> int:
         if not (skips and name in BAD):
             file.write(wanted(name))
     file.finish()
+    file.settle()
     return len(todo)
 
 
@@ -113,6 +116,7 @@ def test_an_existing_output_is_touched_only_when_that_is_said(tmp_path: Path) ->
     assert path.read_bytes() == before  # construction only looks
     file.begin(RUN)
     file.finish()
+    file.settle()
     assert path.read_bytes() == LAYOUTS["csv"].header
 
 
@@ -155,8 +159,8 @@ def test_append_to_an_unfinished_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_append_needs_the_same_columns(tmp_path: Path) -> None:
-    full(tmp_path / "rows", Separated(",", 2))
-    file = RowFile(tmp_path / "rows", Separated(",", 3), {}, "append")
+    full(tmp_path / "rows", Separated(",", Shape(2)))
+    file = RowFile(tmp_path / "rows", Separated(",", Shape(3)), {}, "append")
     with pytest.raises(UsageError, match="same columns"):
         file.begin(RUN)
 

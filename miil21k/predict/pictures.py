@@ -1,24 +1,36 @@
-"""A prediction as a picture: the image beside its path, with a bar of probability per step."""
+"""Predictions as pictures: the image beside its path, with a bar of probability per step; one file per image."""
 
 from __future__ import annotations
 
 import importlib.util
+import logging
+import re
 import textwrap
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from miil21k.errors import MissingExtra
+from miil21k.data.images import load_picture
+from miil21k.data.web import is_url
+from miil21k.errors import ImageError, MissingExtra, UsageError
 from miil21k.files import atomic
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from PIL import Image
 
+    from miil21k.data.images import ImageInput
     from miil21k.predict.prediction import Node, Prediction
 
-__all__ = ["draw_prediction", "require_matplotlib"]
+__all__ = ["Gallery", "draw_prediction", "picture_name", "require_matplotlib"]
 
+log = logging.getLogger("miil21k.predict")
+SHOWN_EDGE = 1024  # pixels: an image may be decoded down to this for its picture
 DPI = 150
 # All lengths are inches.
 MARGIN = 0.3
@@ -135,7 +147,7 @@ def _heading(prediction: Prediction) -> list[str]:
 
 
 def _footer(prediction: Prediction) -> str:
-    run = prediction.run
+    run = prediction.origin
     parts = [run.model, run.label_space]
     if prediction.stop is not None and not prediction.stop.calibrated:
         parts.append("uncalibrated")
@@ -187,3 +199,54 @@ class _Panel:
             number_at, middle, f"{row.probability:.3f}", size=9, weight=weight, color=row.ink, va="center_baseline"
         )
         self._y += row.height
+
+
+def picture_name(number: int, name: str) -> str:
+    """Return a file name for the picture of input `number`, which makes it unique, with what is safe of its name."""
+    path = urlsplit(name).path if is_url(name) else name.replace("\\", "/")
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", PurePosixPath(path).stem).strip("._-")[:60]
+    return f"{number:06d}_{stem or 'image'}.png"
+
+
+class Gallery:
+    """Draws predictions into a folder, which is created when it is missing.
+
+    Predictions come in the order of the inputs that `watching` passed on.
+    Raises MissingExtra without matplotlib, UsageError when the folder cannot be one.
+    """
+
+    def __init__(self, folder: Path, *, exif: bool, max_pixels: int) -> None:
+        require_matplotlib()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"'{folder}' cannot be the folder of --save-plots: {error.strerror}.") from None
+        self._folder = folder
+        self._exif = exif
+        self._max_pixels = max_pixels
+        self._waiting: deque[ImageInput] = deque()
+        self._number = 0
+
+    def watching(self, inputs: Iterable[ImageInput], first: int = 0) -> Iterator[ImageInput]:
+        """Yield the inputs and remember each until it is drawn; a download is kept and not repeated."""
+        self._number = first
+        for item in inputs:
+            kept = replace(item, source=lru_cache(item.source)) if callable(item.source) else item
+            self._waiting.append(kept)
+            yield kept
+
+    def draw(self, prediction: Prediction) -> None:
+        """Draw the picture of the next input; one that failed has none."""
+        item = self._waiting.popleft()
+        self._number += 1
+        if prediction.error is not None:
+            return
+        try:
+            source = item.source() if callable(item.source) else item.source
+            image = load_picture(
+                source, name=item.name, exif=self._exif, max_pixels=self._max_pixels, reduce_to=SHOWN_EDGE
+            ).image
+        except ImageError as error:  # it was readable when it was predicted
+            log.warning("no picture: %s", error)
+            return
+        draw_prediction(image, prediction, self._folder / picture_name(self._number, item.name))

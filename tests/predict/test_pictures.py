@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miil21k.cli.gallery import picture_name
 from miil21k.errors import MissingExtra
-from miil21k.plots import STRONG, draw_prediction
-from miil21k.predict.prediction import Node, Prediction, Run, Stop
+from miil21k.predict.pictures import STRONG, draw_prediction, picture_name
+from miil21k.predict.prediction import Node, Origin, Prediction, Stop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 pytest.importorskip("matplotlib", reason="the extra 'plots' is not installed")
 
-RUN = Run("embedded", "in1k", "0" * 64, "none", "torch", "cpu", "fp32")
+ORIGIN = Origin("embedded", "in1k", "0" * 64, "none", "torch", "cpu", "fp32")
 TIGER, EGYPTIAN = Node("n02123159", "tiger cat", 0.39), Node("n02124075", "Egyptian cat", 0.34)
 ANIMAL, CAT = Node("n00015388", "animal", 0.95), Node("n02121808", "domestic cat", 0.91)
 UNSURE = Stop("hedge", 0.9, False, TIGER, EGYPTIAN)
@@ -46,15 +45,15 @@ def strong() -> tuple[int, ...]:
 
 
 def test_the_image_and_the_emphasised_bar_are_in_the_picture(tmp_path: Path) -> None:
-    sure = drawn(tmp_path, Prediction("x", RUN, path=(ANIMAL, CAT), stop=UNSURE, topk=(TIGER, EGYPTIAN)))
+    sure = drawn(tmp_path, Prediction("x", ORIGIN, path=(ANIMAL, CAT), stop=UNSURE, topk=(TIGER, EGYPTIAN)))
     assert pixels(sure, ORANGE) > 50_000
     half = Node("n02121808", "domestic cat", 0.455)
-    unsure = drawn(tmp_path, Prediction("x", RUN, path=(ANIMAL, half), stop=UNSURE, topk=(TIGER, EGYPTIAN)))
+    unsure = drawn(tmp_path, Prediction("x", ORIGIN, path=(ANIMAL, half), stop=UNSURE, topk=(TIGER, EGYPTIAN)))
     assert pixels(sure, strong()) / pixels(unsure, strong()) == pytest.approx(2, rel=0.1)
 
 
 def test_an_empty_path_has_no_emphasised_bar(tmp_path: Path) -> None:
-    picture = drawn(tmp_path, Prediction("x", RUN, path=(), stop=UNSURE, topk=(TIGER,)))
+    picture = drawn(tmp_path, Prediction("x", ORIGIN, path=(), stop=UNSURE, topk=(TIGER,)))
     assert pixels(picture, strong()) == 0
 
 
@@ -63,7 +62,7 @@ def test_an_empty_path_has_no_emphasised_bar(tmp_path: Path) -> None:
 def test_extreme_images_and_paths_stay_on_the_page(tmp_path: Path, size: tuple[int, int], steps: int) -> None:
     long = "artifact, a man-made object taken as a whole, with a name that needs several lines " * 2
     path = tuple(Node("n00021939", long, 1 - step / 20) for step in range(steps))
-    picture = drawn(tmp_path, Prediction("x", RUN, path=path, stop=UNSURE, topk=(TIGER,) * 10), size)
+    picture = drawn(tmp_path, Prediction("x", ORIGIN, path=path, stop=UNSURE, topk=(TIGER,) * 10), size)
     assert pixels(picture, ORANGE) > 200
     border = np.concatenate([picture[:5].reshape(-1, 3), picture[-5:].reshape(-1, 3), picture[:, -5:].reshape(-1, 3)])
     assert (border == 255).all()
@@ -73,8 +72,9 @@ def test_extreme_images_and_paths_stay_on_the_page(tmp_path: Path, size: tuple[i
 def test_drawing_leaves_the_global_state_of_matplotlib_alone(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from PIL import Image\n"
-        "from miil21k.plots import draw_prediction; from miil21k.predict.prediction import Prediction, Run\n"
-        "p = Prediction('x', Run('m', 's', '', 'none', 'torch', 'cpu', 'fp32'))\n"
+        "from miil21k.predict.pictures import draw_prediction\n"
+        "from miil21k.predict.prediction import Prediction, Origin\n"
+        "p = Prediction('x', Origin('m', 's', '', 'none', 'torch', 'cpu', 'fp32'))\n"
         f"draw_prediction(Image.new('RGB', (8, 8)), p, Path({str(tmp_path / 'x.png')!r}))\n"
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
@@ -84,7 +84,7 @@ def test_drawing_leaves_the_global_state_of_matplotlib_alone(tmp_path: Path) -> 
 def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(MissingExtra, match=r"miil21k\[plots\]"):
-        draw_prediction(Image.new("RGB", (8, 8)), Prediction("x", RUN), tmp_path / "x.png")
+        draw_prediction(Image.new("RGB", (8, 8)), Prediction("x", ORIGIN), tmp_path / "x.png")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,220 @@
+"""The row, declared once: JSON objects, the cells of CSV and TSV, Parquet columns and the tables of the docs."""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+__all__ = ["LEVEL", "NODE", "ROW", "ROW_SCHEMA", "STOP", "Field", "Many", "Row", "Shape", "Struct", "cells", "encode"]
+
+ROW_SCHEMA = 1
+Row = dict[str, Any]
+
+
+class Shape(NamedTuple):
+    """What the rows of one output hold. topk: how many classes. labels, levels: whether nodes and rows carry them."""
+
+    topk: int = 5
+    labels: bool = False
+    levels: bool = False
+
+    def holds(self, part: str | None) -> bool:
+        """Return whether a field that comes with `part` is there; None is always there, an embedding never."""
+        return part is None or {"labels": self.labels, "levels": self.levels, "embedding": False}[part]
+
+
+class Scalar(NamedTuple):
+    """A plain value. arrow: its name among the types of Arrow. encode: how an attribute becomes JSON."""
+
+    arrow: str
+    encode: Callable[[Any], Any]
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _six_decimals(value: float) -> float:
+    return round(value, 6)
+
+
+TEXT = Scalar("string", _as_it_is)
+FLAG = Scalar("bool_", _as_it_is)
+WHOLE = Scalar("int32", _as_it_is)
+NUMBER = Scalar("float64", _as_it_is)
+PROBABILITY = Scalar("float64", _six_decimals)
+VECTOR = Scalar("list", lambda values: values.tolist())
+
+
+class Struct(NamedTuple):
+    """A value with named parts; None where there is none."""
+
+    fields: tuple[Field, ...]
+
+
+class Many(NamedTuple):
+    """A list of values with named parts."""
+
+    of: Struct
+
+
+class Field(NamedTuple):
+    """A part of a row. attribute: where it stands in the Prediction, its name where left out.
+
+    meaning: for the docs, in Markdown. part: it is only there where the `Shape` holds this. flat: it is a column of CSV
+    and TSV too, under the same name.
+    """
+
+    name: str
+    kind: Scalar | Struct | Many
+    meaning: str = ""
+    attribute: str | None = None
+    part: str | None = None
+    flat: bool = False
+
+    def of(self, value: Any) -> Any:
+        """Return what this field of `value` is as JSON."""
+        return encode(self.kind, attrgetter(self.attribute or self.name)(value))
+
+
+def encode(kind: Scalar | Struct | Many, value: Any) -> Any:
+    """Return `value` as plain JSON values; a field that comes with a part is left out where it is None or absent."""
+    if value is None:
+        return None
+    if isinstance(kind, Scalar):
+        return kind.encode(value)
+    if isinstance(kind, Many):
+        return [encode(kind.of, item) for item in value]
+    found = {}
+    for field in kind.fields:
+        if field.part == "labels":  # written by the one who knows how nodes are to be called
+            continue
+        content = field.of(value)
+        if content is not None or field.part is None:
+            found[field.name] = content
+    return found
+
+
+NODE = Struct(
+    (
+        Field("wnid", TEXT, "the key: names repeat, wnids do not"),
+        Field("name", TEXT, "the first lemma"),
+        Field("probability", PROBABILITY, "six decimals"),
+        Field("label", TEXT, "with `--label-type`: the name in that form", part="labels"),
+    )
+)
+LEVEL = Struct(
+    (
+        Field("depth", WHOLE),
+        *(field._replace(attribute=f"node.{field.name}") for field in NODE.fields if field.part is None),
+        Field("kept", FLAG),
+    )
+)
+_PLAIN = Struct(NODE.fields[:3])
+STOP = Struct(
+    (
+        Field("reason", TEXT),
+        Field("hedge", NUMBER),
+        Field("calibrated", FLAG),
+        Field("refused", _PLAIN),
+        Field("runner_up", _PLAIN),
+    )
+)
+ROW = Struct(
+    (
+        Field("schema", WHOLE, "1; changes when a field changes its meaning or goes away"),
+        Field(
+            "input",
+            TEXT,
+            r"as it was named; a byte that is no UTF-8 is an escaped lone surrogate (`\udcff`), as Python's "
+            "`os.fsdecode` gives it",
+            flat=True,
+        ),
+        Field("status", TEXT, "`ok` or `error`", flat=True),
+        Field("error", TEXT, "null, or one sentence", flat=True),
+        Field("model", TEXT, "canonical name of the weights that answered", "origin.model", flat=True),
+        Field("label_space", TEXT, "name of the classes in which it answered", "origin.label_space", flat=True),
+        Field("label_space_sha256", TEXT, "their digest", "origin.label_space_sha256"),
+        Field(
+            "removed_labels",
+            TEXT,
+            "`masked`, `included` or `none`: the classes that ImageNet withdrew",
+            "origin.removed_labels",
+            flat=True,
+        ),
+        Field("backend", TEXT, "what computed the logits: `torch`, `onnx` or `openvino`", "origin.backend"),
+        Field("device", TEXT, "where", "origin.device"),
+        Field("dtype", TEXT, "in which precision", "origin.dtype"),
+        Field("path", Many(NODE), "nodes root first; empty when no root is sure enough"),
+        Field(
+            "stop",
+            STOP,
+            "null on an error, else `reason` (`leaf`, `hedge`, `depth`, `restriction`), `hedge`, `calibrated`, "
+            "`refused` (the next step, not taken), `runner_up` (its most probable sibling)",
+        ),
+        Field("topk", Many(NODE), "nodes, most probable first"),
+        Field(
+            "levels",
+            Many(LEVEL),
+            "with `--levels`: one node per depth, with `depth` and `kept` (p > 0.5); the published rule for "
+            "semantic-softmax heads, the most probable node of the depth for others",
+            part="levels",
+        ),
+        Field(
+            "embedding", VECTOR, "in Python and HTTP alone, when asked for: the network's pre-logits", part="embedding"
+        ),
+    )
+)
+
+
+class _Cell(NamedTuple):
+    """A column of CSV and TSV that a row has in another form. value: from the row; part: as in `Field`."""
+
+    name: str
+    value: Callable[[Row], Any]
+    part: str | None = None
+
+
+def _last(key: str) -> Callable[[Row], Any]:
+    return lambda row: row["path"][-1].get(key) if row["path"] else None
+
+
+def _chain(key: str, of: Callable[[Row], Sequence[Row]]) -> Callable[[Row], str]:
+    return lambda row: " > ".join(node[key] for node in of(row))
+
+
+def _kept(row: Row) -> list[Row]:
+    return [level for level in row.get("levels") or () if level["kept"]]
+
+
+def _copied(name: str) -> Callable[[Row], Any]:
+    return lambda row: row[name]
+
+
+_CELLS = (
+    *(_Cell(field.name, _copied(field.name)) for field in ROW.fields if field.flat),
+    _Cell("wnid", _last("wnid")),
+    _Cell("name", _last("name")),
+    _Cell("label", _last("label"), "labels"),
+    _Cell("path", _chain("name", lambda row: row["path"])),
+    _Cell("path_wnids", _chain("wnid", lambda row: row["path"])),
+    _Cell("path_probability", _last("probability")),
+    _Cell("stop", lambda row: row["stop"] and row["stop"]["reason"]),
+    _Cell("levels", _chain("name", _kept), "levels"),
+    _Cell("levels_wnids", _chain("wnid", _kept), "levels"),
+)
+
+
+def cells(shape: Shape) -> Iterator[tuple[str, Callable[[Row], Any]]]:
+    """Yield the columns of CSV and TSV: each name, and what gives its content from a row; None is an empty cell."""
+    yield from ((cell.name, cell.value) for cell in _CELLS if shape.holds(cell.part))
+    parts = [field.name for field in NODE.fields if shape.holds(field.part)]
+    for rank in range(shape.topk):
+        yield from ((f"top{rank + 1}_{part}", _ranked(rank, part)) for part in parts)
+
+
+def _ranked(rank: int, part: str) -> Callable[[Row], Any]:
+    return lambda row: row["topk"][rank].get(part) if rank < len(row["topk"]) else None
