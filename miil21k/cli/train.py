@@ -8,8 +8,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from miil21k.text import printable
+
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from miil21k.train.loop import Report
     from miil21k.train.recipe import Recipe
@@ -48,6 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=Path, default=Path("run"), metavar="RUN", help="folder of the run (default: %(default)s)"
     )
     add("--resume", action="store_true", help="go on with the run in RUN where its last state file stands")
+    add("--overwrite", action="store_true", help="start anew where RUN holds a run already")
     add("--checkpoint", metavar="FILE", help="weights to start from, in any published layout")
     add("--label-space", metavar="SPACE", help="fall11, winter21, goog21k, in1k or a file (default: from the folders)")
     add("--partial", action="store_true", help="accept classes without images")
@@ -68,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("Training needs DATA and --model, for example: miil21k train images -m tresnet_m_21k")
     if min(args.workers, args.checkpoint_every) < 0 or args.log_every < 1:
         raise UsageError("--workers and --checkpoint-every must be 0 or more, --log-every 1 or more.")
+    progress = _Progress(args.quiet)
+    recipe = _recipe(args, progress.say)
     from miil21k.store.cache import Cache
     from miil21k.train.job import Request
     from miil21k.train.launch import launch
@@ -76,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         data=args.data,
         model=args.model,
         recipe_name=args.recipe,
-        recipe=_recipe(args),
+        recipe=recipe,
         folder=args.output,
         val=args.val,
         checkpoint=args.checkpoint,
@@ -88,8 +94,7 @@ def run(args: argparse.Namespace) -> int:
         checkpoint_every=args.checkpoint_every,
         shard_cache=Cache.at().root / "shards",
     )
-    progress = _Progress(args.quiet)
-    outcome = launch(request, progress, progress.say, resume=args.resume)
+    outcome = launch(request, progress, progress.say, resume=args.resume, overwrite=args.overwrite)
     if outcome.is_main:
         best = outcome.progress
         if outcome.metric and not args.quiet:
@@ -98,9 +103,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _recipe(args: argparse.Namespace) -> Recipe:
+def _recipe(args: argparse.Namespace, say: Callable[[str], None]) -> Recipe:
     from miil21k.errors import UsageError
-    from miil21k.train.recipe import override
+    from miil21k.train.recipe import override, unasked
     from miil21k.train.recipes import get_recipe
 
     changes: dict[str, str] = {}
@@ -117,7 +122,12 @@ def _recipe(args: argparse.Namespace) -> Recipe:
     twice = sorted(set(flags) & set(changes))
     if twice:
         raise UsageError(f"'{twice[0]}' is given twice, by its flag and by --set.")
-    return override(get_recipe(args.recipe), {**changes, **flags})
+    named = get_recipe(args.recipe)
+    recipe = override(named, {**changes, **flags})
+    differs = unasked(named, recipe, {*changes, *flags})
+    if differs:
+        say(f"For {recipe.epochs} epoch(s): {differs}; --set says otherwise")
+    return recipe
 
 
 def _list_recipes() -> int:
@@ -138,7 +148,7 @@ class _Progress:
     def say(self, line: str) -> None:
         """Write one line, unless quiet."""
         if not self.quiet:
-            print(line, file=sys.stderr)
+            print(printable(line), file=sys.stderr, flush=True)
 
     def __call__(self, report: Report) -> None:
         now = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,12 @@ from miil21k.data.augment import Augmentation
 from miil21k.data.datasets import matching_space
 from miil21k.environment import installed_versions
 from miil21k.errors import UsageError
+from miil21k.files import Lock
 from miil21k.hierarchy.load import load_label_space, load_own
 from miil21k.hierarchy.spaces import LABEL_SPACES
 from miil21k.records import to_json
 from miil21k.store.integrity import sha256_of
-from miil21k.train.journal import read_config, write_config
+from miil21k.train.journal import clear_run, holds_run, read_config, write_config
 from miil21k.train.objectives import find_objective
 from miil21k.zoo.checkpoint_card import TrainedCard, load_trained, read_card
 from miil21k.zoo.registry import Architecture, LoadedFrom, create_model, identify
@@ -26,6 +28,8 @@ from miil21k.zoo.schema import Preprocess
 from miil21k.zoo.timm_config import own_preprocess
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from torch import nn
 
     from miil21k.data.datasets import ImageSource, LabelledImages
@@ -34,6 +38,9 @@ if TYPE_CHECKING:
     from miil21k.zoo.schema import Weights
 
 __all__ = ["Request", "augmentation_of", "choose_space", "create_network", "own_folder", "run_id_of"]
+
+
+LOCK = ".training.lock"
 
 
 @dataclass(frozen=True)
@@ -183,41 +190,63 @@ def augmentation_of(recipe: Recipe, preprocess: Preprocess) -> Augmentation:
     return augmentation
 
 
-def run_id_of(request: Request, card: TrainedCard, images: LabelledImages, processes: int) -> str:
+def digest_of(images: LabelledImages) -> str:
+    """Return a digest of which images these are: every label, every name, and the bytes of 64 spread over the set."""
+    digest = hashlib.sha256(images.labels.tobytes())
+    for start in range(0, len(images), 1 << 16):
+        names = [images.name(index) for index in range(start, min(start + (1 << 16), len(images)))]
+        digest.update("\0".join(names).encode(errors="surrogateescape"))
+    for index in range(0, len(images), max(1, len(images) // 64)):
+        with suppress(OSError):  # an unreadable image is left out of its batch too
+            digest.update(images.source.read(int(images.rows[index])))
+    return digest.hexdigest()
+
+
+def run_id_of(recipe: Recipe, card: TrainedCard, images: LabelledImages, processes: int) -> str:
     """Return a digest of all that decides the weights of a run: recipe, model, classes, images and processes."""
     facts = {
-        "recipe": asdict(request.recipe),
+        "recipe": asdict(recipe),
         "arch": card.arch,
         "arch_kwargs": dict(card.arch_kwargs),
         "label_space": card.space.sha256,
         "preprocess": to_json(card.preprocess),
-        "labels": hashlib.sha256(images.labels.tobytes()).hexdigest(),
+        "images": digest_of(images),
         "processes": processes,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def own_folder(request: Request, run_id: str, facts: dict[str, Any], *, resume: bool) -> None:
-    """Make the folder of the run and write its config.json, or check that it holds this very run.
+@contextmanager
+def own_folder(
+    folder: Path, run_id: str, facts: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False
+) -> Iterator[None]:
+    """Hold the folder of the run, which is made if missing, with its config.json written or found to be this very run.
 
-    Raises UsageError when a run is there and is not to be resumed, or is another one.
+    What a run left that never came to save anything is cleared away; with overwrite, what any run left. Raises
+    UsageError when another process trains there, or a run is there and is not to be resumed, or is another one.
     """
-    config = read_config(request.folder)
-    if config is None:
-        request.folder.mkdir(parents=True, exist_ok=True)
-        write_config(request.folder, {**facts, "run_id": run_id, "versions": installed_versions()})
-        return
-    if not resume:
-        raise UsageError(f"'{request.folder}' holds a run already: go on with --resume, or choose another -o.")
-    if config.get("run_id") != run_id:
-        raise UsageError(_what_differs(request.folder, config, facts))
+    busy = f"Another process trains in '{folder}': wait for its end, or choose another -o."
+    with Lock(folder / LOCK, busy=busy, keep=False):
+        if overwrite or not holds_run(folder):
+            clear_run(folder)
+            write_config(folder, {**facts, "run_id": run_id, "versions": installed_versions()})
+        elif not resume:
+            raise UsageError(
+                f"'{folder}' holds a run already: go on with --resume, start it anew with --overwrite, or choose "
+                "another -o."
+            )
+        else:
+            config = read_config(folder) or {}
+            if config.get("run_id") != run_id:
+                raise UsageError(_what_differs(folder, config, facts))
+        yield
 
 
-def _what_differs(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> str:
+def _what_differs(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     old = {**before, **before.get("recipe", {})}
     new = {**json.loads(json.dumps(now)), **json.loads(json.dumps(now["recipe"]))}
     differs = [
         f"{key} was {old.get(key)!r}, is {new[key]!r}" for key in new if key != "recipe" and old.get(key) != new[key]
     ]
-    listed = "; ".join(differs[:5]) or "its images have other labels"
+    listed = "; ".join(differs[:5]) or "its images are other ones, or have other labels"
     return f"The run in '{folder}' is another one: {listed}. Resume it as it was, or start in another folder."

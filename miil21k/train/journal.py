@@ -6,19 +6,26 @@ import csv
 import io
 import json
 import math
+import shutil
 from importlib import util
 from typing import TYPE_CHECKING, Any
 
-from miil21k.errors import UsageError
-from miil21k.files import replace_file
+from miil21k.files import replace_file, sweep
+from miil21k.records import read_json
+from miil21k.train.state import STATE, WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["Journal", "read_config", "read_unreadable", "write_config"]
+__all__ = ["Journal", "clear_run", "holds_run", "read_config", "read_unreadable", "write_config"]
 
 CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+TABLE = "metrics.csv"
+CURVES = "curves.png"
+UNREADABLE = "unreadable.csv"
+BOARD = "tensorboard"
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
@@ -27,20 +34,30 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
-    """Return `config.json` of the run in `folder`, None when there is no run; raises UsageError when it is damaged."""
+    """Return `config.json` of the run in `folder`, None when there is no run; raises StrictJsonError when damaged."""
     path = folder / CONFIG
     if not path.exists():
         return None
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"'{path}' is damaged ({error}); start the run again in a new folder.") from None
-    return dict(config)
+    config: dict[str, Any] = read_json(path)
+    return config
+
+
+def holds_run(folder: Path) -> bool:
+    """Return whether `folder` holds a run that came to save anything; one that did not leaves nothing to lose."""
+    return any((folder / name).exists() for name in (STATE, *WEIGHTS))
+
+
+def clear_run(folder: Path) -> None:
+    """Remove the files of a run from `folder`, and what a kill left half written; other files stay."""
+    for name in (CONFIG, METRICS, TABLE, CURVES, UNREADABLE, STATE, *WEIGHTS):
+        (folder / name).unlink(missing_ok=True)
+    sweep(folder)
+    shutil.rmtree(folder / BOARD, ignore_errors=True)
 
 
 def read_unreadable(folder: Path) -> dict[str, str]:
     """Return image name -> reason as `unreadable.csv` of the run in `folder` has it, empty when there is none."""
-    path = folder / "unreadable.csv"
+    path = folder / UNREADABLE
     if not path.exists():
         return {}
     with path.open(encoding="utf-8", newline="") as file:
@@ -57,7 +74,7 @@ class Journal:
 
     def __init__(self, folder: Path, resume_at: int) -> None:
         self.folder = folder
-        self._path = folder / "metrics.jsonl"
+        self._path = folder / METRICS
         rows = [row for row in self._read() if row["update"] <= resume_at]
         self.epochs = [row for row in rows if row["kind"] == "epoch"]
         replace_file(self._path, "".join(json.dumps(row) + "\n" for row in rows))
@@ -74,7 +91,7 @@ class Journal:
             return None
         from torch.utils.tensorboard import SummaryWriter
 
-        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=resume_at + 1)
+        return SummaryWriter(str(self.folder / BOARD), purge_step=resume_at + 1)
 
     def write(self, kind: str, row: Mapping[str, Any]) -> None:
         """Append one row; kind `step` or `epoch`; `row` holds `update` and numbers (null stands for nan)."""
@@ -95,7 +112,7 @@ class Journal:
         writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.epochs)
-        replace_file(self.folder / "metrics.csv", text.getvalue())
+        replace_file(self.folder / TABLE, text.getvalue())
 
     def write_unreadable(self, found: Mapping[str, str]) -> None:
         """Rewrite `unreadable.csv`: the images that were left out, and why."""
@@ -103,7 +120,7 @@ class Journal:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("image", "reason"))
         writer.writerows(sorted(found.items()))
-        replace_file(self.folder / "unreadable.csv", text.getvalue())
+        replace_file(self.folder / UNREADABLE, text.getvalue())
 
     def draw_curves(self) -> bool:
         """Draw `curves.png` from the epochs so far; returns False when matplotlib is not installed."""
@@ -111,7 +128,7 @@ class Journal:
             return False
         from miil21k.train.curves import draw_curves
 
-        draw_curves(self.epochs, self.folder / "curves.png")
+        draw_curves(self.epochs, self.folder / CURVES)
         return True
 
     def close(self) -> None:

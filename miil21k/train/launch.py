@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,9 +13,10 @@ from miil21k.data.datasets import label_images, open_source
 from miil21k.errors import UsageError
 from miil21k.records import to_json
 from miil21k.train.evaluation import Evaluation, levels_of
+from miil21k.train.fitting import fit_average, fit_precision
 from miil21k.train.job import augmentation_of, choose_space, create_network, own_folder, run_id_of
 from miil21k.train.level_order import head_order, to_level_order
-from miil21k.train.loop import Job, create_sampler, train
+from miil21k.train.loop import Job, Run, create_sampler
 from miil21k.train.objectives import create_objective, find_objective
 from miil21k.train.processes import join_processes, leave_processes, pick_device
 from miil21k.train.teachers import load_teacher
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from miil21k.train.job import Request
     from miil21k.train.loop import Report
     from miil21k.train.processes import Processes
+    from miil21k.train.recipe import Recipe
     from miil21k.train.state import Progress
     from miil21k.zoo.checkpoint_card import TrainedCard
 
@@ -43,38 +46,54 @@ class Outcome:
 
 
 def launch(
-    request: Request, report: Callable[[Report], None], say: Callable[[str], None], *, resume: bool = False
+    request: Request,
+    report: Callable[[Report], None],
+    say: Callable[[str], None],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
 ) -> Outcome:
     """Train as `request` says; report and say are called in the main process only.
 
-    Raises UsageError, LabelSpaceMismatch and the like before anything is trained or written.
+    resume: go on from the state file when there is one. overwrite: start anew where a run is. Raises UsageError,
+    LabelSpaceMismatch and the like before anything is trained or written: the folder is taken when all is built.
     """
+    if resume and overwrite:
+        raise UsageError("A run is either gone on with (--resume) or started anew (--overwrite).")
+    find_objective(request.recipe)  # refuses a recipe that makes no sense before anything is looked for
     device = pick_device(request.device)
     processes = join_processes(device)
+    if not processes.is_main:
+        report = say = _silent
     try:
-        job, facts = _assemble(request, device, processes)
-        if processes.is_main:
-            own_folder(request, job.run_id, facts, resume=resume)
-            say(_opening(request, facts))
-        processes.wait()
-        progress = train(job, report if processes.is_main else _silent, resume=resume)
+        job, facts = _assemble(request, device, processes, say)
+        run = Run(job, report)
+        folder = own_folder(request.folder, job.run_id, facts, resume=resume, overwrite=overwrite)
+        with folder if processes.is_main else nullcontext():
+            say(_opening(facts))
+            processes.wait()
+            progress = run.to_the_end()
     finally:
         leave_processes()
     return Outcome(progress, job.metric if job.evaluate else "", processes.is_main)
 
 
-def _silent(_report: Report) -> None:
+def _silent(_: object) -> None:
     return None
 
 
-def _assemble(request: Request, device: torch.device, processes: Processes) -> tuple[Job, dict[str, Any]]:
+def _assemble(
+    request: Request, device: torch.device, processes: Processes, say: Callable[[str], None]
+) -> tuple[Job, dict[str, Any]]:
     """Return the job, and what config.json says about it."""
-    recipe = request.recipe
-    find_objective(recipe)  # refuses a recipe that makes no sense before anything is looked for
+    say(f"Looking for images in '{request.data}'")
     source = processes.first(lambda: open_source(request.data, request.shard_cache))
     space = choose_space(request, source)
     images = label_images(source, space, partial=request.partial)
-    create_sampler(recipe, len(images), processes)  # refuses too few images while nothing is written
+    recipe, changes = _fitted(request.recipe, device, len(images), processes)
+    for change in changes:
+        say(change)
+    request = replace(request, recipe=recipe)
     model, card, loaded = processes.first(lambda: create_network(request, space))
     teacher = processes.first(lambda: load_teacher(recipe, space, card.preprocess, card.head))
     model = _placed(model, request, device, processes)
@@ -84,6 +103,7 @@ def _assemble(request: Request, device: torch.device, processes: Processes) -> t
     evaluate = _evaluation(request, card, processes)
     facts = _facts(request, card, images, evaluate, processes.world)
     facts["weights"] = "random" if loaded is None else loaded._asdict()
+    identity = run_id_of(recipe, card, images, processes.world) if processes.is_main else ""
     job = Job(
         recipe=recipe,
         model=model,
@@ -98,12 +118,19 @@ def _assemble(request: Request, device: torch.device, processes: Processes) -> t
         folder=request.folder,
         processes=processes,
         metadata=card.to_metadata(),
-        run_id=run_id_of(request, card, images, processes.world),
+        run_id=processes.gather(identity)[0],
         workers=request.workers,
         log_every=request.log_every,
         checkpoint_every=request.checkpoint_every,
     )
     return job, facts
+
+
+def _fitted(recipe: Recipe, device: torch.device, images: int, processes: Processes) -> tuple[Recipe, list[str]]:
+    recipe, slow = fit_precision(recipe, device)
+    batches = create_sampler(recipe, images, processes).num_batches  # refuses too few images
+    recipe, frozen = fit_average(recipe, batches // recipe.accumulate * recipe.total_epochs)
+    return recipe, [change for change in (slow, frozen) if change]
 
 
 def _placed(model: nn.Module, request: Request, device: torch.device, processes: Processes) -> nn.Module:
@@ -156,14 +183,14 @@ def _facts(
     }
 
 
-def _opening(request: Request, facts: dict[str, Any]) -> str:
-    recipe, space = request.recipe, facts["label_space"]
-    share = recipe.batch_size * recipe.accumulate * facts["processes"]
+def _opening(facts: dict[str, Any]) -> str:
+    recipe, space = facts["recipe"], facts["label_space"]
+    epochs = recipe["epochs"] + recipe["cooldown_epochs"]
+    share = recipe["batch_size"] * recipe["accumulate"] * facts["processes"]
     return (
         f"{facts['images']:,} images of {space['classes']:,} classes (label space '{space['name']}'), "
-        f"{facts['val_images']:,} to validate; {request.model} {_weights(facts['weights'])}, by recipe "
-        f"{request.recipe_name}: {recipe.total_epochs} epochs, {share} images an update, "
-        f"{facts['processes']} process(es)"
+        f"{facts['val_images']:,} to validate; {facts['model']} {_weights(facts['weights'])}, by recipe "
+        f"{facts['recipe_name']}: {epochs} epochs, {share} images an update, {facts['processes']} process(es)"
     )
 
 

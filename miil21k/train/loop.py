@@ -15,7 +15,7 @@ from miil21k.errors import UsageError
 from miil21k.train.journal import Journal, read_unreadable
 from miil21k.train.level_order import to_class_order
 from miil21k.train.optimization import Schedule, create_optimizer, freeze
-from miil21k.train.state import Progress, Trained, load_state, save_state, save_weights
+from miil21k.train.state import AVERAGED, BEST, LAST, STATE, Progress, Trained, load_state, save_state, save_weights
 from miil21k.train.step import UpdateStep
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from miil21k.train.recipe import Recipe
     from miil21k.zoo.schema import Preprocess
 
-__all__ = ["Job", "Report", "create_sampler", "train"]
+__all__ = ["Job", "Report", "Run", "create_sampler"]
 
 
 @dataclass(frozen=True)
@@ -95,16 +95,10 @@ def create_sampler(recipe: Recipe, images: int, processes: Processes) -> EpochSa
     return sampler
 
 
-def train(job: Job, report: Callable[[Report], None], *, resume: bool = False) -> Progress:
-    """Run `job` to its end and return where it ended; writes `last`, `best`, the state and the journal.
+class Run:
+    """A run whose parts are all built and fit together: making one raises whatever can be wrong with the recipe."""
 
-    resume: go on from the state file when there is one. Raises Miil21kError when a loss is NaN or infinite.
-    """
-    return _Run(job, report, resume).to_the_end()
-
-
-class _Run:
-    def __init__(self, job: Job, report: Callable[[Report], None], resume: bool) -> None:
+    def __init__(self, job: Job, report: Callable[[Report], None]) -> None:
         recipe, processes = job.recipe, job.processes
         self.job, self.report = job, report
         self.sampler = create_sampler(recipe, len(job.images), processes)
@@ -113,25 +107,36 @@ class _Run:
         self.trained = _make_trained(job.model, recipe)
         # The schedule writes initial rates into the optimizer's groups, which a state file then replaces by equal ones.
         self.schedule = Schedule(self.trained.optimizer, recipe, self.updates_per_epoch)
-        self.state_path = job.folder / "state.pt"
-        self.progress = Progress()
-        if resume and self.state_path.exists():
-            self.progress = load_state(self.state_path, self.trained, job.run_id)
         self.step = UpdateStep(self.trained, job.objective, recipe, job.preprocess, processes, frozen)
         self.loader = training_loader(
             job.images, job.augmentation, self.sampler, job.workers, pin_memory=self.step.device.type == "cuda"
         )
-        self.journal = Journal(job.folder, self.progress.updates) if processes.is_main else None
-        self.unreadable = read_unreadable(job.folder)
+        self.state_path = job.folder / STATE
+        self.progress = Progress()
+        self.journal: Journal | None = None
+        self.unreadable: dict[str, str] = {}
         self._dropped = 0
         self._marked = (time.perf_counter(), 0)
+        self._silent = True  # until the first report
 
     def to_the_end(self) -> Progress:
-        for epoch in range(self.progress.epoch, self.job.recipe.total_epochs):
-            self._train_epoch(epoch)
-            self._end_epoch(epoch)
-        if self.journal is not None:
-            self.journal.close()
+        """Train from where the state file stands, or from the start, and return where it ended.
+
+        Writes `last`, `best`, the state and the journal. Raises Miil21kError when a loss is NaN or infinite.
+        """
+        if self.state_path.exists():
+            self.progress = load_state(self.state_path, self.trained, self.job.run_id)
+        self.unreadable = read_unreadable(self.job.folder)
+        self.journal = Journal(self.job.folder, self.progress.updates) if self.job.processes.is_main else None
+        try:
+            for epoch in range(self.progress.epoch, self.job.recipe.total_epochs):
+                self._train_epoch(epoch)
+                self._end_epoch(epoch)
+        finally:
+            if self.journal is not None:
+                if self._dropped:
+                    self.journal.write_unreadable(self.unreadable)
+                self.journal.close()
         return self.progress
 
     def _train_epoch(self, epoch: int) -> None:
@@ -166,6 +171,8 @@ class _Run:
         done = self.progress.updates
         save = self.job.checkpoint_every and done % self.job.checkpoint_every == 0
         if not save and done % self.job.log_every:
+            if self._silent:
+                self._tell(epoch, self.step.tally.mean(), lr, logged=False)
             return
         loss = self._collect_loss()
         self._tell(epoch, loss, lr)
@@ -191,7 +198,10 @@ class _Run:
         if self.journal is not None:
             self.journal.write_unreadable(self.unreadable)
 
-    def _tell(self, epoch: int, loss: float, lr: float, metrics: Mapping[str, float] | None = None) -> None:
+    def _tell(
+        self, epoch: int, loss: float, lr: float, metrics: Mapping[str, float] | None = None, *, logged: bool = True
+    ) -> None:
+        self._silent = False
         recipe, progress = self.job.recipe, self.progress
         now, (before, batch) = time.perf_counter(), self._marked
         seen = (progress.batch - batch) * recipe.batch_size * self.job.processes.world
@@ -201,7 +211,7 @@ class _Run:
         eta = (total - progress.updates) * images / rate if rate else math.nan
         spent = progress.data_seconds + progress.step_seconds
         waiting = progress.data_seconds / spent if spent else 0.0
-        if self.journal is not None and metrics is None:
+        if self.journal is not None and metrics is None and logged:
             row = {"update": progress.updates, "epoch": epoch + 1, "loss": loss, "lr": lr, "images_per_second": rate}
             self.journal.write("step", row)
         self.report(
@@ -268,13 +278,13 @@ class _Run:
         if not job.processes.is_main:
             return
         stamp = {**job.metadata, "epoch": str(epoch + 1), "update": str(progress.updates)}
-        save_weights(job.folder / "last.safetensors", to_class_order(self.trained.model.state_dict()), stamp)
+        save_weights(job.folder / LAST, to_class_order(self.trained.model.state_dict()), stamp)
         if self.trained.ema is not None:
             averaged = to_class_order(self.trained.ema.module.state_dict())
-            save_weights(job.folder / "last_ema.safetensors", averaged, stamp)
+            save_weights(job.folder / AVERAGED, averaged, stamp)
         if is_best:
             stamp = {**stamp, job.metric: str(found.value)}
-            save_weights(job.folder / "best.safetensors", to_class_order(found.model.state_dict()), stamp)
+            save_weights(job.folder / BEST, to_class_order(found.model.state_dict()), stamp)
 
 
 class _Evaluated(NamedTuple):

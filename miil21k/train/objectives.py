@@ -12,7 +12,6 @@ subclass of `Objective` and a line in `OBJECTIVES`.
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import torch
 
 from miil21k.errors import LabelSpaceMismatch, UsageError
+from miil21k.text import did_you_mean
 from miil21k.train import losses
 from miil21k.train.level_order import LevelTable, ancestor_table, level_table
 
@@ -301,9 +301,7 @@ def find_objective(recipe: Recipe) -> type[Objective]:
     """Return the objective that `recipe` names; raises UsageError for an unknown name, or a recipe it cannot train."""
     name = recipe.objective
     if name not in OBJECTIVES:
-        near = difflib.get_close_matches(name, OBJECTIVES, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise UsageError(f"No objective '{name}'.{hint} Objectives: {', '.join(OBJECTIVES)}.")
+        raise UsageError(f"No objective '{name}'.{did_you_mean(name, OBJECTIVES)} Objectives: {', '.join(OBJECTIVES)}.")
     kind = OBJECTIVES[name]
     if (recipe.mixup or recipe.cutmix) and not kind.may_mix:
         _refuse_mixed(0.0, f"the objective '{name}'")

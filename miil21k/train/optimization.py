@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import UsageError
+from miil21k.text import did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,10 +28,9 @@ def create_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     try:
         info = get_optimizer_info(recipe.optimizer)
     except ValueError:
-        near = difflib.get_close_matches(recipe.optimizer, list_optimizers(), n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
         raise UsageError(
-            f"No optimizer '{recipe.optimizer}'.{hint} The names are those of timm: adam, adamw, sgd, lamb, ..."
+            f"No optimizer '{recipe.optimizer}'.{did_you_mean(recipe.optimizer, list_optimizers())} "
+            "The names are those of timm: adam, adamw, sgd, lamb, ..."
         ) from None
     plain = not recipe.momentum and (info.defaults or {}).get("nesterov")
     try:
@@ -75,26 +74,26 @@ class Schedule:
 
     def __init__(self, optimizer: Optimizer, recipe: Recipe, updates_per_epoch: int) -> None:
         self.optimizer, self.recipe = optimizer, recipe
-        self.updates_per_epoch = updates_per_epoch
-        self._per_epoch = recipe.schedule_step == "epoch"
-        self._steps = recipe.total_epochs * (1 if self._per_epoch else updates_per_epoch)
+        self._ticks = 1 if recipe.schedule_step == "epoch" else updates_per_epoch  # of the schedule, in an epoch
+        self._updates_per_tick = updates_per_epoch // self._ticks
         self._timm = None if recipe.schedule == "onecycle" else self._from_timm()
 
     def _from_timm(self) -> Any:
         from timm.scheduler import create_scheduler_v2
 
-        recipe = self.recipe
+        recipe, ticks = self.recipe, self._ticks
         try:
             scheduler, _ = create_scheduler_v2(
                 self.optimizer,
                 sched=recipe.schedule,
-                num_epochs=recipe.epochs,
-                warmup_epochs=recipe.warmup_epochs,
+                num_epochs=recipe.epochs * ticks,
+                warmup_epochs=recipe.warmup_epochs * ticks,
                 warmup_lr=recipe.warmup_lr,
                 min_lr=recipe.min_lr,
-                cooldown_epochs=recipe.cooldown_epochs,
-                step_on_epochs=self._per_epoch,
-                updates_per_epoch=self.updates_per_epoch,
+                cooldown_epochs=recipe.cooldown_epochs * ticks,
+                decay_epochs=recipe.decay_epochs * ticks or None,
+                decay_rate=recipe.decay_rate,
+                decay_milestones=[epoch * ticks + 1 for epoch in recipe.milestones],  # timm's come one tick too soon
             )
         except (ValueError, RuntimeError, AssertionError) as error:
             raise UsageError(f"No schedule '{recipe.schedule}' ({error}); use onecycle or one of timm's.") from None
@@ -104,15 +103,13 @@ class Schedule:
 
     def set(self, updates: int) -> float:
         """Set the learning rate of the update that follows `updates` finished ones; returns the largest one."""
-        step = updates // self.updates_per_epoch if self._per_epoch else updates
+        tick = updates // self._updates_per_tick
         if self._timm is None:
             for group in self.optimizer.param_groups:
                 peak = self.recipe.lr * group.get("lr_scale", 1.0)
-                group["lr"] = one_cycle(step, self._steps, peak, self.recipe)
-        elif self._per_epoch:
-            self._timm.step(step)
+                group["lr"] = one_cycle(tick, self.recipe.total_epochs * self._ticks, peak, self.recipe)
         else:
-            self._timm.step_update(step)
+            self._timm.step(tick)
         return max(float(group["lr"]) for group in self.optimizer.param_groups)
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import typing
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from miil21k.errors import UsageError
+from miil21k.text import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
-__all__ = ["Recipe", "override"]
+__all__ = ["Recipe", "override", "unasked"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Recipe:
     prefixes, or `backbone` for everything but the head.
 
     Schedule: `onecycle` (torch; pct_start, div_factor, final_div_factor) or a name of timm's factory
-    (warmup_epochs from warmup_lr, then to min_lr, then cooldown_epochs). schedule_step: `update` or `epoch`.
+    (warmup_epochs from warmup_lr, then to min_lr, then cooldown_epochs). `step` multiplies the rate by decay_rate every
+    decay_epochs, `multistep` at each of the milestones, in epochs. schedule_step: `update` or `epoch`.
 
     Augmentation: crop `squash` (resize to a square, aspect ignored) or `random` (random resized crop, `scale`,
     `ratio`). policy: `miil` (the published pipeline's RandAugment), a timm policy string (`rand-m7-mstd0.5-inc1`,
@@ -81,6 +83,9 @@ class Recipe:
     warmup_lr: float = 1e-5
     min_lr: float = 0.0
     cooldown_epochs: int = 0
+    decay_epochs: int = 0
+    decay_rate: float = 0.1
+    milestones: tuple[int, ...] = ()
 
     image_size: int = 0
     normalise: Literal["model", "none"] = "model"
@@ -126,13 +131,36 @@ class Recipe:
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
         for name in ("weight_decay", "clip_grad", "mixup", "cutmix", "min_lr", "kd_weight", "image_size", "seed"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        for name in ("warmup_epochs", "cooldown_epochs", "color_jitter", "eval_crop_pct", "max_level_weight"):
+        for name in (
+            "warmup_epochs",
+            "cooldown_epochs",
+            "decay_epochs",
+            "color_jitter",
+            "eval_crop_pct",
+            "max_level_weight",
+        ):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        for name in ("lr", "div_factor", "final_div_factor"):
+        for name in ("lr", "div_factor", "final_div_factor", "decay_rate"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         _require(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "in (0, 1]")
         for field, options in _literals().items():
             _require(getattr(self, field) in options, field, repr(getattr(self, field)), f"one of {', '.join(options)}")
+        self._check_schedule()
+
+    def _check_schedule(self) -> None:
+        """Raise UsageError for a schedule that does not fit the run, or would leave the rate as it is."""
+        inside = f"less than the {self.epochs} epoch(s) of the run"
+        if self.schedule != "onecycle":
+            _require(self.warmup_epochs < self.epochs, "warmup_epochs", self.warmup_epochs, inside)
+        _require(
+            self.cooldown_epochs <= self.epochs, "cooldown_epochs", self.cooldown_epochs, "no more than its epochs"
+        )
+        if self.schedule == "step":
+            _require(0 < self.decay_epochs < self.epochs, "decay_epochs", self.decay_epochs, f"above 0 and {inside}")
+        rising = all(a < b for a, b in pairwise((0, *self.milestones, self.epochs)))
+        _require(rising, "milestones", self.milestones, f"in order, above 0 and {inside}")
+        if bool(self.milestones) != (self.schedule == "multistep"):
+            raise UsageError("The schedule 'multistep' and milestones go together: set both, or neither.")
 
     @property
     def total_epochs(self) -> int:
@@ -156,18 +184,28 @@ def _literals() -> dict[str, tuple[str, ...]]:
 def override(recipe: Recipe, changes: Mapping[str, str]) -> Recipe:
     """Return `recipe` with fields set from text, as `--set lr=1e-3` gives them.
 
-    A pair is written `0.5,1`; a switch is `true` or `false`. Raises UsageError for an unknown field, naming the
-    nearest one, and for a value that is not of the field's type.
+    Several numbers are written `0.5,1`; a switch is `true` or `false`. A warm-up and a cool-down that nobody asked for
+    give way when `epochs` changes: each gets a fifth of them at most (`unasked` tells). Raises UsageError for an
+    unknown field, naming the nearest one, and for a value that is not of the field's type.
     """
     known = [f.name for f in fields(recipe)]
     parsed: dict[str, Any] = {}
     for name, text in changes.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f" Did you mean '{near[0]}'?" if near else f" Fields: {', '.join(known)}."
+            hint = did_you_mean(name, known) or f" Fields: {', '.join(known)}."
             raise UsageError(f"A recipe has no field '{name}'.{hint}")
         parsed[name] = _parse(name, text)
+    for name in ("warmup_epochs", "cooldown_epochs"):
+        if "epochs" in parsed and name not in parsed:
+            parsed[name] = min(getattr(recipe, name), parsed["epochs"] // 5)
     return dataclasses.replace(recipe, **parsed)
+
+
+def unasked(before: Recipe, after: Recipe, asked: Collection[str]) -> str:
+    """Return which fields differ though nobody asked for it, as words for a sentence; empty when none does."""
+    names = [f.name for f in fields(before) if f.name not in asked]
+    differ = [name for name in names if getattr(before, name) != getattr(after, name)]
+    return " and ".join(f"{name} {getattr(after, name)} instead of {getattr(before, name)}" for name in differ)
 
 
 def _parse(name: str, text: str) -> Any:
@@ -178,9 +216,13 @@ def _parse(name: str, text: str) -> Any:
         if kind in (int, float):
             return kind(text)
         if typing.get_origin(kind) is tuple:
-            low, high = (float(part) for part in text.split(","))
-            return low, high
+            each = typing.get_args(kind)
+            words = [word for word in text.split(",") if word]
+            if each[-1] is ...:
+                return tuple(each[0](word) for word in words)
+            return tuple(one(word) for one, word in zip(each, words, strict=True))
     except (KeyError, ValueError):
-        expected = {bool: "true or false", int: "an integer", float: "a number"}.get(kind, "two numbers, 'a,b',")
+        several = "integers, 'a,b,...'," if name == "milestones" else "two numbers, 'a,b',"
+        expected = {bool: "true or false", int: "an integer", float: "a number"}.get(kind, several)
         raise UsageError(f"The recipe's {name} takes {expected}, not '{text}'.") from None
     return text

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 
 from miil21k.errors import UsageError
+from miil21k.text import did_you_mean
 from miil21k.train.recipe import Recipe
 
 __all__ = ["RECIPES", "get_recipe"]
@@ -132,6 +132,5 @@ def get_recipe(name: str) -> Recipe:
     try:
         return RECIPES[name]
     except KeyError:
-        near = difflib.get_close_matches(name, RECIPES, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise UsageError(f"No recipe '{name}'.{hint} Recipes: {', '.join(RECIPES)}.") from None
+        known = ", ".join(RECIPES)
+        raise UsageError(f"No recipe '{name}'.{did_you_mean(name, RECIPES)} Recipes: {known}.") from None

@@ -20,8 +20,21 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["Progress", "Trained", "load_state", "save_state", "save_weights"]
+__all__ = [
+    "AVERAGED",
+    "BEST",
+    "LAST",
+    "STATE",
+    "WEIGHTS",
+    "Progress",
+    "Trained",
+    "load_state",
+    "save_state",
+    "save_weights",
+]
 
+STATE = "state.pt"
+LAST, AVERAGED, BEST = WEIGHTS = ("last.safetensors", "last_ema.safetensors", "best.safetensors")
 _FORMAT = 1
 
 

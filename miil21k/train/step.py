@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from miil21k.data.augment import mix_seed, seeded
-from miil21k.errors import Miil21kError
+from miil21k.errors import Miil21kError, UsageError
 from miil21k.train.mixing import Mixing
 
 if TYPE_CHECKING:
@@ -67,6 +69,10 @@ class LossTally:
         self._loss = self._loss + loss * images
         self._images += images
 
+    def mean(self) -> float:
+        """Return the mean loss of this process since the last `collect`, which it waits for; nan without images."""
+        return float(self._loss) / self._images if self._images else math.nan
+
     def collect(self, processes: Processes) -> tuple[float, int]:
         """Return (sum of losses, number of images) over all processes since the last call.
 
@@ -76,7 +82,8 @@ class LossTally:
         if bad:
             raise Miil21kError(
                 f"The loss became NaN or infinite at update {min(bad)}; nothing was saved after it. "
-                "Start again with a lower --lr, a clip_grad, or --precision bf16 or fp32."
+                "Start again, with --overwrite where something was saved before, and a lower --lr, a clip_grad, or "
+                "--precision bf16 or fp32."
             )
         loss, images = processes.sum([float(self._loss), self._images])
         self._clear()
@@ -87,7 +94,8 @@ class UpdateStep:
     """Makes optimizer updates of a model with an objective; calling it makes one.
 
     frozen: modules that stay in eval mode. The gradient is that of the mean loss over every image of the update,
-    whatever the share of each batch and process, also when unreadable images made some batches smaller.
+    whatever the share of each batch and process, also when unreadable images made some batches smaller. A batch that
+    is left with one image is skipped where batch norm is trained. Raises UsageError when every batch would be.
     """
 
     def __init__(
@@ -103,6 +111,7 @@ class UpdateStep:
         self.processes, self.frozen = processes, frozen
         self.device = next(trained.model.parameters()).device
         self.tally = LossTally(self.device)
+        self.smallest = self._smallest_batch()
         self.parameters = [p for p in trained.model.parameters() if p.requires_grad]
         self.mixing = Mixing(recipe.mixup, recipe.cutmix, recipe.mixup_prob, recipe.mixup_switch)
         self.preprocess = preprocess
@@ -116,6 +125,18 @@ class UpdateStep:
 
         erasing: nn.Module = RandomErasing(self.recipe.random_erase, mode="pixel", device=self.device)
         return erasing
+
+    def _smallest_batch(self) -> int:
+        """Return how many images a batch needs: two where batch norm is trained, which has no spread over one."""
+        asleep = {module for part in self.frozen for module in part.modules()}
+        norms = [m for m in self.trained.model.modules() if isinstance(m, _BatchNorm) and m not in asleep]
+        alone = not (self.recipe.sync_bn and self.processes.world > 1)
+        if norms and alone and self.recipe.batch_size < 2:
+            raise UsageError(
+                "Batch norm needs at least two images in a batch: raise --batch-size, freeze the backbone, or choose a "
+                "model without batch norm."
+            )
+        return 2 if norms and alone else 1
 
     def _wrap(self) -> nn.Module:
         model = self.trained.model
@@ -148,9 +169,9 @@ class UpdateStep:
             self._apply(update)
 
     def _shares(self, counts: list[int]) -> list[float]:
-        """Return what to multiply each batch's mean loss by; 0 for a batch that is empty in some process."""
+        """Return what to multiply each batch's mean loss by; 0 for a batch that is too small in some process."""
         world = self.processes.world
-        totals, empty = counts, [count == 0 for count in counts]
+        totals, empty = counts, [count < self.smallest for count in counts]
         if world > 1:
             sums = torch.tensor([*counts, *empty], dtype=torch.int64)
             dist.all_reduce(sums, group=self.processes.cpu_group)

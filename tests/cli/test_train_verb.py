@@ -44,7 +44,7 @@ def test_train_prints_the_checkpoint_on_stdout_and_progress_on_stderr(
     assert main(words) == 0
     out, err = capsys.readouterr()
     assert out == f"{tmp_path / 'run' / 'best.safetensors'}\n"
-    assert err.startswith("42 images of 14 classes (label space 'shapes'), 14 to validate; test_resnet by recipe miil_")
+    assert "\n42 images of 14 classes (label space 'shapes'), 14 to validate; test_resnet by recipe miil_" in err
     assert "epoch 1/1  update 3/3  loss" in err
     assert "ETA 0:00:00  waiting for data" in err
     assert "best semantic_top1 " in err
@@ -53,6 +53,19 @@ def test_train_prints_the_checkpoint_on_stdout_and_progress_on_stderr(
     assert config["recipe_name"] == "miil_semantic"
     assert main([*words, "--resume", "-q"]) == 0
     assert capsys.readouterr() == (out, "")
+
+
+def test_what_a_short_run_changes_in_its_recipe_is_said(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*_words(data, tmp_path / "run"), "--recipe", "finetune", "--set", "pretrained=false"]
+    assert main(words) == 0
+    first, second, *_ = capsys.readouterr().err.splitlines()
+    assert first == "For 1 epoch(s): warmup_epochs 0 instead of 3; --set says otherwise"
+    assert second.startswith("Looking for images in ")
+    assert main(words) == 2
+    assert "go on with --resume, start it anew with --overwrite" in capsys.readouterr().err
+    assert main([*words, "--overwrite", "-q"]) == 0
 
 
 def test_without_validation_the_last_checkpoint_is_the_result(

@@ -28,9 +28,16 @@ def request(data: Path, folder: Path, recipe: Recipe = TINY, **changes: Any) -> 
 
 
 def run(
-    data: Path, folder: Path, recipe: Recipe = TINY, *, resume: bool = False, **changes: Any
+    data: Path,
+    folder: Path,
+    recipe: Recipe = TINY,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    **changes: Any,
 ) -> tuple[Outcome, list[Report]]:
     """Train; return the outcome and all reports."""
     reports: list[Report] = []
-    outcome = launch(request(data, folder, recipe, **changes), reports.append, lambda _line: None, resume=resume)
+    wanted = request(data, folder, recipe, **changes)
+    outcome = launch(wanted, reports.append, lambda _line: None, resume=resume, overwrite=overwrite)
     return outcome, reports

@@ -44,6 +44,23 @@ def test_usi_warms_up_falls_as_a_cosine_and_cools_down() -> None:
     assert rates[300:] == pytest.approx([1e-6] * 10)
 
 
+@pytest.mark.parametrize("schedule_step", ["epoch", "update"])
+@pytest.mark.parametrize(
+    ("fields", "factors"),
+    [
+        ({"schedule": "step", "decay_epochs": 2, "decay_rate": 0.5}, [1, 1, 0.5, 0.5, 0.25, 0.25]),
+        ({"schedule": "multistep", "milestones": (1, 4)}, [1, 0.1, 0.1, 0.1, 0.01, 0.01]),
+        ({"schedule": "constant"}, [1] * 6),
+    ],
+    ids=["step", "multistep", "constant"],
+)
+def test_steps_and_milestones_change_the_rate_where_they_say(schedule_step, fields, factors) -> None:
+    recipe = Recipe("cross_entropy", epochs=6, lr=0.8, schedule_step=schedule_step, **fields)
+    schedule = Schedule(create_optimizer(_net(), recipe), recipe, updates_per_epoch=3)
+    rates = [schedule.set(update) / 0.8 for update in range(18)]
+    assert rates == pytest.approx([factor for factor in factors for _ in range(3)])
+
+
 def test_a_schedule_depends_on_the_number_of_updates_alone() -> None:
     for recipe in (RECIPES["miil_semantic"], RECIPES["finetune"]):
         forward = Schedule(create_optimizer(_net(), recipe), recipe, 4)

@@ -11,7 +11,7 @@ import torch
 from miil21k.errors import UsageError
 from miil21k.train.job import create_network
 from miil21k.train.objectives import find_objective
-from miil21k.train.recipe import Recipe, override
+from miil21k.train.recipe import Recipe, override, unasked
 from miil21k.train.recipes import RECIPES, get_recipe
 from miil21k.zoo.checkpoint_card import load_trained
 from miil21k.zoo.manifest import find_weights
@@ -72,10 +72,12 @@ def test_an_override_gives_a_new_recipe_of_the_right_types() -> None:
         "channels_last": "true",
         "policy": "",
         "precision": "bf16",
+        "schedule": "multistep",
+        "milestones": "1,2",
     }
     after = override(before, changes)
     assert (after.lr, after.epochs, after.scale, after.channels_last) == (1e-3, 3, (0.5, 1.0), True)
-    assert (after.policy, after.precision) == ("", "bf16")
+    assert (after.policy, after.precision, after.milestones) == ("", "bf16", (1, 2))
     assert before == RECIPES["miil_semantic"]
     assert replace(after, **{k: getattr(before, k) for k in changes}) == before
 
@@ -93,11 +95,33 @@ def test_an_override_gives_a_new_recipe_of_the_right_types() -> None:
         ({"precision": "fp8"}, "one of fp32, fp16, bf16"),
         ({"hflip": "2"}, "between 0 and 1"),
         ({"label_smoothing": "1"}, r"in \[0, 1\)"),
+        ({"schedule": "step"}, "decay_epochs must be above 0 and less than the 80"),
+        ({"schedule": "step", "decay_epochs": "80"}, "decay_epochs must be above 0 and less than the 80"),
+        ({"schedule": "multistep"}, "multistep' and milestones go together"),
+        ({"milestones": "30,60"}, "multistep' and milestones go together"),
+        ({"schedule": "multistep", "milestones": "60,30"}, "milestones must be in order"),
+        ({"schedule": "multistep", "milestones": "30,80"}, "milestones must be in order"),
+        ({"schedule": "multistep", "milestones": "30,x"}, "milestones takes integers, 'a,b,...'"),
+        ({"schedule": "cosine", "warmup_epochs": "80"}, "warmup_epochs must be less than the 80"),
+        ({"cooldown_epochs": "81"}, "cooldown_epochs must be no more than its epochs"),
     ],
 )
 def test_a_wrong_override_is_refused_with_the_way_out(changes: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         override(get_recipe("miil_semantic"), changes)
+
+
+def test_a_short_run_has_a_short_warm_up_and_cool_down_unless_they_were_asked_for() -> None:
+    usi = get_recipe("usi")
+    short = override(usi, {"epochs": "10"})
+    assert (short.epochs, short.warmup_epochs, short.cooldown_epochs) == (10, 2, 2)
+    assert unasked(usi, short, {"epochs"}) == "warmup_epochs 2 instead of 5 and cooldown_epochs 2 instead of 10"
+    assert override(usi, {"epochs": "1"}).total_epochs == 1
+    asked = {"epochs": "10", "warmup_epochs": "5", "cooldown_epochs": "10"}
+    assert override(usi, asked).total_epochs == 20
+    long = override(usi, {"epochs": "100"})
+    assert (long.warmup_epochs, long.cooldown_epochs) == (5, 10)
+    assert unasked(usi, long, {"epochs"}) == ""
 
 
 def test_an_unknown_recipe_names_the_nearest_one() -> None:

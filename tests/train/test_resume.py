@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,8 +19,6 @@ from safetensors.torch import load_file
 from miil21k.errors import CheckpointError, CheckpointMismatch, UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from miil21k.train.loop import Report
 
 FULL = replace(runs.TINY, epochs=3, ema_decay=0.9, dropout=0.2, random_erase=0.5, hflip=0.5)
@@ -37,6 +37,10 @@ def _run_until(update: int, data: Path, folder: Path, **changes: object) -> None
 
     with pytest.raises(Killed):
         runs.launch(runs.request(data, folder, FULL, **changes), stop, lambda _line: None)
+
+
+def _stop(_report: Report) -> None:
+    raise Killed
 
 
 def _files(folder: Path) -> dict[str, object]:
@@ -126,10 +130,68 @@ def test_resume_with_nothing_to_resume_starts(shapes: Path, tmp_path: Path) -> N
 def test_another_configuration_is_not_resumed_and_a_run_is_not_overwritten(shapes: Path, tmp_path: Path) -> None:
     recipe = replace(runs.TINY, epochs=1)
     runs.run(shapes / "train", tmp_path / "run", recipe)
-    with pytest.raises(UsageError, match="holds a run already: go on with --resume"):
+    with pytest.raises(UsageError, match="holds a run already: go on with --resume, start it anew with --overwrite"):
         runs.run(shapes / "train", tmp_path / "run", recipe)
     with pytest.raises(UsageError, match=r"is another one: lr was 0\.003, is 0\.001"):
         runs.run(shapes / "train", tmp_path / "run", replace(recipe, lr=1e-3), resume=True)
+
+
+def test_a_run_is_started_anew_when_that_is_asked_for(shapes: Path, tmp_path: Path) -> None:
+    recipe = replace(runs.TINY, epochs=1, ema_decay=0.5)
+    runs.run(shapes / "train", tmp_path / "run", recipe)
+    other = replace(runs.TINY, epochs=1, lr=1e-3)
+    with pytest.raises(UsageError, match="either gone on with"):
+        runs.launch(runs.request(shapes / "train", tmp_path / "run", other), print, print, resume=True, overwrite=True)
+    outcome, _ = runs.run(shapes / "train", tmp_path / "run", other, overwrite=True)
+    assert outcome.progress.updates == 7
+    assert not (tmp_path / "run" / "last_ema.safetensors").exists()
+    assert (tmp_path / "run" / "metrics.csv").read_text().count("\n") == 2
+
+
+def test_other_images_with_the_same_labels_are_not_resumed_with(shapes: Path, tmp_path: Path) -> None:
+    recipe = replace(runs.TINY, epochs=1)
+    data = tmp_path / "data" / "train"
+    shutil.copytree(shapes / "train", data)
+    space = str(shapes / "shapes.tsv")
+    runs.run(data, tmp_path / "run", recipe, label_space=space)
+    assert runs.run(data, tmp_path / "run", recipe, label_space=space, resume=True)[1] == []
+    image = data / "red" / "red_0.jpg"
+    content = image.read_bytes()
+    for change in (lambda: image.rename(data / "red" / "red_00.jpg"), lambda: image.write_bytes(content + b"\0")):
+        changed = change()
+        with pytest.raises(UsageError, match="its images are other ones"):
+            runs.run(data, tmp_path / "run", recipe, label_space=space, resume=True)
+        if isinstance(changed, Path):
+            changed.rename(image)
+
+
+def test_two_runs_do_not_share_a_folder(shapes: Path, tmp_path: Path) -> None:
+    recipe = replace(runs.TINY, epochs=1)
+    second: list[str] = []
+
+    def start_another(_report: Report) -> None:
+        with pytest.raises(UsageError, match="Another process trains in") as refused:
+            runs.run(shapes / "train", tmp_path / "run", recipe, resume=True)
+        second.append(str(refused.value))
+
+    runs.launch(runs.request(shapes / "train", tmp_path / "run", recipe, log_every=50), start_another, lambda _l: None)
+    assert len(second) == 2
+    assert runs.run(shapes / "train", tmp_path / "run", recipe, resume=True)[1] == []
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_unreadable_images_are_listed_when_the_run_fails_before_the_next_log_row(shapes: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data" / "train"
+    shutil.copytree(shapes / "train", data)
+    for image in data.glob("*/*_[01].jpg"):
+        image.write_bytes(b"damaged")
+    with pytest.raises(Killed):
+        runs.launch(
+            runs.request(data, tmp_path / "run", runs.TINY, label_space=str(shapes / "shapes.tsv"), log_every=50),
+            _stop,
+            lambda _line: None,
+        )
+    assert "/" in (tmp_path / "run" / "unreadable.csv").read_text().splitlines()[1]
 
 
 def test_a_damaged_or_foreign_state_file_is_refused(shapes: Path, tmp_path: Path) -> None:
