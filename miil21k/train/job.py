@@ -14,7 +14,7 @@ import torch
 from miil21k.data.augment import Augmentation
 from miil21k.data.datasets import matching_space
 from miil21k.environment import installed_versions
-from miil21k.errors import UsageError
+from miil21k.errors import ImageError, UsageError
 from miil21k.files import Lock
 from miil21k.hierarchy.load import load_label_space, load_own
 from miil21k.hierarchy.spaces import LABEL_SPACES
@@ -197,7 +197,7 @@ def digest_of(images: LabelledImages) -> str:
         names = [images.name(index) for index in range(start, min(start + (1 << 16), len(images)))]
         digest.update("\0".join(names).encode(errors="surrogateescape"))
     for index in range(0, len(images), max(1, len(images) // 64)):
-        with suppress(OSError):  # an unreadable image is left out of its batch too
+        with suppress(OSError, ImageError):  # an unreadable image is left out of its batch too
             digest.update(images.source.read(int(images.rows[index])))
     return digest.hexdigest()
 
