@@ -9,16 +9,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from miil21k.files import atomic
+from miil21k.metrics.shares import wilson_interval
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from miil21k.metrics.operating import Curve
     from miil21k.metrics.reliability import ReliabilityBins
 
-__all__ = ["draw_operating_curve", "draw_reliability", "wilson_interval"]
+__all__ = ["draw_operating_curve", "draw_reliability"]
 
 MODEL = "this model, with 95 % intervals"
 
@@ -57,15 +56,6 @@ def draw_reliability(bins: ReliabilityBins, path: Path) -> None:
     if (bins.statements > 0).any():
         below.set_yscale("log")
     _save(figure, path)
-
-
-def wilson_interval(share: NDArray[np.float64], count: NDArray[np.int64]) -> tuple[NDArray[np.float64], ...]:
-    """Return the ends of the 95 % Wilson interval of `share` among `count` (at least 1) trials, of its shape."""
-    z = 1.959964
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    # At 0 and 1 the formula ends there exactly, but for rounding.
-    return np.minimum(centre - half, share), np.maximum(centre + half, share)
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the pictures of a validation rest on."""
+"""How well a counted share is known."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miil21k.validate.pictures import wilson_interval
+from miil21k.metrics.shares import ONE_SIDED, wilson_interval
 
 
 def test_the_interval_is_that_of_the_literature() -> None:
@@ -22,3 +22,9 @@ def test_the_share_lies_in_its_interval_and_more_trials_narrow_it(count: int, sh
     assert -1e-12 <= low[0] <= share <= high[0] <= 1 + 1e-12
     closer_low, closer_high = wilson_interval(np.array([share]), np.array([4 * count]))
     assert closer_high[0] - closer_low[0] < high[0] - low[0]
+
+
+def test_one_end_alone_lies_nearer() -> None:
+    low, _ = wilson_interval(0.98, 700, ONE_SIDED)
+    assert low == pytest.approx(0.96927, abs=1e-5)
+    assert low > wilson_interval(0.98, 700)[0]
