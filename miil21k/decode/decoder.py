@@ -18,7 +18,7 @@ from miil21k.decode.levels import decode_levels, levels_of_nodes
 from miil21k.decode.logits import HEAD_KINDS, check_shape
 from miil21k.decode.path import decode_path, hedge
 from miil21k.decode.probabilities import node_probabilities, probabilities
-from miil21k.decode.restriction import restrict, viable
+from miil21k.decode.restriction import pools_of, restrict, viable
 from miil21k.decode.rules import DEFAULT_RULE, rule_named
 from miil21k.decode.topk import topk_classes
 from miil21k.errors import UsageError
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from miil21k.decode.logits import HeadKind
     from miil21k.decode.path import Hedged, Paths
     from miil21k.decode.probabilities import Probabilities
+    from miil21k.decode.restriction import Pools
     from miil21k.decode.topk import TopK
     from miil21k.hierarchy.spaces import LabelSpace
 
@@ -68,10 +69,15 @@ class SupportsCalibration(Protocol):
 
 
 class Restriction(NamedTuple):
-    """Which classes a request leaves. allowed: bool [C]. condition: the request in words, "under dog, without pug"."""
+    """Which classes a request leaves.
+
+    allowed: bool [C]. condition: the request in words, "under dog, without pug". listed: nodes that are answered as one
+    with everything below them; None where each class answers for itself.
+    """
 
     allowed: NDArray[np.bool_]
     condition: str
+    listed: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -104,7 +110,7 @@ class Decoder:
     def __post_init__(self) -> None:
         if self.head not in HEAD_KINDS:
             raise UsageError(f"No head kind '{self.head}'; the kinds are {', '.join(HEAD_KINDS)}.")
-        rule_named(self.rule)
+        rule_named(self.tree_rule)
         if self.hedge is not None and not 0 < self.hedge <= 1:
             raise UsageError(f"A hedge level lies above 0 and up to 1, not {self.hedge}.")
         _ = self._columns
@@ -182,6 +188,15 @@ class Decoder:
         return None if self.own.sha256 == self.space.sha256 else projection(self.own, self.space)
 
     @cached_property
+    def pools(self) -> Pools | None:
+        """The nodes that are answered as one with what lies below them; None where each class answers for itself."""
+        if self.restriction is None or self.restriction.listed is None:
+            return None
+        allowed = self.allowed
+        assert allowed is not None
+        return pools_of(self.space.tree, self.restriction.listed, allowed)
+
+    @cached_property
     def open_children(self) -> NDArray[np.int64]:
         """int64 [N], how many children of each node are, or lie above, a class that is not withdrawn."""
         tree = self.space.tree
@@ -203,8 +218,9 @@ class Decoder:
         """Return the decoder with fewer classes; conditions add to those that it has.
 
         Each is one or several wnids, or names that only one node has. under: the class is one of them or below one.
-        classes: it is one of them. exclude: it is none of them and below none. Raises UnknownClass for a name of no
-        node or of several, UsageError when no class is left.
+        classes: so for these, each of which is answered as one with all that lies below it: the path ends there at the
+        latest, and the top k are of them. exclude: the class is none of them and below none. Raises UnknownClass for a
+        name of no node or of several, UsageError when no class is left.
         """
         space, given = self.space, {"under": under, "classes": classes, "exclude": exclude}
         keys = {name: (key,) if isinstance(key, str) else tuple(key) for name, key in given.items() if key is not None}
@@ -214,14 +230,21 @@ class Decoder:
         allowed = restrict(space.tree, **{name: [space.tree.wnids[n] for n in found] for name, found in nodes.items()})
         words = {"under": "under {}", "classes": "one of {}", "exclude": "without {}"}
         said = (words[name].format(" or ".join(map(space.display_name, found))) for name, found in nodes.items())
-        return self.restricted_to(allowed, ", ".join(said))
+        return self.restricted_to(allowed, ", ".join(said), listed=nodes.get("classes"))
 
-    def restricted_to(self, allowed: NDArray[np.bool_], condition: str) -> Decoder:
-        """Return the decoder that answers with the classes of a mask, bool [C], which `condition` puts in words."""
+    def restricted_to(
+        self, allowed: NDArray[np.bool_], condition: str, *, listed: Sequence[int] | None = None
+    ) -> Decoder:
+        """Return the decoder that answers with the classes of a mask, bool [C], which `condition` puts in words.
+
+        listed: the nodes that are answered as one, see `Restriction`.
+        """
         before = self.restriction
+        shown = None if listed is None else tuple(listed)
         if before is not None:
             allowed, condition = allowed & before.allowed, f"{before.condition}, {condition}"
-        return replace(self, restriction=Restriction(allowed, condition))
+            shown = before.listed if shown is None else (*shown, *(before.listed or ()))
+        return replace(self, restriction=Restriction(allowed, condition, shown))
 
     def project(self, logits: ArrayLike) -> NDArray[Any]:
         """Return the logits of the answers' classes, [B, C], from those of the head; raises LogitsError for a shape."""
@@ -285,7 +308,7 @@ class Decoded:
     def probabilities(self) -> Probabilities:
         """P of every node and of every class, in one pass: ask for it first where both are wanted."""
         fixed = self.decoder
-        return probabilities(
+        found = probabilities(
             fixed.space.tree,
             self.logits,
             fixed.head,
@@ -293,6 +316,8 @@ class Decoded:
             temperature=fixed.temperatures,
             rule=fixed.tree_rule,
         )
+        self._close(found.nodes)
+        return found
 
     @cached_property
     def nodes(self) -> NDArray[np.float32]:
@@ -300,7 +325,7 @@ class Decoded:
         if "probabilities" in vars(self):
             return self.probabilities.nodes
         fixed = self.decoder
-        return node_probabilities(
+        found = node_probabilities(
             fixed.space.tree,
             self.logits,
             fixed.head,
@@ -308,6 +333,13 @@ class Decoded:
             temperature=fixed.temperatures,
             rule=fixed.tree_rule,
         )
+        self._close(found)
+        return found
+
+    def _close(self, nodes: NDArray[np.float32]) -> None:
+        """Set P of the nodes below a pooled one to 0, so that no path goes there."""
+        if self.decoder.pools is not None:
+            nodes[:, self.decoder.pools.closed] = 0
 
     @property
     def classes(self) -> NDArray[np.float32]:
@@ -337,9 +369,30 @@ class Decoded:
         return asked_probabilities(concepts_of(self.decoder.space), self.masses, concepts, self.decoder.head)
 
     def topk(self, k: int = 5) -> TopK:
-        """Return the k most probable classes, best first, and no more than may be the answer."""
-        allowed = self.decoder.allowed
+        """Return the k most probable classes, best first, and no more than may be the answer.
+
+        Where nodes are answered as one with what lies below them, `classes` of the result holds the k best of these
+        nodes, with the sum over their classes (sigmoid: the largest).
+        """
+        allowed, pools = self.decoder.allowed, self.decoder.pools
+        if pools is not None:
+            pool = np.maximum if self.decoder.head == "sigmoid" else np.add
+            best = topk_classes(pool.reduceat(self.classes[:, pools.members], pools.starts, axis=1), k)
+            return best._replace(classes=np.where(best.classes >= 0, pools.nodes[best.classes], -1).astype(np.int32))
         return topk_classes(self.classes, k if allowed is None else min(k, int(allowed.sum())))
+
+    @cached_property
+    def given(self) -> NDArray[np.float32] | None:
+        """float32 [B], P(the restriction holds) before it was made: what all of the above is given; None without one.
+
+        The sum of the masses of the classes that it leaves, the largest one for a sigmoid head.
+        """
+        restriction = self.decoder.restriction
+        if restriction is None:
+            return None
+        left = self.masses[:, restriction.allowed]
+        found = left.max(axis=1) if self.decoder.head == "sigmoid" else np.minimum(left.sum(axis=1), np.float32(1))
+        return np.asarray(found, np.float32)
 
     @cached_property
     def path(self) -> Paths:
@@ -390,7 +443,10 @@ class Decoded:
         fixed = self.decoder
         tree = fixed.space.tree
         if fixed.head == "level_softmax":
-            return decode_levels(tree, self.logits, allowed=fixed.allowed, temperature=fixed.temperatures)
+            allowed = fixed.allowed
+            if fixed.pools is not None and allowed is not None:
+                allowed = allowed & ~fixed.pools.closed[: tree.num_classes]
+            return decode_levels(tree, self.logits, allowed=allowed, temperature=fixed.temperatures)
         return levels_of_nodes(tree, self.nodes, withdrawn=fixed.withdrawn)
 
 

@@ -69,7 +69,10 @@ class AnswerOptions:
         None, "only classes at or below it, repeatable; probabilities are renormalised", metavar="WNID", repeats=True
     )
     classes: Sequence[str] | str | None = option(
-        None, "only these: a list with commas, or a file of wnids", metavar="LIST", parse=_names
+        None,
+        "only these, each as one with all below it: a list with commas, or a file of wnids",
+        metavar="LIST",
+        parse=_names,
     )
     exclude: Sequence[str] | str | None = option(
         None,

@@ -131,6 +131,46 @@ def test_restrictions_add_up_and_leave_the_decoder_as_it_was(zoo_tree: Tree) -> 
         fewer.restricted(classes="hsky")
 
 
+@pytest.mark.parametrize("head", ["leaf_softmax", "sigmoid"])
+def test_a_listed_node_is_answered_as_one_with_what_lies_below_it(zoo_tree: Tree, head: Any) -> None:
+    logits = np.array([[3, 1, 3, 0, 2.5, 2, 0]], np.float32)
+    whole = Decoder(named(zoo_tree), head, hedge=None).read(logits)
+    found = Decoder(named(zoo_tree), head, hedge=None).restricted(classes=["dog", "cat", "boat"]).read(logits)
+    dog, cat, boat = (zoo_tree.index(w) for w in ("dog", "cat", "boat"))
+    top = found.topk(5)
+    assert top.classes.tolist() == [[dog, cat, boat]]
+    pooled = whole.nodes[0, [dog, cat, boat]]
+    if head == "leaf_softmax":
+        pooled = pooled / pooled.sum()
+    assert top.probs[0] == pytest.approx(pooled, abs=1e-6)
+    assert [zoo_tree.wnids[n] for n in found.path.nodes[0] if n >= 0] == ["animal", "dog"]
+    assert found.reasons == ["restriction"]
+    assert found.levels.nodes.tolist() == [[zoo_tree.index("animal"), dog, cat]]
+    # A listed node below another one is its own; the upper one answers for the rest.
+    nested = Decoder(named(zoo_tree), head, hedge=None).restricted(classes=["animal", "husky"]).read(logits)
+    husky = zoo_tree.index("husky")
+    assert set(nested.topk(5).classes[0].tolist()) == {husky, zoo_tree.index("animal")}
+    assert [zoo_tree.wnids[n] for n in nested.path.nodes[0] if n >= 0] == ["animal", "dog", "husky"]
+
+
+@pytest.mark.parametrize("head", ["leaf_softmax", "sigmoid", "level_softmax"])
+def test_the_probability_of_the_condition_makes_conditional_ones_whole_again(head: Any) -> None:
+    whole = Decoder(FALL11, head).read(LOGITS)
+    assert whole.given is None
+    found = Decoder(FALL11, head).restricted(under="n02084071").read(LOGITS)
+    assert found.given is not None
+    allowed = found.decoder.allowed
+    assert allowed is not None
+    masses = whole.masses[:, allowed]
+    if head == "sigmoid":
+        assert np.array_equal(found.given, masses.max(axis=1))
+        return
+    assert found.given == pytest.approx(masses.sum(axis=1), rel=1e-5)
+    assert found.given.max() < 0.5
+    if head == "leaf_softmax":
+        assert found.classes[:, allowed] * found.given[:, None] == pytest.approx(masses, rel=1e-4)
+
+
 @pytest.mark.parametrize("head", ["level_softmax", "leaf_softmax"])
 def test_a_calibration_brings_temperatures_rule_and_level(head: Any) -> None:
     decoder = Decoder(FALL11, head)

@@ -4,7 +4,7 @@ from forests import Case, cases
 from hypothesis import given
 from reference import subtree
 
-from miil21k.decode.restriction import restrict, viable
+from miil21k.decode.restriction import pools_of, restrict, viable
 from miil21k.errors import UnknownClass, UsageError
 from miil21k.hierarchy.tree import Tree
 
@@ -26,9 +26,23 @@ def test_under_keeps_the_subtree_of_a_node_that_need_not_be_a_class() -> None:
     assert _names(restrict(TREE, under=["cat", "plant"])) == ["cat", "plant", "tree"]
 
 
-def test_classes_keeps_exactly_the_listed_ones_and_exclude_drops_whole_subtrees() -> None:
-    assert _names(restrict(TREE, classes=["pug", "dog"])) == ["dog", "pug"]
+def test_classes_keeps_the_listed_ones_and_all_below_and_exclude_drops_whole_subtrees() -> None:
+    assert _names(restrict(TREE, classes=["pug", "cat"])) == ["cat", "pug"]
+    assert _names(restrict(TREE, classes=["pug", "dog"])) == ["dog", "husky", "pug"]
     assert _names(restrict(TREE, exclude=["dog"])) == ["cat", "plant", "tree"]
+
+
+def test_a_class_belongs_to_the_nearest_pooled_node() -> None:
+    pools = pools_of(TREE, [TREE.index(w) for w in ("animal", "dog", "pug")], np.ones(6, bool))
+    assert pools is not None
+    assert [TREE.wnids[n] for n in pools.nodes] == ["dog", "pug", "animal"]
+    members = [[TREE.wnids[c] for c in part] for part in np.split(pools.members, pools.starts[1:])]
+    assert members == [["dog", "husky"], ["pug"], ["cat"]]
+    assert [TREE.wnids[n] for n in np.flatnonzero(pools.closed)] == ["cat", "husky"]
+    assert pools_of(TREE, [TREE.index("cat"), TREE.index("pug")], np.ones(6, bool)) is None
+    only = pools_of(TREE, [TREE.index("dog"), TREE.index("plant")], np.arange(6) == TREE.index("tree"))
+    assert only is not None
+    assert [TREE.wnids[n] for n in only.nodes] == ["plant"]
 
 
 def test_all_conditions_must_hold() -> None:

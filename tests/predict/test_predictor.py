@@ -75,6 +75,15 @@ def test_the_logits_of_the_cat_stay_what_they_are(embedded: Predictor) -> None:
     assert float(logits.std()) == pytest.approx(1.1993, abs=0.01)
 
 
+def test_a_listed_inner_node_is_answered_as_one(embedded: Predictor) -> None:
+    found = with_options(embedded, classes=("espresso", "domestic cat"))(CAT)
+    assert words(found.topk) == ["domestic cat", "espresso"]
+    assert found.topk[0].probability > 0.999
+    assert words(found.path) == ["animal", "domestic animal", "domestic cat"]
+    assert found.stop is not None
+    assert found.stop.reason == "restriction"
+
+
 def test_every_input_gets_its_own_row_in_order(embedded: Predictor, tmp_path: Path) -> None:
     cut = tmp_path / "cut.jpg"
     cut.write_bytes(COFFEE.read_bytes()[:9000])
