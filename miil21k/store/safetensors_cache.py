@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["converted", "digest_path", "fetch_safetensors"]
 
 # Part of the file name: raise it when `read_state_dict` returns other names or tensors for the same file.
-_READER_VERSION = 1
+_READER_VERSION = 2
 
 
 def fetch_safetensors(

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     # Names and shapes of the model that the tensors are meant for, in its own order.
     Template = Mapping[str, torch.Size]
 
-__all__ = ["LAYOUTS", "Layout", "adapt"]
+__all__ = ["LAYOUTS", "Layout", "adapt", "foreign_prefix", "unwrapped"]
+
+# Modules that training puts around a network, whose names then stand before those of all tensors: data-parallel
+# training, Lightning and others, detectors and segmenters.
+_WRAPPERS = ("module.", "model.", "backbone.")
+# What torch.compile puts around a network or any part of it.
+_COMPILED = "_orig_mod."
 
 # InPlace-ABN normalises with |weight| + eps (mapillary/inplace_abn); BatchNorm takes the weight as it is.
 INPLACE_ABN_EPS = 1e-5
@@ -49,16 +55,44 @@ def adapt(state_dict: StateDict, layouts: Iterable[str], template: Template) -> 
     return dict(state_dict)
 
 
+def unwrapped(state_dict: StateDict, template: Template) -> dict[str, Tensor]:
+    """Return the tensors without the names of the wrappers around the network, however many there are.
+
+    A wrapper's name stays where the model that the tensors are meant for has a part of that name.
+    """
+    found = {key.replace(_COMPILED, ""): tensor for key, tensor in state_dict.items()}
+    while (prefix := next((p for p in _WRAPPERS if found and all(k.startswith(p) for k in found)), None)) is not None:
+        if any(key.startswith(prefix) for key in template):
+            break
+        found = {key.removeprefix(prefix): tensor for key, tensor in found.items()}
+    return found
+
+
+def foreign_prefix(state_dict: StateDict, template: Template) -> str | None:
+    """Return what all names begin with, up to a dot, when it is more than one name and none of the model's does."""
+    first = {key.partition(".")[0] for key in state_dict}
+    prefix = f"{next(iter(first))}." if len(first) == 1 and len(state_dict) > 1 else ""
+    return prefix if prefix and not any(key.startswith(prefix) for key in template) else None
+
+
 def _from_inplace_abn(state_dict: StateDict, template: Template) -> dict[str, Tensor]:
     """Rename TResNet's nested Sequentials and replace each InPlace-ABN weight w by |w| + eps."""
     del template
     converted = {}
     for key, tensor in state_dict.items():
+        if key.endswith(".op.filt") and _is_the_blur(tensor):
+            continue  # kept by the variant without TorchScript; every model computes it anew
         # conv1.0.0 is a convolution followed by anti-aliasing, conv1.0 one without.
         name = re.sub(r"\b(conv\d+|downsample\.\d+)(?:\.0)?\.0\.(?=\w+$)", r"\1.conv.", key)
         name = re.sub(r"\b(conv\d+|downsample\.\d+)(?:\.0)?\.1\.(?=\w+$)", r"\1.bn.", name)
         converted[name] = tensor.abs() + INPLACE_ABN_EPS if name.endswith("bn.weight") else tensor
     return converted
+
+
+def _is_the_blur(tensor: Tensor) -> bool:
+    """Return whether this is the filter (1, 2, 1) / 4 in both directions, for every channel."""
+    line = tensor.new_tensor([0.25, 0.5, 0.25])
+    return tensor.shape[1:] == (1, 3, 3) and bool(((tensor - line[:, None] * line).abs() < 1e-6).all())
 
 
 def _from_big_transfer(state_dict: StateDict, template: Template) -> dict[str, Tensor]:

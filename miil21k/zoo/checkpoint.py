@@ -33,8 +33,8 @@ _CODE_SIGNS = ("unsupported global", "unsupported class", "unrecognized function
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Return the named tensors of a safetensors file, a PyTorch checkpoint or a NumPy archive, on the CPU.
 
-    The kind is read from the content, not from the name. Training wrappers (`state_dict`, `model`) and the
-    prefix `module.` of data-parallel training are taken off; names stay as they are otherwise.
+    The kind is read from the content, not from the name. Training wrappers (`state_dict`, `model`) are taken off;
+    names stay as they are.
     Raises CheckpointError for a file that is missing, damaged, holds anything but tensors, unpacks to many
     times its size, or needs code from the file to run.
     """
@@ -124,8 +124,7 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
         stored = value.untyped_storage().nbytes()
         if value.nbytes > _MAX_EXPANSION * stored:  # a view may repeat the same few bytes without end
             raise CheckpointError(f"{path} is refused: '{name}' claims {value.nbytes} bytes and holds {stored}.")
-    prefix = "module." if all(name.startswith("module.") for name in content) else ""
-    return {name.removeprefix(prefix): tensor for name, tensor in content.items()}
+    return dict(content)
 
 
 def _damaged(path: Path, error: Exception | str) -> CheckpointError:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from miil21k.errors import CheckpointMismatch, UnknownModel, UsageError
-from miil21k.zoo.adapters import LAYOUTS, adapt
+from miil21k.zoo.adapters import LAYOUTS, adapt, foreign_prefix, unwrapped
 from miil21k.zoo.checkpoint import fit, read_state_dict
 from miil21k.zoo.manifest import list_models, load_manifest
 from miil21k.zoo.names import Architecture, identify
@@ -162,7 +162,13 @@ class _Plan:
             model = self._build(expected)
         ours = self.weights is not None and self.weights.family != "timm"
         layouts = self.weights.layouts if ours and self.weights else LAYOUTS
-        state = adapt(raw, layouts, {key: tensor.shape for key, tensor in model.state_dict().items()})
+        template = {key: tensor.shape for key, tensor in model.state_dict().items()}
+        state = adapt(unwrapped(raw, template), layouts, template)
+        if (prefix := foreign_prefix(state, template)) is not None:
+            raise CheckpointMismatch(
+                f"{source} does not fit {self.name}: all its names begin with '{prefix}', and none of the model's "
+                "does. Save the state dict of the network inside."
+            )
         heads = [f"{head}.weight" for head in _classifiers(model)]
         rows = next((state[head].shape[0] for head in heads if head in state and state[head].ndim), 0)
         wanted = self._wanted_classes(rows, source)

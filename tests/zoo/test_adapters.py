@@ -10,11 +10,13 @@ import pytest
 import torch
 from reference_convolutional import Ofa595, TResNet, bit_arrays, bit_forward
 from reference_transformers import EdgeNextSmall, Levit384, VitBase
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from miil21k.errors import CheckpointMismatch
 from miil21k.store.cache import Cache, CachedFile
 from miil21k.store.safetensors_cache import converted
-from miil21k.zoo.adapters import LAYOUTS, adapt
+from miil21k.zoo.adapters import LAYOUTS, adapt, unwrapped
 from miil21k.zoo.manifest import find_weights, load_manifest
 from miil21k.zoo.registry import create_model
 
@@ -63,6 +65,51 @@ def test_a_tresnet_with_inplace_abn_keeps_its_logits(name: str, build: Any, tmp_
     assert not any("num_batches_tracked" in key for key in net.state_dict())
     torch.save({"state_dict": net.state_dict()}, tmp_path / "old.pth")
     _assert_same_logits(name, tmp_path / "old.pth", net)
+
+
+def test_the_variant_without_torchscript_keeps_its_filters_and_its_logits(tmp_path: Path) -> None:
+    net = _published(_tresnet_m, 1000)
+    line = torch.tensor([1.0, 2.0, 1.0])
+    blur = line[:, None] * line / 16
+    filters = {f"body.layer{i}.0.conv{c}.1.op.filt": blur.repeat(n, 1, 1, 1) for i, c, n in
+               ((2, 1, 128), (3, 2, 256), (4, 2, 512))}  # fmt: skip
+    torch.save({"state_dict": {**net.state_dict(), **filters}}, tmp_path / "old.pth")
+    _assert_same_logits("tresnet_m_21k_ft_in1k", tmp_path / "old.pth", net)
+    other = {"body.layer2.0.conv1.1.op.filt": blur.repeat(128, 1, 1, 1) + 0.1}
+    torch.save({"state_dict": {**net.state_dict(), **other}}, tmp_path / "other.pth")
+    with pytest.raises(CheckpointMismatch, match=r"1 unexpected \(body\.layer2\.0\.conv1\.1\.op\.filt\)"):
+        create_model("tresnet_m_21k_ft_in1k", checkpoint=tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    ["_orig_mod.", "module.", "model.", "backbone.", "module._orig_mod.", "_orig_mod.module.model.", "model.backbone."],
+)
+def test_a_compiled_or_wrapped_network_is_taken_out(wrapper: str, tmp_path: Path) -> None:
+    net = create_model("resnet18_ssl", num_classes=7)
+    wrapped = {f"{wrapper}{name}": tensor for name, tensor in net.state_dict().items()}
+    save_file(wrapped, tmp_path / "wrapped.safetensors")
+    torch.save({"state_dict": wrapped, "epoch": 3}, tmp_path / "wrapped.pth")
+    for file in ("wrapped.safetensors", "wrapped.pth"):
+        model = create_model("resnet18", checkpoint=tmp_path / file, num_classes=7)
+        assert torch.equal(model.fc.weight, net.fc.weight)
+        assert torch.equal(model.layer4[1].conv2.weight, net.layer4[1].conv2.weight)
+
+
+def test_a_wrapped_old_layout_and_a_compiled_part_are_taken_out(tmp_path: Path) -> None:
+    net = _published(_tresnet_m, 9)
+    wrapped = {f"module.{k.replace('body.', 'body._orig_mod.')}": v for k, v in net.state_dict().items()}
+    torch.save(wrapped, tmp_path / "old.pth")
+    model = create_model("tresnet_m_21k_ft_in1k", checkpoint=tmp_path / "old.pth", num_classes=9)
+    assert torch.equal(model.head.fc.weight, net.head.fc.weight)
+
+
+def test_any_other_wrapper_is_named(tmp_path: Path) -> None:
+    net = create_model("resnet18_ssl", num_classes=7)
+    save_file({f"student.{k}": v for k, v in net.state_dict().items()}, tmp_path / "kd.safetensors")
+    with pytest.raises(CheckpointMismatch, match=r"all its names begin with 'student\.', and none of the model's does"):
+        create_model("resnet18", checkpoint=tmp_path / "kd.safetensors", num_classes=7)
+    assert unwrapped({"model.a": torch.zeros(1)}, {"model.a": torch.Size([1])}).keys() == {"model.a"}
 
 
 def test_inplace_abn_weights_become_their_absolute_value_plus_eps_exactly_once() -> None:

@@ -45,11 +45,6 @@ def test_safetensors_and_numpy_archives_are_known_by_their_content(tmp_path: Pat
     _assert_read(tmp_path / "y.bin")
 
 
-def test_the_prefix_of_data_parallel_training_is_taken_off(tmp_path: Path) -> None:
-    torch.save({"state_dict": {f"module.{k}": v for k, v in TENSORS.items()}}, tmp_path / "x.pth")
-    _assert_read(tmp_path / "x.pth")
-
-
 def test_the_namespace_of_a_usi_run_is_read_without_running_code(tmp_path: Path) -> None:
     run = {"state_dict": TENSORS, "epoch": 9, "arch": "resnet50", "args": argparse.Namespace(lr=0.1), "metric": 81.0}
     torch.save(run, tmp_path / "x.pth")
