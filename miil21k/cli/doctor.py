@@ -60,6 +60,7 @@ def _text(found: Examination) -> Iterator[str]:
     yield from (_place(place) for place in found.places)
     yield f"  weights here: {', '.join(found.cached) or 'none'}"
     yield from (f"  proved export: {export}" for export in found.exports)
+    yield from (f"  unfinished: {leftover}" for leftover in found.leftovers)
     yield "variables"
     yield from (f"  {name}={value}" for name, value in found.variables.items())
     yield "network" if not found.offline else "network\n  off limits: no host was asked"

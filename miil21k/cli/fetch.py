@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import Miil21kError, MissingExtra, UsageError
-from miil21k.zoo.manifest import find_weights
+from miil21k.zoo.names import trained_weights
 
 if TYPE_CHECKING:
     import argparse
@@ -24,10 +24,17 @@ HELP = "Download weights ahead of their use, check them, export them for a fast 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `miil21k fetch`."""
-    parser.add_argument("names", nargs="+", metavar="NAME", help="names or aliases, e.g. tresnet_m_21k")
+    parser.add_argument(
+        "names", nargs="+", metavar="NAME", help="names or aliases, e.g. tresnet_m_21k; or timm's, resnet50.a1_in1k"
+    )
     parser.add_argument("--dry-run", action="store_true", help="show the sources in order, and what is cached")
     parser.add_argument(
         "--force", action="store_true", help="download anew, and replace the cached file and its pinned digest"
+    )
+    parser.add_argument(
+        "--accept-new",
+        action="store_true",
+        help="take and pin a file that nothing vouches for, where the pinned one cannot be had",
     )
     exports = parser.add_mutually_exclusive_group()
     exports.add_argument(
@@ -49,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from miil21k.store.cache import Cache, is_offline
     from miil21k.store.download import check_revision
 
-    rows = [find_weights(name) for name in args.names]
+    rows = [trained_weights(name, cache_dir=args.cache_dir, offline=args.offline) for name in args.names]
     for weights in rows:
         check_revision(weights, args.revision)
     if args.force and is_offline(args.offline):
@@ -76,7 +83,14 @@ def _fetch(weights: Weights, args: argparse.Namespace) -> dict[str, Any]:
     if args.force:
         found = fetch_anew(weights, revision=args.revision, cache_dir=args.cache_dir, progress=shown)
     else:
-        found = obtain(weights, revision=args.revision, cache_dir=args.cache_dir, offline=args.offline, progress=shown)
+        found = obtain(
+            weights,
+            revision=args.revision,
+            cache_dir=args.cache_dir,
+            offline=args.offline,
+            progress=shown,
+            accept_new=args.accept_new,
+        )
     answer: dict[str, Any] = {
         "name": weights.name,
         "status": "ok",

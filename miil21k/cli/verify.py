@@ -8,7 +8,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from miil21k.errors import UsageError
-from miil21k.zoo.manifest import find_weights, load_manifest
+from miil21k.zoo.manifest import load_manifest
+from miil21k.zoo.names import trained_weights
 
 if TYPE_CHECKING:
     import argparse
@@ -53,7 +54,7 @@ def _findings(args: argparse.Namespace) -> Iterator[Finding | None]:
     from miil21k.store.verify import verify, verify_conversions, verify_exports
 
     cache = Cache.at(args.cache_dir)
-    for weights in load_manifest().models if args.all else [find_weights(name) for name in args.names]:
+    for weights in load_manifest().models if args.all else [trained_weights(name) for name in args.names]:
         empty = True
         for finding in verify(weights, cache, args.revision):
             empty = False

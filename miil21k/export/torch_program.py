@@ -21,7 +21,7 @@ from miil21k.export.onnx.model import ExportOptions, card_of, decoder_of
 from miil21k.export.onnx.network import OUTPUTS, PIXELS, quiet, with_embedding
 from miil21k.export.onnx.proof import Runner, prove
 from miil21k.export.onnx.report import report_of, report_path, require_within_bounds
-from miil21k.files import atomic, replace_file
+from miil21k.files import atomic, replace_file, sweep
 from miil21k.store.integrity import tensors_digest
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def export_program(
     loaded.model.eval()
     card = card_of(loaded, "tensor", {}, licence=licence, weights_sha256=tensors_digest(loaded.model))
     try:
+        sweep(output.parent)
         with atomic(output) as part:
             say(f"exporting {loaded.name}")
             program = _program(copy.deepcopy(loaded.model), loaded.preprocess.input_size)

@@ -7,7 +7,6 @@ import io
 import json
 import shutil
 import tarfile
-import tempfile
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +14,10 @@ from typing import IO, TYPE_CHECKING
 
 from miil21k import __version__
 from miil21k.errors import BundleError, ChecksumMismatch, UnknownModel, UsageError
-from miil21k.files import atomic, replace_file
+from miil21k.files import atomic, replace_file, scratch_folder, sweep
 from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import LABEL_SPACES
-from miil21k.records import to_json
+from miil21k.records import StrictJsonError, parse, to_json
 from miil21k.store.bundle_index import (
     FORMAT,
     INDEX,
@@ -96,8 +95,8 @@ def _space_texts(rows: Sequence[Weights]) -> dict[str, str]:
 def _calibration(text: str, origin: str, error: type[UsageError | BundleError]) -> str:
     """Return the text of a calibration file after checking that it is a JSON object."""
     try:
-        whole = isinstance(json.loads(text), dict)
-    except ValueError:
+        whole = isinstance(parse(text), dict)
+    except StrictJsonError:
         whole = False
     if not whole:
         raise error(f"{origin} is no calibration: expected a JSON object.")
@@ -107,6 +106,7 @@ def _calibration(text: str, origin: str, error: type[UsageError | BundleError]) 
 @contextmanager
 def _new_tar(output: Path) -> Iterator[tarfile.TarFile]:
     """Open a tar beside `output`, which replaces it once it is whole."""
+    sweep(output.absolute().parent)
     with atomic(output.absolute()) as part, tarfile.open(part, mode="w", format=tarfile.PAX_FORMAT) as tar:
         yield tar
 
@@ -226,20 +226,21 @@ def _require_digest(found: str, member: BundleMember, path: Path) -> None:
 def _install(tar: tarfile.TarFile, index: BundleIndex, sources: Sequence[Source], cache: Cache, path: Path) -> None:
     """Stage all weights beside their places, then move them; a refusal removes the stage."""
     cache.root.mkdir(parents=True, exist_ok=True)
+    cache.sweep()
     weights = {m.name: m for m in index.members if m.name.startswith("weights/")}
     needed, free = sum(m.size for m in weights.values()), shutil.disk_usage(cache.root).free
     if needed > free:
         raise BundleError(f"{path} needs {needed} bytes, but {cache.root} has only {free} bytes free.")
-    with tempfile.TemporaryDirectory(dir=cache.root, prefix="staged-") as folder:
+    with scratch_folder(cache.root, "staged") as folder:
         for name, member in weights.items():
-            _stage(tar, member, Path(folder) / name.rpartition("/")[2], path)
+            _stage(tar, member, folder / name.rpartition("/")[2], path)
         for entry, source in zip(index.entries, sources, strict=True):
-            damage = file_damage(Path(folder) / entry.member.rpartition("/")[2], source.format)
+            damage = file_damage(folder / entry.member.rpartition("/")[2], source.format)
             if damage is not None:
                 raise BundleError(f"{path}: the file of {entry.name} is damaged: {damage}.")
         uses = Counter(entry.member for entry in index.entries)
         for entry, source in zip(index.entries, sources, strict=True):
-            staged = Path(folder) / entry.member.rpartition("/")[2]
+            staged = folder / entry.member.rpartition("/")[2]
             uses[entry.member] -= 1
             if uses[entry.member]:  # another name needs the same file
                 staged = Path(shutil.copyfile(staged, staged.with_suffix(".copy")))

@@ -11,13 +11,12 @@ calibration/<name>.json   how its probabilities are calibrated, where that was g
 
 from __future__ import annotations
 
-import json
 import re
 import tarfile
 from typing import TYPE_CHECKING, NamedTuple
 
 from miil21k.errors import BundleError
-from miil21k.records import StrictJsonError, read_record
+from miil21k.records import StrictJsonError, parse
 from miil21k.zoo.manifest import parse_manifest
 from miil21k.zoo.schema import Source  # noqa: TC001 - read_record looks the annotation up
 
@@ -72,8 +71,8 @@ def read_index(tar: tarfile.TarFile, path: Path) -> tuple[BundleIndex, Manifest]
     """
     found = _members(tar, path)
     try:
-        index = read_record(BundleIndex, json.loads(read_text(tar, INDEX, path)))
-    except (StrictJsonError, ValueError, RecursionError) as error:
+        index = parse(read_text(tar, INDEX, path), BundleIndex)
+    except StrictJsonError as error:
         raise BundleError(f"{path}: {INDEX} cannot be read: {error}.") from None
     if index.format != FORMAT:
         raise BundleError(f"{path} has format {index.format}; this miil21k reads {FORMAT}.")

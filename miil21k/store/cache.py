@@ -3,13 +3,14 @@
 Hub files stay in the Hub's own cache, in its own layout. Everything else lies in one folder, `Cache.root`:
 
 ```
-files/<key>/<file name>       a file from a mirror or a bundle
-pins/<key>.json               its digest, size and time: what the next look compares with
-converted/<digest>.v1.safetensors   the tensors of a file in an older format
-locks/<key>.lock              held while a process downloads the file
+files/<key>/<file name>             a file from a mirror or a bundle
+converted/<digest>.v2.safetensors   the tensors of a file in an older format
+pins/<key>.json                     digest, size and time of one of these: what the next look compares with
+locks/<key>.lock                    held while a process downloads the file
 ```
 
-`<key>` is a digest of the source's address and revision: published base names collide.
+`<key>` is a digest of the source's address and revision, since published base names collide; of a converted file, of
+its name. What is still being written bears a name of `miil21k.files`, and `sweep` removes what a kill left.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from miil21k.errors import ChecksumMismatch
-from miil21k.files import replace_file
+from miil21k.files import replace_file, sweep
+from miil21k.records import StrictJsonError, read_json
 from miil21k.store.integrity import digest_fits, sha256_of
 
 if TYPE_CHECKING:
@@ -95,18 +97,28 @@ class Cache(NamedTuple):
 
     def pin(self, source: Source, revision: str | None = None) -> Pin | None:
         """Return what is recorded of the source, or None; a record that cannot be read counts as none."""
-        try:
-            return Pin(**json.loads(self._pin_path(source, revision).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None
+        return _read_pin(self._pin_path(source, revision))
 
     def write_pin(self, source: Source, path: Path, sha256: str, revision: str | None = None) -> None:
         """Record the digest of the file at `path`."""
-        stat = path.stat()
-        pin = Pin(address(source, revision), sha256, str(path), stat.st_size, stat.st_mtime_ns)
-        # A shared cache may be read-only; then the digest is computed anew each time, and nothing is lost.
-        with contextlib.suppress(OSError):
-            replace_file(self._pin_path(source, revision), json.dumps(pin._asdict(), indent=1), parents=True)
+        _write_pin(self._pin_path(source, revision), address(source, revision), path, sha256)
+
+    def derived_pin(self, path: Path) -> Pin | None:
+        """Return what is recorded of a file that was made here from another one, or None."""
+        return _read_pin(self._derived_pin_path(path))
+
+    def pin_derived(self, path: Path, sha256: str) -> None:
+        """Record the digest of a file that was made here from another one."""
+        _write_pin(self._derived_pin_path(path), f"made here: {path.name}", path, sha256)
+
+    def pinned_sibling(self, weights: Weights, source: Source, revision: str | None = None) -> Source | None:
+        """Return another source of the same weights that was pinned here, when nothing vouches for `source` itself.
+
+        Its file then is not simply the first of these weights: it would take the place of one that is known.
+        """
+        if self.expected(source, revision) is not None:
+            return None
+        return next((s for s in weights.sources if s != source and self.pin(s, revision) is not None), None)
 
     def expected(self, source: Source, revision: str | None = None) -> tuple[str, str] | None:
         """Return the digest (or its first digits) that the source must have and who says so, or None.
@@ -171,17 +183,38 @@ class Cache(NamedTuple):
             self.write_pin(source, path, sha256, revision)
         return CachedFile(path, sha256, source)
 
-    def forget(self, source: Source, revision: str | None = None) -> None:
-        """Remove the files of this source, and its pin; files of packages and of torch.hub stay."""
+    def forget(self, source: Source, revision: str | None = None, *, keep: Path | None = None) -> None:
+        """Remove the files of this source, and its pin; files of packages and of torch.hub stay, and so does `keep`."""
         own = self.file(source, revision)
         for path in self.paths(source, revision):
-            if path == own or source.kind == "hub":
+            if path != keep and (path == own or source.kind == "hub"):
                 remove_with_blob(path)
         own.with_name(own.name + ".part").unlink(missing_ok=True)
+        if keep != own:
+            self.unpin(source, revision)
+
+    def unpin(self, source: Source, revision: str | None = None) -> None:
+        """Forget the digest of this source: the next look at its file pins what it finds."""
         self._pin_path(source, revision).unlink(missing_ok=True)
+
+    def lock(self, source: Source) -> Path:
+        """Return the file that is locked while this source is downloaded."""
+        return self.root / "locks" / f"{self.key(source)}.lock"
+
+    def sweep(self, *, remove: bool = True) -> list[Path]:
+        """Remove what killed processes left half written in this cache, and return it; remove: else only look."""
+        folders = (self.root, *(path for path in self.root.glob("*") if path.is_dir()), *self.root.glob("files/*/"))
+        return [path for folder in folders for path in sweep(folder, remove=remove)]
+
+    def unfinished(self) -> list[Path]:
+        """Return the downloads that were cut; the next fetch of the same file goes on with them."""
+        return sorted(path for path in self.root.glob("files/*/*.part") if path.is_file())
 
     def _pin_path(self, source: Source, revision: str | None) -> Path:
         return self.root / "pins" / f"{self.key(source, revision)}.json"
+
+    def _derived_pin_path(self, path: Path) -> Path:
+        return self.root / "pins" / f"{hashlib.sha256(path.name.encode()).hexdigest()[:32]}.json"
 
     def _hub_path(self, source: Source, revision: str | None) -> Path | None:
         assert source.repo is not None
@@ -199,6 +232,21 @@ class Cache(NamedTuple):
             source.repo, source.file, cache_dir=self.hub, revision=revision or source.revision
         )
         return Path(found) if isinstance(found, str) else None
+
+
+def _read_pin(path: Path) -> Pin | None:
+    try:
+        return read_json(path, Pin)
+    except (OSError, StrictJsonError):
+        return None
+
+
+def _write_pin(place: Path, source: str, path: Path, sha256: str) -> None:
+    stat = path.stat()
+    pin = Pin(source, sha256, str(path), stat.st_size, stat.st_mtime_ns)
+    # A shared cache may be read-only; then the digest is computed anew each time, and nothing is lost.
+    with contextlib.suppress(OSError):
+        replace_file(place, json.dumps(pin._asdict(), indent=1), parents=True)
 
 
 def address(source: Source, revision: str | None = None) -> str:
@@ -231,13 +279,20 @@ def cached_path(
     return next((path for source in sources for path in cache.paths(source, revision)), None)
 
 
-def find_cached(weights: Weights, cache: Cache, revision: str | None = None) -> CachedFile | None:
-    """Return the first checked file of these weights in the cache, or None. Raises ChecksumMismatch."""
+def find_cached(
+    weights: Weights, cache: Cache, revision: str | None = None, *, accept_new: bool = False
+) -> CachedFile | None:
+    """Return the first checked file of these weights in the cache, or None. Raises ChecksumMismatch.
+
+    A file that nothing vouches for is passed over while another source is pinned, unless accept_new says otherwise.
+    """
     for source in weights.sources:
         if revision is None or source.kind == "hub":
-            found = cache.find(source, revision)
-            if found is not None:
-                return found
+            here = next(cache.paths(source, revision), None) is not None
+            if here and (accept_new or cache.pinned_sibling(weights, source, revision) is None):
+                found = cache.find(source, revision)
+                if found is not None:
+                    return found
     return None
 
 

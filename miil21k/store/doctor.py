@@ -94,7 +94,8 @@ class Examination:
     """Everything that `miil21k doctor` reports. versions: None for a package that is not installed.
 
     hosts is empty when the network is off limits. exports: the proved ones, as name, runtime, size and what is
-    wrong, if anything. advice: sentences, most urgent first.
+    wrong, if anything. leftovers: what killed processes left unfinished, with its size. advice: sentences, most
+    urgent first.
     """
 
     versions: dict[str, str | None]
@@ -106,6 +107,7 @@ class Examination:
     hosts: tuple[Host, ...]
     cached: tuple[str, ...]
     exports: tuple[str, ...]
+    leftovers: tuple[str, ...]
     embedded: bool
     wordnet: bool
     advice: tuple[str, ...]
@@ -136,6 +138,7 @@ def examine(
         hosts,
         cached,
         tuple(_export(found) for found in list_proved(cache)),
+        tuple(_leftovers(cache)),
         embedded,
         wordnet,
         advice,
@@ -150,6 +153,21 @@ def _export(found: ProvedExport) -> str:
 
 def _versions() -> Iterator[tuple[str, str | None]]:
     return ((name, version_of(name)) for name in _PACKAGES)
+
+
+def _leftovers(cache: Cache) -> Iterator[str]:
+    """Yield one line per file that a killed process left; what a living one writes is none of them."""
+    for path in cache.sweep(remove=False):
+        yield f"{path}, {_mebibytes(path):.1f} MiB: the next fetch, conversion or export removes it"
+    for path in cache.unfinished():
+        yield f"{path}, {_mebibytes(path):.1f} MiB: the next fetch of it goes on there"
+    for path in sorted(cache.hub.glob("models--*/blobs/*.incomplete")):
+        yield f"{path}, {_mebibytes(path):.1f} MiB: the Hub's client goes on there"
+
+
+def _mebibytes(path: Path) -> float:
+    files = [path, *path.rglob("*")] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file()) / 2**20
 
 
 def _devices() -> tuple[str, ...]:

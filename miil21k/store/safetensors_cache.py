@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING
 
-from miil21k.files import atomic, replace_file
+from miil21k.files import atomic
 from miil21k.store.cache import Cache
 from miil21k.store.download import obtain
-from miil21k.store.integrity import file_damage, sha256_of
+from miil21k.store.integrity import sha256_of
 
 if TYPE_CHECKING:
     import os
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from miil21k.store.cache import CachedFile
     from miil21k.zoo.schema import Weights
 
-__all__ = ["converted", "digest_path", "fetch_safetensors"]
+__all__ = ["converted", "fetch_safetensors"]
+
+log = logging.getLogger("miil21k.store")
 
 # Part of the file name: raise it when `read_state_dict` returns other names or tensors for the same file.
 _READER_VERSION = 2
@@ -44,27 +47,39 @@ def fetch_safetensors(
 def converted(cached: CachedFile, cache: Cache) -> Path:
     """Return the safetensors file that holds the tensors of a cached file; written when it is not there yet.
 
-    It is named by the digest of the file that it came from. Where the cache cannot be written to, the file itself
-    is returned. Raises CheckpointError for a file that is damaged, or that would run code.
+    It is named by the digest of the file that it came from, and pinned like that one: when it was written to since,
+    it is made anew. Where the cache cannot be written to, the file itself is returned. Raises CheckpointError for a
+    file that is damaged, or that would run code.
     """
     if cached.source.format == "safetensors":
         return cached.path
     target = cache.root / "converted" / f"{cached.sha256}.v{_READER_VERSION}.safetensors"
-    if target.is_file() and file_damage(target, "safetensors") is None:
+    if _is_as_written(target, cache):
         return target
+    cache.sweep()
     from miil21k.zoo.checkpoint import read_state_dict
 
     tensors = dict(_apart(read_state_dict(cached.path)))
     try:
-        _save(tensors, target)
+        sha256 = _save(tensors, target)
     except OSError:
         return cached.path
+    cache.pin_derived(target, sha256)
     return target
 
 
-def digest_path(target: Path) -> Path:
-    """Return where the digest of a converted file is kept, for `miil21k verify`."""
-    return target.with_suffix(".sha256")
+def _is_as_written(target: Path, cache: Cache) -> bool:
+    """Return whether the converted file is what was written; it is hashed again when its size or time differ."""
+    pin = cache.derived_pin(target)
+    if pin is None or not target.is_file():
+        return False
+    if pin.still_describes(target):
+        return True
+    if sha256_of(target) != pin.sha256:
+        log.warning("'%s' was changed since it was converted; it is converted anew from the checked file.", target)
+        return False
+    cache.pin_derived(target, pin.sha256)
+    return True
 
 
 def _apart(tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -77,7 +92,8 @@ def _apart(tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         yield name, tensor if own else tensor.contiguous().clone()
 
 
-def _save(tensors: dict[str, Tensor], target: Path) -> None:
+def _save(tensors: dict[str, Tensor], target: Path) -> str:
+    """Write the tensors and return the digest of the file; raises OSError."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -86,6 +102,6 @@ def _save(tensors: dict[str, Tensor], target: Path) -> None:
         order = json.dumps(list(tensors))
         with atomic(target, parents=True) as part:
             save_file(tensors, part, metadata={"tensor_order": order})  # one key: equal bytes
-            replace_file(digest_path(target), sha256_of(part))
+            return sha256_of(part)
     except SafetensorError as error:  # how the library reports a full disk
         raise OSError(str(error)) from None

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 from miil21k.runtime.export_cache import list_proved
 from miil21k.store.cache import address, hub_digest
 from miil21k.store.integrity import digest_fits, sha256_of
-from miil21k.store.safetensors_cache import digest_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,15 +64,13 @@ def _look(weights: Weights, source: Source, path: Path, cache: Cache, revision: 
 def verify_conversions(cache: Cache) -> Iterator[Finding]:
     """Yield one finding per converted file of the cache."""
     for path in sorted((cache.root / "converted").glob("[0-9a-f]*.safetensors")):
-        noted = digest_path(path)
-        expected = noted.read_text(encoding="ascii", errors="replace").strip() if noted.is_file() else None
+        pin = cache.derived_pin(path)
         sha256 = sha256_of(path)
-        if expected is None:
+        if pin is None:
             yield Finding("converted", "unpinned", path, str(path), sha256, None, None)
         else:
-            yield Finding(
-                "converted", "ok" if sha256 == expected else "mismatch", path, str(path), sha256, expected, "pinned"
-            )
+            status: Literal["ok", "mismatch"] = "ok" if sha256 == pin.sha256 else "mismatch"
+            yield Finding("converted", status, path, str(path), sha256, pin.sha256, "pinned")
 
 
 def verify_exports(cache: Cache, name: str | None = None) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from miil21k.errors import LabelSpaceMismatch, UnknownModel, UsageError
+from miil21k.errors import LabelSpaceMismatch, UsageError
 from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import projection, require_same
 from miil21k.train.objectives import create_teacher, find_objective
@@ -62,11 +62,10 @@ def _load(name: str) -> tuple[nn.Module, LabelSpace, HeadKind, Preprocess]:
     if path.suffix == ".safetensors":
         model, card = load_trained(path)
         return model, card.space, card.head, card.preprocess
-    from miil21k.zoo.registry import Architecture, create_model, identify
+    from miil21k.zoo.names import trained_weights
+    from miil21k.zoo.registry import create_model
 
-    weights = identify(name)
-    if isinstance(weights, Architecture):
-        raise UnknownModel(f"A teacher needs trained weights. {weights.refusal}")
+    weights = trained_weights(name)
     if weights.label_space is None:
         raise LabelSpaceMismatch(f"The label space of '{name}' was never published: choose another teacher.")
     return create_model(name, pretrained=True), load_label_space(weights.label_space), weights.head, weights.preprocess

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import ManifestError, UnknownModel
-from miil21k.records import StrictJsonError, read_record
+from miil21k.records import StrictJsonError, parse, read_record
 from miil21k.zoo.schema import (
     SECOND_NAMES,
     Candidate,
@@ -79,14 +79,13 @@ def parse_manifest(text: str) -> Manifest:
     another schema version, a name that two rows share, or a default preprocessing that is not listed.
     """
     try:
-        raw = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ManifestError(f"{_FILE} is no JSON: {error}.") from None
+        raw = parse(text)
+    except StrictJsonError as error:
+        raise ManifestError(f"{_FILE} is {error.found}.") from None
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version is not None and version != SCHEMA_VERSION:
+        raise ManifestError(f"{_FILE} has schema version {version}; this miil21k reads {SCHEMA_VERSION}.")
     manifest = _read(raw)
-    if manifest.schema_version != SCHEMA_VERSION:
-        raise ManifestError(
-            f"{_FILE} has schema version {manifest.schema_version}; this miil21k reads {SCHEMA_VERSION}."
-        )
     for weights in manifest.models:
         _check(weights)
     _names(manifest)

@@ -17,7 +17,7 @@ from miil21k.zoo.schema import Source, Weights
 if TYPE_CHECKING:
     from os import PathLike
 
-__all__ = ["Architecture", "identify"]
+__all__ = ["Architecture", "identify", "trained_weights"]
 
 _HUB = ("hf-hub:", "hf_hub:")
 _LISTED = 6
@@ -73,6 +73,14 @@ def identify(
     if current and "." not in current and (architecture := _architecture(current)) is not None:
         return architecture
     raise UnknownModel(_unknown(name, current or bare, refused))
+
+
+def trained_weights(name: str, *, cache_dir: str | PathLike[str] | None = None, offline: bool | None = None) -> Weights:
+    """Return what `identify` returns; raises UnknownModel for an architecture, with the names of its weights."""
+    found = identify(name, cache_dir=cache_dir, offline=offline)
+    if isinstance(found, Architecture):
+        raise UnknownModel(found.refusal)
+    return found
 
 
 def _without_hub(name: str) -> str:

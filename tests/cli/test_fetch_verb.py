@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 from hub_server import HubServer
 from safetensors.numpy import save
 
 from miil21k.cli.main import main
+from miil21k.errors import ChecksumMismatch
+from miil21k.store.cache import remove_with_blob
+from miil21k.store.download import fetch
 from miil21k.zoo.manifest import find_weights
 
 if TYPE_CHECKING:
@@ -87,7 +91,7 @@ def test_force_keeps_the_old_file_where_nothing_new_comes(
     path = tmp_path / capsys.readouterr().out.strip()
     row = find_weights(NAME)
     only_hub = row._replace(sources=row.sources[:1])  # its mirrors are real hosts
-    monkeypatch.setattr("miil21k.cli.fetch.find_weights", lambda name: only_hub)
+    monkeypatch.setattr("miil21k.cli.fetch.trained_weights", lambda name, **_: only_hub)
     hub.repos.clear()
     assert main(["fetch", "--no-export", NAME, "--cache-dir", str(tmp_path), "-q", "--force"]) == 1
     assert "HTTP 401" in capsys.readouterr().err
@@ -114,3 +118,32 @@ def test_an_unknown_name_is_a_usage_error_before_anything_is_fetched(
 def test_a_revision_of_what_is_not_on_the_hub_is_a_usage_error(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fetch", "--no-export", name, "--revision", "main"]) == 2
     assert "is not on the Hub, so it has no revision 'main'" in capsys.readouterr().err
+
+
+def test_weights_of_timm_are_fetched_and_verified_like_ours(
+    hub: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.publish("timm/test_resnet.r160_in1k", "model.safetensors", CONTENT)
+    assert main(["fetch", "--no-export", "test_resnet.r160_in1k", "--cache-dir", str(tmp_path)]) == 0
+    assert Path(capsys.readouterr().out.strip()).read_bytes() == CONTENT
+    assert main(["verify", "test_resnet.r160_in1k", "--cache-dir", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("ok ")
+    assert main(["fetch", "--no-export", "test_resnet", "--cache-dir", str(tmp_path)]) == 2
+    assert "is an architecture, not a trained weight. Name one of: test_resnet." in capsys.readouterr().err
+
+
+def test_a_new_file_in_the_place_of_a_pinned_one_needs_a_word(
+    hub: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["fetch", "--no-export", NAME, "--cache-dir", str(tmp_path)]
+    assert main(words) == 0
+    remove_with_blob(Path(capsys.readouterr().out.strip()))
+    repo, second = find_weights(NAME).sources[0].repo, find_weights(NAME).sources[1]
+    del hub.repos[repo]["model.safetensors"]
+    torch.save({"head.weight": torch.zeros(3)}, tmp_path / "other.bin")
+    hub.publish(repo, second.file, (tmp_path / "other.bin").read_bytes())
+    row = find_weights(NAME)._replace(sources=(find_weights(NAME).sources[0], second))
+    with pytest.raises(ChecksumMismatch, match=r"model.safetensors@main \(HTTP 404.*fetch --accept-new mobilenetv3"):
+        fetch(row, cache_dir=tmp_path)
+    assert main([*words, "--accept-new"]) == 0
+    assert Path(capsys.readouterr().out.strip()).name == second.file

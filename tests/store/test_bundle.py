@@ -17,6 +17,7 @@ from safetensors.numpy import save
 from miil21k.errors import BundleError, ChecksumMismatch, ManifestError, Miil21kError, UnknownModel, UsageError
 from miil21k.files import replace_file
 from miil21k.hierarchy.load import load_label_space
+from miil21k.records import to_json
 from miil21k.store.bundle import calibration_path, create_bundle, install_bundle
 from miil21k.store.cache import Cache
 from miil21k.store.download import fetch, obtain
@@ -275,14 +276,10 @@ def test_a_digest_that_this_machine_has_pinned_or_knows_is_kept(bundle: Path, ro
         lambda index: index["entries"][0].update(name=published.name, source=published.sources[0]._asdict()),
     )
     renamed["weights_manifest.json"] = json.dumps(
-        {"schema_version": 1, "models": [_json_row(published)], "unreleased": [], "resources": []}
+        {"schema_version": 2, "models": [to_json(published)], "unreleased": [], "resources": []}
     ).encode()
     path = _write(tmp_path / "bad.tar", _sealed(renamed))
     _refused(path, tmp_path / "elsewhere", ChecksumMismatch, f"published is {published.sources[0].sha256}")
-
-
-def _json_row(weights: Weights) -> dict[str, object]:
-    return {k: v for k, v in weights.to_dict().items() if k != "preprocess"}
 
 
 @pytest.mark.parametrize("text", [b"[" * 100_000, b"{}", b'{"format": 2}', b"\xff"])

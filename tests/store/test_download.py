@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,10 @@ from hub_server import COMMIT, Fault, HubServer, hub_source, mirror_source, row_
 from safetensors.numpy import save
 
 from miil21k.errors import ChecksumMismatch, DownloadError, MissingExtra
+from miil21k.files import scratch_folder
 from miil21k.store import http_download
-from miil21k.store.cache import Cache
-from miil21k.store.download import fetch, obtain
+from miil21k.store.cache import Cache, remove_with_blob
+from miil21k.store.download import fetch, fetch_anew, obtain
 from miil21k.zoo.manifest import find_weights
 from miil21k.zoo.schema import Source
 
@@ -138,6 +140,165 @@ def test_the_first_download_pins_a_digest_that_nobody_published(hub: HubServer, 
     hub.mirror("/m/net.safetensors", OTHER)
     with pytest.raises(ChecksumMismatch, match=f"pinned is {DIGEST}.*fetch --force tresnet_m.miil_in21k"):
         fetch(row_with(source), cache_dir=tmp_path)
+
+
+def test_a_source_that_failed_is_named_when_another_one_answers(
+    hub: HubServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mirror = mirror_source(hub.mirror("/m/net.safetensors", CONTENT))
+    with caplog.at_level("WARNING", "miil21k.store"):
+        fetch(row_with(hub_source(), mirror), cache_dir=tmp_path)
+    assert f"came from {mirror.where}" in caplog.text
+    assert "hub:timm/net/model.safetensors@main (HTTP 401 Unauthorized" in caplog.text
+
+
+def test_a_new_file_in_the_place_of_a_pinned_one_is_taken_on_request_only(hub: HubServer, tmp_path: Path) -> None:
+    """The Hub deletes the file that was pinned, and another one of the same weights is offered."""
+    hub.publish("timm/net", "model.safetensors", CONTENT)
+    other = hub_source(file="other.safetensors")
+    row = row_with(hub_source(), other)
+    remove_with_blob(fetch(row, cache_dir=tmp_path))
+    del hub.repos["timm/net"]["model.safetensors"]
+    hub.publish("timm/net", "other.safetensors", OTHER)
+    for _ in range(2):
+        with pytest.raises(ChecksumMismatch) as caught:
+            fetch(row, cache_dir=tmp_path)
+        message = str(caught.value)
+        assert f"hub:timm/net/model.safetensors@main was pinned here, to {DIGEST}" in message
+        assert "fetch --accept-new tresnet_m.miil_in21k" in message
+        assert "(HTTP 404 Not Found)" in message
+    with pytest.raises(ChecksumMismatch, match="fetch --offline --accept-new"):
+        fetch(row, cache_dir=tmp_path, offline=True)
+    assert obtain(row, cache_dir=tmp_path, accept_new=True).source == other
+    assert fetch(row, cache_dir=tmp_path, offline=True).read_bytes() == OTHER
+
+
+def test_a_mirror_of_the_pinned_file_needs_no_request_and_a_published_digest_vouches(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    gone = mirror_source(hub.mirror("/a/net.safetensors", CONTENT))
+    fetch(row_with(gone), cache_dir=tmp_path).unlink()
+    hub.files.clear()
+    same = mirror_source(hub.mirror("/b/net.safetensors", CONTENT))
+    vouched = mirror_source(hub.mirror("/c/net.safetensors", OTHER), sha256=hashlib.sha256(OTHER).hexdigest())
+    assert obtain(row_with(gone, vouched), cache_dir=tmp_path).source == vouched
+    assert obtain(row_with(gone, same), cache_dir=tmp_path).source == same
+
+
+def test_a_file_that_nothing_vouches_for_stays_behind_the_pinned_one(hub: HubServer, tmp_path: Path) -> None:
+    hub.publish("timm/net", "model.safetensors", OTHER)
+    first = hub_source()
+    fetch(row_with(first), cache_dir=tmp_path)  # as another program leaves it in the Hub's cache
+    Cache.at(tmp_path).unpin(first)
+    pinned = mirror_source(hub.mirror("/m/net.safetensors", CONTENT))
+    fetch(row_with(pinned), cache_dir=tmp_path)
+    assert fetch(row_with(first, pinned), cache_dir=tmp_path, offline=True).read_bytes() == CONTENT
+
+
+def test_force_keeps_the_old_file_until_the_new_one_stands(hub: HubServer, tmp_path: Path) -> None:
+    source = mirror_source(hub.mirror("/m/net.safetensors", CONTENT))
+    path = fetch(row_with(source), cache_dir=tmp_path)
+    hub.mirror("/m/net.safetensors", OTHER)
+    assert fetch_anew(row_with(source), cache_dir=tmp_path).path.read_bytes() == OTHER
+    hub.files.clear()
+    with pytest.raises(DownloadError):
+        fetch_anew(row_with(source), cache_dir=tmp_path)
+    assert fetch(row_with(source), cache_dir=tmp_path, offline=True) == path
+    assert path.read_bytes() == OTHER
+
+
+FORCE = """
+import os, sys
+from pathlib import Path
+from hub_server import mirror_source, row_with
+from miil21k.store import download
+
+row, real = row_with(mirror_source(sys.argv[1])), {name: getattr(Path, name) for name in ("replace", "unlink")}
+left = 0
+
+def dying(name):
+    def call(*args, **kwargs):
+        global left
+        left -= 1
+        if left == 0:
+            os._exit(9)
+        return real[name](*args, **kwargs)
+    return call
+
+def force(steps):
+    global left
+    left = steps
+    for name in real:
+        setattr(Path, name, dying(name))
+    download.fetch_anew(row, cache_dir=sys.argv[2])
+    os._exit(0)
+
+for steps in range(1, 40):
+    child = os.fork() or force(steps)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(code, len(download.fetch(row, cache_dir=sys.argv[2], offline=True).read_bytes()))
+    if code == 0:
+        break
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forks of one process, which are quick to start")
+def test_a_kill_at_any_step_of_force_leaves_a_file_that_loads(hub: HubServer, tmp_path: Path) -> None:
+    url = hub.mirror("/m/net.safetensors", CONTENT)
+    row = row_with(mirror_source(url))
+    fetch(row, cache_dir=tmp_path)
+    longer = hub.files["/m/net.safetensors"] = save({"head.weight": np.zeros(100_001, dtype=np.float32)})
+    done = subprocess.run(
+        [sys.executable, "-c", FORCE, url, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    codes, sizes = zip(*(map(int, line.split()) for line in done.stdout.splitlines()), strict=True)
+    assert codes == (9,) * (len(codes) - 1) + (0,)
+    assert len(codes) > 5
+    assert set(sizes) == {len(CONTENT), len(longer)}
+    assert not Cache.at(tmp_path).sweep(remove=False)
+
+
+def test_what_a_killed_process_left_is_swept_at_the_next_download_and_what_a_living_one_writes_is_not(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    cache = Cache.at(tmp_path)
+    with scratch_folder(cache.root, "anew") as alive, _killed_while_writing(cache) as left:
+        (alive / "x").write_bytes(b"1")
+        assert sorted(cache.sweep(remove=False)) == sorted(left)
+        fetch(row_with(mirror_source(hub.mirror("/m/net.safetensors", CONTENT))), cache_dir=tmp_path)
+        assert not any(path.exists() for path in left)
+        assert (alive / "x").exists()
+
+
+WRITE = """
+import sys, time
+from pathlib import Path
+from miil21k.files import atomic, scratch_folder
+root = Path(sys.argv[1])
+with scratch_folder(root, "staged") as folder, atomic(root / "converted" / "a.safetensors", parents=True) as part:
+    (folder / "b").write_bytes(b"2")
+    print(folder, part, sep="\\n", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def _killed_while_writing(cache: Cache) -> Iterator[list[Path]]:
+    """Yield what a process leaves that is killed while it writes a folder and a file of the cache."""
+    command = [sys.executable, "-c", WRITE, str(cache.root)]
+    with started(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        left = [Path(process.stdout.readline().strip()) for _ in range(2)]
+        process.kill()
+        process.wait()
+    assert all(path.exists() for path in left)
+    yield left
 
 
 def test_a_cached_file_that_was_changed_is_refused_by_name(hub: HubServer, tmp_path: Path) -> None:

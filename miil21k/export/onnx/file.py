@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import gc
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from miil21k.export.onnx.padding import padding_difference, with_zero_padding
 from miil21k.export.onnx.proof import prove
 from miil21k.export.onnx.report import report_of, report_path, require_within_bounds
 from miil21k.export.onnx.saving import MOST_BYTES, put_in_place, weights_path, write_model
-from miil21k.files import replace_file
+from miil21k.files import replace_file, scratch_folder, sweep
 from miil21k.store.integrity import tensors_digest
 from miil21k.zoo.export_card import WEIGHTS_KEY, read_export_card
 
@@ -77,8 +76,9 @@ def export_onnx(
     digest = tensors_digest(loaded.model)
     try:
         # In a folder of their own, the graph and the weights that it names have the names that they will keep.
-        with tempfile.TemporaryDirectory(prefix=f".{output.name}.", suffix=".part", dir=output.parent) as folder:
-            part = Path(folder) / output.name
+        sweep(output.parent)
+        with scratch_folder(output.parent, output.name) as folder:
+            part = folder / output.name
             copied = copy.deepcopy(loaded.model)
             network = network_to_onnx(copied, loaded.preprocess.input_size, part if size > most_bytes else None)
             model = assemble(network, loaded, options, licence=licence, weights_sha256=digest)

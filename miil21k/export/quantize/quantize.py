@@ -18,7 +18,7 @@ from miil21k.export.quantize.agreement import FASTER, Agreeing, crops_to_logits,
 from miil21k.export.quantize.calibration_set import Roles, divide, read_crops, spread
 from miil21k.export.quantize.network_part import put_network, take_network
 from miil21k.export.quantize.search import QuantizeOptions, choose_setting, no_progress
-from miil21k.files import atomic, replace_file
+from miil21k.files import atomic, replace_file, sweep
 from miil21k.runtime.choose import open_export
 from miil21k.zoo.export_card import read_export_card
 
@@ -75,6 +75,7 @@ def quantize_export(
     decoder = card.decoder()
     chosen = choose_setting(network, setting_up, choosing, card.preprocess, decoder, options, progress=progress)
     say(f"{chosen}: {chosen.agreement} that chose it, which lets expect {chosen.agreement.expected:.1%} for top-1")
+    sweep(output.parent)
     with atomic(output) as part:
         whole = put_network(model, chosen.network)
         new_card = _described(whole, card, chosen, options)

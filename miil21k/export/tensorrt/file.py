@@ -19,7 +19,7 @@ from miil21k.export.onnx.samples import BATCHES
 from miil21k.export.tensorrt.engine import build_engine, missing
 from miil21k.export.tensorrt.operators import refusals
 from miil21k.export.tensorrt.options import EngineOptions, trtexec_line
-from miil21k.files import atomic, replace_file
+from miil21k.files import atomic, replace_file, sweep
 from miil21k.zoo.export_card import read_export_card
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ def export_tensorrt(
             f"The engine's logits are {worst:.3g} of their range from ONNX Runtime's on the same file, over {bound:g}, "
             "so it was not kept: keep more of the network in float32, or give --bound."
         )
+    sweep(output.parent)
     with atomic(output) as part:
         part.write_bytes(engine.plan)
         replace_file(output.with_name(f"{output.name}.json"), json.dumps(report, indent=1) + "\n")
