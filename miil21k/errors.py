@@ -19,7 +19,8 @@ Miil21kError
 ├── ChecksumMismatch      the bytes are not the ones that were published or pinned
 ├── CheckpointError       a checkpoint file is damaged or unsafe to load
 │   └── CheckpointMismatch  its tensors do not fit the model
-├── EngineError           workers died, or a cluster cannot be reached
+├── EngineError           workers died, or compute different things
+│   └── ClusterError      a cluster cannot be joined, or was lost (CLI exit code 3: no input is to blame)
 ├── PrepareError          a data set cannot be prepared: the disk is full, the source is cut off
 └── MissingExtra          an optional dependency is not installed
 ```
@@ -32,6 +33,7 @@ __all__ = [
     "CheckpointError",
     "CheckpointMismatch",
     "ChecksumMismatch",
+    "ClusterError",
     "DownloadError",
     "EngineError",
     "ExportError",
@@ -105,7 +107,13 @@ class DownloadError(Miil21kError):
 
 
 class EngineError(Miil21kError):
-    """The processes or the cluster that should do the work died, differ, or cannot be reached."""
+    """The processes or machines that should do the work died, or differ."""
+
+
+class ClusterError(EngineError):
+    """A cluster cannot be joined, or was lost on the way; what is finished is kept."""
+
+    exit_code = 3
 
 
 class ExportError(Miil21kError):

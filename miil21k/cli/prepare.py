@@ -110,7 +110,11 @@ def _configure_content(group: Any) -> None:  # argparse's group type is private
 def _configure_work(group: Any) -> None:
     group.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores); 1 is this one")
     group.add_argument("--engine", choices=("local", "ray"), help="default: local")
-    group.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster, e.g. auto, head:6379")
+    group.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="of a Ray cluster, e.g. auto, head:6379 (default: RAY_ADDRESS, else one is started here)",
+    )
     group.add_argument("--dry-run", action="store_true", help="say what would happen and how much space it takes")
 
 
@@ -170,6 +174,8 @@ def _engine(given: dict[str, Any]) -> Iterator[Engine]:
     from miil21k.distribute.ray_engine import RayEngine
 
     engine = RayEngine(given.get("address"), given.get("workers"))
+    if engine.joined:
+        print(f"joined the Ray cluster at '{engine.joined}'", file=sys.stderr)
     try:
         yield engine
     finally:

@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import os
 import threading
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait as wait_for_any
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, Protocol
 
-from miil21k.distribute.processes import run_in_processes
+from miil21k.distribute.processes import Lost, run_in_processes
 from miil21k.environment import available_cpus
 from miil21k.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from miil21k.distribute.processes import Lost
+    from miil21k.distribute.processes import JobT, ResultT
 
 __all__ = ["Engine", "LocalEngine"]
-
-Job = TypeVar("Job")
-Result = TypeVar("Result")
 
 
 class Engine(Protocol):
     """Something that runs a module-level function on many values."""
 
-    def run(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
+    def run(self, work: Callable[[JobT], ResultT], jobs: Iterable[JobT]) -> Iterator[ResultT]:
         """Yield `work(job)` for every job, in the order in which they finish; `jobs` is read only a little ahead.
 
         The first exception of `work` is raised; what has begun by then is finished.
         """
 
-    def run_in_order(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[tuple[Job, Result | Lost]]:
+    def run_in_order(
+        self, work: Callable[[JobT], ResultT], jobs: Iterable[JobT]
+    ) -> Iterator[tuple[JobT, ResultT | Lost]]:
         """Yield every job with its result, in the order of `jobs`, which is read only a little ahead.
 
         Workers live as long as the run, so `work` may keep what is costly to make. A job whose workers died too often
@@ -52,30 +48,22 @@ class LocalEngine:
     def __init__(self, workers: int) -> None:
         self.workers = workers
 
-    def run(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
-        """Yield results as they are ready; see `Engine`. Raises EngineError when a worker is killed."""
+    def run(self, work: Callable[[JobT], ResultT], jobs: Iterable[JobT]) -> Iterator[ResultT]:
+        """Yield results as they are ready; see `Engine`. Raises EngineError when a job killed too many workers."""
         if self.workers == 1:
             yield from map(work, jobs)
             return
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(self.workers, context, initializer=_begin_worker)
-        try:
-            queue = iter(jobs)
-            running = {pool.submit(work, job) for job in itertools.islice(queue, 2 * self.workers)}
-            while running:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
-                running |= {pool.submit(work, job) for job in itertools.islice(queue, len(done))}
-        except BrokenProcessPool:
-            raise EngineError(
-                "A worker process was killed, probably because memory ran out: run the same command again "
-                "(what is finished is kept), with fewer --workers."
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for _, result in run_in_processes(work, jobs, self.workers, _begin_worker, ordered=False):
+            if isinstance(result, Lost):
+                raise EngineError(
+                    f"A job was given up, {result.reason}: run the same command again (what is finished is kept), with "
+                    "fewer --workers."
+                )
+            yield result
 
-    def run_in_order(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[tuple[Job, Result | Lost]]:
+    def run_in_order(
+        self, work: Callable[[JobT], ResultT], jobs: Iterable[JobT]
+    ) -> Iterator[tuple[JobT, ResultT | Lost]]:
         """Yield jobs and results in order; see `Engine`. A single worker is a process of its own here."""
         return run_in_processes(work, jobs, self.workers, _begin_worker)
 
@@ -95,5 +83,5 @@ def _begin_worker() -> None:
 
 def _end_with(sentinel: int) -> None:
     """End this worker as soon as its parent is killed; else it would wait for jobs for ever."""
-    wait_for_any([sentinel])
+    wait([sentinel])
     os._exit(1)

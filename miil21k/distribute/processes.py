@@ -1,4 +1,4 @@
-"""Worker processes that may die: which job each has is known, so a job is done again, or given up by itself."""
+"""Worker processes that may die: which jobs each has is known, so a job is done again, or given up by itself."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import multiprocessing
 import pickle
 import signal
 from collections import deque
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Lost", "run_in_processes"]
 
-Job = TypeVar("Job")
-Result = TypeVar("Result")
+JobT = TypeVar("JobT")
+ResultT = TypeVar("ResultT")
 
 ATTEMPTS = 3  # per job; what killed its worker three times will do so again
 
@@ -33,9 +34,9 @@ class Lost(NamedTuple):
 
 
 @dataclass
-class _Task(Generic[Job]):
+class _Task(Generic[JobT]):
     number: int
-    job: Job
+    job: JobT
     deaths: int = 0
 
 
@@ -44,20 +45,21 @@ class _Failure(NamedTuple):
 
 
 class _Worker:
-    """A process that does one job after another."""
+    """A process that does one job after another; `tasks` are those that it has, the first of them begun."""
 
     def __init__(self, context: SpawnContext, work: Callable[[Any], Any], begin: Callable[[], None]) -> None:
         self.connection: Connection
         self.connection, other = context.Pipe()
         self.process = context.Process(target=_serve, args=(other, begin), daemon=True)
-        self.process.start()
+        with _interrupts_held():
+            self.process.start()
         other.close()
-        self.task: _Task[Any]
+        self.tasks: deque[_Task[Any]] = deque()
         self._send(work)  # not an argument: what it imports must find the environment that `begin` sets
 
     def give(self, task: _Task[Any]) -> None:
-        """Start on `task`."""
-        self.task = task
+        """Let `task` be done after those that the worker has."""
+        self.tasks.append(task)
         self._send(task.job)
 
     def _send(self, value: Any) -> None:
@@ -89,9 +91,23 @@ class _Worker:
         self.connection.close()
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold back Ctrl-C, also from a process that is started meanwhile: its parent ends it, and speaks for all."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # where multiprocessing starts it by itself, it lets Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(connection: Connection, begin: Callable[[], None]) -> None:
     """Do every job that comes; an exception is an answer too."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be held back
     begin()
     try:
         work = connection.recv()
@@ -114,18 +130,19 @@ def _portable(error: Exception) -> Exception:
         return EngineError(f"A worker failed: {type(error).__name__}: {error}")
 
 
-class _Plan(Generic[Job, Result]):
+class _Plan(Generic[JobT, ResultT]):
     """Which job is next, and whose result is next."""
 
-    def __init__(self, jobs: Iterable[Job], ahead: int) -> None:
+    def __init__(self, jobs: Iterable[JobT], ahead: int, *, ordered: bool) -> None:
         self._queue = enumerate(jobs)
-        self._again: deque[_Task[Job]] = deque()
-        self._done: dict[int, tuple[Job, Result | Lost | _Failure]] = {}
+        self._again: deque[_Task[JobT]] = deque()
+        self._done: dict[int, tuple[JobT, ResultT | Lost | _Failure]] = {}
         self._ahead = ahead
         self._begun = self._turn = 0
         self._stopped = False
+        self._ordered = ordered
 
-    def next_task(self) -> _Task[Job] | None:
+    def next_task(self) -> _Task[JobT] | None:
         """Return what to do next; None when there is nothing, or too much that waits for its turn."""
         if self._again:
             return self._again.popleft()
@@ -138,70 +155,101 @@ class _Plan(Generic[Job, Result]):
         self._begun += 1
         return _Task(*found)
 
-    def settle(self, task: _Task[Job], answer: tuple[bool, Any] | str) -> None:
-        """Take the answer to `task`, or how its worker died."""
-        if isinstance(answer, str):
-            task.deaths += 1
-            if task.deaths < ATTEMPTS:
-                self._again.append(task)
-            else:
-                self._done[task.number] = (task.job, Lost(f"{answer} in each of {ATTEMPTS} attempts"))
-            return
+    def bury(self, tasks: Iterable[_Task[JobT]], how: str) -> None:
+        """Do the tasks of a worker that died again; `how` it died counts for the first of them, which it had begun."""
+        first, *others = tasks
+        first.deaths += 1
+        if first.deaths < ATTEMPTS:
+            self._again.append(first)
+        else:
+            self._done[first.number] = (first.job, Lost(f"{how} in each of {ATTEMPTS} attempts"))
+        self._again.extend(others)
+
+    def settle(self, task: _Task[JobT], answer: tuple[bool, Any]) -> None:
+        """Take the answer to `task`."""
         good, value = answer
         self._done[task.number] = (task.job, value if good else _Failure(value))
         self._stopped = self._stopped or not good
 
-    def result(self) -> tuple[Job, Result | Lost] | None:
+    def result(self) -> tuple[JobT, ResultT | Lost] | None:
         """Return the job whose turn it is with its result, None while that is missing; raises what it raised."""
-        if self._turn not in self._done:
+        next_one = self._turn if self._ordered else next(iter(self._done), -1)
+        if next_one not in self._done:
             return None
-        job, result = self._done.pop(self._turn)
+        job, result = self._done.pop(next_one)
         self._turn += 1
         if isinstance(result, _Failure):
             raise result.error
         return job, result
 
 
-def _living(idle: list[_Worker]) -> _Worker | None:
-    """Take a worker that waits for a job; one that died meanwhile is let go, and no job counts its death."""
-    while idle:
-        worker = idle.pop()
-        if worker.process.is_alive():
-            return worker
-        worker.stop()
-    return None
-
-
 def run_in_processes(
-    work: Callable[[Job], Result], jobs: Iterable[Job], workers: int, begin: Callable[[], None]
-) -> Iterator[tuple[Job, Result | Lost]]:
-    """Yield every job with its result, in the order of `jobs`, which is read only a little ahead.
+    work: Callable[[JobT], ResultT],
+    jobs: Iterable[JobT],
+    workers: int,
+    begin: Callable[[], None],
+    *,
+    ordered: bool = True,
+) -> Iterator[tuple[JobT, ResultT | Lost]]:
+    """Yield every job with its result, in the order of `jobs` (or in which they finish), which is read a little ahead.
 
     begin: called first in every process. A job whose worker dies is done again by another one, `ATTEMPTS` times in
     all; then its result is `Lost`. An exception of `work` is raised in its turn.
+    ordered: where it is False, a worker also has the job that it does next, so that it need not wait while `jobs` are
+    read, and what is begun when an exception is raised is finished.
     """
     context = multiprocessing.get_context("spawn")
-    plan: _Plan[Job, Result] = _Plan(jobs, ahead=3 * workers)
-    idle: list[_Worker] = []
-    busy: list[_Worker] = []
+    depth = 1 if ordered else 2
+    plan: _Plan[JobT, ResultT] = _Plan(jobs, ahead=(3 if ordered else 2) * workers, ordered=ordered)
+    staff: list[_Worker] = []
     try:
         while True:
-            while len(busy) < workers and (task := plan.next_task()) is not None:
-                worker = _living(idle) or _Worker(context, work, begin)
-                busy.append(worker)
-                worker.give(task)
+            while sum(map(_load, staff)) < depth * workers:
+                if (task := plan.next_task()) is None:
+                    break
+                _dismiss_the_dead(staff)
+                if len(staff) < workers and all(worker.tasks for worker in staff):
+                    staff.append(_Worker(context, work, begin))
+                min(staff, key=_load).give(task)
             if (found := plan.result()) is not None:
                 yield found
                 continue
-            if not busy:
+            if not any(worker.tasks for worker in staff):
                 return
-            ready = wait([worker.connection for worker in busy])
-            for worker in [worker for worker in busy if worker.connection in ready]:
-                busy.remove(worker)
-                answer = worker.answer()
-                if answer is not None:
-                    idle.append(worker)
-                plan.settle(worker.task, worker.died() if answer is None else answer)
+            _take_answers(staff, plan)
+    except Exception:
+        if not ordered:
+            _let_finish(staff)
+        raise
     finally:
-        for worker in (*idle, *busy):
+        for worker in staff:
             worker.stop()
+
+
+def _load(worker: _Worker) -> int:
+    return len(worker.tasks)
+
+
+def _take_answers(staff: list[_Worker], plan: _Plan[JobT, ResultT]) -> None:
+    """Wait until at least one worker has answered, or died."""
+    ready = wait([worker.connection for worker in staff if worker.tasks])
+    for worker in [worker for worker in staff if worker.connection in ready]:
+        answer = worker.answer()
+        if answer is None:
+            staff.remove(worker)
+            plan.bury(worker.tasks, worker.died())
+        else:
+            plan.settle(worker.tasks.popleft(), answer)
+
+
+def _dismiss_the_dead(staff: list[_Worker]) -> None:
+    """Let workers go that died while they had nothing to do; no job counts their death."""
+    for worker in [worker for worker in staff if not worker.tasks and not worker.process.is_alive()]:
+        staff.remove(worker)
+        worker.stop()
+
+
+def _let_finish(staff: list[_Worker]) -> None:
+    for worker in staff:
+        while worker.tasks and worker.answer() is not None:
+            worker.tasks.popleft()

@@ -13,6 +13,7 @@ from engine_work import (
     die_once,
     die_twice,
     lack_a_package,
+    leave_a_trace,
     process_of,
     refuse_two,
     square,
@@ -76,6 +77,26 @@ def test_a_job_that_kills_every_worker_is_given_up_and_the_others_are_done() -> 
     assert isinstance(lost, Lost)
     assert "'Killed', probably because memory ran out in each of 3 attempts" in lost.reason
     assert found == {number: number for number in range(7) if number != 3}
+
+
+def test_results_come_as_they_are_ready_and_a_job_that_kills_ends_the_run() -> None:
+    assert sorted(LocalEngine(2).run(square, range(20))) == [number * number for number in range(20)]
+    found: list[int] = []
+    with pytest.raises(
+        EngineError, match=r"given up, the worker was ended by 'Killed'.* in each of 3 attempts: run the"
+    ):
+        found.extend(LocalEngine(2).run(die_at_three, range(7)))
+    assert 3 not in found
+
+
+def test_what_is_begun_when_the_jobs_fail_is_finished(tmp_path: Path) -> None:
+    def jobs() -> Iterator[tuple[int, str]]:
+        yield from ((number, str(tmp_path)) for number in range(2))
+        raise UsageError("the source is cut")
+
+    with pytest.raises(UsageError, match="the source is cut"):
+        list(LocalEngine(2).run(leave_a_trace, jobs()))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
 
 
 def test_an_exception_is_raised_in_its_turn() -> None:

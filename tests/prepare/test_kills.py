@@ -86,14 +86,30 @@ def _alive(pid: int) -> bool:
 
 
 @needs_proc
-def test_a_killed_worker_is_one_sentence(outer: Path, tmp_path: Path) -> None:
+def test_the_class_of_a_killed_worker_is_done_again(outer: Path, tmp_path: Path) -> None:
     words = command(outer, tmp_path / "out", "--workers", "2")
-    with started(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+    with started(words, **SILENT) as process:
         wait_until(lambda: len(_children(process)) == 3, process)
         os.kill(_children(process)[-1], signal.SIGKILL)
-        errors = process.communicate(timeout=120)[1]
-    assert process.returncode == 1
-    assert errors.splitlines()[-1].startswith("miil21k prepare: A worker process was killed")
+        assert process.wait(120) == 0
+    subprocess.run(command(outer, tmp_path / "whole", "--workers", "1"), check=True, capture_output=True)
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+@needs_proc
+@pytest.mark.parametrize("moment", ["while workers start", "while they work"])
+def test_ctrl_c_is_one_line_and_leaves_no_process(outer: Path, tmp_path: Path, moment: str) -> None:
+    target = tmp_path / "out"
+    with started(command(outer, target, "--workers", "2"), stderr=subprocess.PIPE, text=True) as process:
+        if moment == "while workers start":
+            wait_until(lambda: len(_children(process)) >= 2, process)  # the tracker, and the first one
+        else:
+            wait_until(lambda: len(finished(target)) > 0, process)
+        children = _children(process)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to all of them
+        errors = process.communicate(timeout=30)[1]
+    assert (process.returncode, errors) == (130, "miil21k prepare: interrupted\n")
+    wait_until(lambda: not any(_alive(pid) for pid in children))
 
 
 def test_a_full_disk_stops_with_one_sentence_and_goes_on_when_there_is_space(outer: Path, tmp_path: Path) -> None:
