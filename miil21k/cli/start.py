@@ -9,6 +9,8 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from miil21k.text import printable
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
@@ -56,8 +58,14 @@ def log_to_stderr(args: argparse.Namespace) -> None:
     """Let the package log to standard error, as loud as `--quiet` and `--verbose` say."""
     import logging
 
+    class TextAlone(logging.Formatter):
+        """Names of files and the like reach the terminal as text, whatever they hold."""
+
+        def format(self, record: logging.LogRecord) -> str:
+            return printable(super().format(record), lines=True)
+
     logger = logging.getLogger("miil21k")
     logger.setLevel(logging.ERROR if args.quiet else logging.DEBUG if args.verbose else logging.INFO)
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(TextAlone("%(message)s"))
     logger.handlers = [handler]

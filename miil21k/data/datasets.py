@@ -12,26 +12,32 @@ import numpy as np
 from miil21k.data.folders import FolderSource
 from miil21k.data.images import load_picture
 from miil21k.data.shards import ShardSource
+from miil21k.data.tar_inputs import expand_braces, has_braces, indexed_shards, is_index
 from miil21k.errors import ImageError, LabelSpaceMismatch, UsageError
 from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import LABEL_SPACES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from miil21k.data.images import Picture
     from miil21k.hierarchy.spaces import LabelSpace
+    from miil21k.suffixes import PassedOver
 
 __all__ = ["ImageSource", "LabelledImages", "label_images", "matching_space", "open_source"]
 
 
 class ImageSource(Protocol):
-    """Images under class keys, readable in any order; see `FolderSource` and `ShardSource`."""
+    """Images under class keys, readable in any order; see `FolderSource` and `ShardSource`.
+
+    passed: what lies beside them and is no picture.
+    """
 
     keys: tuple[str, ...]
     key_of: NDArray[np.int32]
+    passed: PassedOver
 
     def __len__(self) -> int: ...
     def name(self, index: int) -> str:
@@ -80,7 +86,8 @@ class LabelledImages:
 
 
 def open_source(path: str, cache: Path | None = None) -> ImageSource:
-    """Return the images at `path`: class folders, a folder of .tar shards, one shard, or a glob of shards.
+    """Return the images at `path`: class folders, a folder of .tar shards, or shards: one, a glob, `a-{000..003}.tar`,
+    or the `index.json` that `miil21k prepare` wrote.
 
     cache: where the indices of shards are kept. Raises UsageError when there is nothing there.
     """
@@ -88,10 +95,24 @@ def open_source(path: str, cache: Path | None = None) -> ImageSource:
     if root.is_dir():
         shards = sorted(root.glob("*.tar"))
         return ShardSource(shards, cache) if shards else FolderSource(root)
-    shards = [Path(found) for found in sorted(glob.glob(path))]  # noqa: PTH207 (the pattern may be absolute)
-    if not shards:
+    found = [Path(name) for name in _shards(path)]
+    if not found:
         raise UsageError(f"'{path}' is neither a folder nor a tar shard: give the folder that holds the class folders.")
-    return ShardSource(shards, cache)
+    return ShardSource(found, cache)
+
+
+def _shards(path: str) -> Iterator[str]:
+    """Yield the shards that a name, a glob, a pattern with braces or an index stands for."""
+    if is_index(path):
+        yield from indexed_shards(path)
+    elif Path(path).exists() or not has_braces(path):
+        yield from [path] if Path(path).exists() else sorted(glob.glob(path))  # noqa: PTH207 (it may be absolute)
+    else:
+        for part in expand_braces(path):
+            found = list(_shards(part))
+            if not found:
+                raise UsageError(f"There is no shard '{part}', which '{path}' names.")
+            yield from found
 
 
 def matching_space(keys: Iterable[str]) -> str | None:

@@ -15,6 +15,7 @@ import stat
 import struct
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -35,6 +36,7 @@ __all__ = [
     "ImageInput",
     "ImageSource",
     "Picture",
+    "failing",
     "load_image",
     "load_picture",
     "open_image",
@@ -146,12 +148,22 @@ def load_picture(
         raise ImageError(f"'{name}' needs more memory than there is.", "too_large") from None
 
 
-def read_file(path: str | Path) -> bytes:
-    """Return the bytes of a regular file of at most 1 GiB. Raises OSError, and ImageError for what is none."""
-    with _regular(path, str(path)) as file:
+def failing(message: str) -> Callable[[], ImageSource]:
+    """Return the source of an input that is known to fail: it raises an ImageError."""
+    return partial(_fail, message)
+
+
+def _fail(message: str) -> ImageSource:
+    raise ImageError(message)
+
+
+def read_file(path: str | Path, name: str | None = None) -> bytes:
+    """Return the bytes of a regular file of at most 1 GiB; raises ImageError that calls it by `name`, or its path."""
+    name = str(path) if name is None else name
+    with _regular(path, name) as file:
         content = file.read(MAX_FILE + 1)
     if len(content) > MAX_FILE:
-        raise ImageError(f"'{path}' has more than {MAX_FILE:,} bytes.", "too_large")
+        raise ImageError(f"'{name}' has more than {MAX_FILE:,} bytes.", "too_large")
     return content
 
 
@@ -211,14 +223,13 @@ def _identified(file: IO[bytes], name: str, max_pixels: int) -> Image.Image:
     try:
         for format_name in _known():
             factory, accepts = Image.OPEN[format_name]
-            accepted = accepts is None or accepts(prefix)
-            if not accepted or isinstance(accepted, str):  # a text says what Pillow was built without
-                continue
-            if (inner := _INNER.get(format_name)) is not None:
-                for size in inner(file):
-                    _check_size(size, name, max_pixels)
-            file.seek(0)
             try:
+                accepted = accepts is None or accepts(prefix)
+                if not accepted or isinstance(accepted, str):  # a text says what Pillow was built without
+                    continue
+                for size in _INNER[format_name](file) if format_name in _INNER else ():
+                    _check_size(size, name, max_pixels)
+                file.seek(0)
                 image: Image.Image = factory(file, "")
             except (SyntaxError, IndexError, TypeError, struct.error):  # as Pillow: not this format after all
                 continue

@@ -1,7 +1,8 @@
 """Images in tar shards of the WebDataset layout, read by offset so that any image can be had at any time.
 
 A sample is `<key>.jpg` (any image format) with `<key>.cls` (a text file that holds the wnid) or `<key>.json` (with
-the wnid under `wnid`, `class_id` or `synset`). Random access makes shuffling, resuming and splitting over processes
+the wnid under `wnid`, `class_id` or `synset`); a key may hold dots.
+Random access makes shuffling, resuming and splitting over processes
 the same as for folders; the shards must lie on a file system, not behind a pipe.
 """
 
@@ -10,25 +11,26 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
-import tarfile
 import zipfile
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from miil21k.data.tar_inputs import Members, read_member
 from miil21k.errors import UsageError
 from miil21k.files import atomic
-from miil21k.hierarchy.custom import IMAGE_SUFFIXES
+from miil21k.records import StrictJsonError, parse
+from miil21k.suffixes import PassedOver, is_image_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 __all__ = ["ShardIndex", "ShardSource", "index_shard"]
 
+_LAYOUT = 2  # of stored indices; another number makes them anew
 LABEL_FIELDS = ("wnid", "class_id", "synset")
 
 
@@ -47,7 +49,7 @@ def index_shard(path: Path, cache: Path | None = None) -> ShardIndex:
     Raises UsageError when the file is no tar file, or an image in it has no label, or a label that is no wnid.
     """
     stat = path.stat()
-    stamp = f"{path.resolve()}\n{stat.st_size}\n{stat.st_mtime_ns}"
+    stamp = f"{_LAYOUT}\n{path.resolve()}\n{stat.st_size}\n{stat.st_mtime_ns}"
     stored = cache / f"{hashlib.sha256(stamp.encode()).hexdigest()[:32]}.npz" if cache else None
     if stored is not None and stored.exists():
         try:
@@ -67,61 +69,102 @@ def _store(path: Path, index: ShardIndex) -> None:
         np.savez(file, **index._asdict())
 
 
+class _Found(NamedTuple):
+    name: str
+    offset: int
+    size: int
+
+
 def _scan(path: Path) -> ShardIndex:
-    images: dict[str, tuple[str, int, int]] = {}
+    images: list[_Found] = []
     labels: dict[str, str] = {}
     try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                if not member.isfile():
+        with path.open("rb") as file:
+            members = Members(file)
+            for info in members:
+                stem, _, suffix = info.name.rpartition(".")
+                if not info.isreg() or stem.rpartition("/")[2].startswith("."):
                     continue
-                folder, _, base = member.name.rpartition("/")
-                stem, _, suffix = base.partition(".")
-                key = f"{folder}/{stem}" if folder else stem
-                suffix = suffix.lower()
-                if f".{suffix}" in IMAGE_SUFFIXES:
-                    images[key] = (member.name, member.offset_data, member.size)
-                elif suffix == "cls" or (suffix == "json" and key not in labels):
-                    content = archive.extractfile(member)
-                    wnid = _label(content.read() if content else b"", suffix)
+                if is_image_name(info.name):
+                    images.append(_Found(info.name, info.offset_data, info.size))
+                elif suffix.lower() == "cls" or (suffix.lower() == "json" and stem not in labels):
+                    wnid = _label(read_member(file, info), suffix.lower(), f"'{info.name}' in {path}")
                     if wnid:
-                        labels[key] = wnid
-    except tarfile.TarError as error:
-        raise UsageError(f"'{path}' is not a plain tar file ({error}); shards are uncompressed .tar files.") from None
-    for key, (name, _, _) in images.items():
-        _check_label(path, name, labels.get(key, ""))
-    found = list(images.values())
+                        labels[stem] = wnid
+    except OSError as error:
+        raise UsageError(f"The shard '{path}' cannot be read: {error.strerror or error}.") from None
+    if members.fault:
+        raise UsageError(f"The shard '{path}' {members.fault}.")
+    kept = _labelled(path, images, labels)
     return ShardIndex(
-        np.array([name.encode() for name, _, _ in found], dtype=np.bytes_),
-        np.array([labels[key] for key in images], dtype=np.str_),
-        np.array([offset for _, offset, _ in found], dtype=np.int64),
-        np.array([size for _, _, size in found], dtype=np.int64),
+        np.array([_encoded(image.name) for image, _ in kept], dtype=np.bytes_),
+        np.array([label for _, label in kept], dtype=np.str_),
+        np.array([image.offset for image, _ in kept], dtype=np.int64),
+        np.array([image.size for image, _ in kept], dtype=np.int64),
     )
 
 
-def _label(content: bytes, suffix: str) -> str:
-    text = content.decode("utf-8", errors="replace").strip()
+def _labelled(path: Path, images: Iterable[_Found], labels: dict[str, str]) -> list[tuple[_Found, str]]:
+    """Return the images with their labels, in order; raises UsageError for one without, or two of one key.
+
+    The key of an image is the longest stem of its name that has a label: `a.2021.05.jpg` belongs to `a.2021.05.cls`
+    before `a.cls`. An image whose whole stem is the key owns it, and others of that key (`a.mask.png` beside `a.jpg`)
+    are left out.
+    """
+    images = list(images)
+    keys = [next((stem for stem in _stems(image.name) if stem in labels), None) for image in images]
+    owners: dict[str, _Found] = {}
+    for image, key in sorted(zip(images, keys, strict=True), key=lambda pair: not _owns(*pair)):
+        if key is None:
+            raise UsageError(
+                f"'{image.name}' in {path} has no label: beside it must lie a .cls with the wnid, or a .json with "
+                "'wnid'."
+            )
+        other = owners.setdefault(key, image)
+        if other is not image and _owns(image, key) == _owns(other, key):
+            raise UsageError(
+                f"'{other.name}' and '{image.name}' in {path} are two images of one sample, '{key}': give each a "
+                "label of its own."
+            )
+        _check_label(path, image.name, labels[key])
+    return [(image, labels[key]) for image, key in zip(images, keys, strict=True) if key and owners[key] is image]
+
+
+def _stems(name: str) -> Iterator[str]:
+    """Yield the stems of a name, the longest first: a/b.c.jpg gives a/b.c and a/b."""
+    folder, slash, base = name.rpartition("/")
+    while "." in base:
+        base = base.rpartition(".")[0]
+        if base:
+            yield f"{folder}{slash}{base}"
+
+
+def _owns(image: _Found, key: str | None) -> bool:
+    return image.name.rpartition(".")[0] == key
+
+
+def _label(content: bytes, suffix: str, where: str) -> str:
     if suffix == "cls":
-        return text
+        return content.decode("utf-8", errors="replace").strip()
     try:
-        fields = json.loads(text)
-    except ValueError:
-        return ""
+        fields = parse(content)
+    except StrictJsonError as error:
+        raise UsageError(f"{where} cannot be read: {error.found}.") from None
     if not isinstance(fields, dict):
         return ""
     return next((str(fields[name]) for name in LABEL_FIELDS if fields.get(name)), "")
 
 
 def _check_label(path: Path, name: str, label: str) -> None:
-    if not label:
-        raise UsageError(
-            f"'{name}' in {path} has no label: beside it must lie a .cls with the wnid, or a .json with 'wnid'."
-        )
     if label.isdecimal():
         raise UsageError(
             f"'{name}' in {path} is labelled by the index {label}, which does not say in which label space; "
             "write the wnid into the .cls file, or as 'wnid' into the .json file."
         )
+
+
+def _encoded(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
 
 
 class ShardSource:
@@ -132,6 +175,7 @@ class ShardSource:
 
     def __init__(self, shards: Sequence[Path], cache: Path | None = None) -> None:
         self.shards = tuple(shards)
+        self.passed = PassedOver()
         indices = [index_shard(path, cache) for path in self.shards]
         self._counts = np.cumsum([0, *(index.names.size for index in indices)])
         self._names = [index.names for index in indices]
@@ -151,7 +195,7 @@ class ShardSource:
     def name(self, index: int) -> str:
         """Return `SHARD.tar/FILE` of image `index`."""
         shard, row = self._place(index)
-        return f"{self.shards[shard].name}/{self._names[shard][row].decode()}"
+        return f"{self.shards[shard].name}/{self._names[shard][row].decode('utf-8', 'surrogateescape')}"
 
     def read(self, index: int) -> bytes:
         """Return the bytes of image `index`; raises OSError when the shard cannot be read."""

@@ -9,18 +9,19 @@ from __future__ import annotations
 import os
 import re
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from miil21k.data.images import ImageInput
-from miil21k.errors import ImageError
+from miil21k.data.images import ImageInput, failing
+from miil21k.errors import ImageError, UsageError
+from miil21k.records import read_json
+from miil21k.suffixes import is_image_name
 
 if TYPE_CHECKING:
     import tarfile
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
     from typing import IO
 
-__all__ = ["Shard", "expand_braces", "has_braces", "is_shard"]
+__all__ = ["Members", "Shard", "expand_braces", "has_braces", "indexed_shards", "is_index", "is_shard", "read_member"]
 
 MAX_MEMBER = 2**30  # bytes; far above any image, and a damaged size field must not cost all memory
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
@@ -28,7 +29,7 @@ _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 def is_shard(name: str) -> bool:
     """Return whether `name` is a file that ends in `.tar`."""
-    return name.lower().endswith(".tar") and Path(name).is_file()
+    return name.lower().endswith(".tar") and os.path.isfile(name)
 
 
 def has_braces(name: str) -> bool:
@@ -57,6 +58,25 @@ def expand_braces(name: str) -> Iterator[str]:
         yield from expand_braces(f"{name[: found.start()]}{part}{name[found.end() :]}")
 
 
+def is_index(name: str) -> bool:
+    """Return whether `name` is a file that ends in `.json`."""
+    return name.lower().endswith(".json") and os.path.isfile(name)
+
+
+def indexed_shards(path: str) -> list[str]:
+    """Return the paths of the shards that the index of a prepared data set names, in its order.
+
+    Raises UsageError when it cannot be read, or is none.
+    """
+    try:
+        names = [shard["name"] for shard in read_json(path)["shards"]]
+        return [os.path.join(os.path.dirname(path), name) for name in names]
+    except OSError as error:
+        raise UsageError(f"The index '{path}' cannot be read: {error.strerror}.") from None
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f"'{path}' is no index of shards (miil21k prepare writes one beside its shards).") from None
+
+
 class Shard(NamedTuple):
     """A tar file of images. name: as it was spelled. path: where it lies. skip: how many images to leave out first."""
 
@@ -64,24 +84,23 @@ class Shard(NamedTuple):
     path: str
     skip: int = 0
 
-    def images(self, extensions: Collection[str]) -> Iterator[ImageInput]:
-        """Yield the members whose name ends in one of `extensions` (lower case); hidden ones are left out.
+    def images(self) -> Iterator[ImageInput]:
+        """Yield the members whose name ends as pictures do; hidden ones are left out.
 
         A link or a sparse file under such a name becomes an input that fails. A shard that cannot be read, breaks off,
         is damaged or holds no image gives one more input, named after the shard itself, that fails and says so.
         """
-        for number, image in enumerate(self._all(extensions)):
+        for number, image in enumerate(self._all()):
             if number >= self.skip:
                 yield ImageInput(image.name, image.source, new_batch=number == self.skip)
 
-    def _all(self, extensions: Collection[str]) -> Iterator[ImageInput]:
+    def _all(self) -> Iterator[ImageInput]:
         count, fault = 0, ""
         try:
             with open(self.path, "rb") as file:
-                members = _Members(file)
+                members = Members(file)
                 for info in members:
-                    base = info.name.rpartition("/")[2]
-                    if not base.startswith(".") and os.path.splitext(base)[1].lower() in extensions:
+                    if is_image_name(info.name):
                         count += 1
                         yield self._image(info)
                 fault = members.fault
@@ -90,18 +109,18 @@ class Shard(NamedTuple):
         if fault and count:
             fault += f" after {count:,} image{'' if count == 1 else 's'}"
         if fault or not count:
-            yield ImageInput(self.name, partial(_fail, f"'{self.name}' {fault or 'holds no images'}."))
+            yield ImageInput(self.name, failing(f"'{self.name}' {fault or 'holds no images'}."))
 
     def _image(self, info: tarfile.TarInfo) -> ImageInput:
         name = f"{self.name}/{info.name}"
         if not info.isreg() or info.issparse():
-            return ImageInput(name, partial(_fail, f"'{name}' is a link or no plain file: pack the image itself."))
+            return ImageInput(name, failing(f"'{name}' is a link or no plain file: pack the image itself."))
         if info.size > MAX_MEMBER:
-            return ImageInput(name, partial(_fail, f"'{name}' has {info.size:,} bytes, more than any image."))
+            return ImageInput(name, failing(f"'{name}' has {info.size:,} bytes, more than any image."))
         return ImageInput(name, partial(_read, self.path, info.offset_data, info.size, name))
 
 
-class _Members:
+class Members:
     """The members of an open tar file; `fault` says at the end why it is not whole, empty when it is."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -142,6 +161,15 @@ class _Members:
             self.fault = "is damaged"
 
 
+def read_member(file: IO[bytes], info: tarfile.TarInfo) -> bytes:
+    """Return what a small member of an open tar file holds, at most 1 MiB of it; the file is then where it was."""
+    at = file.tell()
+    file.seek(info.offset_data)
+    content = file.read(min(info.size, 1 << 20))
+    file.seek(at)
+    return content
+
+
 def _read(path: str, offset: int, size: int, name: str) -> bytes:
     with open(path, "rb", buffering=0) as file:
         file.seek(offset)
@@ -149,7 +177,3 @@ def _read(path: str, offset: int, size: int, name: str) -> bytes:
     if len(data) < size:
         raise ImageError(f"'{name}' was cut off after {len(data):,} of {size:,} bytes.")
     return data
-
-
-def _fail(message: str) -> bytes:
-    raise ImageError(message)

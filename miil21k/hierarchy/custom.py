@@ -16,13 +16,13 @@ from miil21k.errors import TreeError, UnknownClass, UsageError
 from miil21k.hierarchy.bridge import bridge
 from miil21k.hierarchy.spaces import FORMAT, LabelSpace, parse_label_space, shipped
 from miil21k.hierarchy.tree import Tree
+from miil21k.suffixes import JUNK_FOLDERS, is_image_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 __all__ = ["from_csv", "from_folder", "from_json", "from_list"]
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jp2", ".avif"})
 _CHILD, _PARENT = ("child", "wnid"), ("parent", "parent_wnid")
 _YES, _NO = frozenset({"1", "true", "yes"}), frozenset({"0", "false", "no", ""})
 
@@ -117,7 +117,8 @@ def from_folder(path: Path, *, all_nodes: bool = False) -> LabelSpace:
             raise TreeError(
                 f"{path}: the folder '{folder.relative_to(path)}' leads back to a folder around it (cycle)."
             )
-        entries = sorted((e for e in os.scandir(folder) if not e.name.startswith(".")), key=lambda e: e.name)
+        shown = (e for e in os.scandir(folder) if not e.name.startswith(".") and e.name not in JUNK_FOLDERS)
+        entries = sorted(shown, key=lambda e: e.name)
         for entry in entries:
             if entry.is_dir():
                 inside = Path(entry.path)
@@ -125,7 +126,7 @@ def from_folder(path: Path, *, all_nodes: bool = False) -> LabelSpace:
                 rows.append(Row(f"folder '{inside.relative_to(path)}'", entry.name, parent, entry.name))
                 if walk(inside, entry.name, (*above, real)):
                     rows[at] = rows[at]._replace(logit=0)
-        return any(e.is_file() and Path(e.name).suffix.lower() in IMAGE_SUFFIXES for e in entries)
+        return any(e.is_file() and is_image_name(e.name) for e in entries)
 
     walk(path, None, ())
     rows.sort(key=lambda row: row.key)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from miil21k.data.inputs import image_extensions
 from miil21k.data.tar_inputs import Shard
 from miil21k.data.web import is_url
 from miil21k.distribute.processes import Lost
@@ -74,7 +73,7 @@ class Answers(NamedTuple):
 
 @lru_cache(maxsize=2)  # the parts of a shard come one after another
 def _listed(shard: Shard) -> tuple[ImageInput, ...]:
-    return tuple(shard.images(image_extensions()))
+    return tuple(shard.images())
 
 
 _kept: tuple[str | None, PredictOptions, Predictor] | None = None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 from miil21k.data.inputs import Unfolded, expand, require_images
 from miil21k.errors import UsageError
 from miil21k.predict.sinks import FileSink
+from miil21k.suffixes import PassedOver
 from miil21k.writers.embeddings import EmbeddingFile
 from miil21k.writers.formats import FORMATS, TABLE, format_of, open_output
 from miil21k.writers.lock import locked
@@ -175,6 +176,7 @@ class _Run:
 
             self._pictures = Gallery(Path(options.save_plots), exif=answer.exif, max_pixels=answer.max_pixels)
         self._rows = self._failed = self._before = 0
+        self._passed = PassedOver()
         self._ended: Literal["failed", "interrupted", "stopped", "complete"] = "failed"
         self._clock = time.perf_counter()
 
@@ -254,6 +256,7 @@ class _Run:
     def _resumed(self, chunk: int) -> tuple[Progress, Iterator[Unit]]:
         """Return where the run goes on, at the beginning of a batch of `chunk`, and the inputs from there."""
         inputs = self._images()
+        self._passed = inputs.passed
         if not self._options.resume or not isinstance(self._sink, FileSink):
             return Progress(0, 0, 0, 0), inputs.rest([])
         file = self._sink.file
@@ -340,6 +343,8 @@ class _Run:
             log.info("'%s': %s%s in %.1f s%s", self._sink.file.path, self._count(), failures, seconds, rate)
         elif self._failed and self._rows > 1:
             log.info("%s%s", self._count(), failures)
+        if passed := self._passed.sentence():
+            log.info("%s", passed)
 
 
 def _file_sink(options: RunOptions, recorded: dict[str, Any], shape: Shape) -> FileSink:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from miil21k.files import replace_file
-from miil21k.hierarchy.custom import IMAGE_SUFFIXES
 from miil21k.prepare.codec_pillow import Converted
 from miil21k.prepare.codecs import open_converter
 from miil21k.prepare.manifest import ManifestRow, encode_rows
@@ -22,6 +21,7 @@ from miil21k.prepare.members import ClassUnit, MemberReader, list_members, read_
 from miil21k.prepare.shards import SampleWriter
 from miil21k.prepare.split import FOLDERS, assign_places
 from miil21k.prepare.workspace import Workspace, disk_errors
+from miil21k.suffixes import image_suffixes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -201,7 +201,7 @@ def _member(found: Assigned, wnid: str, data: bytes | None, converter: Converter
     if data is None:
         return _row(found, wnid, found.reason or "replaced")
     converted = converter.convert(data) if len(data) == found.member.size else Converted("archive_cut")
-    if converted.data is not None and converted.suffix not in IMAGE_SUFFIXES:
+    if converted.data is not None and converted.suffix not in image_suffixes():
         converted = Converted("unsupported_format", converted.width, converted.height)
     if converted.data is None:
         return _row(found, wnid, converted.outcome, converted)

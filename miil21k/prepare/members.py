@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from miil21k.errors import PrepareError
-from miil21k.hierarchy.custom import IMAGE_SUFFIXES
+from miil21k.suffixes import image_suffixes, suffix_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -187,7 +187,7 @@ def _name_fault(name: str) -> str:
         return "hidden_name"
     if _CONTROL.search(name):
         return "unsafe_path"  # a line break in a name would break every list of files
-    return "" if os.path.splitext(parts[-1])[1].lower() in IMAGE_SUFFIXES else "not_an_image_name"  # noqa: PTH122
+    return "" if suffix_of(parts[-1]) in image_suffixes() else "not_an_image_name"
 
 
 class MemberReader:

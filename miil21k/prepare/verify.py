@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from miil21k.data.images import load_picture
 from miil21k.errors import ImageError, UsageError
-from miil21k.hierarchy.custom import IMAGE_SUFFIXES
 from miil21k.prepare.manifest import file_digest, find_manifest, manifest_name, read_manifest
 from miil21k.prepare.releases import compare_with_release
 from miil21k.prepare.report import INDEX, VAL_LIST
 from miil21k.prepare.split import FOLDERS
 from miil21k.prepare.workspace import Workspace, disk_errors, read_json
+from miil21k.suffixes import is_image_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -116,7 +116,7 @@ def count_images(target: Path) -> dict[str, Counter[str]]:
             found.update(_shard_classes(shard))
         for entry in _entries(root):
             if entry.is_dir():
-                found[entry.name] = sum(_is_image(file.name) for file in os.scandir(entry.path))
+                found[entry.name] = sum(is_image_name(file.name) for file in os.scandir(entry.path))
     return counts
 
 
@@ -124,16 +124,12 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     return sorted(os.scandir(folder), key=lambda item: item.name) if folder.is_dir() else []
 
 
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-
-
 def _shard_classes(shard: Path) -> Iterator[str]:
     try:
         with tarfile.open(shard, "r:") as archive:
             while (info := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]
-                if _is_image(info.name):
+                if is_image_name(info.name):
                     yield info.name.partition("/")[0]
     except tarfile.TarError:
         return  # its digest, or the index, says that it is damaged
@@ -226,7 +222,7 @@ def _undecodable(path: Path, name: str) -> str:
             return ""
         with tarfile.open(path, "r:") as archive:
             for info in archive:
-                content = archive.extractfile(info) if _is_image(info.name) else None
+                content = archive.extractfile(info) if is_image_name(info.name) else None
                 if content:
                     load_picture(io.BytesIO(content.read()), name=f"{name}/{info.name}", reduce_to=1)
     except (ImageError, tarfile.TarError) as error:

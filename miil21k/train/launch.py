@@ -71,6 +71,9 @@ def launch(
         folder = own_folder(request.folder, job.run_id, facts, resume=resume, overwrite=overwrite)
         with folder if processes.is_main else nullcontext():
             say(_opening(facts))
+            parts = [job.images, *([job.evaluate.images] if isinstance(job.evaluate, Evaluation) else [])]
+            for line in filter(None, (part.source.passed.sentence() for part in parts)):
+                say(line)
             processes.wait()
             progress = run.to_the_end()
     finally:

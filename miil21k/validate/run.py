@@ -158,6 +158,8 @@ def validate(
     notes = list(view.notes)
     if inference.unreadable:
         notes.append(f"{len(inference.unreadable)} images could not be read and were left out.")
+    if passed := view.images.source.passed.sentence():
+        notes.append(f"{passed}.")
     return Validation(_report(request, prepared, inference, card, notes), card, tuple(notes))
 
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import io
 import os
+import sys
+import tarfile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,9 +14,12 @@ from shapes import shape_space, write_folders, write_shard
 from miil21k.data.datasets import label_images, open_source
 from miil21k.errors import ImageError, LabelSpaceMismatch, UsageError
 from miil21k.hierarchy.load import load_label_space
+from miil21k.suffixes import image_suffixes
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from miil21k.data.datasets import ImageSource
 
 
 @pytest.fixture(scope="module")
@@ -135,16 +141,94 @@ def test_a_shard_labelled_by_index_is_refused_because_an_index_names_no_label_sp
         open_source(str(shard))
 
 
+def pack(path: Path, members: dict[str, str | None]) -> Path:
+    """Write a shard: a text for each label, None for each picture."""
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(picture, "JPEG")
+    with tarfile.open(path, "w") as archive:
+        for name, text in members.items():
+            data = picture.getvalue() if text is None else text.encode()
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def labelled(source: ImageSource) -> dict[str, str]:
+    names = [source.name(index).partition("/")[2] for index in range(len(source))]
+    return dict(zip(names, (source.keys[key] for key in source.key_of), strict=True))
+
+
 def test_a_shard_image_without_a_label_is_refused(tmp_path: Path) -> None:
-    shard = write_shard(tmp_path / "a.tar", ["red", "blue"])
-    shard.write_bytes(shard.read_bytes().replace(b"000001.cls", b"000009.cls"))
-    with pytest.raises(UsageError, match=r"'000001.jpg' in .*a.tar has no label"):
+    shard = pack(tmp_path / "a.tar", {"0.jpg": None, "0.cls": "red", "1.jpg": None, "2.cls": "blue"})
+    with pytest.raises(UsageError, match=r"'1.jpg' in .*a.tar has no label"):
         open_source(str(shard))
+
+
+def test_names_with_dots_keep_their_labels(tmp_path: Path) -> None:
+    shard = pack(
+        tmp_path / "a.tar",
+        {
+            "img.2021.05.01.jpg": None,
+            "img.2021.05.01.cls": "red",
+            "img.2021.05.02.JFIF": None,
+            "img.2021.05.02.json": '{"wnid": "blue"}',
+            "b/1.left.webp": None,
+            "b/1.cls": "green",
+            "2.jpg": None,
+            "2.mask.png": None,
+            "2.cls": "red",
+            "__MACOSX/._2.jpg": None,
+        },
+    )
+    assert labelled(open_source(str(shard))) == {
+        "img.2021.05.01.jpg": "red",
+        "img.2021.05.02.JFIF": "blue",
+        "b/1.left.webp": "green",
+        "2.jpg": "red",
+    }
+
+
+@pytest.mark.parametrize("names", [("1.jpg", "1.png"), ("1.left.jpg", "1.right.jpg")])
+def test_two_images_of_one_sample_are_named(tmp_path: Path, names: tuple[str, str]) -> None:
+    shard = pack(tmp_path / "a.tar", {names[0]: None, names[1]: None, "1.cls": "red"})
+    with pytest.raises(UsageError, match=f"'{names[0]}' and '{names[1]}' in .*a.tar are two images of one sample, '1'"):
+        open_source(str(shard))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux file systems hold any byte")
+def test_a_name_in_a_shard_that_is_no_utf8_is_a_name(tmp_path: Path) -> None:
+    source = open_source(str(pack(tmp_path / "a.tar", {"caf\udce9.jpg": None, "caf\udce9.cls": "red"})))
+    assert labelled(source) == {"caf\udce9.jpg": "red"}
+    assert label_images(source, shape_space(), partial=True).load(0).size == (8, 8)
+
+
+def test_a_damaged_shard_and_a_damaged_label_are_refused_and_named(tmp_path: Path) -> None:
+    shard = pack(tmp_path / "a.tar", {"0.jpg": None, "0.cls": "red", "1.jpg": None, "1.cls": "blue"})
+    whole = shard.read_bytes()
+    for content, fault in ((whole[:1800], "is cut off"), (whole.replace(b"1.jpg", b"2.jpg"), "is damaged")):
+        shard.write_bytes(content)
+        with pytest.raises(UsageError, match=f"The shard '.*a.tar' {fault}"):
+            open_source(str(shard))
+    shard = pack(tmp_path / "b.tar", {"0.jpg": None, "0.json": "[" * 100_000})
+    with pytest.raises(UsageError, match=r"'0.json' in .*b.tar cannot be read: nested deeper than 64 levels"):
+        open_source(str(shard))
+
+
+def test_shards_may_be_given_as_predict_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        pack(tmp_path / f"a-{number:03}.tar", {"0.jpg": None, "0.cls": "red"})
+    (tmp_path / "index.json").write_text('{"shards": [{"name": "a-002.tar"}, {"name": "a-000.tar"}]}')
+    monkeypatch.chdir(tmp_path)
+    for given, count in {"a-{000..002}.tar": 3, "a-{001,002}.tar": 2, "a-*.tar": 3, "index.json": 2}.items():
+        assert len(open_source(given)) == count
+    with pytest.raises(UsageError, match=r"There is no shard 'a-003.tar', which 'a-{000..003}.tar' names\."):
+        open_source("a-{000..003}.tar")
 
 
 def test_a_compressed_shard_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"\x1f\x8b\x08\x00 not a plain tar" * 40)
-    with pytest.raises(UsageError, match="not a plain tar file"):
+    with pytest.raises(UsageError, match="no plain tar file"):
         open_source(str(tmp_path / "a.tar"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="No images below"):
@@ -158,4 +242,53 @@ def test_an_image_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path) 
     (tmp_path / "red" / "red_0.jpg").write_bytes(b"no image")
     images = label_images(open_source(str(tmp_path)), shape_space(), partial=True)
     with pytest.raises(ImageError, match=r"red/red_0\.jpg"):
+        images.load(0)
+
+
+def test_loops_of_links_and_what_systems_leave_behind_are_no_classes(tmp_path: Path) -> None:
+    write_folders(tmp_path, 2, names=("red", "blue"))
+    (tmp_path / "red" / "back").symlink_to(tmp_path)
+    (tmp_path / "blue" / "here").symlink_to(tmp_path / "blue")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "green").mkdir()
+    for junk in ("__MACOSX/red", "red/@eaDir", "lost+found"):
+        (tmp_path / junk).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / junk / "x.jpg")
+    for name in ("red/1.cr2", "red/labels.txt"):
+        (tmp_path / name).touch()
+    source = open_source(str(tmp_path))
+    assert source.keys == ("blue", "red")
+    assert len(source) == 4
+    assert source.passed.kinds["folder __MACOSX"] == source.passed.kinds["folder @eaDir"] == 1
+    assert source.passed.kinds[".cr2"] == source.passed.kinds[".txt"] == 1
+
+
+def test_every_suffix_that_predict_reads_is_an_image_here(tmp_path: Path) -> None:
+    (tmp_path / "red").mkdir()
+    for suffix in image_suffixes():
+        (tmp_path / "red" / f"x{suffix.upper()}").touch()
+    assert len(open_source(str(tmp_path))) == len(image_suffixes())
+
+
+def test_the_folder_around_train_and_val_is_refused_in_words(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        write_folders(tmp_path / part, 1, names=("red",))
+    with pytest.raises(UsageError, match=r"holds train and val, the parts of a data set.*such as '.*/train'"):
+        open_source(str(tmp_path))
+    for part in ("train", "val"):
+        (tmp_path / "packed" / part).mkdir(parents=True)
+        pack(tmp_path / "packed" / part / "a.tar", {"0.jpg": None, "0.cls": "red"})
+    with pytest.raises(UsageError, match="holds train and val, the parts"):
+        open_source(str(tmp_path / "packed"))
+    assert len(open_source(str(tmp_path / "train"))) == 1
+    write_folders(tmp_path / "toys" / "train", 1, names=("red",))  # a train may be a class of things
+    assert open_source(str(tmp_path / "toys")).keys == ("train/red",)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_among_the_images_does_not_stop_the_run(tmp_path: Path) -> None:
+    write_folders(tmp_path, 1, names=("red",))
+    os.mkfifo(tmp_path / "red" / "pipe.jpg")
+    images = label_images(open_source(str(tmp_path)), shape_space(), partial=True)
+    with pytest.raises(ImageError, match=r"'red/pipe\.jpg' is a named pipe"):
         images.load(0)

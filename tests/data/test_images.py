@@ -434,3 +434,10 @@ def test_nothing_else_in_the_package_opens_pixels() -> None:
     }
     # A client that is copied beside a served model, and the line of its README: they run without this package.
     assert found <= {"export/triton/files/client_full.py", "export/triton/repository.py"}
+
+
+@pytest.mark.parametrize("length", range(17))
+def test_a_few_bytes_are_no_image_whatever_the_plugins_make_of_them(length: int) -> None:
+    for start in (b"x", b"\0\0\1\0", b"GIF89a", b"icns", b"\x89PNG", b"II*\0", b"RIFF", b"8BPS"):
+        with pytest.raises(ImageError, match=r"not an image|damaged|empty|Cannot read|no pixels"):
+            load_image((start + bytes(16))[:length])

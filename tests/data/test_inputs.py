@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from miil21k.data.inputs import expand, image_extensions, require_images
+from miil21k.data.inputs import expand, require_images
 from miil21k.errors import ImageError, UsageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from miil21k.suffixes import image_suffixes
 
 
 @pytest.fixture
@@ -126,9 +125,9 @@ def test_a_missing_file_is_left_to_get_its_row(photos: Path) -> None:
     assert names("nope.jpg") == ["nope.jpg"]
 
 
-def test_extensions_are_those_that_can_be_drawn() -> None:
-    assert {".jpg", ".jpeg", ".png", ".webp", ".tif", ".bmp", ".gif", ".jp2"} <= image_extensions()
-    assert not {".pdf", ".eps", ".mpg", ".h5", ".grib", ".txt"} & image_extensions()
+def test_extensions_are_those_that_can_be_read() -> None:
+    assert {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".tif", ".bmp", ".gif", ".jp2"} <= image_suffixes()
+    assert not {".pdf", ".eps", ".mpg", ".h5", ".grib", ".txt"} & image_suffixes()
 
 
 def test_offline_no_connection_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,4 +135,60 @@ def test_offline_no_connection_is_tried(monkeypatch: pytest.MonkeyPatch) -> None
     (item,) = expand(["http://127.0.0.1:9/x.jpg"], offline=True)
     assert callable(item.source)
     with pytest.raises(ImageError, match="offline"):
+        item.source()
+
+
+def test_what_is_no_picture_is_counted_by_kind(photos: Path) -> None:
+    for name in ("1.cr2", "2.CR2", "v.mp4", "x.tar.gz", "sub/LICENSE", "@eaDir/thumb.jpg", "__MACOSX/a.jpg"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).touch()
+    stream = expand(["."], recursive=True)
+    assert [Path(item.name).name for item in stream] == ["Z.webp", "a.jpg", "b.PNG", "c.jpg", "d.tiff", "t.gif"]
+    assert stream.passed.sentence() == (
+        "8 passed over: 2 .cr2 (develop them), 1 .gz (unpack them), 1 .mp4, 1 .txt, 1 folder @eaDir, "
+        "1 folder __MACOSX, 1 of other kinds"
+    )
+    few = expand(["*.*"])
+    assert len(list(few)) == 4
+    assert few.passed.kinds == {".cr2": 2, ".gz": 1, ".mp4": 1, ".txt": 1}
+
+
+def test_a_folder_of_what_cannot_be_read_says_what_it_holds(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.nef").touch()
+    with pytest.raises(UsageError, match=r"No images in '.*'\. 3 passed over: 3 \.nef \(develop them\)\."):
+        require_images([str(tmp_path)])
+
+
+def test_a_link_to_itself_is_one_input_and_costs_no_other(photos: Path) -> None:
+    (photos / "m.jpg").symlink_to(photos / "m.jpg")
+    (photos / "n").symlink_to(photos / "n")
+    assert names(".") == ["./Z.webp", "./a.jpg", "./b.PNG", "./m.jpg", "./t.gif"]
+    assert names("m.jpg", "n") == ["m.jpg", "n"]
+
+
+@pytest.mark.parametrize("fault", ["vanished", "forbidden"])
+def test_a_folder_that_cannot_be_read_is_one_failed_input_at_its_place(photos: Path, fault: str) -> None:
+    if fault == "forbidden":
+        if os.geteuid() == 0:
+            pytest.skip("root may read everything")
+        (photos / "sub").chmod(0)
+    stream = expand(["."], recursive=True)
+    first = next(stream)
+    if fault == "vanished":
+        shutil.rmtree(photos / "sub")
+    rest = list(stream)
+    assert [first.name, *(item.name for item in rest)] == ["./Z.webp", "./a.jpg", "./b.PNG", "./sub", "./t.gif"]
+    source = rest[2].source
+    assert callable(source)
+    with pytest.raises(ImageError, match=r"The folder '\./sub' cannot be read: (Permission denied|No such file)"):
+        source()
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "https://a..b/x.jpg", "http://127.0.0.1:x/"])
+def test_an_address_that_is_none_is_one_failed_input(url: str) -> None:
+    require_images([url])
+    (item,) = expand([url])
+    assert callable(item.source)
+    with pytest.raises(ImageError, match="is no"):
         item.source()

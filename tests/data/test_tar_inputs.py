@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from miil21k.data.images import ImageInput
 
-EXTENSIONS = {".jpg", ".png"}
-
 
 def pack(path: Path, members: dict[str, bytes]) -> Path:
     """Write a shard with one file per entry."""
@@ -52,7 +50,7 @@ def attempt(image: ImageInput) -> bytes | str:
 
 def found(path: Path) -> tuple[dict[str, bytes], list[str]]:
     """Return what can be read of a shard, by name without the shard's, and what its other inputs say."""
-    images = list(Shard("s.tar", str(path)).images(EXTENSIONS))
+    images = list(Shard("s.tar", str(path)).images())
     assert all(image.name.startswith("s.tar") for image in images)
     read = {image.name.removeprefix("s.tar/"): attempt(image) for image in images}
     good = {name: data for name, data in read.items() if isinstance(data, bytes)}
@@ -64,7 +62,7 @@ THREE = {"b/1.jpg": b"x" * 700, "b/1.cls": b"n01", "a.PNG": b"y" * 3, "c.d.jpg":
 
 def test_every_image_is_an_input_in_the_order_of_the_shard(tmp_path: Path) -> None:
     path = pack(tmp_path / "s.tar", {**THREE, ".hidden.jpg": b"h", "sub/._b.jpg": b"h"})
-    images = list(Shard("s.tar", str(path)).images(EXTENSIONS))
+    images = list(Shard("s.tar", str(path)).images())
     assert [image.name for image in images] == ["s.tar/b/1.jpg", "s.tar/a.PNG", "s.tar/c.d.jpg"]
     assert [image.new_batch for image in images] == [True, False, False]
     assert [read(image) for image in images] == [b"x" * 700, b"y" * 3, b"z" * 600]
@@ -128,7 +126,7 @@ def test_what_is_no_plain_tar_file_and_what_holds_no_image_is_one_error(tmp_path
 
 def test_a_shard_that_shrinks_while_it_is_read_fails_for_the_image(tmp_path: Path) -> None:
     path = pack(tmp_path / "s.tar", THREE)
-    image = next(Shard("s.tar", str(path)).images(EXTENSIONS))
+    image = next(Shard("s.tar", str(path)).images())
     os.truncate(path, 600)
     with pytest.raises(ImageError, match="cut off after 88 of 700 bytes"):
         read(image)
