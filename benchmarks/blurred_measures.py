@@ -20,7 +20,7 @@ from miil21k.metrics.operating import OperatingCurve
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from miil21k.decode.logits import HeadKind
+    from miil21k.decode.heads import HeadKind
     from miil21k.decode.probabilities import Probabilities
     from miil21k.hierarchy.spaces import LabelSpace
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from miil21k.decode.logits import HEAD_KINDS
+from miil21k.decode.heads import HEAD_KINDS
 from miil21k.errors import LabelSpaceMismatch, UsageError
 from miil21k.files import replace_file
 from miil21k.records import StrictJsonError, read_json
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from miil21k.decode.logits import HeadKind
+    from miil21k.decode.heads import HeadKind
     from miil21k.hierarchy.spaces import LabelSpace
 
 __all__ = ["Calibration", "load_calibration", "mask_digest"]

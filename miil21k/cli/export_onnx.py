@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miil21k.cli.options import add_options
-from miil21k.decode.logits import HEAD_KINDS
+from miil21k.decode.heads import HEAD_KINDS
 from miil21k.errors import MissingExtra, UnknownModel, UsageError
 from miil21k.predict.options import AnswerOptions
 

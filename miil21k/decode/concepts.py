@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from miil21k.decode.logits import HeadKind
+    from miil21k.decode.heads import HeadKind
     from miil21k.decode.tree_passes import Block, FamilyOrder
     from miil21k.hierarchy.concepts import Concepts
     from miil21k.hierarchy.tree import Tree

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from miil21k.decode.concepts import asked_probabilities, class_masses, concept_probabilities
+from miil21k.decode.heads import HEAD_KINDS
 from miil21k.decode.levels import decode_levels, levels_of_nodes
-from miil21k.decode.logits import HEAD_KINDS, check_shape
+from miil21k.decode.logits import check_shape
 from miil21k.decode.path import decode_path, hedge
 from miil21k.decode.probabilities import node_probabilities, probabilities
 from miil21k.decode.restriction import pools_of, restrict, viable
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from miil21k.decode.heads import HeadKind
     from miil21k.decode.levels import Levels
-    from miil21k.decode.logits import HeadKind
     from miil21k.decode.path import Hedged, Paths
     from miil21k.decode.probabilities import Probabilities
     from miil21k.decode.restriction import Pools

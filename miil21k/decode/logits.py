@@ -1,8 +1,8 @@
-"""What a head's logits are: the three kinds of head, the check before decoding, temperatures."""
+"""Logits before they are decoded: their check, masks of classes, temperatures."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 
     from miil21k.hierarchy.tree import Tree
 
-__all__ = ["HEAD_KINDS", "HeadKind", "check_allowed", "check_logits", "finite_blocks", "inverse_temperature"]
-
-HeadKind = Literal["level_softmax", "leaf_softmax", "sigmoid"]
-HEAD_KINDS: tuple[HeadKind, ...] = ("level_softmax", "leaf_softmax", "sigmoid")
+__all__ = ["check_allowed", "check_logits", "finite_blocks", "inverse_temperature"]
 
 
 def check_logits(logits: ArrayLike, num_classes: int) -> NDArray[np.float32]:

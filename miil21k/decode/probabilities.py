@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from miil21k.decode import tree_passes
-from miil21k.decode.logits import HEAD_KINDS, check_allowed, check_shape, finite_blocks, inverse_temperature
+from miil21k.decode.heads import HEAD_KINDS
+from miil21k.decode.logits import check_allowed, check_shape, finite_blocks, inverse_temperature
 from miil21k.decode.restriction import viable
 from miil21k.decode.rules import rule_named
 from miil21k.errors import UsageError
@@ -16,7 +17,7 @@ from miil21k.errors import UsageError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from miil21k.decode.logits import HeadKind
+    from miil21k.decode.heads import HeadKind
     from miil21k.decode.tree_passes import Block, FamilyOrder
     from miil21k.hierarchy.tree import Tree
 

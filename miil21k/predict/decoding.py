@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from miil21k.decode.decoder import Decoded
-    from miil21k.decode.logits import HeadKind
+    from miil21k.decode.heads import HeadKind
     from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.hierarchy.tree import Tree
     from miil21k.predict.options import PredictOptions

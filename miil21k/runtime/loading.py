@@ -14,7 +14,7 @@ from miil21k.store.cache import Cache, find_cached
 from miil21k.zoo.manifest import find_weights
 
 if TYPE_CHECKING:
-    from miil21k.decode.logits import HeadKind
+    from miil21k.decode.heads import HeadKind
     from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.runtime.options import LoadOptions
     from miil21k.zoo.schema import Preprocess, Weights

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
+from miil21k.decode.heads import HEAD_KINDS, HeadKind
 from miil21k.environment import available_cpus
 from miil21k.options import Instead, check, described, option
 from miil21k.runtime.base import BACKENDS
-from miil21k.zoo.schema import CropMode, HeadKind, Interpolation
+from miil21k.zoo.schema import CropMode, Interpolation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +38,7 @@ class ModelOptions:
         metavar="SPACE",
     )
     head: HeadKind | None = option(
-        None, "what the logits of an architecture's checkpoint mean (default: leaf_softmax)", choices=get_args(HeadKind)
+        None, "what the logits of an architecture's checkpoint mean (default: leaf_softmax)", choices=HEAD_KINDS
     )
     revision: str | None = option(None, "branch, tag or commit of the Hub repository", metavar="REV")
     cache_dir: str | Path | None = option(None, "where checkpoints are kept (default: the Hub's cache)", metavar="DIR")

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from torch import nn
 
     from miil21k.data.datasets import LabelledImages
+    from miil21k.decode.heads import HeadKind
     from miil21k.decode.levels import Deepest
     from miil21k.hierarchy.tree import Tree
     from miil21k.metrics.sums import Sums
     from miil21k.train.level_order import HeadOrder, LevelTable
     from miil21k.train.processes import Processes
     from miil21k.train.recipe import Recipe
-    from miil21k.zoo.schema import HeadKind, Preprocess
+    from miil21k.zoo.schema import Preprocess
 
 __all__ = ["Evaluation", "levels_of"]
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from miil21k.decode.logits import HeadKind
+    from miil21k.decode.heads import HeadKind
     from miil21k.hierarchy.tree import Tree
     from miil21k.train.level_order import HeadOrder
     from miil21k.train.losses import Confidence, Reduction

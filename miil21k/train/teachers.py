@@ -15,10 +15,11 @@ from miil21k.train.objectives import create_teacher, find_objective
 from miil21k.zoo.checkpoint_card import load_trained
 
 if TYPE_CHECKING:
+    from miil21k.decode.heads import HeadKind
     from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.train.objectives import Teacher
     from miil21k.train.recipe import Recipe
-    from miil21k.zoo.schema import HeadKind, Preprocess
+    from miil21k.zoo.schema import Preprocess
 
 __all__ = ["load_teacher"]
 

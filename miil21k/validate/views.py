@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from miil21k.data.datasets import ImageSource, LabelledImages
-    from miil21k.decode.logits import HeadKind
+    from miil21k.decode.heads import HeadKind
     from miil21k.hierarchy.spaces import LabelSpace
 
 __all__ = ["View", "choose_view", "without_withdrawn"]

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from miil21k.decode.heads import HeadKind
     from miil21k.hierarchy.spaces import LabelSpace
-    from miil21k.zoo.schema import HeadKind
 
 __all__ = ["TrainedCard", "load_trained", "read_card"]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, get_args
+from typing import IO, TYPE_CHECKING, Any
 
 from miil21k.decode.decoder import Decoder
+from miil21k.decode.heads import HEAD_KINDS, HeadKind
 from miil21k.errors import CheckpointError, LabelSpaceMismatch
 from miil21k.hierarchy.spaces import parse_label_space
 from miil21k.records import StrictJsonError, read_record, to_json
-from miil21k.zoo.schema import HeadKind, Preprocess
+from miil21k.zoo.schema import Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -125,7 +126,7 @@ def _from_metadata(metadata: dict[str, str], path: Path) -> ExportCard:
             f"The label space in '{path}' is {space.sha256[:12]}, and its digest says "
             f"{metadata['label_space_sha256'][:12]}: the file was changed after its export. Export the model again."
         )
-    if metadata["head"] not in get_args(HeadKind):
+    if metadata["head"] not in HEAD_KINDS:
         raise ValueError(f"head {metadata['head']}")
     try:
         preprocess = read_record(Preprocess, json.loads(metadata["preprocess"]))
@@ -135,7 +136,7 @@ def _from_metadata(metadata: dict[str, str], path: Path) -> ExportCard:
         model=metadata["model"],
         arch=metadata["arch"],
         form=metadata["form"],
-        head=metadata["head"],  # type: ignore[arg-type] # one of HeadKind, checked above
+        head=metadata["head"],
         space=space,
         preprocess=preprocess,
         decoding=json.loads(metadata["decoding"]),

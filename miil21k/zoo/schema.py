@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
+from miil21k.decode.heads import HeadKind  # noqa: TC001 - the reader of the manifest resolves it
 from miil21k.records import FrozenMapping, to_json
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ __all__ = [
 ]
 
 SpaceName = Literal["fall11", "winter21", "goog21k", "in1k"]
-HeadKind = Literal["level_softmax", "leaf_softmax", "sigmoid"]
 Availability = Literal["mirrored", "single_host", "bucket_only", "package"]
 SourceKind = Literal["hub", "url", "package"]
 FileFormat = Literal["safetensors", "pth", "npz", "json"]
