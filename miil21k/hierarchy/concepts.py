@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from miil21k.errors import TreeError
-from miil21k.hierarchy.nouns import SENSE, wordnet_nouns
+from miil21k.hierarchy.nouns import Lemma, fold, parse_lemma, wordnet_nouns
 from miil21k.hierarchy.spaces import shipped
 from miil21k.hierarchy.tree import Tree
 
@@ -95,23 +95,33 @@ class Concepts:
         """Map each wnid to its concept index."""
         return dict(zip(self.wnids, range(len(self)), strict=True))
 
-    def lemma_text(self, concept: int) -> str:
-        """Return the lemmas with their senses as in the file: WordNet's, unless the user named the node otherwise."""
+    def lemmas(self, concept: int) -> tuple[Lemma, ...]:
+        """Return the words of `concept`, the display name first: WordNet's, unless the user named it otherwise."""
         own = self.space.lemma_text[concept] if concept < len(self.space.lemma_text) else ""
         row = _graph().row.get(self.wnids[concept])
-        if row is None:
-            return own or wordnet_nouns().lemma_text(self.wnids[concept])
-        lemmas, name = _graph().lemmas[row], own.partition("|")[0]
-        same = not own or (lemmas.startswith(name) and lemmas[len(name) : len(name) + 1] in {"", "|", "#"})
-        return lemmas if same else own
-
-    def lemmas(self, concept: int) -> tuple[str, ...]:
-        """Return the synonyms, the display name first."""
-        return tuple(SENSE.sub("", self.lemma_text(concept)).split("|"))
+        if row is None and own:
+            return tuple(Lemma(word, 0, 0) for word in own.split("|"))
+        text = wordnet_nouns().lemma_text(self.wnids[concept]) if row is None else _graph().lemmas[row]
+        name = own.partition("|")[0]
+        if own and not (text.startswith(name) and text[len(name) : len(name) + 1] in {"", "|", "#"}):
+            return tuple(Lemma(word, 0, 0) for word in own.split("|"))
+        return tuple(map(parse_lemma, text.split("|")))
 
     def name(self, concept: int) -> str:
         """Return the display name, the first lemma."""
-        return self.lemmas(concept)[0]
+        return self.lemmas(concept)[0].word
+
+    @cached_property
+    def named(self) -> dict[str, list[tuple[int, Lemma]]]:
+        """Folded word -> the concepts that it names, each with the lemma that does, in WordNet's order of use."""
+        found: dict[str, list[tuple[int, Lemma]]] = {}
+        for concept in range(len(self)):
+            for lemma in self.lemmas(concept):
+                found.setdefault(fold(lemma.word), []).append((concept, lemma))
+        for meanings in found.values():
+            if len(meanings) > 1:
+                meanings.sort(key=lambda meaning: (meaning[1].sense, meaning[0]))
+        return found
 
     def gloss(self, concept: int) -> str:
         """Return the definition; empty where the source has none."""

@@ -14,22 +14,28 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["NOUNS_FILE", "SENSE", "Nouns", "Sense", "fold", "singulars", "wordnet_nouns"]
+__all__ = ["NOUNS_FILE", "Lemma", "Nouns", "fold", "parse_lemma", "singulars", "wordnet_nouns"]
 
 NOUNS_FILE = Path(__file__).parent / "label_spaces" / "nouns.tsv.gz"
-SENSE = re.compile(r"#(\d+)(?::(\d+))?")  # what stands behind a lemma in the files
 
 
-class Sense(NamedTuple):
-    """One meaning of a noun.
+class Lemma(NamedTuple):
+    """A word for a synset.
 
-    key: the wnid (or the key in an own hierarchy). number: its place in WordNet's order of use, from 1.
-    tagged: how often this meaning was tagged in the texts that WordNet counted.
+    sense: which meaning of the word the synset is, in WordNet's order of use, from 1; 0 for words of no WordNet.
+    tagged: how often the word had this meaning in the texts that WordNet counted.
     """
 
-    key: str
-    number: int
+    word: str
+    sense: int
     tagged: int
+
+
+def parse_lemma(text: str) -> Lemma:
+    """Return the lemma that stands in a file as `dog#1:42`, or as `pug` where the word has one meaning."""
+    word, _, rest = text.partition("#")
+    sense, _, tagged = rest.partition(":")
+    return Lemma(word, int(sense or 1), int(tagged or 0))
 
 
 class Nouns:
@@ -63,14 +69,14 @@ class Nouns:
             raise KeyError(wnid)
         return line[2]
 
-    def senses(self, noun: str) -> list[Sense]:
-        """Return the meanings of `noun` in their order of use; none for what WordNet does not know."""
+    def senses(self, noun: str) -> list[tuple[str, Lemma]]:
+        """Return (wnid, lemma) of the meanings of `noun` in their order of use; none for what WordNet does not know."""
         text, found = self._folded, []
-        for match in re.finditer(re.escape(fold(noun)) + r"(?:#(\d+)(?::(\d+))?)?(?=[|\n])", text):
+        for match in re.finditer(re.escape(fold(noun)) + r"(?:#[\d:]+)?(?=[|\n])", text):
             if text[match.start() - 1] in "\t|":
                 line = text.rindex("\n", 0, match.start()) + 1
-                found.append(Sense(text[line : line + 9], int(match[1] or 1), int(match[2] or 0)))
-        return sorted(set(found), key=lambda sense: sense.number)
+                found.append((text[line : line + 9], parse_lemma(match[0])))
+        return sorted(set(found), key=lambda meaning: meaning[1].sense)
 
     def near(self, noun: str, count: int = 3) -> list[str]:
         """Return nouns that are spelled most like `noun` and begin alike, best first."""

@@ -1,0 +1,149 @@
+"""Which concept a noun asks about: everyday nouns answer, ambiguous ones are listed, the rest is told what is near."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from miil21k.errors import UnknownClass
+from miil21k.hierarchy.concepts import Concepts, concepts_of
+from miil21k.hierarchy.load import load_label_space
+from miil21k.hierarchy.questions import Question, resolve
+from miil21k.hierarchy.spaces import withdrawn_classes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EVERYDAY = """
+animal bird dog cat horse cow pig sheep goat rabbit mouse rat fish shark whale dolphin snake lizard turtle frog insect
+butterfly bee spider lion tiger bear wolf fox monkey elephant giraffe zebra deer kangaroo penguin owl eagle duck goose
+chicken parrot crab lobster snail plant tree flower grass mushroom fruit apple orange banana lemon strawberry grape
+pineapple vegetable potato tomato carrot onion cabbage pepper corn bread cake pizza sandwich soup salad cheese egg meat
+coffee tea wine beer milk water food vehicle car truck bus train bicycle motorcycle boat ship airplane helicopter rocket
+house church castle bridge tower school furniture chair table bed sofa desk lamp clock mirror kitchen refrigerator oven
+cup bottle bowl plate fork spoon knife tool hammer saw computer keyboard laptop screen telephone camera television radio
+book newspaper pen pencil scissors bag hat shirt dress skirt shoe coat glove tie umbrella ball drum guitar piano
+violin ring man
+""".split()  # noqa: SIM905
+
+
+def named(name: str) -> Concepts:
+    return concepts_of(load_label_space(name))
+
+
+def answer(concepts: Concepts, text: str) -> str:
+    return concepts.wnids[resolve(concepts, text).concept]
+
+
+def refusal(concepts: Concepts, noun: str) -> str:
+    try:
+        resolve(concepts, noun)
+    except UnknownClass as error:
+        return str(error)
+    return ""
+
+
+def stops(concepts: Concepts) -> dict[str, str]:
+    return {noun: message for noun in EVERYDAY if (message := refusal(concepts, noun))}
+
+
+def test_of_152_everyday_nouns_at_most_three_stop() -> None:
+    assert len(EVERYDAY) == len(set(EVERYDAY)) == 152
+    assert set(stops(named("winter21"))) == {"pineapple", "meat"}  # the fruit or its plant; no class of meat
+    assert set(stops(named("fall11"))) == {"pineapple", "meat"}
+    assert set(stops(named("goog21k"))) == {"pineapple", "plate"}
+    of_in1k = stops(named("in1k"))
+    assert all("has no class of 'in1k'" in message for message in of_in1k.values())
+    assert {"cow", "cake", "book", "man"} <= set(of_in1k)
+
+
+@pytest.mark.parametrize(
+    ("noun", "wnid"),
+    [
+        ("food", "n00021265"),
+        ("pig", "n02395406"),
+        ("cake", "n07628870"),  # baked, not a patty
+        ("book", "n06410904"),
+        ("plant", "n00017222"),  # a living organism, though the factory was tagged more often
+        ("mouse", "n02330245"),
+        ("dolphin", "n02068974"),
+        ("bird", "n01503061"),
+        ("Musical_Instrument", "n03800933"),
+        ("wolves", "n02114100"),
+        ("cranes.n.05", None),
+        ("crane.n.05", "n02012849"),
+        ("n02012849", "n02012849"),
+        ("entity", "n00001740"),
+    ],
+)
+def test_nouns_wnids_and_synset_names_find_their_concept(noun: str, wnid: str | None) -> None:
+    if wnid is None:
+        with pytest.raises(UnknownClass, match="no noun of WordNet"):
+            resolve(named("winter21"), noun)
+    else:
+        assert answer(named("winter21"), noun) == wnid
+
+
+@pytest.mark.parametrize("name", ["in1k", "winter21", "goog21k"])
+def test_nothing_says_which_crane_is_meant(name: str) -> None:
+    with pytest.raises(UnknownClass) as refused:
+        resolve(named(name), "crane")
+    message = str(refused.value)
+    assert f"'crane' has 2 meanings with classes of '{name}': crane (n03126707: lifts and moves" in message
+    assert "crane (n02012849: large long-necked wading bird" in message
+    assert message.endswith("Ask for one by its wnid.")
+
+
+def test_other_meanings_are_told_in_one_line() -> None:
+    concepts = named("winter21")
+    question = resolve(concepts, "mouse")
+    note = question.note(concepts)
+    assert note is not None
+    assert note.startswith("'mouse' is read as mouse (n02330245: any of numerous small rodents")
+    assert "not as mouse (n03793489: a hand-operated" in note
+    assert "\n" not in note
+    assert Question("bird", 3).note(concepts) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("in1k", "rat", r"'rat' \(n02331046\) has no class of 'in1k' .* rodent \(n02329401: .*\), 6 classes"),
+        ("winter21", "unicorn", r"'unicorn' \(n10737964\) has no class of 'winter21' at or below it\. The nearest"),
+        ("in1k", "n02331046", r"'n02331046' \(n02331046\) has no class of 'in1k'"),
+        ("in1k", "robot.n.01", r"'robot.n.01' \(n02761392\) has no class of 'in1k'"),
+        ("winter21", "vehicel", r"'vehicel' is no concept of 'winter21' and no noun of WordNet 3.0. Near: 'vehicle'"),
+        ("in1k", "philosofy", r"no noun of WordNet 3.0. Near: 'philosophy'"),
+        ("in1k", "qqqqq", r"'qqqqq' is no concept of 'in1k' and no noun of WordNet 3.0.$"),
+        ("in1k", "", r"'' is no concept of 'in1k' and no noun"),
+        ("in1k", "dog.n.09", r"'dog.n.09' is no concept"),
+    ],
+)
+def test_what_cannot_be_answered_says_what_is_near(name: str, text: str, message: str) -> None:
+    with pytest.raises(UnknownClass, match=message):
+        resolve(named(name), text)
+
+
+def test_classes_that_are_not_shown_do_not_count() -> None:
+    concepts = named("fall11")
+    shown = ~withdrawn_classes(concepts.space)
+    gone = next(c for c in np.flatnonzero(~shown).tolist() if concepts.num_below[c] == 1)
+    assert resolve(concepts, concepts.wnids[gone]).concept == gone
+    with pytest.raises(UnknownClass, match="has no class of 'fall11' at or below it"):
+        resolve(concepts, concepts.wnids[gone], shown)
+    assert resolve(concepts, "person", shown).concept == concepts.index_of["n00007846"]
+
+
+def test_an_own_hierarchy_is_asked_by_its_own_names(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    rows = "part,,part|component#2 x,part,nut screw,part,screw y,part,nut b,screw,long c,screw,short"
+    path.write_text("child,parent,name\n" + "\n".join(rows.split()) + "\n")
+    concepts = concepts_of(load_label_space(path))
+    assert answer(concepts, "Component#2") == "part"
+    assert answer(concepts, "screws") == "screw"
+    with pytest.raises(
+        UnknownClass, match=r"'nut ' has 2 meanings with classes of 'own': nut \(x\), 1 class; nut \(y\)"
+    ):
+        resolve(concepts, "nut ")
