@@ -163,9 +163,7 @@ ROW = Struct(
             "semantic-softmax heads, the most probable node of the depth for others",
             part="levels",
         ),
-        Field(
-            "embedding", VECTOR, "in Python and HTTP alone, when asked for: the network's pre-logits", part="embedding"
-        ),
+        Field("embedding", VECTOR, "in Python alone, when asked for: the network's pre-logits", part="embedding"),
     )
 )
 
@@ -211,7 +209,8 @@ _CELLS = (
 def cells(shape: Shape) -> Iterator[tuple[str, Callable[[Row], Any]]]:
     """Yield the columns of CSV and TSV: each name, and what gives its content from a row; None is an empty cell."""
     yield from ((cell.name, cell.value) for cell in _CELLS if shape.holds(cell.part))
-    parts = [field.name for field in NODE.fields if shape.holds(field.part)]
+    found = sorted(NODE.fields, key=lambda field: field.kind is PROBABILITY)  # the number stands behind the words
+    parts = [field.name for field in found if shape.holds(field.part)]
     for rank in range(shape.topk):
         yield from ((f"top{rank + 1}_{part}", _ranked(rank, part)) for part in parts)
 

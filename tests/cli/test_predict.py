@@ -470,3 +470,33 @@ def test_csv_on_standard_output_starts_with_its_header(
     assert (row["name"], row["path"]) == ("domestic cat", "animal > domestic animal > domestic cat")
     assert (row["top1_wnid"], row["top1_name"]) == (TIGER_CAT, "tiger cat")
     assert "levels" in row
+
+
+class Shouted:
+    """A format that nobody has: the input and the answer in capitals."""
+
+    header, separator, footer = b"ROWS\n", b"", b"END\n"
+
+    def encode(self, row: dict[str, Any]) -> bytes:
+        return f"{row['input']}: {row['path'][-1]['name']}\n".upper().encode()
+
+    def scan(self, file: Any, start: int) -> Iterator[Any]:
+        raise NotImplementedError
+
+
+def test_a_new_format_is_one_entry_of_one_table(
+    predict: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    from miil21k.writers.formats import FORMATS, Format
+
+    monkeypatch.setitem(FORMATS, "shouted", Format((".loud",), lambda _: Shouted()))
+    assert predict(CAT, "-o", tmp_path / "rows.loud") == 0
+    assert (tmp_path / "rows.loud").read_text() == f"ROWS\n{str(CAT).upper()}: DOMESTIC CAT\nEND\n"
+    assert predict(COFFEE, "-f", "shouted") == 0
+    assert capfdbinary.readouterr().out.startswith(b"ROWS\n")
+    with pytest.raises(SystemExit):
+        predict(COFFEE, "-f", "whispered")
+    assert b"must be table or json or jsonl or csv or tsv or parquet or shouted" in capfdbinary.readouterr().err

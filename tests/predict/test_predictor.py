@@ -350,3 +350,34 @@ def test_predictions_are_frozen(embedded: Predictor) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         found.input = "dog.jpg"  # type: ignore[misc]
     assert loading.DEFAULT_MODEL == "tresnet_m_21k"
+
+
+def test_folders_globs_and_lists_are_several_images(embedded: Predictor, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        shutil.copy(CAT, tmp_path / name)
+    (tmp_path / "list.txt").write_text(f"{COFFEE}\n{tmp_path}\n")
+    whole = [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    assert [found.input for found in embedded.predict(str(tmp_path))] == whole
+    assert [found.input for found in embedded.stream(f"{tmp_path}/?.png")] == whole
+    assert [found.input for found in embedded.stream([ROCKET, tmp_path])] == [str(ROCKET), *whole]
+    assert [found.input for found in embedded.predict(f"@{tmp_path}/list.txt")] == [str(COFFEE), *whole]
+    assert embedded.predict(str(tmp_path / "gone.png")).status == "error"
+    with pytest.raises(UsageError, match="No images match"):
+        embedded.predict(f"{tmp_path}/*.jpg")
+
+
+def test_a_run_writes_rows_that_it_goes_on_with(embedded: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in ("a.jpg", "deep/b.jpg", "deep/c.jpg"):
+        shutil.copy(CAT, tmp_path / name)
+    out, vectors = tmp_path / "rows.jsonl", tmp_path / "e.npy"
+    first = embedded.run(tmp_path, out, recursive=True, embeddings=vectors)
+    assert first[:3] == ("complete", 3, 0)
+    inputs = [json.loads(line)["input"] for line in out.read_bytes().splitlines()]
+    assert inputs == [str(tmp_path / name) for name in ("a.jpg", "deep/b.jpg", "deep/c.jpg")]
+    assert np.load(vectors).shape == (3, 1280)
+    assert embedded.run(tmp_path, out, recursive=True, resume=True)[:3] == ("already", 3, 0)
+    with pytest.raises(UsageError, match="Did you mean 'recursive'"):
+        embedded.run(tmp_path, out, recursiv=True)
+    with pytest.raises(UsageError, match="names no format"):
+        embedded.run(CAT, tmp_path / "rows.xls")

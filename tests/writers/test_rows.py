@@ -1,0 +1,70 @@
+"""One declaration of the row gives JSON, cells and Parquet columns."""
+
+from __future__ import annotations
+
+import pytest
+from writers.rows import row
+
+from miil21k.predict.prediction import LevelLabel, Node, Origin, Prediction, Stop
+from miil21k.writers.layouts import Separated
+from miil21k.writers.rows import ROW, Shape, cells
+
+CAT = Node("n02121808", "domestic cat", 0.12345678)
+ORIGIN = Origin("embedded", "in1k", "0" * 64, "none", "torch", "cpu", "fp32")
+
+
+def test_a_row_is_written_from_its_declaration() -> None:
+    found = Prediction(
+        "x", ORIGIN, None, (CAT,), Stop("hedge", 0.9, False, CAT, None), (CAT,), (LevelLabel(2, CAT, True),)
+    )
+    node = {"wnid": "n02121808", "name": "domestic cat", "probability": 0.123457}
+    assert found.to_dict() == {
+        "schema": 1,
+        "input": "x",
+        "status": "ok",
+        "error": None,
+        "model": "embedded",
+        "label_space": "in1k",
+        "label_space_sha256": "0" * 64,
+        "removed_labels": "none",
+        "backend": "torch",
+        "device": "cpu",
+        "dtype": "fp32",
+        "path": [node],
+        "stop": {"reason": "hedge", "hedge": 0.9, "calibrated": False, "refused": node, "runner_up": None},
+        "topk": [node],
+        "levels": [{"depth": 2, **node, "kept": True}],
+    }
+    assert list(Prediction("x", ORIGIN, error="why").to_dict()) == [f.name for f in ROW.fields if f.part is None]
+
+
+def test_parquet_has_the_fields_of_the_row_that_its_shape_holds() -> None:
+    pytest.importorskip("pyarrow")
+    from miil21k.writers.parquet import arrow_schema
+
+    plain, full = arrow_schema(Shape()), arrow_schema(Shape(labels=True, levels=True))
+    assert plain.names == list(row("x"))
+    assert full.names == [*row("x"), "levels"]
+    assert str(full.field("levels").type.value_type) == (
+        "struct<depth: int32, wnid: string, name: string, probability: double, kept: bool>"
+    )
+    assert [f.name for f in full.field("topk").type.value_type] == ["wnid", "name", "probability", "label"]
+
+
+def test_cells_that_a_row_does_not_have_are_empty() -> None:
+    line = {name: content(row("a.jpg")) for name, content in cells(Shape(topk=3, labels=True, levels=True))}
+    assert (line["input"], line["path"], line["path_probability"], line["stop"]) == (
+        "a.jpg",
+        "animal > cat",
+        0.95,
+        "hedge",
+    )
+    assert (line["top2_name"], line["top3_name"], line["label"], line["levels"]) == (
+        "Egyptian cat, big",
+        None,
+        None,
+        "",
+    )
+    failed = {name: content(row("b.jpg", "why")) for name, content in cells(Shape(topk=1))}
+    assert (failed["error"], failed["wnid"], failed["path"], failed["top1_wnid"]) == ("why", None, "", None)
+    assert Separated(",", Shape(1)).columns[:3] == ["input", "status", "error"]
