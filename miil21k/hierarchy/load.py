@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 __all__ = ["load_label_space", "load_own", "refuse_borrowed_name"]
 
 
-def load_label_space(name_or_path: str | os.PathLike[str]) -> LabelSpace:
+def load_label_space(name_or_path: str | os.PathLike[str], *, head: LabelSpace | None = None) -> LabelSpace:
     """Return a label space: a shipped one by name (read once per process), or the user's own from a path.
 
     A path may be a file of format 1 (`.tsv`), a CSV or TSV of child and parent, a JSON export, a list of wnids
     (`.txt`), an official tree (`.pth`) or a folder of class folders; see `docs/label_spaces.md`.
+    head: the space in which a model answers. A path that describes it once every node is a class, which is how
+    training reads it where an objective needs that, means that space.
     Raises UsageError, with near matches, for a name that is neither a shipped space nor an existing path.
     """
     if name_or_path in LABEL_SPACES:
@@ -34,7 +36,10 @@ def load_label_space(name_or_path: str | os.PathLike[str]) -> LabelSpace:
             f"No label space and no file '{name_or_path}'.{hint} Shipped spaces: {', '.join(LABEL_SPACES)}; "
             "a path to your own hierarchy works too."
         )
-    return load_own(path)
+    space = load_own(path)
+    if head is not None and space.sha256 != head.sha256 and load_own(path, all_nodes=True).sha256 == head.sha256:
+        return head
+    return space
 
 
 def load_own(path: Path, *, all_nodes: bool = False) -> LabelSpace:

@@ -67,7 +67,7 @@ class Predictor:
         self._model = model
         loaded = load_fastest(model, self.options)
         wanted = self.options.label_space
-        self.space = loaded.space if wanted is None else load_label_space(wanted)
+        self.space = loaded.space if wanted is None else load_label_space(wanted, head=loaded.space)
         self._own = loaded.space
         self.decoder = decoder_of(loaded.space, self.space, loaded.head, self.options)
         self.head, self.licence = loaded.head, loaded.licence

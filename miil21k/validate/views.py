@@ -87,7 +87,7 @@ def choose_view(
         )
     if label_space is None:
         return _view("own", label_images(source, head, partial=True), None)
-    wanted = load_label_space(label_space)
+    wanted = load_label_space(label_space, head=head)
     if wanted.sha256 != head.sha256:
         projection(head, wanted)  # raises where the head lacks a class
     return _view(wanted.name, label_images(source, wanted, partial=True), None)

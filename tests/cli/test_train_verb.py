@@ -116,6 +116,34 @@ def test_list_recipes_tells_source_and_expectation(capsys: pytest.CaptureFixture
     assert out.count("(not reproduced by us)") == 8
 
 
+def test_the_hierarchy_that_trained_a_model_is_taken_by_every_verb_after_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = shape_space()
+    leaves = tuple(name for name in space.wnids if "_" in name)
+    images = write_folders(tmp_path / "images", 8, names=leaves)
+    hierarchy = tmp_path / "own.csv"
+    rows = [
+        f"{name},{space.tree.wnids[above] if above >= 0 else ''}"
+        for name, above in zip(space.wnids, space.tree.parent, strict=True)
+    ]
+    hierarchy.write_text("child,parent\n" + "\n".join(rows) + "\n")
+    words = [*_words(images.parent, tmp_path / "run"), "-q"]
+    words[1] = str(images)
+    words[words.index("--label-space") + 1] = str(hierarchy)
+    assert main(words) == 0  # a class for every one of the 14 nodes, by semantic softmax
+    weights = capsys.readouterr().out.strip()
+    own = ["-m", weights, "--label-space", str(hierarchy), "--device", "cpu"]
+    assert main(["validate", str(images), *own, "-j", "1"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert 0 < found["metrics"]["semantic"]["semantic_top1"] <= 1
+    assert main(["calibrate", str(images), *own, "-j", "1", "-o", str(tmp_path / "c.json")]) == 0
+    capsys.readouterr()
+    assert main(["predict", str(images / "red_circle" / "red_circle_0.jpg"), *own, "-f", "jsonl"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["label_space_sha256"] == space.sha256
+
+
 @dataclass(frozen=True, eq=False)
 class Doubled(CrossEntropy):
     """Twice the cross-entropy of another, and of a head of another kind."""
