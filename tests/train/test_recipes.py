@@ -178,7 +178,7 @@ def test_every_recipe_trains(shapes: Path, tmp_path: Path, teachers: dict[str, s
     with pytest.raises(Enough):
         runs.launch(request, _stop, lambda _line: None)
     trained, card = load_trained(tmp_path / "last.safetensors")
-    start, _ = create_network(request, card.space)
+    start, _, _ = create_network(request, card.space)
     before, after = (net.get_classifier().weight.detach() for net in (start, trained))
     assert torch.isfinite(after).all()
     assert 0 < float((after - before).abs().max()) < 0.1

@@ -35,7 +35,7 @@ def _request(shapes: Path, folder: Path, model: str, **changes: object) -> Reque
 def _opening(request: Request) -> str:
     lines: list[str] = []
     launch(request, lambda _report: None, lines.append)
-    return lines[0]
+    return next(line for line in lines if "images of" in line)
 
 
 def test_no_name_of_the_manifest_trains_a_bare_architecture(
