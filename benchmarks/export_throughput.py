@@ -30,7 +30,7 @@ from miil21k.data.images import load_image
 from miil21k.data.resizers import resolve_resizer
 from miil21k.data.transforms import crop_image, decode_edge, normalise
 from miil21k.environment import available_cpus
-from miil21k.runtime.choose import open_export
+from miil21k.runtime.loading import open_export
 from miil21k.zoo.export_card import read_export_card
 from miil21k.zoo.manifest import find_weights
 

@@ -82,7 +82,7 @@ class Prepared:
 
     def engines(self) -> dict:
         """Return each file in each library that is installed."""
-        from miil21k.runtime.choose import open_export
+        from miil21k.runtime.loading import open_export
 
         found = {}
         for library in ("onnx", "openvino"):

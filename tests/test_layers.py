@@ -41,7 +41,7 @@ LAYERS: dict[str, tuple[int, set[str]]] = {
 }
 # Rooms of one floor that may import each other: a row knows its files, and a stored file its row. Their modules still
 # form no circle.
-NEIGHBOURS = {("zoo", "store"), ("store", "zoo"), ("store", "runtime")}
+NEIGHBOURS = {("zoo", "store"), ("store", "zoo")}
 # Modules that may import one of their room's packages; everyone else in the room may not.
 ONLY_IN = {
     ("hierarchy", "nltk"): {"wordnet"},
@@ -50,7 +50,7 @@ ONLY_IN = {
     ("data", "torch"): {"augment", "loader"},
     ("data", "timm"): {"augment"},
     ("runtime", "torch"): {"torch_backend"},
-    ("runtime", "onnxruntime"): {"onnx_backend", "installed"},
+    ("runtime", "onnxruntime"): {"onnx_backend"},
     ("runtime", "openvino"): {"openvino_backend"},
     ("prepare", "simplejpeg"): {"codec_simplejpeg"},
     ("prepare", "cykooz_resizer"): {"codec_simplejpeg"},

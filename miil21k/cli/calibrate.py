@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miil21k.cli.options import add_options
+from miil21k.cli.start import log_to_stderr
 from miil21k.cli.validate import add_computation, add_images_and_model, request_of, show_progress
 from miil21k.predict.options import AnswerOptions
 
@@ -59,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
     if args.batch_size < 1 or args.workers < 0 or args.images < 4 or args.seed < 0:
         raise UsageError("--batch-size must be 1 or more, --workers and --seed 0 or more, --images 4 or more.")
     from miil21k.validate.calibration import fit_calibration
+
+    log_to_stderr(args)
 
     found = fit_calibration(
         request_of(args),

@@ -39,9 +39,12 @@ _seconds.__name__ = "number"
 
 def run(args: argparse.Namespace) -> int:
     """Print the examination; returns 1 when nothing can be predicted with: no weights here, and no host answers."""
+    from miil21k.runtime.export_cache import list_proved
+    from miil21k.store.cache import Cache
     from miil21k.store.doctor import examine
 
-    found = examine(args.cache_dir, offline=args.offline, timeout=args.timeout)
+    exports = tuple(str(export) for export in list_proved(Cache.at(args.cache_dir)))
+    found = examine(args.cache_dir, offline=args.offline, timeout=args.timeout, exports=exports)
     if args.format == "json":
         print(json.dumps(dataclasses.asdict(found), indent=2))
     else:

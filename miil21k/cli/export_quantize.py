@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miil21k.errors import MissingExtra, UsageError
+from miil21k.runtime.registry import export_runtimes
 
 if TYPE_CHECKING:
     import argparse
@@ -62,7 +63,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="most that set it up, and that choose (%(default)s)",
     )
-    add("--backend", choices=("onnx", "openvino"), default="onnx", help="what agreement and speed are measured in")
+    add("--backend", choices=export_runtimes(), default="onnx", help="what agreement and speed are measured in")
     yes, no = "--require-faster", "--no-require-faster"
     speed = parser.add_mutually_exclusive_group()
     speed.add_argument(yes, action="store_true", default=None, help="refuse what is not faster (default for INT8)")

@@ -6,14 +6,16 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from miil21k.errors import Miil21kError, MissingExtra, UsageError
+from miil21k.cli.start import log_to_stderr, make_export
+from miil21k.errors import Miil21kError, UsageError
+from miil21k.runtime.registry import RUNTIMES, export_runtimes
 from miil21k.zoo.names import trained_weights
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from miil21k.predict.options import PredictOptions
+    from miil21k.runtime.options import LoadOptions
     from miil21k.store.cache import Cache
     from miil21k.zoo.manifest import Weights
 
@@ -40,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     exports.add_argument(
         "--backend",
         action="append",
-        choices=("onnx", "openvino"),
+        choices=export_runtimes(),
         help="make the proved export for this one, repeatable (default: each that is installed; then they are timed)",
     )
     exports.add_argument("--no-export", action="store_true", help="only the weights")
@@ -56,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from miil21k.store.cache import Cache, is_offline
     from miil21k.store.download import check_revision
 
+    log_to_stderr(args)
     rows = [trained_weights(name, cache_dir=args.cache_dir, offline=args.offline) for name in args.names]
     for weights in rows:
         check_revision(weights, args.revision)
@@ -109,43 +112,36 @@ def _fetch(weights: Weights, args: argparse.Namespace) -> dict[str, Any]:
 def _exports(weights: Weights, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Make the proved exports; by default none where `predict` would compute with torch all the same."""
     from miil21k.runtime.export_cache import missing_package
-    from miil21k.runtime.installed import gpu_in_sight, runtime_of
+    from miil21k.runtime.machine import gpu_in_sight
 
     if args.backend is None and (missing_package() is not None or gpu_in_sight()):
         return
-    for backend in args.backend or [name for name in ("onnx", "openvino") if runtime_of(name) is not None]:
+    for backend in args.backend or [name for name in export_runtimes() if RUNTIMES[name].library() is not None]:
         yield {"backend": backend, **_export(weights, backend, args)}
 
 
 def _rates(weights: Weights, args: argparse.Namespace) -> dict[str, float]:
     """Return how fast the exports ran on this machine, by backend."""
-    from miil21k.runtime.fastest import rates_here
+    from miil21k.runtime.resolve import measured_rates
 
-    return {name: rate.images_per_second for name, rate in rates_here(weights, _options(args)).items()}
+    return {name: rate.images_per_second for name, rate in measured_rates(weights, _options(args)).items()}
 
 
-def _options(args: argparse.Namespace) -> PredictOptions:
-    from miil21k.predict.options import PredictOptions
+def _options(args: argparse.Namespace) -> LoadOptions:
+    from miil21k.runtime.options import LoadOptions
 
-    return PredictOptions(cache_dir=args.cache_dir, revision=args.revision, offline=args.offline)
+    return LoadOptions(cache_dir=args.cache_dir, revision=args.revision, offline=args.offline)
 
 
 def _export(weights: Weights, backend: str, args: argparse.Namespace) -> dict[str, Any]:
     """Make one; what cannot be made is said and is no failure, since torch computes with the weights."""
-    from miil21k.runtime.export_cache import missing_package
-
-    def say(text: str) -> None:
-        if not args.quiet:
-            print(text, file=sys.stderr)
+    from miil21k.runtime.resolve import obtain_export
 
     try:
-        if (package := missing_package()) is not None:
-            raise MissingExtra(package, "export", "Exporting to ONNX")
-        from miil21k.export.cache_export import require_proved
-
-        made = require_proved(weights, _options(args), backend, say=say)
+        made = obtain_export(weights, _options(args), backend, make_export)
     except Miil21kError as error:
-        say(f"no proved export of {weights.name} for {backend}: {error}")
+        if not args.quiet:
+            print(f"no proved export of {weights.name} for {backend}: {error}", file=sys.stderr)
         return {"status": "error", "error": str(error)}
     return {"status": "ok", "path": str(made.folder), "bytes": made.size}
 

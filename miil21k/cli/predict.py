@@ -7,11 +7,11 @@ import logging
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from miil21k.cli.options import add_loudness, add_model_name, add_options, value_of
-from miil21k.cli.start import log_to_stderr, settle, starting
+from miil21k.cli.start import log_to_stderr, make_export, settle, starting
 from miil21k.data.options import ReadingOptions
 from miil21k.data.resizers import resolve_resizer
 from miil21k.errors import UsageError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from miil21k.predict.bulk import BulkPredictor
     from miil21k.predict.predictor import Predictor
     from miil21k.predict.sinks import Sink
+    from miil21k.runtime.resolve import Count
 
 __all__ = ["HELP", "configure", "run"]
 
@@ -101,7 +102,7 @@ def _list_models(pattern: str) -> int:
 def _predict(args: argparse.Namespace) -> int:
     """Answer every input; returns the exit code."""
     from miil21k.cli.progress import ProgressBar
-    from miil21k.predict.run import is_single, run
+    from miil21k.predict.run import count_images, is_single, run
 
     log_to_stderr(args)
     options = value_of(args, RunOptions)
@@ -115,7 +116,8 @@ def _predict(args: argparse.Namespace) -> int:
     card = single and options.to_stdout and _stdout_format(options) == TABLE  # which names the model itself
     rows_on_terminal = options.to_stdout and sys.stdout.isatty()
     shown = sys.stderr.isatty() and not (args.no_progress or args.quiet or rows_on_terminal)
-    answering = partial(_answering, args, answer, options, single=single, introduced=not card or args.verbose)
+    images = cache(partial(count_images, inputs, recursive=options.recursive))
+    answering = partial(_answering, args, answer, options, images, introduced=not card or args.verbose)
     try:
         outcome = run(inputs, args.model, answer, options, answering, sink=sink, bar=partial(ProgressBar, shown))
     except KeyboardInterrupt:  # the run has said what is kept
@@ -125,17 +127,24 @@ def _predict(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _answering(
-    args: argparse.Namespace, answer: PredictOptions, options: RunOptions, *, single: bool, introduced: bool
+    args: argparse.Namespace,
+    answer: PredictOptions,
+    options: RunOptions,
+    images: Count,
+    begun: str | None,
+    *,
+    introduced: bool,
 ) -> Iterator[Predictor | BulkPredictor]:
-    """Return what answers, and say which it is; the engine is left when the context ends."""
-    from miil21k.cli.exports import with_proved_export
+    """Return what answers, and say which it is; the engine is left when the context ends.
+
+    begun: the backend of the rows that are there; a file has one, unless another is named and refused.
+    """
     from miil21k.predict.bulk import answering
 
     log = logging.getLogger("miil21k.predict")
-    model = args.model
-    if options.engine != "ray":
-        model, answer = with_proved_export(model, answer, single=single, say=log.info)
-    with answering(model, answer, options) as found:
+    if begun is not None and answer.backend == "auto":
+        answer = replace(answer, backend=begun)
+    with answering(args.model, answer, options, images=images, make=make_export) as found:
         settle()
         origin = found.origin
         if introduced:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import logging
 import signal
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from miil21k.cli.options import add_loudness, add_model_name, add_options, value_of, whole
-from miil21k.cli.start import log_to_stderr, settle, starting
+from miil21k.cli.start import log_to_stderr, make_export, settle, starting
 from miil21k.data.options import ReadingOptions
 from miil21k.data.resizers import resolve_resizer
 from miil21k.errors import MissingExtra, UsageError
@@ -183,17 +182,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _serve(args: argparse.Namespace, listener: socket.socket) -> None:
-    from miil21k.cli.exports import with_proved_export
     from miil21k.predict.predictor import Predictor
+    from miil21k.runtime.resolve import resolve
     from miil21k.serve.app import create_app
     from miil21k.serve.bodies import Buffer, Limits
     from miil21k.serve.query import Asked
     from miil21k.serve.server import run_server, url_of
     from miil21k.serve.service import serving
 
-    say = logging.getLogger("miil21k.serve").info
-    model, options = with_proved_export(args.model, _options(args), single=False, say=say)
-    predictor = Predictor(model, options=options)
+    options = _options(args)
+    predictor = Predictor(args.model, options=options, loaded=resolve(args.model, options, make=make_export))
     settle()
     limits = Limits(
         args.max_bytes, args.max_images, args.receive_timeout, args.max_body, args.idle_timeout, args.answer_timeout

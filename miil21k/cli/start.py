@@ -1,4 +1,4 @@
-"""The start of a run: what it does without until its model is loaded, and where it logs."""
+"""The start of a run: what it does without until its model is loaded, what makes an export, and where it logs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-__all__ = ["log_to_stderr", "settle", "starting"]
+    from miil21k.runtime.export_cache import Graph, ProvedExport
+    from miil21k.runtime.loading import Loaded
+    from miil21k.store.cache import Cache
+
+__all__ = ["log_to_stderr", "make_export", "settle", "starting"]
 
 _BLAS = "OPENBLAS_NUM_THREADS"
 
@@ -44,6 +48,14 @@ def settle() -> None:
     gc.enable()
 
 
+def make_export(loaded: Loaded, graph: Graph, cache: Cache) -> ProvedExport:
+    """Return the proved export of `graph`, made now; for `resolve`, which decides whether. Raises ExportError."""
+    from miil21k.export.cache_export import make_proved
+
+    settle()  # tracing a network leaves much that refers to itself
+    return make_proved(loaded, graph, cache)
+
+
 def _import_numpy() -> None:
     if "numpy" in sys.modules or _BLAS in os.environ:
         return
@@ -65,7 +77,7 @@ def log_to_stderr(args: argparse.Namespace) -> None:
             return printable(super().format(record), lines=True)
 
     logger = logging.getLogger("miil21k")
-    logger.setLevel(logging.ERROR if args.quiet else logging.DEBUG if args.verbose else logging.INFO)
+    logger.setLevel(logging.ERROR if args.quiet else logging.DEBUG if getattr(args, "verbose", False) else logging.INFO)
     handler = logging.StreamHandler()
     handler.setFormatter(TextAlone("%(message)s"))
     logger.handlers = [handler]

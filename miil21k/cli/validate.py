@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miil21k.cli.options import add_options
+from miil21k.cli.start import log_to_stderr, make_export
 from miil21k.data.options import DECODES
 from miil21k.data.resizers import RESIZERS
 from miil21k.predict.options import AnswerOptions
-from miil21k.runtime.base import BACKENDS
+from miil21k.runtime.registry import backend_names
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable
 
 HELP = "Measure a model on labelled images: flat, semantic, hierarchical and calibration metrics, with provenance."
@@ -53,7 +54,14 @@ def add_computation(add: Callable[..., object]) -> None:
     """Add how it is computed: `add` is a parser's `add_argument`."""
     add("-b", "--batch-size", type=int, default=32, help="images per forward pass (default: %(default)s)")
     add("-j", "--workers", type=int, default=2, help="threads that read and run images (default: %(default)s)")
-    add("--backend", choices=BACKENDS, default="auto", help="what computes (default: %(default)s, the fastest)")
+    add(
+        "--backend", choices=backend_names(), default="auto", help="what computes (default: %(default)s, as in predict)"
+    )
+    add(
+        "--make-export",
+        action=argparse.BooleanOptionalAction,
+        help="make the export that the cache lacks first, or never",
+    )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
     add(
         "--dtype",
@@ -77,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.batch_size < 1 or args.workers < 0 or not 0 < args.hedge <= 1:
         raise UsageError("--batch-size must be 1 or more, --workers 0 or more, --hedge in (0, 1].")
+    log_to_stderr(args)
     from miil21k.calibrate.record import load_calibration
     from miil21k.validate.report import plain, write_report
     from miil21k.validate.run import validate
@@ -120,6 +129,8 @@ def request_of(args: argparse.Namespace) -> Any:
         resizer=args.resizer,
         decode=args.decode,
         backend=args.backend,
+        make_export=args.make_export,
+        make=make_export,
         device=args.device,
         dtype=args.dtype,
         offline=args.offline,

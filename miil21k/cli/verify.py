@@ -50,8 +50,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _findings(args: argparse.Namespace) -> Iterator[Finding | None]:
     """Yield what was found; None for a name without any file, after saying so."""
+    from miil21k.runtime.export_cache import verify_exports
     from miil21k.store.cache import Cache
-    from miil21k.store.verify import verify, verify_conversions, verify_exports
+    from miil21k.store.verify import verify, verify_conversions
 
     cache = Cache.at(args.cache_dir)
     for weights in load_manifest().models if args.all else [trained_weights(name) for name in args.names]:

@@ -20,6 +20,7 @@ from miil21k.distribute.processes import Lost
 from miil21k.errors import EngineError, Miil21kError, UsageError
 from miil21k.predict.prediction import Prediction
 from miil21k.predict.predictor import Predictor
+from miil21k.runtime.resolve import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from miil21k.distribute.local import Engine
     from miil21k.predict.options import PredictOptions, RunOptions
     from miil21k.predict.prediction import Origin
+    from miil21k.runtime.loading import Loaded
+    from miil21k.runtime.resolve import Count, Make
 
 __all__ = ["BulkPredictor", "Job", "answer_job", "answering"]
 
@@ -111,7 +114,7 @@ class BulkPredictor:
 
     The network is loaded here once, to fetch its weights and to refuse what cannot work; workers never download.
     engine_for: gives the engine, told whether a job needs a GPU. gpus: of the cluster, on which `auto` then means
-    `cuda`; None where the devices of this machine count.
+    `cuda`; None where the devices of this machine count. loaded: as for `Predictor`.
     Attributes as those of `Predictor`: origin, space, preprocess, resizer, batch_size, notice; workers, threads
     per job.
     jobs: how many have been finished. lost: how many of them were given up.
@@ -126,6 +129,7 @@ class BulkPredictor:
         engine_for: Callable[[bool], Engine],
         *,
         gpus: int | None = None,
+        loaded: Loaded | None = None,
     ) -> None:
         device = options.device
         if gpus is not None:
@@ -135,7 +139,7 @@ class BulkPredictor:
                 raise UsageError(f"The cluster chooses the GPU: --device cuda, not {device}.")
             if device == "cuda" and not gpus:
                 raise UsageError("Device 'cuda' was asked for, but no node of the cluster has a GPU: use --device cpu.")
-        here = Predictor(model, options=options if gpus is None else replace(options, device="cpu"))
+        here = Predictor(model, options=options if gpus is None else replace(options, device="cpu"), loaded=loaded)
         self.space, self.preprocess, self.notice = here.space, here.preprocess, here.notice
         self.resizer = here.resizer
         self.origin: Origin = here.origin if gpus is None else here.origin._replace(device=device)
@@ -149,6 +153,7 @@ class BulkPredictor:
         self._model = self.origin.model if model is None and options.checkpoint is None else _absolute(model)
         self._options = replace(
             options,
+            backend=self.origin.backend,
             device=self.origin.device,
             batch_size=self.batch_size,
             workers=self.workers,
@@ -248,15 +253,22 @@ def _absolute(path: str | os.PathLike[str] | None) -> str | None:
 
 @contextmanager
 def answering(
-    model: str | None, options: PredictOptions, run_options: RunOptions
+    model: str | None,
+    options: PredictOptions,
+    run_options: RunOptions,
+    *,
+    images: Count | None = None,
+    make: Make | None = None,
 ) -> Iterator[Predictor | BulkPredictor]:
     """Return what answers a run: a predictor in this process, or the workers of an engine while the context is open.
 
     With an engine `options.workers` are its processes, or the jobs that a cluster has queued. The machines of a cluster
-    have caches of their own, so that the backend `auto` is torch on all of them.
+    have caches of their own, so that the backend `auto` is torch on all of them. images, make: as for `resolve`.
     """
     if run_options.engine is None:
-        yield Predictor(model, options=options)
+        if options.workers is None and images is not None and images(2) == 1:
+            options = replace(options, workers=0, batch_size=1)  # all processors for its forward pass
+        yield Predictor(model, options=options, loaded=resolve(model, options, images=images, make=make))
         return
     workers = options.workers
     if workers == 0:
@@ -266,12 +278,16 @@ def answering(
         from miil21k.distribute.local import LocalEngine
         from miil21k.environment import available_cpus
 
-        # Processes that share one GPU would each load the network onto it.
-        yield BulkPredictor(model, options, lambda gpu: LocalEngine(workers or (1 if gpu else available_cpus())))
+        def engine_for(gpu: bool) -> LocalEngine:
+            # Processes that share one GPU would each load the network onto it.
+            return LocalEngine(workers or (1 if gpu else available_cpus()))
+
+        loaded = resolve(model, options, images=images, make=make)
+        yield BulkPredictor(model, options, engine_for, loaded=loaded)
         return
     from miil21k.distribute.ray_engine import RayEngine
 
-    if options.backend == "auto":
+    if options.backend == "auto" and not (model or "").endswith(".onnx"):
         options = replace(options, backend="torch")
     engine = RayEngine(run_options.address, workers)
     try:

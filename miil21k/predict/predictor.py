@@ -27,9 +27,8 @@ from miil21k.hierarchy.load import load_label_space
 from miil21k.predict.decoding import answers_of, decoder_of
 from miil21k.predict.options import PredictOptions, RunOptions, changed
 from miil21k.predict.prediction import Origin, Prediction
-from miil21k.runtime.choose import as_backend
-from miil21k.runtime.fastest import load_fastest
 from miil21k.runtime.options import threads_of, workers_of
+from miil21k.runtime.resolve import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from miil21k.decode.decoder import Decoder
     from miil21k.predict.run import BarOf, Outcome
     from miil21k.runtime.base import Backend, Outputs
+    from miil21k.runtime.loading import Loaded
 
 __all__ = ["Predictor"]
 
@@ -51,7 +51,7 @@ class Predictor:
     model: a name of the zoo (canonical or alias), or the path of an `.onnx` file that miil21k exported. None prefers
     `tresnet_m_21k` and falls back to `embedded` when that is neither cached nor reachable; `notice` then says so, and
     a warning is logged. options, and keywords that change them: see `PredictOptions`
-    (`Predictor("embedded", hedge=0.8, topk=3)`).
+    (`Predictor("embedded", hedge=0.8, topk=3)`). loaded: what `resolve` returned for both, where that was asked before.
 
     Attributes: origin, what all rows share. space, the label space of the answers. head, what the logits mean.
     decoder, which reads them. preprocess. resizer, `pillow` or `cykooz`. backend. licence, of the weights where it is
@@ -62,10 +62,17 @@ class Predictor:
 
     takes_shards = False
 
-    def __init__(self, model: str | None = None, *, options: PredictOptions | None = None, **changes: Any) -> None:
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        options: PredictOptions | None = None,
+        loaded: Loaded | None = None,
+        **changes: Any,
+    ) -> None:
         self.options = changed(options or PredictOptions(), changes)
         self._model = model
-        loaded = load_fastest(model, self.options)
+        loaded = loaded or resolve(model, self.options)
         wanted = self.options.label_space
         self.space = loaded.space if wanted is None else load_label_space(wanted, head=loaded.space)
         self._own = loaded.space
@@ -74,9 +81,7 @@ class Predictor:
         self.preprocess = loaded.preprocess
         self.resizer = resolve_resizer(self.options.resizer, self.preprocess.interpolation)
         self.notice = loaded.notice
-        self.backend: Backend = as_backend(
-            loaded.model, loaded.space.num_classes, device=self.options.device, dtype=self.options.dtype
-        )
+        self.backend: Backend = loaded.start()
         self.origin = Origin(
             model=loaded.name,
             label_space=self.space.name,
@@ -183,7 +188,7 @@ class Predictor:
         answers = copy.copy(self)
         answers.options = replace(self.options, embeddings=chosen.embeddings is not None)
         recorded = replace(answers.options, resizer=resolve_resizer(self.options.resizer))
-        return run(names, self._model, recorded, chosen, lambda: nullcontext(answers), bar=bar)
+        return run(names, self._model, recorded, chosen, lambda _: nullcontext(answers), bar=bar)
 
     def _answer_batch(self, batch: list[ImageInput]) -> list[Prediction]:
         height, width = self.preprocess.input_size[1:]

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
@@ -44,11 +45,11 @@ if TYPE_CHECKING:
 
     BarOf = Callable[[Callable[[], Iterator[Any]] | None, int], AbstractContextManager[Bar]]
 
-__all__ = ["Answering", "Outcome", "is_single", "run", "shape_of"]
+__all__ = ["Answering", "Outcome", "count_images", "is_single", "run", "shape_of"]
 
 log = logging.getLogger("miil21k.predict")
 # Rows do not depend on these, or the note of an unfinished output records what they led to.
-_FREE = {"workers", "threads", "offline", "cache_dir", "device"}
+_FREE = {"workers", "threads", "offline", "cache_dir", "device", "make_export"}
 
 
 class Answering(Protocol):
@@ -106,7 +107,7 @@ def run(
     model: str | None,
     answer: PredictOptions,
     options: RunOptions,
-    answering: Callable[[], AbstractContextManager[Answering]],
+    answering: Callable[[str | None], AbstractContextManager[Answering]],
     *,
     sink: Sink | None = None,
     bar: BarOf | None = None,
@@ -115,8 +116,8 @@ def run(
 
     inputs: files, folders, globs, shards, URLs, lists, as `miil21k.data.inputs.expand_units` takes them. model, answer:
     what the rows depend on, besides `options`; an interrupted run is gone on with under the same only. answering: gives
-    what answers, once nothing is left to refuse. sink: takes the predictions instead of the file `options.output`.
-    bar: shows how far the run is.
+    what answers, once nothing is left to refuse, told the backend of the rows that are there, None without any. sink:
+    takes the predictions instead of the file `options.output`. bar: shows how far the run is.
     Raises UsageError for what cannot work, before anything is loaded; a run that fails later says what is kept.
     """
     require_images(inputs, recursive=options.recursive)
@@ -137,16 +138,20 @@ def shape_of(answer: PredictOptions, options: RunOptions) -> Shape:
     return Shape(answer.topk, options.label_type is not None, answer.levels)
 
 
-def is_single(inputs: Sequence[str], *, recursive: bool) -> bool:
-    """Return whether there is exactly one image; standard input is not read to find out.
+def count_images(inputs: Sequence[str], most: int, *, recursive: bool) -> int:
+    """Return how many images there are, `most` if more; those of which standard input holds the list are two.
 
     Raises UsageError as `require_images` does.
     """
     if "@-" in inputs or "-" in inputs:
-        return list(inputs) == ["-"]
+        return 1 if list(inputs) == ["-"] else 2
     require_images(inputs, recursive=recursive)
-    images = expand(inputs, recursive=recursive)
-    return next(images, None) is not None and next(images, None) is None
+    return sum(1 for _ in islice(expand(inputs, recursive=recursive), most))
+
+
+def is_single(inputs: Sequence[str], *, recursive: bool) -> bool:
+    """Return whether there is exactly one image. Raises UsageError as `require_images` does."""
+    return count_images(inputs, 2, recursive=recursive) == 1
 
 
 class _Run:
@@ -183,10 +188,11 @@ class _Run:
     def _images(self) -> Unfolded:
         return expand(self._inputs, recursive=self._options.recursive, offline=self._offline)
 
-    def perform(self, answering: Callable[[], AbstractContextManager[Answering]]) -> Outcome:
+    def perform(self, answering: Callable[[str | None], AbstractContextManager[Answering]]) -> Outcome:
         if self._is_complete():
             return self._outcome("already")
-        with answering() as answers:
+        begun = self._sink.file.begun_with() if isinstance(self._sink, FileSink) else None
+        with answering(None if begun is None else begun["backend"]) as answers:
             return self._answer(answers)
 
     def _outcome(self, ended: Literal["complete", "stopped", "already"]) -> Outcome:

@@ -1,20 +1,18 @@
-"""What every backend is: something that turns images into logits, whichever library computes them."""
+"""What every runtime gives: something that turns images into logits, whichever library computes them."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["BACKENDS", "Backend", "BackendName", "Outputs"]
-
-BackendName = Literal["auto", "torch", "onnx", "openvino"]
-BACKENDS: tuple[str, ...] = get_args(BackendName)
+__all__ = ["Backend", "ExportFile", "Outputs"]
 
 
 class Outputs(NamedTuple):
@@ -24,11 +22,25 @@ class Outputs(NamedTuple):
     embedding: NDArray[np.float32] | None
 
 
+class ExportFile(NamedTuple):
+    """An `.onnx` file that a runtime opens.
+
+    input_size: (3, H, W). normalises: its form is `full`: it takes crops. precision: what it computes in. prepared: it
+    is of the cache, as the runtime that opens it likes it best (`Runtime.prepare`).
+    """
+
+    path: Path
+    input_size: tuple[int, int, int]
+    normalises: bool
+    precision: str = "fp32"
+    prepared: bool = False
+
+
 class Backend(Protocol):
     """A network that can be run; may be called from several threads at once.
 
-    name: `torch`, `onnx` or `openvino`. device: where it runs, as torch spells it. dtype: `fp32`, `fp16`,
-    `bf16` or `int8`. num_classes: C. normalises: `run` takes crops, uint8 [B, H, W, 3], and normalises them itself.
+    name: its key in `RUNTIMES`. device: where it runs, as torch spells it. dtype: `fp32`, `fp16`, `bf16` or `int8`.
+    num_classes: C. normalises: `run` takes crops, uint8 [B, H, W, 3], and normalises them itself.
     """
 
     name: str
@@ -48,4 +60,10 @@ class Backend(Protocol):
         """Let each call compute on `count` CPU threads while the context is open.
 
         callers: how many calls come at once; None for as many as the CPUs are enough for.
+        """
+
+    def open_ahead(self, threads: int, *, once: bool = False) -> None:
+        """Begin what the first call would wait for, for calls of that many threads, beside other work.
+
+        once: there will be a single call. It may do nothing; a failure is told by `run`.
         """

@@ -5,7 +5,7 @@ exports/<key>/model.onnx       the graph
 exports/<key>/model.onnx.data  its tensors, which are mapped into memory instead of read
 exports/<key>/record.json      what it is, digest and size of each file, the proof
 exports/<key>.failed.json      that it cannot be made, and why
-exports/<key>.rates.json       how fast those of one network ran (`rates`)
+exports/<key>.rates.json       how fast those of one network ran (`miil21k.runtime.speed`)
 ```
 
 `<key>` is a digest of everything that the graph depends on (`Graph`). A folder takes its name only when it is whole.
@@ -21,19 +21,22 @@ import json
 import logging
 import os
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from miil21k import __version__
-from miil21k.files import replace_file
+from miil21k.files import Lock, atomic_folder, replace_file, sweep
+from miil21k.records import read_json
+from miil21k.runtime.base import ExportFile
+from miil21k.runtime.registry import find_runtime
 from miil21k.store.integrity import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from filelock import BaseFileLock
-
+    from miil21k.runtime.base import Backend
     from miil21k.store.cache import Cache
+    from miil21k.store.verify import Finding
 
 __all__ = [
     "GRAPH_VERSION",
@@ -48,27 +51,28 @@ __all__ = [
     "missing_package",
     "note_failure",
     "storing",
+    "verify_exports",
 ]
 
 GRAPH_VERSION = 1  # raise it when the same weights become another graph
 PACKAGES = ("onnx", "onnxscript")  # that make an export, besides torch
 MODEL, RECORD = "model.onnx", "record.json"
 _SCHEMA = 1
-log = logging.getLogger("miil21k.zoo")
+log = logging.getLogger("miil21k.runtime")
 
 
 class Graph(NamedTuple):
     """What an export computes, and what can run it.
 
     name: canonical name of the weights. weights_sha256: digest of their file. input_size: (3, H, W).
-    label_space_sha256: of the space of its logits; of its file where it is shipped, else of its tree. backend: `onnx`
-    or `openvino`. runtime: the library with its version and, where the graph is laid out for one, the processor. dtype,
+    label_space_sha256: of the space of its logits; of its file where it is shipped, else of its tree. backend: its key
+    in `RUNTIMES`. runtime: the library with its version and, where the graph is laid out for one, the processor. dtype,
     miil21k, version: of the numbers, the package and the graph.
     """
 
     name: str
     weights_sha256: str
-    input_size: tuple[int, ...]
+    input_size: tuple[int, int, int]
     label_space_sha256: str
     backend: str
     runtime: str
@@ -103,6 +107,16 @@ class ProvedExport(NamedTuple):
     def size(self) -> int:
         """Bytes of its files."""
         return sum(facts["bytes"] for facts in self.record["files"].values())
+
+    def start(self, dtype: str = "fp32") -> Backend:
+        """Return what runs it on the CPU; raises UsageError for a dtype that its runtime cannot compute in."""
+        file = ExportFile(self.model, self.graph.input_size, normalises=False, prepared=True)
+        return find_runtime(self.graph.backend).open(file, self.record["num_classes"], "cpu", dtype)
+
+    def __str__(self) -> str:
+        damage = self.damage()
+        state = "" if damage is None else f", damaged ({damage}): delete {self.folder}"
+        return f"{self.graph.name} for {self.graph.runtime}, {self.size / 2**20:.1f} MiB{state}"
 
     def damage(self, *, thorough: bool = False) -> str | None:
         """Return what is wrong with its files, or None. A digest known for its size and time is not computed anew.
@@ -149,7 +163,7 @@ def list_proved(cache: Cache) -> Iterator[ProvedExport]:
 def _read(folder: Path) -> ProvedExport | str:
     """Return the export of a folder, or what is wrong with its record."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = read_json(folder / RECORD)
         if record["schema"] != _SCHEMA:
             return f"its record has schema {record['schema']}, not {_SCHEMA}"
         found = ProvedExport(folder, record)
@@ -164,40 +178,25 @@ def missing_package() -> str | None:
     return next((name for name in PACKAGES if importlib.util.find_spec(name) is None), None)
 
 
-def making(cache: Cache, graph: Graph) -> BaseFileLock:
-    """Return a context in which no other process makes `graph`; it waits for one that does."""
-    from filelock import FileLock
-
-    locks = cache.root / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    return FileLock(locks / f"export-{graph.key}.lock")
+def making(cache: Cache, graph: Graph) -> Lock:
+    """Return a context in which no other process makes `graph`; it waits for one that does. Raises OSError."""
+    return Lock(cache.root / "locks" / f"export-{graph.key}.lock")
 
 
 @contextmanager
 def storing(cache: Cache, graph: Graph, record: dict[str, Any]) -> Iterator[Path]:
     """Yield an empty folder; what the block leaves in it becomes the export of `graph`, with `record` filled in it.
 
-    The block may add to `record`. An exception leaves nothing behind, and what was there before stays. Raises OSError.
+    The block may add to `record`. An exception leaves nothing behind, and what was there before stays. What a killed
+    process left goes. Raises OSError.
     """
-    import shutil
-    import tempfile
-
-    place = cache.root / "exports"
-    place.mkdir(parents=True, exist_ok=True)
-    target = place / graph.key
-    part = Path(tempfile.mkdtemp(dir=place, prefix=f".{graph.key}."))
-    try:
+    sweep(cache.root / "exports")
+    with atomic_folder(cache.root / "exports" / graph.key) as part:
         yield part
         files = {path.name: _facts(path) for path in sorted(part.iterdir())}
         content = {"schema": _SCHEMA, "graph": graph._asdict(), "files": files, **record}
         replace_file(part / RECORD, json.dumps(content, indent=1) + "\n")
-        part.chmod(0o777 & ~_umask())  # mkdtemp's folders are for their owner alone
-        if target.exists():
-            shutil.rmtree(target)
-        part.replace(target)
-        _failure_path(cache, graph).unlink(missing_ok=True)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    _failure_path(cache, graph).unlink(missing_ok=True)
 
 
 def _facts(path: Path) -> dict[str, Any]:
@@ -205,12 +204,6 @@ def _facts(path: Path) -> dict[str, Any]:
         os.fsync(file.fileno())
     stat = path.stat()
     return {"bytes": stat.st_size, "sha256": sha256_of(path), "mtime_ns": stat.st_mtime_ns}
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def note_failure(cache: Cache, graph: Graph, reason: str, versions: dict[str, str]) -> None:
@@ -223,7 +216,7 @@ def note_failure(cache: Cache, graph: Graph, reason: str, versions: dict[str, st
 def failure(cache: Cache, graph: Graph, versions: dict[str, str]) -> str | None:
     """Return why `graph` could not be made with these versions of packages, or None."""
     try:
-        found = json.loads(_failure_path(cache, graph).read_text(encoding="utf-8"))
+        found = read_json(_failure_path(cache, graph))
         return str(found["reason"]) if found["versions"] == versions else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -231,3 +224,18 @@ def failure(cache: Cache, graph: Graph, versions: dict[str, str]) -> str | None:
 
 def _failure_path(cache: Cache, graph: Graph) -> Path:
     return cache.root / "exports" / f"{graph.key}.failed.json"
+
+
+def verify_exports(cache: Cache, name: str | None = None) -> Iterator[Finding]:
+    """Yield one finding per file of the proved exports, of the weights called `name` or of all; a missing file too."""
+    from miil21k.store.verify import Finding
+
+    for export in list_proved(cache):
+        if name not in (None, export.graph.name):
+            continue
+        for file, facts in export.record["files"].items():
+            path = export.folder / file
+            sha256 = sha256_of(path) if path.is_file() else "missing"
+            status: Literal["ok", "mismatch"] = "ok" if sha256 == facts["sha256"] else "mismatch"
+            title = f"export of {export.graph.name}"
+            yield Finding(title, status, path, export.graph.runtime, sha256, facts["sha256"], "proved")

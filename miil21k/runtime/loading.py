@@ -1,4 +1,4 @@
-"""Which weights answer, and how they become a network with its label space and preprocessing."""
+"""How a name becomes a network with its label space and preprocessing, which a runtime of the table can start."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from miil21k.errors import DownloadError, LabelSpaceMismatch, MissingExtra, UnknownModel, UsageError
 from miil21k.hierarchy.load import load_label_space
-from miil21k.runtime.choose import open_export
+from miil21k.runtime.base import ExportFile
+from miil21k.runtime.registry import export_runtimes, find_runtime
 from miil21k.store.cache import Cache, find_cached
 from miil21k.zoo.manifest import find_weights
 
 if TYPE_CHECKING:
     from miil21k.decode.heads import HeadKind
     from miil21k.hierarchy.spaces import LabelSpace
+    from miil21k.runtime.base import Backend
     from miil21k.runtime.options import LoadOptions
+    from miil21k.zoo.export_card import ExportCard
     from miil21k.zoo.schema import Preprocess, Weights
 
 __all__ = [
@@ -26,24 +29,28 @@ __all__ = [
     "default_model",
     "head_space",
     "load",
+    "open_export",
     "preprocess_of",
 ]
 
 DEFAULT_MODEL = "tresnet_m_21k"
 FALLBACK_MODEL = "embedded"
-log = logging.getLogger("miil21k.predict")
+PROVED_IN = "onnx"  # the runtime in which `miil21k export onnx` proves a file
+log = logging.getLogger("miil21k.runtime")
 Options = TypeVar("Options", bound="LoadOptions")
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A network ready to run.
+    """A network, and what starts it.
 
-    notice: one sentence when another model than the preferred one answers, else None. weights_sha256: the digest of
-    its tensors where the file recorded it, as exports do. licence: of the weights, None when nobody has said it.
+    model: a torch module in evaluation mode or not, or the `ExportFile` that a runtime opens. notice: one sentence when
+    another model than the preferred one answers, else None. weights_sha256: the digest of its tensors where the file
+    recorded it, as exports do. licence: of the weights, None when nobody has said it. runtime: the key in `RUNTIMES` of
+    what starts it, on which device and in which dtype. backend: what was started ahead of `start`.
     """
 
-    model: Any  # a torch nn.Module, or the Backend of an export; this room imports no torch
+    model: Any  # this room imports no torch
     name: str
     space: LabelSpace
     head: HeadKind
@@ -51,12 +58,26 @@ class Loaded:
     notice: str | None = None
     weights_sha256: str | None = None
     licence: str | None = None
+    runtime: str = "torch"
+    device: str = "auto"
+    dtype: str = "fp32"
+    backend: Backend | None = None
+
+    def start(self) -> Backend:
+        """Return what computes it; a torch module is changed for that, and must not be trained or exported afterwards.
+
+        Raises UsageError for a device or a dtype that is not to be had here, MissingExtra for a library.
+        """
+        if self.backend is not None:
+            return self.backend
+        return find_runtime(self.runtime).open(self.model, self.space.num_classes, self.device, self.dtype)
 
 
 def load(name: str | None, options: LoadOptions) -> Loaded:
     """Return the network that `name` and `options.checkpoint` stand for.
 
-    A name that ends in `.onnx` is the path of an export, and no torch is imported; one that ends in `.safetensors` is
+    Nothing is looked for in the cache of exports, which `miil21k.runtime.resolve.resolve` does. A name that ends in
+    `.onnx` is the path of an export, and no torch is imported; one that ends in `.safetensors` is
     the path of what `miil21k train` wrote.
     A model that was named is loaded or an error is raised. The name may also be any architecture of timm when a
     checkpoint and its label space are given; its logits then mean `options.head`, `leaf_softmax` unless told
@@ -65,7 +86,12 @@ def load(name: str | None, options: LoadOptions) -> Loaded:
     """
     if name is not None and name.endswith(".onnx"):
         return _exported(Path(name), options)
-    _require_torch(name, options)
+    runtime = "torch" if options.backend == "auto" else options.backend
+    _require_network(runtime, name, options)
+    return replace(_network(name, options), runtime=runtime, device=options.device, dtype=options.dtype)
+
+
+def _network(name: str | None, options: LoadOptions) -> Loaded:
     if name is not None:
         return _named(name, options)
     if options.head is not None:
@@ -103,14 +129,14 @@ def default_model(options: Options) -> tuple[Weights, Options, str | None]:
     return fallback, replace(options, revision=None), notice
 
 
-def _require_torch(name: str | None, options: LoadOptions) -> None:
-    """Raise UsageError for a backend that runs exports alone."""
-    if options.backend in ("auto", "torch"):
+def _require_network(runtime: str, name: str | None, options: LoadOptions) -> None:
+    """Raise UsageError for a runtime that runs exports alone."""
+    if find_runtime(runtime).runs == "network":
         return
     words = [name] if name is not None else [] if options.checkpoint is not None else [DEFAULT_MODEL]
     words += [f"--checkpoint {options.checkpoint}"] if options.checkpoint is not None else []
     raise UsageError(
-        f"The backend '{options.backend}' runs exports: make one with "
+        f"The backend '{runtime}' runs exports: make one with "
         f"'miil21k export onnx {' '.join(words)} -o model.onnx' and name model.onnx as the model."
     )
 
@@ -215,10 +241,40 @@ def _exported(path: Path, options: LoadOptions) -> Loaded:
     edge = card.preprocess.input_size[1]
     if options.img_size not in (None, edge):
         raise UsageError(f"'{path}' was exported for {edge} x {edge} pixels: leave img_size out.")
-    backend = open_export(path, card, backend=options.backend, device=options.device, dtype=options.dtype)
-    preprocess = _preprocess(card.preprocess, options)
-    digest, licence = card.weights_sha256, card.licence or None
-    return Loaded(backend, card.model, card.space, card.head, preprocess, weights_sha256=digest, licence=licence)
+    runtime = PROVED_IN if options.backend == "auto" else options.backend
+    backend = open_export(path, card, backend=runtime, device=options.device, dtype=options.dtype)
+    return Loaded(
+        _file(path, card),
+        card.model,
+        card.space,
+        card.head,
+        _preprocess(card.preprocess, options),
+        weights_sha256=card.weights_sha256,
+        licence=card.licence or None,
+        runtime=runtime,
+        device=options.device,
+        dtype=options.dtype,
+        backend=backend,
+    )
+
+
+def open_export(path: Path, card: ExportCard, *, backend: str, device: str, dtype: str) -> Backend:
+    """Return what runs the export at `path`, whose metadata are `card`.
+
+    backend: a key of `RUNTIMES`. What else is raised is what that runtime raises; UsageError for one that runs none.
+    """
+    runtime = find_runtime(backend)
+    if runtime.runs == "network":
+        *names, last = ("auto", *export_runtimes())
+        raise UsageError(
+            f"'{path}' is an export, which {runtime.title} does not run: choose --backend {', '.join(names)} or "
+            f"{last}, or name the model that it was made from."
+        )
+    return runtime.open(_file(path, card), card.space.num_classes, device, dtype)
+
+
+def _file(path: Path, card: ExportCard) -> ExportFile:
+    return ExportFile(path, card.preprocess.input_size, normalises=card.form == "full", precision=card.precision)
 
 
 def _trained(path: Path, options: LoadOptions) -> Loaded:

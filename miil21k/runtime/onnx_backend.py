@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from miil21k.environment import available_cpus
 from miil21k.errors import ExportError, Miil21kError, UsageError
 from miil21k.runtime.base import Outputs
+from miil21k.runtime.machine import processor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnxruntime import InferenceSession, RunOptions
 
-__all__ = ["OnnxBackend", "execution_provider"]
+__all__ = ["OnnxBackend", "execution_provider", "library", "optimise"]
+
+_LEAST_MAPPED = "1024"  # bytes; smaller tensors stay in the graph
 
 
 class OnnxBackend:
@@ -149,3 +153,33 @@ def execution_provider(device: str) -> tuple[str, dict[str, Any]]:
     if kind == "cpu" or not has_cuda:
         return "CPUExecutionProvider", {}
     return "CUDAExecutionProvider", {"device_id": index or "0"}
+
+
+@cache
+def library() -> str | None:
+    """Return ONNX Runtime's version and this processor, for which it lays graphs out; None where there is none."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    return f"onnxruntime {onnxruntime.__version__}, {processor()}"
+
+
+def optimise(plain: Path, target: Path) -> None:
+    """Write the graph `plain` as ONNX Runtime optimises it for this processor, its tensors beside it in a mapped file.
+
+    Raises ExportError when ONNX Runtime refuses it.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    options.optimized_model_filepath = str(target)
+    weights = f"{target.name}.data"
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
+    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", _LEAST_MAPPED)
+    try:
+        ort.InferenceSession(str(plain), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class
+        raise ExportError(f"ONNX Runtime {ort.__version__} cannot optimise the export: {error}") from None

@@ -99,6 +99,9 @@ class OpenvinoBackend:
         finally:
             self._threads, self._streams = before
 
+    def open_ahead(self, threads: int, *, once: bool = False) -> None:
+        """Do nothing: the number of callers, which decides what is compiled, is not known yet."""
+
     def _pool(self) -> _Pool:
         with self._opening:
             numbers = self._threads, self._streams

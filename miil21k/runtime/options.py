@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Literal, get_args
 from miil21k.decode.heads import HEAD_KINDS, HeadKind
 from miil21k.environment import available_cpus
 from miil21k.options import Instead, check, described, option
-from miil21k.runtime.base import BACKENDS
+from miil21k.runtime.registry import backend_names
 from miil21k.zoo.schema import CropMode, Interpolation
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from miil21k.runtime.base import BackendName
 
 __all__ = ["ComputeOptions", "Dtype", "LoadOptions", "ModelOptions", "threads_of", "workers_of"]
 
@@ -59,10 +57,17 @@ class ModelOptions:
 class ComputeOptions:
     """What computes, and on how much of the machine; None lets the caller choose."""
 
-    backend: BackendName = option(
+    backend: str = option(
         "auto",
-        "what computes: torch, or onnx or openvino for exports; auto is the fastest that can",
-        choices=BACKENDS,
+        "what computes: torch, or onnx or openvino for exports; auto is the best of those that are ready",
+        metavar="NAME",
+        choices=backend_names,
+    )
+    make_export: bool | None = option(
+        None,
+        "make the export that the cache lacks first, whatever it costs (default: for --backend onnx or openvino, and "
+        "where it saves a run more time than it takes)",
+        instead={"--no-make-export": Instead(False, "make none; 'miil21k fetch' makes them ahead")},
     )
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps")
     dtype: Dtype = option(

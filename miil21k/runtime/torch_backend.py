@@ -100,6 +100,9 @@ class TorchBackend:
         finally:
             torch.set_num_threads(before)
 
+    def open_ahead(self, threads: int, *, once: bool = False) -> None:
+        """Do nothing: the network is ready."""
+
 
 def _to_numpy(tensor: torch.Tensor) -> NDArray[np.float32]:
     return np.asarray(tensor.float().cpu().numpy())

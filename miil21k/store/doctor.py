@@ -19,7 +19,6 @@ from miil21k import __version__
 from miil21k.environment import version_of
 from miil21k.errors import DownloadError
 from miil21k.hierarchy.wordnet import find_wordnet
-from miil21k.runtime.export_cache import list_proved
 from miil21k.store.cache import Cache, cached_path, is_offline
 from miil21k.store.hub import endpoint
 from miil21k.web import open_url, what_failed
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from miil21k.runtime.export_cache import ProvedExport
     from miil21k.zoo.schema import Weights
 
 __all__ = ["Examination", "Host", "Place", "ask_hosts", "checkpoint_hosts", "examine"]
@@ -114,9 +112,16 @@ class Examination:
 
 
 def examine(
-    cache_dir: str | os.PathLike[str] | None = None, *, offline: bool | None = None, timeout: float = 5.0
+    cache_dir: str | os.PathLike[str] | None = None,
+    *,
+    offline: bool | None = None,
+    timeout: float = 5.0,
+    exports: tuple[str, ...] = (),
 ) -> Examination:
-    """Return the state of this installation. timeout: seconds that a host has to answer; all are asked at once."""
+    """Return the state of this installation.
+
+    timeout: seconds that a host has to answer; all are asked at once. exports: one line for each in the cache.
+    """
     cache = Cache.at(cache_dir)
     no_network = is_offline(offline)
     versions: dict[str, str | None] = {"python": platform.python_version(), "miil21k": __version__, **dict(_versions())}
@@ -137,18 +142,12 @@ def examine(
         no_network,
         hosts,
         cached,
-        tuple(_export(found) for found in list_proved(cache)),
+        exports,
         tuple(_leftovers(cache)),
         embedded,
         wordnet,
         advice,
     )
-
-
-def _export(found: ProvedExport) -> str:
-    damage = found.damage()
-    state = "" if damage is None else f", damaged ({damage}): delete {found.folder}"
-    return f"{found.graph.name} for {found.graph.runtime}, {found.size / 2**20:.1f} MiB{state}"
 
 
 def _versions() -> Iterator[tuple[str, str | None]]:

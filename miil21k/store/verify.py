@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from miil21k.runtime.export_cache import list_proved
 from miil21k.store.cache import address, hub_digest
 from miil21k.store.integrity import digest_fits, sha256_of
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from miil21k.store.cache import Cache
     from miil21k.zoo.schema import Source, Weights
 
-__all__ = ["Finding", "verify", "verify_conversions", "verify_exports"]
+__all__ = ["Finding", "verify", "verify_conversions"]
 
 
 @dataclass(frozen=True)
@@ -71,16 +70,3 @@ def verify_conversions(cache: Cache) -> Iterator[Finding]:
         else:
             status: Literal["ok", "mismatch"] = "ok" if sha256 == pin.sha256 else "mismatch"
             yield Finding("converted", status, path, str(path), sha256, pin.sha256, "pinned")
-
-
-def verify_exports(cache: Cache, name: str | None = None) -> Iterator[Finding]:
-    """Yield one finding per file of the proved exports, of the weights called `name` or of all; a missing file too."""
-    for export in list_proved(cache):
-        if name not in (None, export.graph.name):
-            continue
-        for file, facts in export.record["files"].items():
-            path = export.folder / file
-            sha256 = sha256_of(path) if path.is_file() else "missing"
-            status: Literal["ok", "mismatch"] = "ok" if sha256 == facts["sha256"] else "mismatch"
-            title = f"export of {export.graph.name}"
-            yield Finding(title, status, path, export.graph.runtime, sha256, facts["sha256"], "proved")

@@ -11,10 +11,9 @@ from miil21k.data.datasets import open_source
 from miil21k.data.resizers import resolve_resizer
 from miil21k.environment import installed_versions
 from miil21k.errors import UsageError
-from miil21k.predict.options import PredictOptions
 from miil21k.records import to_json
-from miil21k.runtime.choose import as_backend
-from miil21k.runtime.loading import load
+from miil21k.runtime.options import LoadOptions
+from miil21k.runtime.resolve import resolve
 from miil21k.store.integrity import tensors_digest
 from miil21k.validate.inference import Inference
 from miil21k.validate.score import Scorecard
@@ -27,9 +26,10 @@ if TYPE_CHECKING:
     from miil21k.calibrate.record import Calibration
     from miil21k.data.options import Decode
     from miil21k.data.resizers import ResizerName
-    from miil21k.runtime.base import Backend, BackendName
+    from miil21k.runtime.base import Backend
     from miil21k.runtime.loading import Loaded
     from miil21k.runtime.options import Dtype
+    from miil21k.runtime.resolve import Make
     from miil21k.validate.views import View
 
 __all__ = ["Request", "Validation", "prepare", "validate"]
@@ -41,8 +41,9 @@ class Request:
 
     data: class folders or shards. model: a name of the zoo, or a checkpoint of `miil21k train`; checkpoint: a file
     with other weights for a named model. label_space: that of the images, when it is not the head's. view: `in1k` or
-    None. batch_size, workers, backend, device, dtype: how it is run. resizer: `pillow`, as published, `cykooz`, or
-    `auto`, which is the latter where it is installed. decode: large JPEGs `reduced`, or in `full`, as published.
+    None. batch_size, workers, backend, device, dtype: how it is run. make_export: whether an export that the cache
+    lacks is made, by `make` (see `resolve`). resizer: `pillow`, as published, `cykooz`, or `auto`, which is the latter
+    where it is installed. decode: large JPEGs `reduced`, or in `full`, as published.
     """
 
     data: str
@@ -54,7 +55,9 @@ class Request:
     workers: int = 0
     resizer: ResizerName = "pillow"
     decode: Decode = "reduced"
-    backend: BackendName = "auto"
+    backend: str = "auto"
+    make_export: bool | None = None
+    make: Make | None = None
     device: str = "auto"
     dtype: str = "fp32"
     offline: bool | None = None
@@ -98,25 +101,26 @@ class Prepared:
 
 def prepare(request: Request) -> Prepared:
     """Return everything that scoring needs; raises LabelSpaceMismatch before anything is computed."""
-    loaded = _load(request)
-    resizer = resolve_resizer(request.resizer, loaded.preprocess.interpolation)
     source = open_source(request.data, request.shard_cache)
+    loaded = resolve(request.model, _options(request), images=lambda most: min(most, len(source)), make=request.make)
+    resizer = resolve_resizer(request.resizer, loaded.preprocess.interpolation)
     view = choose_view(source, loaded.space, label_space=request.label_space, view=request.view)
     digest = loaded.weights_sha256 or tensors_digest(loaded.model)
-    backend = as_backend(loaded.model, loaded.space.num_classes, device=request.device, dtype=request.dtype)
-    return Prepared(loaded, backend, resizer, digest, view, without_withdrawn(view, source))
+    return Prepared(loaded, loaded.start(), resizer, digest, view, without_withdrawn(view, source))
 
 
-def _load(request: Request) -> Loaded:
-    options = PredictOptions(
+def _options(request: Request) -> LoadOptions:
+    return LoadOptions(
         checkpoint=request.checkpoint,
         label_space=request.label_space,
         offline=request.offline,
         backend=request.backend,
+        make_export=request.make_export,
         device=request.device,
         dtype=cast("Dtype", request.dtype),
+        batch_size=request.batch_size,
+        workers=request.workers,
     )
-    return load(request.model, options)
 
 
 def validate(

@@ -78,6 +78,10 @@ class Output(Protocol):
     path: Path
     complete: bool
 
+    def begun_with(self) -> dict[str, Any] | None:
+        """Return what computed the rows that an interrupted run left, as `begin` was told; None without any."""
+        ...
+
     def rows(self) -> Iterator[DoneRow]:
         """Yield the whole rows that an earlier run left."""
         ...
@@ -160,6 +164,11 @@ class RowFile:
         if not known:
             raise Miil21kError(f"'{path}' is damaged: remove it and start again with --overwrite.")
         return note
+
+    def begun_with(self) -> dict[str, Any] | None:
+        """Return what computed the rows that an interrupted run left, as `begin` was told; None without any."""
+        note = self._note() if self._existing == "resume" else None
+        return None if note is None else dict(note["run"])
 
     def rows(self) -> Iterator[DoneRow]:
         """Yield the whole rows that an earlier run left; empty unless resuming."""

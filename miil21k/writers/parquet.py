@@ -57,6 +57,10 @@ class ParquetFile:
         if not pq.read_schema(self.path).equals(self._schema):
             raise UsageError(f"'{self.path}' has other columns than this output would: --append needs the same ones.")
 
+    def begun_with(self) -> dict[str, Any] | None:
+        """Return what computed the rows that an interrupted run left, as `begin` was told; None without any."""
+        return self._journal.begun_with()
+
     def rows(self) -> Iterator[DoneRow]:
         """Yield the rows that an earlier run left."""
         if not self.complete:

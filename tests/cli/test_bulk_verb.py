@@ -176,7 +176,7 @@ def test_options_that_do_not_fit_an_engine_are_refused_before_any_work(
     words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("miil21k.predict.predictor.load_fastest", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("miil21k.predict.bulk.resolve", lambda *_, **__: pytest.fail("a model was loaded"))
     assert predict_main(["x.jpg", "-o", "x.csv", *words]) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

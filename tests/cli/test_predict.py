@@ -53,18 +53,18 @@ def rows_of(output: bytes) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def predict() -> Callable[..., int]:
     """The command in this process, with the network loaded once."""
-    from miil21k.predict import predictor
+    from miil21k.predict import bulk
 
-    load, loaded = predictor.load_fastest, {}
+    load, loaded = bulk.resolve, {}
 
-    def load_once(name: str, options: Any) -> Any:
+    def load_once(name: str, options: Any, **_: Any) -> Any:
         key = (name, options.img_size, options.interpolation, options.dtype)  # all that these tests change of it
         if key not in loaded:
             loaded[key] = load(name, options)
         return loaded[key]
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(predictor, "load_fastest", load_once)
+    patch.setattr(bulk, "resolve", load_once)
     yield lambda *words: predict_main([str(word) for word in (*words, *EMBEDDED)])  # type: ignore[misc]
     patch.undo()
 
@@ -304,7 +304,7 @@ def test_a_request_that_makes_no_sense_is_exit_code_2_without_loading_a_model(
     words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("miil21k.predict.predictor.load_fastest", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("miil21k.predict.bulk.resolve", lambda *_, **__: pytest.fail("a model was loaded"))
     (tmp_path / "empty").mkdir()
     assert predict_main(words) == 2
     assert message in capsys.readouterr().err

@@ -25,7 +25,7 @@ import pytest
 from child_processes import started, wait_until
 
 from miil21k.cli.main import main, predict_main
-from miil21k.predict import predictor
+from miil21k.predict import bulk
 from miil21k.predict.options import PredictOptions
 from miil21k.serve.query import PARAMETERS
 
@@ -146,8 +146,8 @@ ASKED = [
 def test_concurrent_requests_get_the_rows_of_the_command_whatever_they_ask_for(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = cache(partial(predictor.load_fastest, options=PredictOptions(backend="torch")))
-    monkeypatch.setattr(predictor, "load_fastest", lambda name, _: load(name))  # once for all of the commands
+    load = cache(partial(bulk.resolve, options=PredictOptions(backend="torch")))
+    monkeypatch.setattr(bulk, "resolve", lambda name, *_, **__: load(name))  # once for all of the commands
     expected = {}
     for number, (query, options) in enumerate(ASKED):
         out = tmp_path / f"{number}.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -13,18 +14,18 @@ import numpy as np
 import pytest
 from small_networks import small_network
 
-from miil21k.cli.exports import with_proved_export
 from miil21k.cli.main import main, predict_main
 from miil21k.environment import available_cpus
 from miil21k.errors import UsageError
-from miil21k.export import cache_export, throughput
-from miil21k.export.cache_export import FailedBefore, require_proved
 from miil21k.export.onnx import proof
 from miil21k.export.onnx.file import own_photographs
 from miil21k.predict.options import PredictOptions
 from miil21k.predict.predictor import Predictor
+from miil21k.runtime import resolve as deciding
+from miil21k.runtime import speed
 from miil21k.runtime.export_cache import list_proved
 from miil21k.runtime.options import threads_of, workers_of
+from miil21k.runtime.resolve import resolve
 from miil21k.store.cache import Cache
 from miil21k.zoo.manifest import find_weights
 
@@ -43,7 +44,7 @@ raise SystemExit(code)
 
 @pytest.fixture(autouse=True)
 def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("runtime.fastest.gpu_in_sight", "runtime.installed.gpu_in_sight"):
+    for module in ("runtime.resolve.gpu_in_sight", "runtime.machine.gpu_in_sight"):
         monkeypatch.setattr(f"miil21k.{module}", lambda: False)
 
 
@@ -52,7 +53,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache with the export of the embedded model, made by the command that makes it ahead."""
     folder = tmp_path_factory.mktemp("full")
     patch = pytest.MonkeyPatch()
-    patch.setattr("miil21k.runtime.installed.gpu_in_sight", lambda: False)
+    patch.setattr("miil21k.runtime.machine.gpu_in_sight", lambda: False)
     assert main(["fetch", "embedded", "--backend", "onnx", "--cache-dir", str(folder), "--json"]) == 0
     patch.undo()
     return folder
@@ -63,8 +64,15 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network in place of the embedded one that exports in a second."""
     row = find_weights("embedded")
     loaded = dataclasses.replace(small_network(), name=row.name, preprocess=row.preprocess)
-    monkeypatch.setattr(cache_export, "load", lambda *_: loaded)
-    monkeypatch.setattr(throughput, "_SECONDS", 0.2)
+    monkeypatch.setattr(deciding, "load", lambda *_: dataclasses.replace(loaded, model=copy.deepcopy(loaded.model)))
+    monkeypatch.setattr(speed, "_SECONDS", 0.2)
+
+
+@pytest.fixture
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that makes an export in no time, so that six images are many."""
+    monkeypatch.setattr(deciding, "MAKING_SECONDS", 0.0)
+    monkeypatch.setattr(deciding, "MAKING_IMAGES", 1)
 
 
 def answers(text: str) -> list[dict]:
@@ -98,9 +106,9 @@ def test_one_export_serves_every_option_of_the_answer(full: Path) -> None:
 
 @pytest.mark.parametrize("single", [True, False])
 def test_threads_wait_in_a_loop_for_the_next_image_only_where_one_comes(single: bool, full: Path) -> None:
-    asked = PredictOptions(cache_dir=full, offline=True, backend="onnx")
-    name, options = with_proved_export("embedded", asked, single=single, say=print)
-    backend = Predictor(name, options=options).backend
+    one = {"workers": 0, "batch_size": 1} if single else {}
+    options = PredictOptions(cache_dir=full, offline=True, backend="onnx", **one)
+    backend = resolve("embedded", options).start()
     with backend.threads(threads_of(options)):
         session = backend._session()
     assert len(backend._sessions) == 1, "it was opened ahead, for as many threads"
@@ -153,8 +161,8 @@ def test_a_damaged_export_is_left_out_and_verify_names_it(full: Path, tmp_path: 
 
 
 @pytest.mark.usefixtures("small")
-def test_the_command_makes_it_once_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["-m", "embedded", "--cache-dir", str(tmp_path), "-f", "jsonl", PHOTOS[0]]
+def test_the_command_makes_it_once_when_told_to_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["-m", "embedded", "--cache-dir", str(tmp_path), "-f", "jsonl", "--make-export", PHOTOS[0]]
     assert predict_main(words) == 0
     first = capsys.readouterr()
     assert "making a proved export of embedded for onnxruntime" in first.err
@@ -176,7 +184,7 @@ def test_several_images_run_in_openvino_where_it_is_installed(
 ) -> None:
     openvino = pytest.importorskip("openvino")
     words = ["-m", "embedded", "--cache-dir", str(tmp_path), "-f", "jsonl", *PHOTOS[:2]]
-    assert predict_main(words) == 0
+    assert predict_main([*words, "--make-export"]) == 0
     assert {row["backend"] for row in answers(capsys.readouterr().out)} == {"openvino"}
     assert predict_main([*words, "--backend", "onnx", "-q"]) == 0
     shown = capsys.readouterr()
@@ -189,25 +197,22 @@ def test_several_images_run_in_openvino_where_it_is_installed(
         assert [row["topk"][0]["wnid"] for row in found] == [row["topk"][0]["wnid"] for row in answers(shown.out)]
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small", "cheap")
 def test_a_failing_proof_leaves_torch_and_is_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(proof, "BOUNDS", dataclasses.replace(proof.BOUNDS, logits=0.0))
-    words = ["-m", "embedded", "--cache-dir", str(tmp_path), "-f", "jsonl", PHOTOS[0]]
+    words = ["-m", "embedded", "--cache-dir", str(tmp_path), "-f", "jsonl", *PHOTOS, *PHOTOS]
     assert predict_main(words) == 0
     shown = capsys.readouterr()
-    assert answers(shown.out)[0]["backend"] == "torch"
+    assert {row["backend"] for row in answers(shown.out)} == {"torch"}
     assert "torch answers, since no proved export could be made: The export of 'embedded' does not compute" in shown.err
     assert list((tmp_path / "miil21k" / "exports").glob("*/*")) == []
-
-    options = PredictOptions(cache_dir=tmp_path)
-    with pytest.raises(FailedBefore, match="does not compute"):
-        require_proved(find_weights("embedded"), options, "onnx", again=False)
     assert predict_main(words) == 0
-    assert "export" not in capsys.readouterr().err
-    assert predict_main([*words, "--backend", "onnx"]) == 1, "who names the backend has it tried again"
-    assert "logits is" in capsys.readouterr().err
+    assert "export" not in capsys.readouterr().err, "it is not tried again, and not advised"
+    for told in (["--backend", "openvino"], ["--make-export"]):
+        assert predict_main([*words, *told]) == 1, "who asks for it has it tried again"
+        assert "logits is" in capsys.readouterr().err
 
 
 def test_nothing_is_made_where_the_packages_are_missing(
@@ -218,7 +223,7 @@ def test_nothing_is_made_where_the_packages_are_missing(
     assert predict_main(words) == 0
     shown = capsys.readouterr()
     assert answers(shown.out)[0]["backend"] == "torch"
-    assert "export" not in shown.err
+    assert "export" not in shown.err, "advice that cannot be followed"
     assert predict_main([*words, "--backend", "onnx"]) == 1
     assert "needs the package 'no_such_package'" in capsys.readouterr().err
 

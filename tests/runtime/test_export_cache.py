@@ -11,9 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miil21k.runtime.export_cache import Graph, ProvedExport, failure, find_proved, list_proved, note_failure, storing
+from miil21k.runtime.export_cache import (
+    Graph,
+    ProvedExport,
+    failure,
+    find_proved,
+    list_proved,
+    note_failure,
+    storing,
+    verify_exports,
+)
 from miil21k.store.cache import Cache
-from miil21k.store.verify import verify_exports
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,9 +23,10 @@ from miil21k.errors import ExportError, MissingExtra, UsageError
 from miil21k.export.onnx.file import export_onnx
 from miil21k.export.onnx.graph import IR_VERSION
 from miil21k.export.onnx.model import ExportOptions
-from miil21k.runtime.choose import as_backend, open_export
+from miil21k.runtime.loading import load, open_export
 from miil21k.runtime.onnx_backend import OnnxBackend
 from miil21k.runtime.openvino_backend import OpenvinoBackend
+from miil21k.runtime.options import LoadOptions
 from miil21k.zoo.export_card import read_export_card
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ import os, sys, threading
 from pathlib import Path
 import numpy as np
 from miil21k.runtime.openvino_backend import OpenvinoBackend
+from miil21k.runtime.options import LoadOptions
 backend = OpenvinoBackend(Path(sys.argv[1]), 1000, normalises=False, input_size=(3, 160, 160))
 with backend._pool().request():  # opens the file
     pass
@@ -189,10 +191,11 @@ def test_without_the_package_the_extra_is_named(full: Path, monkeypatch: pytest.
 
 def test_an_export_is_opened_by_the_backend_that_was_named(full: Path) -> None:
     for asked, name in (("auto", "onnx"), ("onnx", "onnx"), ("openvino", "openvino")):
-        backend = open_export(full, read_export_card(full), backend=asked, device="cpu", dtype="fp32")
+        loaded = load(str(full), LoadOptions(backend=asked, device="cpu"))
+        backend = loaded.start()
         assert isinstance(backend, OpenvinoBackend if name == "openvino" else OnnxBackend)
-        assert backend.name == name
-        assert as_backend(backend, CLASSES, device="cpu", dtype="fp32") is backend
+        assert backend.name == loaded.runtime == name
+        assert loaded.start() is backend, "it is opened once"
     with pytest.raises(UsageError, match="torch does not run: choose --backend auto, onnx or openvino"):
         open_export(full, read_export_card(full), backend="torch", device="cpu", dtype="fp32")
 

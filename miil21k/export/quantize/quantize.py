@@ -19,7 +19,7 @@ from miil21k.export.quantize.calibration_set import Roles, divide, read_crops, s
 from miil21k.export.quantize.network_part import put_network, take_network
 from miil21k.export.quantize.search import QuantizeOptions, choose_setting, no_progress
 from miil21k.files import atomic, replace_file, sweep
-from miil21k.runtime.choose import open_export
+from miil21k.runtime.loading import open_export
 from miil21k.zoo.export_card import read_export_card
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def quantize_export(
         new_card = _described(whole, card, chosen, options)
         part.write_bytes(whole.SerializeToString())
         backends = [
-            open_export(path, of, backend=options.backend, device="cpu", dtype="fp32")  # type: ignore[arg-type]
+            open_export(path, of, backend=options.backend, device="cpu", dtype="fp32")
             for path, of in ((source, card), (part, new_card))
         ]
         agreement = _judged(backends, roles.judging, card, progress)

@@ -34,7 +34,7 @@ from miil21k.export.quantize.quantize import quantize_export
 from miil21k.export.quantize.search import QuantizeOptions, choose_mode, choose_setting
 from miil21k.export.quantize.sensitivity import network_logits, sensitivities
 from miil21k.predict.predictor import Predictor
-from miil21k.runtime.choose import open_export
+from miil21k.runtime.loading import open_export
 from miil21k.zoo.export_card import read_export_card
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Exports of one network take turns, and `auto` runs the one that was faster on this machine."""
+"""Rates are kept by network and machine; exports take turns, and `auto` runs the one that was faster here."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 from small_networks import small_network
 
 from miil21k.cli.main import main, predict_main
-from miil21k.export import cache_export, throughput
 from miil21k.export.onnx.file import own_photographs
-from miil21k.export.throughput import images_per_second
 from miil21k.predict.options import PredictOptions
 from miil21k.predict.predictor import Predictor
-from miil21k.runtime.export_cache import list_proved
+from miil21k.runtime import resolve, speed
+from miil21k.runtime.export_cache import Graph, list_proved
 from miil21k.runtime.options import workers_of
+from miil21k.runtime.speed import Rate, images_per_second, read_rates, write_rates
 from miil21k.runtime.torch_backend import TorchBackend
 from miil21k.store.cache import Cache
 from miil21k.zoo.manifest import find_weights
@@ -61,7 +61,7 @@ class Timed(TorchBackend):
 
 def test_the_rate_is_that_of_all_callers_in_batches_and_turns_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr(throughput, "time", clock)
+    monkeypatch.setattr(speed, "time", clock)
     quick, slow = Timed(clock, 0.01), Timed(clock, 0.19)
     found = images_per_second({"quick": quick, "slow": slow}, small_network().preprocess.input_size)
     for backend in (quick, slow):
@@ -69,6 +69,48 @@ def test_the_rate_is_that_of_all_callers_in_batches_and_turns_are_short(monkeypa
         assert set(backend.sizes[2 * CALLERS :]) == {5}, "six would take the slow one longer than a second"
         assert len(backend.sizes) >= (2 + 3) * CALLERS
     assert found == {"quick": pytest.approx(CALLERS * 5 / 0.01), "slow": pytest.approx(CALLERS * 5 / 0.19)}
+
+
+GRAPH = Graph("some.weights", "ab" * 32, (3, 224, 224), "cd" * 32, "onnx", "onnxruntime 1.31.0, x86 f00")
+HERE = {"onnx": Rate("onnxruntime 1.31.0, x86 f00", 48.5), "openvino": Rate("openvino 2026.1", 61.25)}
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Cache:
+    return Cache.at(tmp_path)
+
+
+def test_rates_belong_to_a_network_on_a_machine(empty: Cache) -> None:
+    assert read_rates(empty, GRAPH, "here") == {}
+    write_rates(empty, GRAPH, "here", HERE)
+    assert read_rates(empty, GRAPH, "here") == HERE
+    of_openvino = GRAPH._replace(backend="openvino", runtime="openvino 2026.1")
+    assert read_rates(empty, of_openvino, "here") == HERE
+    assert read_rates(empty, GRAPH, "elsewhere") == {}
+    for changes in ({"weights_sha256": "ef" * 32}, {"input_size": (3, 448, 448)}, {"version": 99}):
+        assert read_rates(empty, GRAPH._replace(**changes), "here") == {}
+    assert list(list_proved(empty)) == []
+
+
+def test_one_machine_keeps_what_another_measured(empty: Cache) -> None:
+    write_rates(empty, GRAPH, "here", HERE)
+    there = {"onnx": Rate("onnxruntime 1.31.0, arm f01", 9.0)}
+    write_rates(empty, GRAPH, "there", there)
+    again = {"openvino": Rate("openvino 2027.0", 70.0)}
+    write_rates(empty, GRAPH, "here", again)
+    assert read_rates(empty, GRAPH, "here") == again
+    assert read_rates(empty, GRAPH, "there") == there
+
+
+@pytest.mark.parametrize("content", ["", "[]", "7", '{"here": {"onnx": {"runtime": "x"}}}', '{"here": [1]}', "{torn"])
+def test_a_file_that_makes_no_sense_holds_no_rates_and_is_replaced(content: str, empty: Cache) -> None:
+    write_rates(empty, GRAPH, "here", HERE)
+    (path,) = (empty.root / "exports").iterdir()
+    path.write_text(content)
+    assert read_rates(empty, GRAPH, "here") == {}
+    write_rates(empty, GRAPH, "here", HERE)
+    assert read_rates(empty, GRAPH, "here") == HERE
+    assert list(json.loads(path.read_text())) == ["here"]
 
 
 @pytest.fixture(scope="module")
@@ -80,18 +122,18 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     row = find_weights("embedded")
     loaded = dataclasses.replace(small_network(), name=row.name, preprocess=row.preprocess)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache_export, "load", lambda *_: loaded)
-        patch.setattr(throughput, "_SECONDS", 0.5)
-        patch.setattr("miil21k.runtime.installed.gpu_in_sight", lambda: False)
+        patch.setattr(resolve, "load", lambda *_: loaded)
+        patch.setattr(speed, "_SECONDS", 0.5)
+        patch.setattr("miil21k.runtime.machine.gpu_in_sight", lambda: False)
         assert main(["fetch", "embedded", "--cache-dir", str(folder), "-q"]) == 0
     return folder
 
 
 @pytest.fixture(autouse=True)
 def _quick_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("miil21k.runtime.fastest.gpu_in_sight", lambda: False)
-    monkeypatch.setattr("miil21k.runtime.installed.gpu_in_sight", lambda: False)
-    monkeypatch.setattr(throughput, "_SECONDS", 0.2)
+    monkeypatch.setattr("miil21k.runtime.resolve.gpu_in_sight", lambda: False)
+    monkeypatch.setattr("miil21k.runtime.machine.gpu_in_sight", lambda: False)
+    monkeypatch.setattr(speed, "_SECONDS", 0.2)
 
 
 def rates_file(cache: Path) -> Path:
@@ -113,7 +155,7 @@ def test_fetch_measures_both_once(
         "onnx": "onnxruntime",
         "openvino": "openvino",
     }
-    monkeypatch.setattr(throughput, "images_per_second", None)  # would not be callable
+    monkeypatch.setattr(speed, "images_per_second", None)  # would not be callable
     assert main(["fetch", "embedded", "--cache-dir", str(cache), "--json"]) == 0
     shown = capsys.readouterr()
     assert shown.err == ""
@@ -174,7 +216,7 @@ def test_a_comparison_that_fails_loses_no_export(
     path = rates_file(cache)
     before = path.read_text()
     path.unlink()
-    monkeypatch.setattr(throughput, "images_per_second", fails)
+    monkeypatch.setattr(speed, "images_per_second", fails)
     try:
         assert main(["fetch", "embedded", "--cache-dir", str(cache), "--json"]) == 0
         shown = capsys.readouterr()

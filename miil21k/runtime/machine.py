@@ -1,4 +1,4 @@
-"""Which libraries that run exports are installed, and what the machine looks like, told without importing torch."""
+"""What the machine looks like to those who choose a runtime, told without importing torch."""
 
 from __future__ import annotations
 
@@ -6,34 +6,13 @@ import hashlib
 import os
 import platform
 import sys
-from functools import cache
 from pathlib import Path
 
 from miil21k.environment import available_cpus
 
-__all__ = ["gpu_in_sight", "machine", "processor", "runtime_of"]
+__all__ = ["gpu_in_sight", "machine", "processor"]
 
 _DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA, Windows' GPUs in WSL, AMD
-
-
-@cache
-def runtime_of(backend: str) -> str | None:
-    """Return the library behind `backend` (`onnx` or `openvino`) with its version, None when it is not installed.
-
-    A graph that ONNX Runtime has optimised is laid out for one processor, so its name stands there too.
-    """
-    if backend == "onnx":
-        try:
-            import onnxruntime
-        except ImportError:
-            return None
-        return f"onnxruntime {onnxruntime.__version__}, {processor()}"
-    from importlib import metadata
-
-    try:
-        return f"openvino {metadata.version('openvino')}"
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def processor() -> str:
