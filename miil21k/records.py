@@ -77,7 +77,7 @@ def parse(text: str | bytes, cls: None = None, *, max_bytes: int = MAX_BYTES) ->
 @overload
 def parse(text: str | bytes, cls: type[_T], *, max_bytes: int = MAX_BYTES) -> _T: ...
 def parse(text: str | bytes, cls: type[_T] | None = None, *, max_bytes: int = MAX_BYTES) -> Any:
-    """Return JSON as plain values, or as a `cls` by `read_record`.
+    """Return JSON as plain values (with `dict`, none but an object), or as a `cls` by `read_record`.
 
     text: bytes are UTF-8, with or without a byte order mark. max_bytes: a longer text is refused.
     Raises StrictJsonError, in one sentence, for what is no JSON, a key that an object has twice, NaN and infinity
@@ -98,7 +98,9 @@ def parse(text: str | bytes, cls: type[_T] | None = None, *, max_bytes: int = MA
         raise StrictJsonError(f"no JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
     if depth > MAX_DEPTH:
         raise StrictJsonError(f"nested deeper than {MAX_DEPTH} levels")
-    return value if cls is None else read_record(cls, value)
+    if cls is dict and not isinstance(value, dict):
+        raise StrictJsonError(f"expected an object, found {_kind(value)}")
+    return value if cls in (None, dict) else read_record(cls, value)
 
 
 def _whole(digits: str) -> int:

@@ -16,6 +16,7 @@ from miil21k.errors import TreeError, UnknownClass, UsageError
 from miil21k.hierarchy.bridge import bridge
 from miil21k.hierarchy.spaces import FORMAT, LabelSpace, parse_label_space, shipped
 from miil21k.hierarchy.tree import Tree
+from miil21k.records import StrictJsonError, read_json
 from miil21k.suffixes import JUNK_FOLDERS, is_image_name
 
 if TYPE_CHECKING:
@@ -191,12 +192,10 @@ def _in_wordnet(path: Path, where: dict[str, str], *, all_nodes: bool) -> LabelS
 
 def from_json(path: Path) -> LabelSpace:
     """Return the label space of a whole JSON export (`miil21k tree export SPACE -f json`); its digest is checked."""
-    import json
-
     try:
-        content = json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        raise TreeError(f"{path}, line {error.lineno}: {error.msg}.") from None
+        content = read_json(path)
+    except StrictJsonError as error:
+        raise TreeError(str(error)) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT or "num_classes" not in content:
         raise TreeError(f"{path} is no whole label space: expected the output of 'miil21k tree export SPACE -f json'.")
     try:

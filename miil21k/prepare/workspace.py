@@ -21,10 +21,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
+from miil21k import records
 from miil21k.errors import PrepareError, UsageError
-from miil21k.files import replace_file
+from miil21k.files import Lock, replace_file
 from miil21k.prepare.manifest import decode_rows
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def disk_errors(target: Path) -> Iterator[None]:
 def read_json(path: Path, *keys: str) -> dict[str, Any]:
     """Return the JSON object at `path`. Raises PrepareError when it is damaged or lacks one of `keys`."""
     try:
-        values = json.loads(path.read_bytes())
+        values = records.read_json(path)
         missing = [key for key in keys if key not in values]
     except (ValueError, TypeError):  # no JSON, no text, no object
         missing = ["JSON object"]
@@ -81,20 +80,17 @@ class Workspace:
         """Keep other runs out of the target. Raises UsageError when one is at work there."""
         made = not self.target.exists()
         self.target.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.target / ".prepare.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise UsageError(f"Another run is preparing '{self.target}': wait for it, or stop it first.") from None
-        try:
-            yield
-        finally:
-            lock.release()
-            if not self.root.exists():  # finished, or refused before anything was done
-                (self.target / ".prepare.lock").unlink(missing_ok=True)
-                if made:
+        busy = f"Another run is preparing '{self.target}': wait for it, or stop it first."
+        with Lock(self.target / ".prepare.lock", busy=busy) as lock:
+            try:
+                yield
+            finally:
+                if not self.root.exists():  # finished, or refused before anything was done
+                    with suppress(OSError):  # Windows removes no open file
+                        lock.path.unlink()
                     with suppress(OSError):  # it is not empty
-                        self.target.rmdir()
+                        if made:
+                            self.target.rmdir()
 
     def begin(self, plan: dict[str, Any]) -> bool:
         """Return True when `plan` was carried out before; else make the folders ready to go on with it.

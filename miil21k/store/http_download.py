@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import DownloadError
+from miil21k.records import read_json
 from miil21k.web import open_url, what_failed
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Transfer:
     def validator(self) -> str | None:
         """Return the ETag or date of the unfinished file, when it came from this URL."""
         try:
-            note = json.loads(self.note.read_text(encoding="utf-8"))
+            note = read_json(self.note)
             return str(note["validator"]) if note["url"] == self.url else None
         except (OSError, ValueError, KeyError, TypeError):
             return None

@@ -11,7 +11,7 @@ from importlib import util
 from typing import TYPE_CHECKING, Any
 
 from miil21k.files import replace_file, sweep
-from miil21k.records import read_json
+from miil21k.records import StrictJsonError, parse, read_json
 from miil21k.train.state import STATE, WEIGHTS
 
 if TYPE_CHECKING:
@@ -83,8 +83,14 @@ class Journal:
     def _read(self) -> list[dict[str, Any]]:
         if not self._path.exists():
             return []
-        whole, _, _ = self._path.read_text(encoding="utf-8").rpartition("\n")  # a kill may cut the last line short
-        return [json.loads(line) for line in whole.splitlines()]
+        whole, _, _ = self._path.read_bytes().rpartition(b"\n")  # a kill may cut the last line short
+        try:
+            rows = [parse(line, dict) for line in whole.splitlines()]
+            if not all(isinstance(row.get("update"), int) and isinstance(row.get("kind"), str) for row in rows):
+                raise StrictJsonError("a row without 'kind' and 'update'")
+            return rows
+        except StrictJsonError as error:
+            raise error.inside(str(self._path)) from None
 
     def _open_board(self, resume_at: int) -> Any:
         if util.find_spec("tensorboard") is None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from miil21k.errors import Miil21kError, UsageError
 from miil21k.files import replace_file
+from miil21k.records import read_json
 from miil21k.writers.layouts import utf8_text
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ class RowFile:
     def _note(self) -> dict[str, Any] | None:
         path = note_path(self.path)
         try:
-            note: dict[str, Any] = json.loads(path.read_bytes())
+            note: dict[str, Any] = read_json(path)
             known = note["schema"] == NOTE_SCHEMA
         except FileNotFoundError:
             return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import pickle
 import warnings
 import zipfile
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from miil21k.errors import CheckpointError, CheckpointMismatch
+from miil21k.records import parse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +58,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         tensors = load_file(path)
         with safe_open(path, "pt") as file:
-            order = json.loads((file.metadata() or {}).get("tensor_order", "[]"))
+            order = parse((file.metadata() or {}).get("tensor_order", "[]"))
     except (SafetensorError, ValueError, RecursionError) as error:
         raise _damaged(path, error) from None
     named = isinstance(order, list) and all(isinstance(name, str) for name in order)

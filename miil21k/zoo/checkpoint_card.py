@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from miil21k.errors import CheckpointError, LabelSpaceMismatch, UsageError
 from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import LABEL_SPACES, parse_label_space
-from miil21k.records import StrictJsonError, read_record, to_json
+from miil21k.records import StrictJsonError, parse, to_json
 from miil21k.zoo.schema import Preprocess
 
 if TYPE_CHECKING:
@@ -109,14 +109,14 @@ def _from_metadata(metadata: dict[str, str]) -> TrainedCard:
             f"{space.sha256[:12]} in this version of miil21k: use the version that wrote it."
         )
     try:
-        preprocess = read_record(Preprocess, json.loads(metadata["preprocess"]))
+        preprocess = parse(metadata["preprocess"], Preprocess)
     except StrictJsonError as error:
         raise ValueError(f"preprocess, key '{error.path}': {error.found}") from None
     known = {"miil21k_format", "arch", "arch_kwargs", "head", "recipe", "preprocess"}
     extra = {key: value for key, value in metadata.items() if key not in known and not key.startswith("label_space")}
     return TrainedCard(
         metadata["arch"],
-        json.loads(metadata["arch_kwargs"]),
+        parse(metadata["arch_kwargs"], dict),
         metadata["head"],  # type: ignore[arg-type] # one of _HEADS, checked above
         space,
         preprocess,

@@ -11,7 +11,7 @@ from miil21k.decode.decoder import Decoder
 from miil21k.decode.heads import HEAD_KINDS, HeadKind
 from miil21k.errors import CheckpointError, LabelSpaceMismatch
 from miil21k.hierarchy.spaces import parse_label_space
-from miil21k.records import StrictJsonError, read_record, to_json
+from miil21k.records import StrictJsonError, parse, to_json
 from miil21k.zoo.schema import Preprocess
 
 if TYPE_CHECKING:
@@ -104,14 +104,14 @@ def read_export_card(path: Path) -> ExportCard:
 def weights_file(path: Path) -> Path | None:
     """Return where the weights of the export at `path` lie, None when inside; raises as `read_metadata` does."""
     fact = read_metadata(path).get(WEIGHTS_KEY)
-    return path.with_name(str(json.loads(fact)["name"])) if fact else None
+    return path.with_name(str(parse(fact, dict)["name"])) if fact else None
 
 
 def _require_weights(metadata: dict[str, str], path: Path) -> None:
     """Raise CheckpointError when the weights are to lie beside the file and do not, or not all of them."""
     if WEIGHTS_KEY not in metadata:
         return
-    fact = json.loads(metadata[WEIGHTS_KEY])
+    fact = parse(metadata[WEIGHTS_KEY], dict)
     weights = path.with_name(str(fact["name"]))
     found = weights.stat().st_size if weights.is_file() else 0
     if found != fact["bytes"]:
@@ -129,7 +129,7 @@ def _from_metadata(metadata: dict[str, str], path: Path) -> ExportCard:
     if metadata["head"] not in HEAD_KINDS:
         raise ValueError(f"head {metadata['head']}")
     try:
-        preprocess = read_record(Preprocess, json.loads(metadata["preprocess"]))
+        preprocess = parse(metadata["preprocess"], Preprocess)
     except StrictJsonError as error:
         raise ValueError(f"preprocess, key '{error.path}': {error.found}") from None
     return ExportCard(
@@ -139,12 +139,12 @@ def _from_metadata(metadata: dict[str, str], path: Path) -> ExportCard:
         head=metadata["head"],
         space=space,
         preprocess=preprocess,
-        decoding=json.loads(metadata["decoding"]),
+        decoding=parse(metadata["decoding"], dict),
         licence=metadata["licence"],
         weights_sha256=metadata["weights_sha256"],
-        versions=json.loads(metadata["versions"]),
+        versions=parse(metadata["versions"], dict),
         precision=metadata.get("precision", "fp32"),  # files written before there were others say nothing
-        quantization=json.loads(metadata.get("quantization", "{}")),
+        quantization=parse(metadata.get("quantization", "{}"), dict),
     )
 
 

@@ -5,7 +5,6 @@ Importing this module makes `ofa_flops_595m_s`, the one architecture that timm l
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -17,7 +16,7 @@ from timm.models._registry import get_deprecated_models
 
 import miil21k.models.ofa  # noqa: F401 - registers the architecture
 from miil21k.errors import CheckpointError
-from miil21k.records import FrozenMapping, read_record, to_json
+from miil21k.records import FrozenMapping, parse, read_record, to_json
 from miil21k.zoo.schema import SECOND_NAMES, Preprocess, Source, Weights
 
 if TYPE_CHECKING:
@@ -123,7 +122,7 @@ def row_of_hub(name: str, repo: str, revision: str | None, config: str) -> Weigh
     Raises CheckpointError for a configuration that is not timm's, or whose architecture this timm does not know.
     """
     try:
-        stated, arch, arguments = _parse_model_cfg(json.loads(config), {})
+        stated, arch, arguments = _parse_model_cfg(parse(config), {})
         plain = {key: _tupled(value) for key, value in stated.items() if key in _FIELDS - _SOURCE_FIELDS}
         cfg = PretrainedCfg(**plain, hf_hub_id=repo, hf_hub_filename=stated.get("hf_hub_filename"))
         known = is_model(arch) and "." not in arch and _FACTORY.isdisjoint(arguments)

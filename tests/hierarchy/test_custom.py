@@ -237,7 +237,7 @@ def test_a_bad_list_is_refused_by_line(tmp_path: Path, text: str, message: str) 
         ('"index": 1,', '"index": "1",', "a node lacks the right types in node 1"),
         ('"wnid": "cat", ', "", "a node lacks 'wnid'"),
         ('"format": "miil21k-label-space"', '"format": "x"', "no whole label space"),
-        ("}\n]", "}\n", r"own\.json, line 6: "),
+        ("}\n]", "}\n", r"own\.json' is damaged: .* in line 6"),
     ],
 )
 def test_a_changed_json_is_noticed(tmp_path: Path, old: str, new: str, message: str) -> None:
