@@ -23,6 +23,7 @@ from dataclasses import field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from miil21k.errors import UsageError
+from miil21k.text import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -72,7 +73,10 @@ class Option(NamedTuple):
         """Return what is wrong with `value`, to be put behind its name; None when it may be taken."""
         allowed = self.allowed()
         if allowed is not None:
-            return None if value in allowed else f"must be {' or '.join(allowed)}, not '{value}'"
+            if value in allowed:
+                return None
+            near = did_you_mean(str(value), allowed)
+            return f"must be {' or '.join(allowed)}, not '{value}'" + (f".{near}" if near else "")
         return None if self._fits(value) else f"{self._bounds()}, not {value}"
 
     def _fits(self, value: Any) -> bool:
@@ -130,7 +134,7 @@ def check(value: Any) -> None:
         if given is not None or "None" not in str(declaration.type).split(" | "):
             refusal = found.refusal(given)
             if refusal is not None:
-                raise UsageError(f"{declaration.name} {refusal}.")
+                raise UsageError(f"{declaration.name} {refusal}{'' if refusal.endswith('?') else '.'}")
         if found.one_of is not None and chosen.setdefault(found.one_of, declaration.name) != declaration.name:
             raise UsageError(f"{chosen[found.one_of]} and {declaration.name} exclude each other.")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 import threading
 from contextlib import suppress
@@ -17,10 +18,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from miil21k import __version__
 from miil21k.errors import Miil21kError
-from miil21k.text import printable
+from miil21k.text import did_you_mean, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import NoReturn
 
     class Verb(Protocol):
@@ -51,13 +52,38 @@ VERBS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose refusals of flags and verbs name the nearest one that there is."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the message, and exit with 2."""
+        unknown = re.search(r"unrecognized arguments: (.*)", message)
+        choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if unknown is not None:
+            flags = list(_flags(self))
+            words = (word.partition("=")[0] for word in unknown[1].split() if word.startswith("--"))
+            message += next((hint for word in words if (hint := did_you_mean(word, flags))), "")
+        elif choice is not None:
+            message += did_you_mean(choice[1], re.findall(r"[^', ]+", choice[2]))
+        super().error(printable(message, lines=True))
+
+
+def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Yield the flags of a parser and of its verbs."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for verb in action.choices.values():
+                yield from _flags(verb)
+
+
 def _verb(name: str) -> Verb:
     module: Verb = importlib.import_module(f"miil21k.cli.{name}")
     return module
 
 
 def _overview() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="miil21k", description="ImageNet-21K-P models that answer with label paths.")
+    parser = _Parser(prog="miil21k", description="ImageNet-21K-P models that answer with label paths.")
     parser.add_argument("--version", action="version", version=f"miil21k {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, line in VERBS.items():
@@ -111,7 +137,7 @@ def _run(name: str, words: list[str], prog: str) -> int:
     # To declare an option, a formatter is made and thrown away; one that is told a width does not ask for that of the
     # terminal, for which it would import what packs files.
     declaring = partial(argparse.HelpFormatter, width=80)
-    parser = argparse.ArgumentParser(prog=prog, description=verb.HELP, formatter_class=declaring)
+    parser = _Parser(prog=prog, description=verb.HELP, formatter_class=declaring)
     parser.add_argument("--version", action="version", version=f"miil21k {__version__}")
     verb.configure(parser)
     if parser.formatter_class is declaring:

@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import re
+import shutil
 import sys
 from typing import TYPE_CHECKING, get_args
 
@@ -133,8 +134,21 @@ def _table(rows: Sequence[Weights]) -> None:
             )
         )
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    shown = _fitting(widths, shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else None)
     for line in lines:
-        cells_of_line = (
-            c.rjust(w) if i == 4 else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        print("  ".join(line[i].rjust(widths[i]) if i == 4 else line[i].ljust(widths[i]) for i in shown).rstrip())
+    if missing := [lines[0][i] for i in range(len(widths)) if i not in shown]:
+        print(
+            f"Left out, for the width of this terminal: {', '.join(missing)} (-f csv, or a pipe, has all).",
+            file=sys.stderr,
         )
-        print("  ".join(cells_of_line).rstrip())
+
+
+def _fitting(widths: Sequence[int], room: int | None) -> list[int]:
+    """Return which columns stand side by side in `room` cells, all for None; what matters least goes first."""
+    shown = list(range(len(widths)))
+    for column in (1, 2, 7, 3, 6, 4, 5):
+        if room is None or sum(widths[i] + 2 for i in shown) - 2 <= room:
+            break
+        shown.remove(column)
+    return shown

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["log_to_stderr", "make_export", "settle", "starting"]
 
 _BLAS = "OPENBLAS_NUM_THREADS"
+_MOST_WARNINGS = 1000  # kept, to tell each once
 
 
 @contextmanager
@@ -67,8 +68,12 @@ def _import_numpy() -> None:
 
 
 def log_to_stderr(args: argparse.Namespace) -> None:
-    """Let the package log to standard error, as loud as `--quiet` and `--verbose` say."""
+    """Let the package log to standard error, as loud as `--quiet` and `--verbose` say.
+
+    Warnings of libraries, which name no image and come by the thousand, are for `--verbose`, each once.
+    """
     import logging
+    import warnings
 
     class TextAlone(logging.Formatter):
         """Names of files and the like reach the terminal as text, whatever they hold."""
@@ -81,3 +86,12 @@ def log_to_stderr(args: argparse.Namespace) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(TextAlone("%(message)s"))
     logger.handlers = [handler]
+    told: set[str] = set()
+
+    def tell(message: Warning | str, category: type[Warning], filename: str, *_: object, **__: object) -> None:
+        line = f"{category.__name__} of {filename}: {message}"
+        if line not in told and len(told) < _MOST_WARNINGS:
+            told.add(line)
+            logger.debug("%s", line)
+
+    warnings.showwarning = tell

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.predict.prediction import Node, Origin, Prediction, Stop
 
-__all__ = ["Style", "Table", "TableSink", "beginning", "cells", "fit", "stop_sentence"]
+__all__ = ["Style", "Table", "TableSink", "beginning", "cells", "fit", "shortened", "stop_sentence"]
 
 BAR = 24  # cells of a bar of probability 1
 BOLD, DIM, GREEN, RED = "1", "2", "32", "31"
@@ -59,6 +59,20 @@ def beginning(text: str, width: int) -> str:
             text = text[:-1]
         text = f"{text}…"
     return fit(text, width)
+
+
+def shortened(text: str, width: int) -> str:
+    """Return `text` in exactly `width` cells: padded, or cut. A path loses its middle, since its end is the answer."""
+    text = printable(text)
+    behind = max(width // 2, cells(text.rpartition(" > ")[2]) + 3)
+    if cells(text) <= width or " > " not in text:
+        return beginning(text, width)
+    if behind >= width - 1:
+        return fit(text, width)
+    end = text
+    while cells(end) > behind:
+        end = end[1:]
+    return fit(beginning(text, width - behind) + end, width)
 
 
 def stop_sentence(stop: Stop, path: tuple[Node, ...]) -> str:
@@ -115,7 +129,7 @@ class Table:
             return f"{name}     -  {self._style(self._unsure(prediction), DIM)}\n"
         room = self._width - self._name_width - 8
         if self._label:
-            head, mark, tail = "", "", beginning(self._called(label), room).rstrip()
+            head, mark, tail = "", "", shortened(self._called(label), room).rstrip()
         else:
             shown = fit(" > ".join(node.name for node in prediction.path), room).rstrip()
             head, mark, tail = shown.rpartition(" > ")
@@ -161,7 +175,7 @@ class Table:
         found = []
         for node, name in zip(nodes, names, strict=True):
             bar = _bar(node.probability)
-            shown = beginning(name, width)
+            shown = shortened(name, width)
             found.append(f"  {node.wnid:<10} {shown}  {node.probability:.3f}  {self._style(bar, GREEN)}")
         return found
 

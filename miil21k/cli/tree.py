@@ -26,7 +26,8 @@ _WORDNET_FILES = {"concepts": ".tsv", "nouns": ".tsv.gz"}  # what `build` makes 
 _EPILOG = """examples:
   miil21k tree show winter21                       counts, depths, digest
   miil21k tree show winter21 "domestic cat" --depth 2
-  miil21k tree search fall11 "siamese cat"
+  miil21k tree search siamese cat                  in the space of the model that predict prefers
+  miil21k tree search in1k "siamese cat"
   miil21k tree export winter21 -f csv -o winter21.csv
   miil21k tree export in1k -f dot --under n02084071 | dot -Tsvg > dogs.svg
   miil21k tree build --from-csv mine.csv -o mine.tsv
@@ -62,8 +63,14 @@ def _configure_search(parser: argparse.ArgumentParser) -> None:
         "Print every node whose lemmas and gloss hold all words of QUERY, exact names first. If none does, print near "
         "spellings and return 1."
     )
-    parser.add_argument("space", metavar="SPACE", help=_SPACE)
-    parser.add_argument("query", metavar="QUERY", help="words; each matches from the beginning of a word")
+    parser.usage = "%(prog)s [options] [SPACE] QUERY"
+    parser.add_argument(
+        "words",
+        metavar="[SPACE] QUERY",
+        nargs="+",
+        help=f"words, each of which matches from the beginning of a word; before them {_SPACE}, else that of the model "
+        "which predict prefers",
+    )
     parser.add_argument("-n", "--limit", type=_count, default=20, metavar="N", help="at most N nodes (default: 20)")
     parser.add_argument("-f", "--format", choices=("text", "json"), default="text", help="default: text")
     parser.set_defaults(work=_search)
@@ -225,13 +232,24 @@ def _branch_text(children: list[dict[str, Any]], indent: str) -> list[str]:
     return lines
 
 
+def _usual_space() -> str:
+    from miil21k.runtime.loading import DEFAULT_MODEL
+    from miil21k.zoo.manifest import find_weights
+
+    space = find_weights(DEFAULT_MODEL).label_space
+    assert space is not None
+    return space
+
+
 def _search(args: argparse.Namespace) -> int:
-    space = load_label_space(args.space)
-    nodes = search(space, args.query)
+    named = len(args.words) > 1 and (args.words[0] in LABEL_SPACES or Path(args.words[0]).exists())
+    space = load_label_space(args.words[0] if named else _usual_space())
+    query = " ".join(args.words[named:])
+    nodes = search(space, query)
     exact = bool(nodes)
     if not exact:
-        nodes = near(space, args.query)
-        print(f"Nothing in '{space.name}' holds '{args.query}'." + (" Near:" if nodes else ""), file=sys.stderr)
+        nodes = near(space, query)
+        print(f"Nothing in '{space.name}' holds '{query}'." + (" Near:" if nodes else ""), file=sys.stderr)
     shown = [_node(space, node) for node in nodes[: args.limit]]
     if args.format == "json":
         print(_json(shown))

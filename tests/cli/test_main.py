@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from miil21k.cli.main import main
+
 END = """
 import atexit, sys
 {before}
@@ -50,6 +52,27 @@ def test_exit_codes_are_those_of_the_work() -> None:
     assert run("predict", "no_such_file.jpg", "-m", "no_such_model").returncode == 2
     assert run("tree").returncode == 2
     assert run("--version").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["pedict", "x.jpg"], "predict"),
+        (["predict", "x.jpg", "--hegde", "0.3"], "--hedge"),
+        (["predict", "x.jpg", "--ofline=1"], "--offline"),
+        (["predict", "x.jpg", "--decode", "fulll"], "full"),
+        (["predict", "x.jpg", "--rule", "coherant"], "coherent"),
+        (["export", "onx"], "onnx"),
+        (["export", "onnx", "-o", "x.onnx", "--ruel", "min"], "--rule"),
+    ],
+)
+def test_a_misspelt_verb_flag_or_value_is_told_what_was_meant(
+    words: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.endswith(f" Did you mean '{meant}'?\n")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="closes descriptors as a POSIX shell does")

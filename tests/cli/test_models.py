@@ -33,6 +33,19 @@ def test_the_table_has_one_line_per_row_and_aligned_columns(capsys: pytest.Captu
     assert {line[at - 2 : at] for line in lines} == {"  "}
 
 
+@pytest.mark.parametrize(("columns", "missing"), [(80, "alias"), (60, "availability"), (300, None)])
+def test_on_a_terminal_no_row_is_wider_than_it(
+    columns: int, missing: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["models"]) == 0
+    shown = capsys.readouterr()
+    assert max(map(len, shown.out.splitlines())) <= columns
+    assert {line.split()[0] for line in shown.out.splitlines()[1:]} == {w.name for w in load_manifest().models}
+    assert (missing is None and shown.err == "") or f"{missing}" in shown.err
+
+
 def test_csv_holds_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     rows = list(csv.DictReader(io.StringIO(_out(capsys, "models", "tresnet_m_21k", "-f", "csv"))))
     assert rows == [

@@ -50,3 +50,20 @@ def test_numpy_brings_no_threads_unless_they_are_asked_for(asked: str | None, th
         environment["OPENBLAS_NUM_THREADS"] = asked
     done = subprocess.run([sys.executable, "-c", STATE], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [f"False {asked} {threads}", "True True", "0"]
+
+
+NOISE = """
+import sys, warnings
+from argparse import Namespace
+from miil21k.cli.start import log_to_stderr
+log_to_stderr(Namespace(quiet=False, verbose=sys.argv[1] == "v"))
+for number in range(300):
+    warnings.warn(f"Corrupt EXIF data {number % 2}")
+"""
+
+
+@pytest.mark.parametrize(("loudness", "lines"), [("n", 0), ("v", 2)])
+def test_warnings_of_libraries_are_for_the_verbose_and_told_once(loudness: str, lines: int) -> None:
+    command = [sys.executable, "-W", "always", "-c", NOISE, loudness]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr.count("Corrupt EXIF") == len(done.stderr.splitlines()) == lines

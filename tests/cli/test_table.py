@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from miil21k.cli.table import Table
-from miil21k.predict.prediction import LevelLabel, Node, Prediction, Run, Stop
+from miil21k.cli.table import Table, shortened
+from miil21k.predict.prediction import LevelLabel, Node, Origin, Prediction, Stop
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 EVIL = "a\x1b]0;owned\x07\u202eb"
-RUN = Run(EVIL, EVIL, "0" * 64, "none", "onnx", "cpu", "float32")
+ORIGIN = Origin(EVIL, EVIL, "0" * 64, "none", "onnx", "cpu", "float32")
 NODE = Node("n1", EVIL, 0.75)
 ANSWERED = Prediction(
     EVIL,
-    RUN,
+    ORIGIN,
     path=(NODE, NODE),
     stop=Stop("hedge", 0.9, False, NODE, NODE),
     topk=(NODE,),
     levels=(LevelLabel(0, NODE, True),),
 )
-FAILED = Prediction(EVIL, RUN, error=f"'{EVIL}' is not an image.")
+FAILED = Prediction(EVIL, ORIGIN, error=f"'{EVIL}' is not an image.")
 
 
-@pytest.mark.parametrize("prediction", [ANSWERED, ANSWERED.__class__(EVIL, RUN, stop=ANSWERED.stop), FAILED])
+@pytest.mark.parametrize("prediction", [ANSWERED, ANSWERED.__class__(EVIL, ORIGIN, stop=ANSWERED.stop), FAILED])
 @pytest.mark.parametrize("single", [True, False])
 @pytest.mark.parametrize("label", [None, lambda wnid: EVIL])
 def test_the_terminal_gets_text_alone(prediction: Prediction, single: bool, label: object) -> None:
@@ -43,3 +43,17 @@ def test_an_error_of_any_verb_is_text_alone(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 2
     assert "x\\x1b[31m\n  miil21k: all is well" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("animal > cat", "animal > cat        "),
+        ("animal > domestic animal > cat", "animal > …imal > cat"),
+        ("animal > domestic animal > domestic cat > tiger cat", "animal … > tiger cat"),
+        ("a > an answer of many words", "…nswer of many words"),
+        ("no path but a long sentence", "no path but a long …"),
+    ],
+)
+def test_a_path_that_is_too_long_keeps_its_end(text: str, shown: str) -> None:
+    assert shortened(text, 20) == shown

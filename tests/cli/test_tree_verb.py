@@ -78,6 +78,16 @@ def test_search_prints_wnid_name_path_and_gloss(capsys: pytest.CaptureFixture[st
     assert lines[2].strip().startswith("a slender short-haired blue-eyed breed of cat")
 
 
+def test_search_without_a_space_is_in_that_of_the_default_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tree", "search", "fall11", "siamese cat"]) == 0
+    named = capsys.readouterr().out
+    assert named.startswith("n02123597  Siamese cat")
+    assert main(["tree", "search", "siamese", "cat"]) == 0
+    assert capsys.readouterr().out == named
+    assert main(["tree", "search", "dog"]) == 0
+    assert capsys.readouterr().out.startswith("n02084071  dog")
+
+
 def test_search_reads_synonyms_and_glosses_and_limits(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tree", "search", "winter21", "Felis catus", "-f", "json"]) == 0
     assert [found["wnid"] for found in json.loads(capsys.readouterr().out)] == ["n02121808"]

@@ -225,7 +225,7 @@ def test_the_verb_exports_a_trained_checkpoint_and_refuses_what_makes_no_sense(
     assert "logits within" in printed.out
     assert "noise and 6 photographs" in printed.out
     assert "proving it" in printed.err
-    assert Predictor(str(output), device="cpu").run.model == "mine.safetensors"
+    assert Predictor(str(output), device="cpu").origin.model == "mine.safetensors"
     assert main(words) == 2
     assert "exists: give --overwrite" in capsys.readouterr().err
     assert main(["export", "onnx", "-o", str(tmp_path / "a.onnx")]) == 2
