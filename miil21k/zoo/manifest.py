@@ -111,6 +111,8 @@ def _read(raw: object) -> Manifest:
 
 def _check(weights: Weights) -> None:
     row = f"row '{weights.name}'"
+    if weights.family == "timm" or weights.timm_config:
+        raise ManifestError(f"{row}, key 'family': weights that timm itself describes need no row.")
     if weights.preprocess_default not in weights.preprocessings:
         raise ManifestError(f"{row}, key 'preprocess_default': no preprocessing '{weights.preprocess_default}'.")
     if not weights.sources:

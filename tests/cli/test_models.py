@@ -7,11 +7,17 @@ import io
 import json
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from miil21k.cli.main import main
 from miil21k.zoo.manifest import find_weights, load_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from miil21k.zoo.manifest import Weights
 
 
 def _out(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
@@ -27,7 +33,7 @@ def test_json_lists_every_row_whole(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_table_has_one_line_per_row_and_aligned_columns(capsys: pytest.CaptureFixture[str]) -> None:
     header, *lines = _out(capsys, "models").splitlines()
-    assert len(lines) == 60
+    assert len(lines) == len(load_manifest().models)
     at = header.index("availability")
     assert {line[at:] for line in lines} == {"mirrored", "single_host", "bucket_only", "package"}
     assert {line[at - 2 : at] for line in lines} == {"  "}
@@ -63,25 +69,41 @@ def test_csv_holds_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def _top1(weights: Weights) -> float:
+    metric = weights.metric("top1")
+    return metric.value if metric else 0.0
+
+
 @pytest.mark.parametrize(
-    ("words", "count"),
+    ("words", "passes"),
     [
-        (["*swsl*"], 6),
-        (["--family", "bit"], 22),
-        (["--label-space", "goog21k"], 6),
-        (["--max-params", "12M", "--label-space", "in1k"], 5),
-        (["--licence", "cc-by-nc*"], 12),
-        (["--license", "MIT"], 13),
-        (["--metric", "top1>=84"], 6),
-        (["--metric", "semantic_top1>=76.4"], 3),
-        (["--availability", "bucket_only"], 13),
-        (["--available", "--family", "usi"], 3),
-        (["--family", "swsl", "--metric", "top1>=83", "--max-params", "0.1G"], 2),
+        (["*swsl*"], lambda w: "swsl" in w.name),
+        (["--family", "bit"], lambda w: w.family == "bit"),
+        (["--label-space", "goog21k"], lambda w: w.label_space == "goog21k"),
+        (
+            ["--max-params", "12M", "--label-space", "in1k"],
+            lambda w: w.label_space == "in1k" and w.params is not None and w.params <= 12_000_000,
+        ),
+        (["--licence", "cc-by-nc*"], lambda w: w.licence == "CC-BY-NC 4.0"),
+        (["--license", "MIT"], lambda w: w.licence == "MIT"),
+        (["--metric", "top1>=84"], lambda w: _top1(w) >= 84),
+        (
+            ["--metric", "semantic_top1>=76.4"],
+            lambda w: (m := w.metric("semantic_top1")) is not None and m.value >= 76.4,
+        ),
+        (["--availability", "bucket_only"], lambda w: w.availability == "bucket_only"),
+        (["--available", "--family", "usi"], lambda w: w.family == "usi" and w.availability != "bucket_only"),
+        (
+            ["--family", "swsl", "--metric", "top1>=83", "--max-params", "0.1G"],
+            lambda w: w.family == "swsl" and _top1(w) >= 83 and (w.params or 1e9) <= 100_000_000,
+        ),
     ],
 )
-def test_filters(words: list[str], count: int, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = json.loads(_out(capsys, "models", "--json", *words))
-    assert len(rows) == count
+def test_filters(words: list[str], passes: Callable[[Weights], bool], capsys: pytest.CaptureFixture[str]) -> None:
+    found = [row["name"] for row in json.loads(_out(capsys, "models", "--json", *words))]
+    expected = [w.name for w in load_manifest().models if passes(w)]
+    assert found == expected
+    assert 0 < len(found) < len(load_manifest().models)
 
 
 def test_cached_rows_are_those_whose_file_lies_here(
