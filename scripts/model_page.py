@@ -75,7 +75,10 @@ model.weights, model.label_space  # its manifest row, and "fall11"
   files are checked and pinned like ours. To predict with it, `--label-space` says what its classes are.
 - A bare architecture (`tresnet_m`) is built with random weights. With `pretrained=True` it is refused, since it does
   not say which of its weights is meant. `model.loaded_from` says which file filled a model, None for random weights.
-- TResNet-L V2 answers to both of its names, `tresnet_v2_l` (timm) and `tresnet_l_v2` (its authors).
+- TResNet-L V2 answers to both of its names, `tresnet_v2_l` (timm) and `tresnet_l_v2` (its authors). Its leaky ReLUs
+  have the slopes of ImageNet21K's code and of timm, 0.01 in the stem and 0.001 in the blocks; the TResNet repository,
+  which published the weights fine-tuned on ImageNet-1K, sets all of them to 0.000001. timm measured those weights with
+  its own slopes.
 
 The seven MIIL 21K backbones are preprocessed by default as their published semantic accuracy was measured: squashed to
 224x224, without crop. timm crops the centre for the same weights; `miil21k info NAME` shows both, and
@@ -111,7 +114,9 @@ def _lines() -> Iterator[str]:
     yield "- **space**: what the classes are; `?` where the authors published neither the release nor the class count."
     yield "- **where**: `mirrored` on several hosts, `one host`, `bucket` only in a bucket that has answered 403,"
     yield "  `package` in an installable package."
-    yield "- **licence**: of the weights as their repository states it. CC-BY-NC 4.0 excludes commercial use."
+    yield "- **licence**: as the repository of the weights states it for its code, since most state none for weights;"
+    yield "  in brackets what timm states for the same weights where that differs. CC-BY-NC 4.0 excludes commerce."
+    yield "  The terms of ImageNet apply besides."
     yield from ("", USE.rstrip("\n"))
     for family, title in FAMILIES.items():
         yield from ("", f"## {title}", "")
@@ -132,15 +137,22 @@ def _table(rows: Iterable[Weights]) -> Iterator[str]:
         where = {"single_host": "one host", "bucket_only": "bucket"}.get(weights.availability, weights.availability)
         cells = (
             f"`{weights.name}`",
-            f"`{weights.aliases[0]}`",
+            f"`{weights.aliases[0]}`" if weights.aliases else "",
             weights.label_space or "?",
             params,
             gmacs,
             _accuracy(weights),
             where,
-            weights.licence,
+            _licence(weights),
         )
         yield f"| {' | '.join(cells)} |"
+
+
+def _licence(weights: Weights) -> str:
+    """Return the licence that the weights' repository states, and timm's word where that is another one."""
+    theirs = weights.licence_timm
+    same = theirs is None or theirs.replace("-", " ").lower() == weights.licence.replace("-", " ").lower()
+    return weights.licence if same else f"{weights.licence} (timm: {theirs})"
 
 
 def _accuracy(weights: Weights) -> str:

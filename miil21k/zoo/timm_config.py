@@ -50,7 +50,7 @@ def timm_cfg(weights: Weights, preprocess: Preprocess | None = None) -> Pretrain
         "crop_mode": chosen.crop_mode,
         "mean": chosen.mean,
         "std": chosen.std,
-        "license": weights.licence,
+        "license": own.license if is_model_pretrained(weights.name) else weights.licence,
     }
     if weights.family != "timm":
         stated["tag"] = weights.name.partition(".")[2] or None

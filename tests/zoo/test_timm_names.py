@@ -75,7 +75,7 @@ def test_the_network_that_timm_lacks_can_be_scripted() -> None:
         assert torch.equal(torch.jit.script(model)(images), model(images))
 
 
-STATED = {"architecture", "tag", "input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std", "license"}
+STATED = {"architecture", "tag", "input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std"}
 TAGGED = [w for w in load_manifest().models if is_model_pretrained(w.name)]
 
 
@@ -84,10 +84,7 @@ def test_a_configuration_keeps_what_timms_own_has(weights: object) -> None:
     theirs, ours = asdict(get_pretrained_cfg(weights.name)), asdict(timm_cfg(weights))
     assert {k for k in theirs if theirs[k] != ours[k]} <= STATED
     assert ours["hf_hub_id"] == f"timm/{weights.name}"
-    same = timm_cfg(weights, weights.preprocessings["timm"])
-    assert {k: v for k, v in asdict(same).items() if k != "license"} == {
-        k: v for k, v in theirs.items() if k != "license"
-    }
+    assert asdict(timm_cfg(weights, weights.preprocessings["timm"])) == theirs
 
 
 def test_the_larger_size_for_testing_is_kept_and_the_last_map_grows_with_the_image() -> None:
