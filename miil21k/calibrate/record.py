@@ -14,6 +14,7 @@ import numpy as np
 from miil21k.decode.heads import HEAD_KINDS
 from miil21k.errors import LabelSpaceMismatch, UsageError
 from miil21k.files import replace_file
+from miil21k.hierarchy.spaces import changed_since
 from miil21k.records import StrictJsonError, read_json
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Calibration:
             raise LabelSpaceMismatch(
                 f"The calibration is of label space '{self.label_space}' ({self.sha256[:12]}), the head of "
                 f"'{space.name}' ({space.sha256[:12]}): calibrate this head with its own labels."
+                + (f" {why}" if (why := changed_since(space.name, space.sha256, self.sha256)) else "")
             )
         if self.head != head:
             raise LabelSpaceMismatch(f"The calibration is of a {self.head} head, this head is {head}: calibrate it.")

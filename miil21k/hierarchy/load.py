@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miil21k.errors import UsageError
-from miil21k.hierarchy.spaces import LABEL_SPACES, LabelSpace, shipped
+from miil21k.hierarchy.spaces import LABEL_SPACES, OLDER_SPACES, LabelSpace, shipped
 
 if TYPE_CHECKING:
     import os
@@ -18,13 +18,15 @@ __all__ = ["load_label_space", "load_own", "refuse_borrowed_name"]
 def load_label_space(name_or_path: str | os.PathLike[str], *, head: LabelSpace | None = None) -> LabelSpace:
     """Return a label space: a shipped one by name (read once per process), or the user's own from a path.
 
+    `goog21k@1` is goog21k as it was before 19 of its roots got a parent; see `spaces.OLDER_SPACES`.
+
     A path may be a file of format 1 (`.tsv`), a CSV or TSV of child and parent, a JSON export, a list of wnids
     (`.txt`), an official tree (`.pth`) or a folder of class folders; see `docs/label_spaces.md`.
     head: the space in which a model answers. A path that describes it once every node is a class, which is how
     training reads it where an objective needs that, means that space.
     Raises UsageError, with near matches, for a name that is neither a shipped space nor an existing path.
     """
-    if name_or_path in LABEL_SPACES:
+    if name_or_path in LABEL_SPACES or name_or_path in OLDER_SPACES:
         return shipped(str(name_or_path))
     path = Path(name_or_path)
     if not path.exists():

@@ -37,8 +37,11 @@ __all__ = [
     "LABEL_SPACES",
     "LabelSpace",
     "SpaceIdentity",
+    "changed_since",
+    "known_texts",
     "parse_label_space",
     "projection",
+    "recorded_space",
     "require_same",
     "shipped",
     "shipped_digest",
@@ -46,6 +49,24 @@ __all__ = [
 ]
 
 LABEL_SPACES = ("fall11", "winter21", "goog21k", "in1k")
+
+
+class OlderSpace(NamedTuple):
+    """A shipped tree as it was before. name: of the space. sha256: of the old tree. reason: what changed since."""
+
+    name: str
+    sha256: str
+    reason: str
+
+
+# What `load_label_space` takes beside `LABEL_SPACES`; `label_spaces/NAME.parents.tsv` holds the parents that changed.
+OLDER_SPACES = {
+    "goog21k@1": OlderSpace(
+        "goog21k",
+        "f020c7c67140a1590a760bb9198050d82879f2b203115b17741eafbae6bd4ae5",
+        "19 of its roots hang from a hypernym since, because another of their hypernyms has a class above it",
+    )
+}
 FORMAT = "miil21k-label-space"
 TREE_VERSION, GRAPH_VERSION = "1", "2"
 _COLUMNS = "wnid\tparent\tlemmas\tgloss"
@@ -197,8 +218,44 @@ def _broken_line(text: str, origin: str) -> str:
 
 @cache
 def shipped(name: str) -> LabelSpace:
-    """Return the shipped space `name`, one of `LABEL_SPACES`; it is read once per process."""
-    return parse_label_space(_content(name).decode(), f"{name}.tsv")
+    """Return the shipped space `name`, one of `LABEL_SPACES` or `OLDER_SPACES`; it is read once per process.
+
+    An older space has the name of today's, as in the records that were made with it, and its own digest.
+    """
+    if name not in OLDER_SPACES:
+        return parse_label_space(_content(name).decode(), f"{name}.tsv")
+    today = shipped(OLDER_SPACES[name].name)
+    tree, parent = today.tree, today.tree.parent.copy()
+    for line in _content(f"{name}.parents").decode().splitlines():
+        child, above = line.split("\t")
+        parent[tree.index(child)] = -1 if above == "-" else tree.index(above)
+    old = Tree(tree.wnids, tree.names, parent, tree.num_classes)
+    return LabelSpace(today.name, old, today.lemma_text, today.gloss_text)
+
+
+def recorded_space(name: str, sha256: str) -> LabelSpace | None:
+    """Return the shipped space of that name and digest, today's or an older one; None when neither is it."""
+    older = [key for key, old in OLDER_SPACES.items() if (old.name, old.sha256) == (name, sha256)]
+    if older:
+        return shipped(older[0])
+    return shipped(name) if name in LABEL_SPACES and shipped(name).sha256 == sha256 else None
+
+
+def known_texts(name: str) -> tuple[str, ...]:
+    """Return the files of the shipped space `name`, today's and older ones; none for another name."""
+    older = [shipped(key) for key, old in OLDER_SPACES.items() if old.name == name]
+    return tuple(space.to_text() for space in [*([shipped(name)] if name in LABEL_SPACES else []), *older])
+
+
+def changed_since(name: str, *digests: str) -> str | None:
+    """Return why trees of one name and these digests differ and how to load the older one; None where none is known."""
+    for key, old in OLDER_SPACES.items():
+        if old.name == name and old.sha256 in digests:
+            return (
+                f"'{name}' was changed: {old.reason}. '--label-space {key}' is the tree before "
+                f"({old.sha256[:12]}); everything made with it stays readable."
+            )
+    return None
 
 
 @cache
@@ -269,6 +326,8 @@ def require_same(head: LabelSpace, other: LabelSpace | SpaceIdentity, other_is: 
             f"No projection exists, since the head lacks {len(missing)} classes ({', '.join(missing[:3])}"
             f"{', ...' if len(missing) > 3 else ''}): use a model of '{other.name}', or a {other_is} of '{head.name}'."
         )
+    elif head.name == other.name and (reason := changed_since(head.name, head.sha256, other.sha256)):
+        way_out = reason
     elif head.name == other.name:
         way_out = "Same name, different trees: give both the same label-space file."
     else:

@@ -3,15 +3,17 @@
 A wnid is `n` and the offset of a noun synset in WordNet 3.0. The parent of a class is its nearest hypernym that is a
 class. WordNet is no tree: a synset may have several hypernyms, so one of them has to be chosen. In this order:
 
-1. The choice that stands in `hypernym_choices.tsv`: 120 synsets. The official semantic tree of ImageNet-21K-P
+1. The choice that stands in `hypernym_choices.tsv`: 144 synsets. The official semantic tree of ImageNet-21K-P
    (winter21) chose among several possible parents for 311 of its classes, by no rule that could be found. The
-   table holds just the choices that reproduce all 10,450 official parents and that rule 2 would not give by itself.
-2. The rule, for every other synset with several hypernyms: first those from the synset's own lexicographer file
-   (a person stays a person: *priest* goes to *clergyman*, not to *holy order*), among them the one with the shortest
-   hypernym chain up to the root, among those the one with the lowest offset.
+   table holds just the choices that reproduce all 10,450 official parents and that rule 2 would not give by itself:
+   120 against its order, and 24 where the official tree has a root although another hypernym leads to a class.
+2. The rule, for every other synset with several hypernyms: those that are a class, or have one above them, before
+   those that lead to none; then those from the synset's own lexicographer file (a person stays a person: *priest* goes
+   to *clergyman*, not to *holy order*), among them the one with the shortest hypernym chain up to the root, among
+   those the one with the lowest offset.
 
-A choice belongs to a synset, not to a label space, so fall11 and goog21k reuse those of winter21, and the 71 person
-classes that winter21 lacks and that have several possible parents in fall11 follow from the same two steps.
+A choice of the table belongs to a synset, not to a label space, so fall11 and goog21k reuse those of winter21, and the
+71 person classes that winter21 lacks and that have several possible parents in fall11 follow from the same two steps.
 Instance hypernyms count as hypernyms.
 """
 
@@ -69,7 +71,7 @@ verb.weather adj.ppl
 
 
 class WordNet:
-    """The nouns of WordNet 3.0 with one chosen hypernym per synset."""
+    """The nouns of WordNet 3.0, and which of its hypernyms a synset hangs from."""
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
@@ -128,30 +130,29 @@ class WordNet:
         """Return all 82,115 wnids, ascending."""
         return sorted(f"n{synset.offset():08d}" for synset in self._reader.all_synsets("n"))
 
-    def hypernym(self, wnid: str) -> str | None:
-        """Return the one hypernym of `wnid` that the module's docstring describes; None for the root."""
+    def candidates(self, wnid: str) -> list[str]:
+        """Return the hypernyms of `wnid`, best first: that of the table alone, or all in the order of the rule."""
         chosen = hypernym_choices().get(wnid)
         if chosen:
-            return chosen
+            return [chosen]
         synset = self.synset(wnid)
-        above = synset.hypernyms() + synset.instance_hypernyms()
-        if not above:
-            return None
         own = synset.lexname()
-        best = min(above, key=lambda s: (s.lexname() != own, s.min_depth(), s.offset()))
-        return f"n{best.offset():08d}"
+        above = synset.hypernyms() + synset.instance_hypernyms()
+        above.sort(key=lambda s: (s.lexname() != own, s.min_depth(), s.offset()))
+        return [f"n{s.offset():08d}" for s in above]
 
     def nearest(self, wnid: str, among: Container[str]) -> str | None:
-        """Return the nearest hypernym of `wnid` that is in `among`; None when there is none up to the root."""
-        above = self.hypernym(wnid)
-        while above is not None and above not in among:
-            above = self.hypernym(above)
-        return above
+        """Return the nearest hypernym of `wnid` that is in `among`; None when none of its hypernyms leads to one."""
+        for above in self.candidates(wnid):
+            found = above if above in among else self.nearest(above, among)
+            if found is not None:
+                return found
+        return None
 
 
 @cache
 def hypernym_choices() -> dict[str, str]:
-    """Return synset wnid -> hypernym wnid for the 120 choices that the rule does not give."""
+    """Return synset wnid -> hypernym wnid for the 144 choices that the rule does not give."""
     text = (Path(__file__).parent / "hypernym_choices.tsv").read_text(encoding="utf-8")
     return dict(line.split("\t")[:2] for line in text.splitlines())
 

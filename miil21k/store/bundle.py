@@ -16,7 +16,7 @@ from miil21k import __version__
 from miil21k.errors import BundleError, ChecksumMismatch, UnknownModel, UsageError
 from miil21k.files import atomic, replace_file, scratch_folder, sweep
 from miil21k.hierarchy.load import load_label_space
-from miil21k.hierarchy.spaces import LABEL_SPACES
+from miil21k.hierarchy.spaces import known_texts
 from miil21k.records import StrictJsonError, parse, to_json
 from miil21k.store.bundle_index import (
     FORMAT,
@@ -205,7 +205,7 @@ def _check_texts(tar: tarfile.TarFile, index: BundleIndex, path: Path) -> None:
         text = read_text(tar, member.name, path)
         _require_digest(hashlib.sha256(text.encode()).hexdigest(), member, path)
         space = name.removesuffix(".tsv")
-        if folder == "label_spaces" and (space not in LABEL_SPACES or text != load_label_space(space).to_text()):
+        if folder == "label_spaces" and text not in known_texts(space):
             raise BundleError(
                 f"{path}: its label space '{space}' is not the one of this miil21k ({__version__}): "
                 "use the same version on both machines."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import CheckpointError, LabelSpaceMismatch, UsageError
 from miil21k.hierarchy.load import load_label_space
-from miil21k.hierarchy.spaces import LABEL_SPACES, parse_label_space
+from miil21k.hierarchy.spaces import LABEL_SPACES, parse_label_space, recorded_space
 from miil21k.records import StrictJsonError, parse, to_json
 from miil21k.zoo.schema import Preprocess
 
@@ -102,7 +102,8 @@ def _from_metadata(metadata: dict[str, str]) -> TrainedCard:
     if metadata["miil21k_format"] != _FORMAT or metadata["head"] not in _HEADS:
         raise ValueError(f"format {metadata['miil21k_format']}, head {metadata['head']}")
     text, name = metadata["label_space_text"], metadata["label_space"]
-    space = parse_label_space(text, f"label space '{name}'") if text else load_label_space(name)
+    space = parse_label_space(text, f"label space '{name}'") if text else None
+    space = space or recorded_space(name, metadata["label_space_sha256"]) or load_label_space(name)
     if space.sha256 != metadata["label_space_sha256"]:
         raise LabelSpaceMismatch(
             f"The checkpoint was trained on '{name}' ({metadata['label_space_sha256'][:12]}), which is "

@@ -14,10 +14,14 @@ from miil21k.errors import LabelSpaceMismatch, TreeError, UsageError
 from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import (
     LABEL_SPACES,
+    OLDER_SPACES,
     LabelSpace,
     SpaceIdentity,
+    changed_since,
+    known_texts,
     parse_label_space,
     projection,
+    recorded_space,
     require_same,
     shipped_digest,
     withdrawn_classes,
@@ -97,9 +101,9 @@ def test_fall11_loses_771_persons_and_nothing_else(winter21: LabelSpace) -> None
 def test_goog21k_loses_the_persons_that_winter21_lacks(winter21: LabelSpace) -> None:
     space = load_label_space("goog21k")
     removed = withdrawn_classes(space)
-    assert removed.sum() == 2731
+    assert removed.sum() == 2732
     persons = space.tree.descendants(space.tree.index("n00007846"))
-    assert removed[persons].sum() == 2731
+    assert removed[persons].sum() == 2732
     assert {space.wnids[n] for n in persons if not removed[n]} <= set(winter21.wnids)
     gone = {w for w, flag in zip(space.wnids, removed, strict=True) if flag}
     assert gone.isdisjoint(winter21.wnids)  # so the list that ships is exactly that of persons without winter21
@@ -155,6 +159,34 @@ def test_printing_a_space_or_its_tree_is_one_short_line() -> None:
     space = load_label_space("in1k")
     assert repr(space) == "LabelSpace('in1k', 1000 classes, 1585 nodes)"
     assert repr(space.tree) == "Tree(1000 classes, 1585 nodes, 18 roots)"
+
+
+def test_19_roots_of_goog21k_got_a_parent_and_the_old_tree_is_still_read() -> None:
+    today, before = load_label_space("goog21k"), load_label_space("goog21k@1")
+    assert (len(today.tree.roots), len(before.tree.roots)) == (515, 534)
+    assert before.sha256 == OLDER_SPACES["goog21k@1"].sha256 != today.sha256
+    assert (before.name, before.wnids, before.glosses) == (today.name, today.wnids, today.glosses)
+    changed = np.flatnonzero(today.tree.parent != before.tree.parent)
+    assert changed.size == 19
+    assert (before.tree.parent[changed] == -1).all()
+    person = today.tree.index("n00007846")
+    assert person in changed
+    assert today.tree.names[today.tree.parent[person]] == "organism"
+    assert recorded_space("goog21k", before.sha256) is before
+    assert recorded_space("goog21k", today.sha256) is today
+    assert recorded_space("goog21k", "0" * 64) is None
+    assert recorded_space("mine", today.sha256) is None
+    assert known_texts("goog21k") == (today.to_text(), before.to_text())
+    assert known_texts("mine") == ()
+
+
+def test_a_record_of_the_old_goog21k_is_told_why_it_differs() -> None:
+    today, before = load_label_space("goog21k"), load_label_space("goog21k@1")
+    with pytest.raises(LabelSpaceMismatch, match=r"19 of its roots .* '--label-space goog21k@1' is the tree before"):
+        require_same(today, before.identity, "checkpoint")
+    with pytest.raises(LabelSpaceMismatch, match="goog21k@1"):
+        require_same(before, today)
+    assert changed_since("goog21k", today.sha256) is None
 
 
 def test_shared_names_are_shown_with_their_wnid(winter21: LabelSpace) -> None:

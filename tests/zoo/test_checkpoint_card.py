@@ -1,0 +1,39 @@
+"""Cards of trained checkpoints: which label space they find again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from miil21k.errors import LabelSpaceMismatch
+from miil21k.hierarchy.load import load_label_space
+from miil21k.zoo.checkpoint_card import TrainedCard, read_card
+from miil21k.zoo.schema import Preprocess
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def saved(path: Path, **changes: str) -> Path:
+    preprocess = Preprocess((3, 224, 224), "bilinear", 0.875, "center", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "none")
+    card = TrainedCard("resnet18", {}, "leaf_softmax", load_label_space("goog21k"), preprocess, "none", {})
+    save_file({"x": np.zeros(1, np.float32)}, path, {**card.to_metadata(), **changes})
+    return path
+
+
+def test_a_checkpoint_of_an_older_goog21k_finds_the_tree_that_trained_it(tmp_path: Path) -> None:
+    today, before = load_label_space("goog21k"), load_label_space("goog21k@1")
+    card = read_card(saved(tmp_path / "today.safetensors"))
+    assert card is not None
+    assert card.space is today
+    card = read_card(saved(tmp_path / "old.safetensors", label_space_sha256=before.sha256))
+    assert card is not None
+    assert card.space is before
+
+
+def test_a_tree_that_no_version_had_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LabelSpaceMismatch, match="use the version that wrote it"):
+        read_card(saved(tmp_path / "odd.safetensors", label_space_sha256="0" * 64))
