@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from miil21k.hierarchy.spaces import LabelSpace
-    from miil21k.predict.prediction import Node, Origin, Prediction, Stop
+    from miil21k.predict.prediction import Given, Node, Origin, Prediction, Stop
 
-__all__ = ["Style", "Table", "TableSink", "beginning", "cells", "fit", "shortened", "stop_sentence"]
+__all__ = ["Style", "Table", "TableSink", "beginning", "cells", "fit", "given_sentence", "shortened", "stop_sentence"]
 
 BAR = 24  # cells of a bar of probability 1
 BOLD, DIM, GREEN, RED = "1", "2", "32", "31"
@@ -87,7 +87,14 @@ def stop_sentence(stop: Stop, path: tuple[Node, ...]) -> str:
     if stop.reason == "restriction":
         return "Nothing below it is among the allowed classes."
     where = "Nothing below it" if path else "Nothing"
-    return f"{where} is {stop.hedge:g} sure: {rivals}."
+    if stop.level is None or stop.level == stop.hedge:
+        return f"{where} is {stop.hedge:g} sure: {rivals}."
+    return f"{where} is {stop.level:.3g} sure, which {stop.hedge:g} right answers take: {rivals}."
+
+
+def given_sentence(given: Given) -> str:
+    """Return that an answer was restricted, and how probable the restriction was."""
+    return f"Given the restriction ({printable(given.condition)}), whose own probability is {given.probability:.3f}."
 
 
 class Table:
@@ -127,13 +134,14 @@ class Table:
         label = prediction.label
         if label is None:
             return f"{name}     -  {self._style(self._unsure(prediction), DIM)}\n"
-        room = self._width - self._name_width - 8
+        given = "" if prediction.given is None else f"  given {prediction.given.probability:.3f}"
+        room = self._width - self._name_width - 8 - len(given)
         if self._label:
             head, mark, tail = "", "", shortened(self._called(label), room).rstrip()
         else:
             shown = fit(" > ".join(node.name for node in prediction.path), room).rstrip()
             head, mark, tail = shown.rpartition(" > ")
-        return f"{name}  {label.probability:.2f}  {self._style(head + mark, DIM)}{self._style(tail, BOLD)}\n"
+        return f"{name}  {label.probability:.2f}  {self._style(head + mark, DIM)}{self._style(tail, BOLD)}{given}\n"
 
     def _unsure(self, prediction: Prediction) -> str:
         assert prediction.stop is not None
@@ -145,6 +153,8 @@ class Table:
         lines += self._path_lines(prediction)
         if prediction.stop is not None:
             lines += [style(line, DIM) for line in self._wrapped(stop_sentence(prediction.stop, prediction.path))]
+        if prediction.given is not None:
+            lines += [style(line, DIM) for line in self._wrapped(given_sentence(prediction.given))]
         if prediction.topk:
             lines += ["", *self._bars(prediction.topk)]
         for level in prediction.levels or ():

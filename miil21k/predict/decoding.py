@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from miil21k.decode.decoder import Decoder
-from miil21k.predict.prediction import LevelLabel, Node, Stop
+from miil21k.predict.prediction import Given, LevelLabel, Node, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,6 +26,7 @@ class Answer(NamedTuple):
     stop: Stop
     topk: tuple[Node, ...]
     levels: tuple[LevelLabel, ...] | None
+    given: Given | None
 
 
 def decoder_of(own: LabelSpace, space: LabelSpace, head: HeadKind, options: PredictOptions) -> Decoder:
@@ -64,9 +65,18 @@ def answers_of(found: Decoded, options: PredictOptions) -> list[Answer]:
             hedged = found.hedged
             refused = _node(tree, hedged.refused[row], hedged.refused_prob[row])
             runner_up = _node(tree, hedged.runner_up[row], hedged.runner_up_prob[row])
-        stop = Stop(reason, options.hedge, calibrated, refused, runner_up)
-        answers.append(Answer(path, stop, best, _levels(tree, found, row) if options.levels else None))
+        stop = Stop(reason, options.hedge, calibrated, refused, runner_up, fixed.level)
+        answers.append(
+            Answer(path, stop, best, _levels(tree, found, row) if options.levels else None, _given(found, row))
+        )
     return answers
+
+
+def _given(found: Decoded, row: int) -> Given | None:
+    restriction, probability = found.decoder.restriction, found.given
+    if restriction is None or probability is None:
+        return None
+    return Given(restriction.condition, float(probability[row]))
 
 
 def _levels(tree: Tree, found: Decoded, row: int) -> tuple[LevelLabel, ...]:

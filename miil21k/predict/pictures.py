@@ -93,7 +93,7 @@ def draw_prediction(image: Image.Image, prediction: Prediction, target: Path) ->
     axes.set_zorder(-1)
     panel = _Panel(axes, 2 * MARGIN + IMAGE_WIDTH)
     panel.heading(heading, rest)
-    panel.rows(path, hedge=prediction.stop.hedge if prediction.stop else None)
+    panel.rows(path, hedge=prediction.stop.level if prediction.stop else None)
     if top:
         panel.caption(f"most probable {'class' if len(top) == 1 else 'classes'}")
         panel.rows(top, hedge=None)
@@ -151,6 +151,8 @@ def _footer(prediction: Prediction) -> str:
     parts = [run.model, run.label_space]
     if prediction.stop is not None and not prediction.stop.calibrated:
         parts.append("uncalibrated")
+    if prediction.given is not None:
+        parts.append(f"given {prediction.given.condition} ({prediction.given.probability:.3f})")
     return "  ·  ".join(parts)
 
 
@@ -180,7 +182,7 @@ class _Panel:
         if hedge is not None and rows:
             x = self._left + NAMES + BARS * hedge
             self._axes.plot([x, x], [begin - 0.08, self._y - ROW_GAP], color=INK, linewidth=0.8, linestyle=(0, (1, 2)))
-            self._axes.text(x, begin - 0.11, f"{hedge:g}", size=7, color=FAINT, ha="center", va="bottom")
+            self._axes.text(x, begin - 0.11, f"{hedge:.3g}", size=7, color=FAINT, ha="center", va="bottom")
 
     def _row(self, row: _Row) -> None:
         from matplotlib.patches import Rectangle

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from miil21k.writers.rows import LEVEL, NODE, ROW, ROW_SCHEMA, STOP, encode
+from miil21k.writers.rows import GIVEN, LEVEL, NODE, ROW, ROW_SCHEMA, STOP, encode
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from miil21k.decode.decoder import StopReason, WithdrawnLabels
 
-__all__ = ["LevelLabel", "Node", "Origin", "Prediction", "Stop"]
+__all__ = ["Given", "LevelLabel", "Node", "Origin", "Prediction", "Stop"]
 
 
 class Node(NamedTuple):
@@ -51,10 +51,10 @@ class Stop(NamedTuple):
     reason: `leaf`: the path reached a class without children; `hedge`: the next step was less sure than
     `hedge` asks for; `depth`: the path was cut at the depth that was asked for; `restriction`: nothing below is
     allowed.
-    hedge: the wanted certainty (with a calibration file, the wanted share of correct answers, for which it knows the
-    probability that a step must have), None when the whole chain was asked for. calibrated: whether temperatures
-    that were fitted to this model were applied; without them a probability is what the network says.
-    refused: the next step that was not taken. runner_up: its most probable sibling.
+    hedge: the wanted certainty (with a calibration file, the wanted share of answers that are right or not given), None
+    when the whole chain was asked for. calibrated: whether temperatures that were fitted to this model were applied;
+    without them a probability is what the network says. refused: the next step that was not taken. runner_up: its most
+    probable sibling. level: the probability that a step had to have: `hedge`, or what the calibration knows for it.
     """
 
     reason: StopReason
@@ -62,10 +62,27 @@ class Stop(NamedTuple):
     calibrated: bool
     refused: Node | None
     runner_up: Node | None
+    level: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name; absent nodes are None."""
         found: dict[str, Any] = encode(STOP, self)
+        return found
+
+
+class Given(NamedTuple):
+    """The restriction of an answer, and how probable it was before it was made.
+
+    condition: in words, "under bird, without hen". probability: that it holds, in [0, 1], over all classes that are
+    not withdrawn; every probability of the answer is given it.
+    """
+
+    condition: str
+    probability: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return `condition` and `probability`, rounded to six decimals."""
+        found: dict[str, Any] = encode(GIVEN, self)
         return found
 
 
@@ -93,7 +110,7 @@ class Prediction:
     input: the path or name that was given. error: one sentence, None when all is well.
     path: root first, one chain of the tree; its probabilities never grow. Empty when not even a root is as sure as
     the hedge, or on an error. stop: why the path ended, None on an error. topk: the most probable classes,
-    best first. levels: the published per-level rule, None unless asked for.
+    best first. levels: the published per-level rule, None unless asked for. given: the restriction, None without one.
     embedding: float32 [D], the network's pre-logits, None unless asked for.
     """
 
@@ -104,6 +121,7 @@ class Prediction:
     stop: Stop | None = None
     topk: tuple[Node, ...] = ()
     levels: tuple[LevelLabel, ...] | None = None
+    given: Given | None = None
     embedding: NDArray[np.float32] | None = None
 
     @property
@@ -135,7 +153,7 @@ class Prediction:
         """Return the row, schema 1, as plain JSON values.
 
         Always present: schema, input, status, error, model, label_space, label_space_sha256, removed_labels,
-        backend, device, dtype, path, stop, topk. Only when asked for and present: levels, embedding.
+        backend, device, dtype, path, stop, topk. Only when asked for and present: levels, given, embedding.
         """
         row: dict[str, Any] = encode(ROW, self)
         return row

@@ -242,8 +242,7 @@ class Predictor:
                 predictions.append(Prediction(image.name, self.origin, error=errors[row]))
                 continue
             embedding = None if outputs.embedding is None else outputs.embedding[row]
-            path, stop, topk, levels = answers[row]
-            predictions.append(Prediction(image.name, self.origin, None, path, stop, topk, levels, embedding))
+            predictions.append(Prediction(image.name, self.origin, None, *answers[row], embedding=embedding))
         return predictions
 
 

@@ -135,7 +135,8 @@ def _recorded(model: str | None, answer: PredictOptions, options: RunOptions) ->
 
 def shape_of(answer: PredictOptions, options: RunOptions) -> Shape:
     """Return what the rows of a run hold."""
-    return Shape(answer.topk, options.label_type is not None, answer.levels)
+    restricted = any(names is not None for names in (answer.under, answer.classes, answer.exclude))
+    return Shape(answer.topk, options.label_type is not None, answer.levels, restricted)
 
 
 def count_images(inputs: Sequence[str], most: int, *, recursive: bool) -> int:

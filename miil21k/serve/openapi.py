@@ -38,6 +38,11 @@ _ROW = {
         "path": {"type": "array", "items": {"$ref": "#/components/schemas/Node"}},
         "stop": {"type": ["object", "null"]},
         "topk": {"type": "array", "items": {"$ref": "#/components/schemas/Node"}},
+        "given": {
+            "type": "object",
+            "description": "The restriction that was asked for, and its own probability before it was made.",
+            "properties": {"condition": {"type": "string"}, "probability": {"type": "number"}},
+        },
     },
 }
 _ERROR = {

@@ -8,22 +8,43 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["LEVEL", "NODE", "ROW", "ROW_SCHEMA", "STOP", "Field", "Many", "Row", "Shape", "Struct", "cells", "encode"]
+__all__ = [
+    "GIVEN",
+    "LEVEL",
+    "NODE",
+    "ROW",
+    "ROW_SCHEMA",
+    "STOP",
+    "Field",
+    "Many",
+    "Row",
+    "Shape",
+    "Struct",
+    "cells",
+    "encode",
+]
 
 ROW_SCHEMA = 1
 Row = dict[str, Any]
 
 
 class Shape(NamedTuple):
-    """What the rows of one output hold. topk: how many classes. labels, levels: whether nodes and rows carry them."""
+    """What the rows of one output hold.
+
+    topk: how many classes. labels, levels: whether nodes and rows carry them. given: whether answers are restricted.
+    """
 
     topk: int = 5
     labels: bool = False
     levels: bool = False
+    given: bool = False
 
     def holds(self, part: str | None) -> bool:
         """Return whether a field that comes with `part` is there; None is always there, an embedding never."""
-        return part is None or {"labels": self.labels, "levels": self.levels, "embedding": False}[part]
+        return (
+            part is None
+            or {"labels": self.labels, "levels": self.levels, "given": self.given, "embedding": False}[part]
+        )
 
 
 class Scalar(NamedTuple):
@@ -118,11 +139,13 @@ STOP = Struct(
     (
         Field("reason", TEXT),
         Field("hedge", NUMBER),
+        Field("level", NUMBER),
         Field("calibrated", FLAG),
         Field("refused", _PLAIN),
         Field("runner_up", _PLAIN),
     )
 )
+GIVEN = Struct((Field("condition", TEXT), Field("probability", PROBABILITY)))
 ROW = Struct(
     (
         Field("schema", WHOLE, "1; changes when a field changes its meaning or goes away"),
@@ -152,7 +175,8 @@ ROW = Struct(
         Field(
             "stop",
             STOP,
-            "null on an error, else `reason` (`leaf`, `hedge`, `depth`, `restriction`), `hedge`, `calibrated`, "
+            "null on an error, else `reason` (`leaf`, `hedge`, `depth`, `restriction`), `hedge` (what was asked for), "
+            "`level` (the probability that a step had to have for that; another one with a calibration), `calibrated`, "
             "`refused` (the next step, not taken), `runner_up` (its most probable sibling)",
         ),
         Field("topk", Many(NODE), "nodes, most probable first"),
@@ -162,6 +186,13 @@ ROW = Struct(
             "with `--levels`: one node per depth, with `depth` and `kept` (p > 0.5); the published rule for "
             "semantic-softmax heads, the most probable node of the depth for others",
             part="levels",
+        ),
+        Field(
+            "given",
+            GIVEN,
+            "with `--under`, `--classes` or `--exclude`: the `condition` in words, and its own `probability` before it "
+            "was made; all others are given it",
+            part="given",
         ),
         Field("embedding", VECTOR, "in Python alone, when asked for: the network's pre-logits", part="embedding"),
     )
@@ -188,6 +219,10 @@ def _kept(row: Row) -> list[Row]:
     return [level for level in row.get("levels") or () if level["kept"]]
 
 
+def _given(key: str) -> Callable[[Row], Any]:
+    return lambda row: (row.get("given") or {}).get(key)
+
+
 def _copied(name: str) -> Callable[[Row], Any]:
     return lambda row: row[name]
 
@@ -201,6 +236,8 @@ _CELLS = (
     _Cell("path_wnids", _chain("wnid", lambda row: row["path"])),
     _Cell("path_probability", _last("probability")),
     _Cell("stop", lambda row: row["stop"] and row["stop"]["reason"]),
+    _Cell("given", _given("condition"), "given"),
+    _Cell("given_probability", _given("probability"), "given"),
     _Cell("levels", _chain("name", _kept), "levels"),
     _Cell("levels_wnids", _chain("wnid", _kept), "levels"),
 )

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from miil21k.cli.table import Table, shortened
-from miil21k.predict.prediction import LevelLabel, Node, Origin, Prediction, Stop
+from miil21k.cli.table import Table, given_sentence, shortened, stop_sentence
+from miil21k.predict.prediction import Given, LevelLabel, Node, Origin, Prediction, Stop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +24,7 @@ ANSWERED = Prediction(
     stop=Stop("hedge", 0.9, False, NODE, NODE),
     topk=(NODE,),
     levels=(LevelLabel(0, NODE, True),),
+    given=Given(EVIL, 0.5),
 )
 FAILED = Prediction(EVIL, ORIGIN, error=f"'{EVIL}' is not an image.")
 
@@ -36,6 +37,17 @@ def test_the_terminal_gets_text_alone(prediction: Prediction, single: bool, labe
     text = table.text(prediction)
     assert all(c.isprintable() or c == "\n" for c in text)
     assert "\\x1b]0;owned\\x07" in text
+
+
+def test_a_sentence_names_the_level_that_decided_and_the_restriction() -> None:
+    cat = Node("n2", "cat", 0.4)
+    assert stop_sentence(Stop("hedge", 0.9, False, cat, None, 0.9), ()) == "Nothing is 0.9 sure: cat 0.40."
+    assert stop_sentence(Stop("hedge", 0.9, True, cat, None, 0.592), (cat,)) == (
+        "Nothing below it is 0.592 sure, which 0.9 right answers take: cat 0.40."
+    )
+    assert given_sentence(Given("under bird", 0.0021)) == (
+        "Given the restriction (under bird), whose own probability is 0.002."
+    )
 
 
 def test_an_error_of_any_verb_is_text_alone(tmp_path: Path) -> None:

@@ -57,6 +57,16 @@ def test_an_empty_path_has_no_emphasised_bar(tmp_path: Path) -> None:
     assert pixels(picture, strong()) == 0
 
 
+def test_the_dotted_line_stands_at_the_level_that_decided(tmp_path: Path) -> None:
+    def lined(hedge: float, level: float) -> NDArray[np.uint8]:
+        stop = Stop("hedge", hedge, True, TIGER, None, level)
+        return drawn(tmp_path, Prediction("x", ORIGIN, path=(ANIMAL, CAT), stop=stop, topk=()))
+
+    calibrated = lined(0.9, 0.592)
+    assert np.array_equal(calibrated, lined(0.592, 0.592))
+    assert not np.array_equal(calibrated, lined(0.9, 0.9))
+
+
 @pytest.mark.parametrize("size", [(1, 1), (4000, 30), (30, 4000)])
 @pytest.mark.parametrize("steps", [0, 1, 12])
 def test_extreme_images_and_paths_stay_on_the_page(tmp_path: Path, size: tuple[int, int], steps: int) -> None:

@@ -84,6 +84,17 @@ def test_a_listed_inner_node_is_answered_as_one(embedded: Predictor) -> None:
     assert found.stop.reason == "restriction"
 
 
+def test_a_restricted_row_says_what_it_is_given_and_how_probable_that_was(embedded: Predictor) -> None:
+    found = with_options(embedded, under="bird", hedge=None)(CAT)
+    assert found.given is not None
+    assert found.given.condition == "under bird"
+    assert found.path[-2].name != "cat"
+    assert found.path[1].probability > 0.99  # bird, given bird
+    assert found.given.probability < 0.01
+    assert found.to_dict()["given"]["probability"] == round(found.given.probability, 6)
+    assert "given" not in embedded(CAT).to_dict()
+
+
 def test_every_input_gets_its_own_row_in_order(embedded: Predictor, tmp_path: Path) -> None:
     cut = tmp_path / "cut.jpg"
     cut.write_bytes(COFFEE.read_bytes()[:9000])

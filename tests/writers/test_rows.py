@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from writers.rows import row
 
-from miil21k.predict.prediction import LevelLabel, Node, Origin, Prediction, Stop
+from miil21k.predict.prediction import Given, LevelLabel, Node, Origin, Prediction, Stop
 from miil21k.writers.layouts import Separated
 from miil21k.writers.rows import ROW, Shape, cells
 
@@ -15,8 +15,9 @@ ORIGIN = Origin("embedded", "in1k", "0" * 64, "none", "torch", "cpu", "fp32")
 
 def test_a_row_is_written_from_its_declaration() -> None:
     found = Prediction(
-        "x", ORIGIN, None, (CAT,), Stop("hedge", 0.9, False, CAT, None), (CAT,), (LevelLabel(2, CAT, True),)
-    )
+        "x", ORIGIN, None, (CAT,), Stop("hedge", 0.9, False, CAT, None, 0.6), (CAT,), (LevelLabel(2, CAT, True),),
+        Given("under cat", 0.98765432),
+    )  # fmt: skip
     node = {"wnid": "n02121808", "name": "domestic cat", "probability": 0.123457}
     assert found.to_dict() == {
         "schema": 1,
@@ -31,9 +32,17 @@ def test_a_row_is_written_from_its_declaration() -> None:
         "device": "cpu",
         "dtype": "fp32",
         "path": [node],
-        "stop": {"reason": "hedge", "hedge": 0.9, "calibrated": False, "refused": node, "runner_up": None},
+        "stop": {
+            "reason": "hedge",
+            "hedge": 0.9,
+            "level": 0.6,
+            "calibrated": False,
+            "refused": node,
+            "runner_up": None,
+        },
         "topk": [node],
         "levels": [{"depth": 2, **node, "kept": True}],
+        "given": {"condition": "under cat", "probability": 0.987654},
     }
     assert list(Prediction("x", ORIGIN, error="why").to_dict()) == [f.name for f in ROW.fields if f.part is None]
 
@@ -42,9 +51,10 @@ def test_parquet_has_the_fields_of_the_row_that_its_shape_holds() -> None:
     pytest.importorskip("pyarrow")
     from miil21k.writers.parquet import arrow_schema
 
-    plain, full = arrow_schema(Shape()), arrow_schema(Shape(labels=True, levels=True))
+    plain, full = arrow_schema(Shape()), arrow_schema(Shape(labels=True, levels=True, given=True))
     assert plain.names == list(row("x"))
-    assert full.names == [*row("x"), "levels"]
+    assert full.names == [*row("x"), "levels", "given"]
+    assert str(full.field("given").type) == "struct<condition: string, probability: double>"
     assert str(full.field("levels").type.value_type) == (
         "struct<depth: int32, wnid: string, name: string, probability: double, kept: bool>"
     )
