@@ -48,7 +48,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="how static finds the range of each activation (%(default)s)",
     )
     add("--symmetric", action="store_true", help="static with zero points of 0, for miil21k export tensorrt")
-    add("--min-agreement", type=float, default=0.97, metavar="P", help="least share of equal top-1 (%(default)s)")
+    add(
+        "--weight-bits",
+        type=int,
+        choices=(7, 8),
+        help="7 is exact on every processor (default: 8 where this one's 8-bit products are exact, else 7)",
+    )
+    add(
+        "--min-agreement",
+        type=float,
+        default=0.97,
+        metavar="P",
+        help="least share of equal top-1, shown with 95 %% confidence (%(default)s)",
+    )
     add(
         "--most-left-out",
         type=float,
@@ -86,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
         "mode",
         "method",
         "symmetric",
+        "weight_bits",
         "min_agreement",
         "most_left_out",
         "calibration_images",
@@ -136,8 +149,9 @@ def _print(output: Path, report: dict[str, Any]) -> None:
     if how["layers"]:
         print(f"  layers left in float: {len(how['left_out'])} of {how['layers']}")
     print(f"  on {agreement['images']} pictures that neither set it up nor chose it, against fp32 in {how['backend']}:")
+    shown = f"at least {how['shown_agreement']:.1%} of such pictures keep their best class (95 % confidence)"
     same = ", ".join(f"{name} {agreement[key]:.1%}" for name, key in _SHARES)
-    print(f"    equal {same}")
+    print(f"    equal {same}: {shown}")
     apart = f"{agreement['logits']:g}, {agreement['logits_relative']:.1%} of their range"
     print(f"    largest difference of a logit {apart}")
     ratios = ", ".join(f"{ratio:.2f} ({batch})" for batch, ratio in how["times_faster"].items())

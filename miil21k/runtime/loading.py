@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from miil21k.errors import DownloadError, LabelSpaceMismatch, MissingExtra, UnknownModel, UsageError
+from miil21k.errors import DownloadError, ExportError, LabelSpaceMismatch, MissingExtra, UnknownModel, UsageError
 from miil21k.hierarchy.load import load_label_space
 from miil21k.runtime.base import ExportFile
 from miil21k.runtime.registry import export_runtimes, find_runtime
@@ -261,7 +261,8 @@ def _exported(path: Path, options: LoadOptions) -> Loaded:
 def open_export(path: Path, card: ExportCard, *, backend: str, device: str, dtype: str) -> Backend:
     """Return what runs the export at `path`, whose metadata are `card`.
 
-    backend: a key of `RUNTIMES`. What else is raised is what that runtime raises; UsageError for one that runs none.
+    backend: a key of `RUNTIMES`. What else is raised is what that runtime raises; UsageError for one that runs none,
+    ExportError for an INT8 file whose answers would be others on this processor.
     """
     runtime = find_runtime(backend)
     if runtime.runs == "network":
@@ -270,7 +271,22 @@ def open_export(path: Path, card: ExportCard, *, backend: str, device: str, dtyp
             f"'{path}' is an export, which {runtime.title} does not run: choose --backend {', '.join(names)} or "
             f"{last}, or name the model that it was made from."
         )
-    return runtime.open(_file(path, card), card.space.num_classes, device, dtype)
+    opened = runtime.open(_file(path, card), card.space.num_classes, device, dtype)
+    if card.precision == "int8" and opened.device == "cpu":
+        _require_exact_products(path, card, backend)
+    return opened
+
+
+def _require_exact_products(path: Path, card: ExportCard, backend: str) -> None:
+    from miil21k.runtime.int8_probe import products_are_exact
+
+    quantization = card.quantization
+    wide = quantization.get("weight_bits", 8) == 8 and not quantization.get("symmetric")
+    if wide and not products_are_exact(backend):
+        raise ExportError(
+            f"'{path}' was judged where sums of 8-bit products are exact, and those of this processor overflow, so its "
+            "answers would be others: quantise the fp32 export here, or anywhere with --weight-bits 7."
+        )
 
 
 def _file(path: Path, card: ExportCard) -> ExportFile:

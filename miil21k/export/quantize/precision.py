@@ -109,13 +109,13 @@ def static_int8(
     network: ModelProto,
     ranges: Any,
     *,
-    only: Sequence[str] = (),
     leave_out: Sequence[str] = (),
     symmetric: bool = False,
+    weight_bits: int = 8,
 ) -> ModelProto:
     """Return `network` with uint8 activations and int8 weights per output channel, as QuantizeLinear pairs (QDQ).
 
-    ranges: of `measure_ranges`. only: names of nodes, all when empty; leave_out: names of nodes that stay float.
+    ranges: of `measure_ranges`. leave_out: names of nodes that stay float. weight_bits: 8, or 7 for half the range.
     symmetric: int8 activations with zero point 0 and float32 biases, as TensorRT takes them; without it biases are
     int32. The outputs `logits` and `embedding` are not rounded.
     """
@@ -126,9 +126,10 @@ def static_int8(
         QDQQuantizer,
         "static",
         network,
+        weight_bits,
         activation_qType=QuantType.QInt8 if symmetric else QuantType.QUInt8,
         tensors_range=ranges,
-        nodes_to_quantize=list(only),
+        nodes_to_quantize=[],
         nodes_to_exclude=list(leave_out),
         op_types_to_quantize=[*_WEIGHTED["static"], *_BETWEEN],
         extra_options={"ActivationSymmetric": symmetric, "QuantizeBias": not symmetric},
@@ -136,7 +137,7 @@ def static_int8(
     return _kept_float(_with_float_outputs(found), leave_out)
 
 
-def dynamic_int8(network: ModelProto, *, only: Sequence[str] = (), leave_out: Sequence[str] = ()) -> ModelProto:
+def dynamic_int8(network: ModelProto, *, leave_out: Sequence[str] = (), weight_bits: int = 8) -> ModelProto:
     """Return `network` with int8 weights in its matrix products, whose activations are rounded as they come."""
     from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
     from onnxruntime.quantization.quant_utils import QuantizationMode, QuantType
@@ -145,23 +146,28 @@ def dynamic_int8(network: ModelProto, *, only: Sequence[str] = (), leave_out: Se
         ONNXQuantizer,
         "dynamic",
         network,
+        weight_bits,
         mode=QuantizationMode.IntegerOps,
         static=False,
         activation_qType=QuantType.QUInt8,
         tensors_range=None,
-        nodes_to_quantize=list(only),
+        nodes_to_quantize=[],
         nodes_to_exclude=list(leave_out),
         op_types_to_quantize=list(_WEIGHTED["dynamic"]),
         extra_options={"MatMulConstBOnly": True},
     )
 
 
-def _int8(quantizer: Any, kind: Mode, network: ModelProto, **how: Any) -> ModelProto:
-    """Return what a quantizer class makes of `network`: int8 weights per output channel, all 8 bits of them used."""
+def _int8(quantizer: Any, kind: Mode, network: ModelProto, weight_bits: int, **how: Any) -> ModelProto:
+    """Return what a quantizer class makes of `network`: int8 weights per output channel, in 8 bits or 7 of them.
+
+    A processor without instructions for it adds two products of 8 bits in 16, which overflow; those of 7 bits fit.
+    """
     from onnxruntime.quantization.quant_utils import QuantType
 
     with _quiet(), _failures(kind):
-        made = quantizer(_copy(network), per_channel=True, reduce_range=False, weight_qType=QuantType.QInt8, **how)
+        how |= {"per_channel": True, "reduce_range": weight_bits == 7, "weight_qType": QuantType.QInt8}
+        made = quantizer(_copy(network), **how)
         made.quantize_model()
         made.model.topological_sort()
         return made.model.model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +18,12 @@ from miil21k.export.onnx.saving import MOST_BYTES, weights_path
 from miil21k.export.quantize.agreement import FASTER, Agreeing, crops_to_logits, speed_ratios
 from miil21k.export.quantize.calibration_set import Roles, divide, read_crops, spread
 from miil21k.export.quantize.network_part import put_network, take_network
-from miil21k.export.quantize.search import QuantizeOptions, choose_setting, no_progress
+from miil21k.export.quantize.search import QuantizeOptions, choose_setting, no_progress, share_needed
 from miil21k.files import atomic, replace_file, sweep
+from miil21k.metrics.shares import ONE_SIDED, wilson_interval
+from miil21k.runtime.int8_probe import products_are_exact
 from miil21k.runtime.loading import open_export
+from miil21k.runtime.machine import processor
 from miil21k.zoo.export_card import read_export_card
 
 if TYPE_CHECKING:
@@ -54,17 +58,23 @@ def quantize_export(
     Best class, path and hedged node of the judging images are compared with those of `source` in the backend
     that the options name. say: told each step. progress: `progress(what, total)` opens a context that is told advances.
 
-    An existing file is replaced by one that keeps its limits or stays as it was. Raises ExportError when the best
-    setting agrees less often than `options.min_agreement` or is not faster where that is required, UsageError for a
+    It is kept when, with 95 % confidence, `options.min_agreement` of pictures like the judging ones keep their best
+    class (one-sided Wilson interval). An existing file is replaced by one that is kept or stays as it was. Raises
+    ExportError when the best setting agrees less often, or is not faster where that is required, UsageError for a
     source that is quantised already or above 2 GB, and for too few pictures; ImageError for one that is no image.
     """
     options = options or QuantizeOptions()
     card = _source_card(source, output)
     roles = _roles(pictures, judges, options)
     say(f"pictures: {len(roles.setting_up)} set it up, {len(roles.choosing)} choose layers, {len(roles.judging)} judge")
-    for what, count in (("choose layers", len(roles.choosing)), ("judge", len(roles.judging))):
-        if count < 1 / (1 - min(options.min_agreement, 0.999)):
-            say(f"{count} pictures that {what} cannot tell {options.min_agreement:.0%} from all: give more")
+    needed = share_needed(len(roles.judging), options.min_agreement)
+    if needed > 1:
+        raise UsageError(_too_few(len(roles.judging), options.min_agreement))
+    if options.weight_bits is None and options.mode != "fp16":
+        exact = products_are_exact(options.backend)
+        options = dataclasses.replace(options, weight_bits=8 if exact else 7)
+        if not exact:
+            say(f"weights get 7 bits: in {options.backend} this processor's sums of 8-bit products overflow")
     model = onnx.load(source)
     network = take_network(model, card.preprocess.input_size)
     with progress("reading pictures", len(roles.setting_up) + len(roles.choosing)) as done:
@@ -73,7 +83,7 @@ def quantize_export(
             for part in (roles.setting_up, roles.choosing)
         )
     decoder = card.decoder()
-    chosen = choose_setting(network, setting_up, choosing, card.preprocess, decoder, options, progress=progress)
+    chosen = choose_setting(network, setting_up, choosing, card.preprocess, decoder, options, needed, progress=progress)
     say(f"{chosen}: {chosen.agreement} that chose it, which lets expect {chosen.agreement.expected:.1%} for top-1")
     sweep(output.parent)
     with atomic(output) as part:
@@ -85,8 +95,8 @@ def quantize_export(
             for path, of in ((source, card), (part, new_card))
         ]
         agreement = _judged(backends, roles.judging, card, progress)
-        if not agreement.top1 >= options.min_agreement:
-            raise ExportError(_refusal(card, chosen, agreement, options))
+        if agreement.top1 < needed:
+            raise ExportError(_refusal(card, chosen, agreement, options, needed))
         ratios = speed_ratios(backends[0], backends[1], card.preprocess)
         report = _report(new_card, chosen, agreement, ratios, options)
         faster = min(ratios.values()) >= FASTER
@@ -140,7 +150,15 @@ def _judged(backends: Sequence[Backend], judging: Sequence[Path], card: ExportCa
     return counting.result()
 
 
-def _refusal(card: ExportCard, chosen: Setting, agreement: Agreement, options: QuantizeOptions) -> str:
+def _too_few(count: int, min_agreement: float) -> str:
+    enough = math.ceil(ONE_SIDED**2 * min_agreement / (1 - min_agreement))  # the interval of all of n begins there
+    return (
+        f"{count} pictures that judge cannot show that {min_agreement:.1%} of all keep their best class, even if each "
+        f"does: give {enough} or more with --eval, or twice that with --images alone, or a lower --min-agreement."
+    )
+
+
+def _refusal(card: ExportCard, chosen: Setting, agreement: Agreement, options: QuantizeOptions, needed: float) -> str:
     ways = "--mode fp16" if chosen.mode != "fp16" else "fp32"
     if chosen.mode == "static":
         others = " or ".join(name for name in ("minmax", "entropy", "percentile") if name != chosen.method)
@@ -149,8 +167,8 @@ def _refusal(card: ExportCard, chosen: Setting, agreement: Agreement, options: Q
         ways = f"--mode static, a larger --most-left-out, or {ways}"
     return (
         f"'{card.model}' was not quantised: the best of {chosen.tried} settings ({chosen}) gives {agreement}, "
-        f"logits {agreement.logits:.2g} apart, where {options.min_agreement:.0%} of the best classes must "
-        f"stay: try {ways}."
+        f"logits {agreement.logits:.2g} apart, where {needed:.1%} of these best classes must stay to show "
+        f"{options.min_agreement:.0%} of all: try {ways}."
     )
 
 
@@ -164,7 +182,12 @@ def _described(whole: onnx.ModelProto, card: ExportCard, chosen: Setting, option
     new = dataclasses.replace(
         card,
         precision="fp16" if chosen.mode == "fp16" else "int8",
-        quantization={"mode": chosen.mode, "symmetric": chosen.symmetric, "backend": options.backend},
+        quantization={
+            "mode": chosen.mode,
+            "symmetric": chosen.symmetric,
+            "backend": options.backend,
+            "weight_bits": chosen.weight_bits,
+        },
         versions=versions,
     )
     helper.set_model_props(whole, new.to_metadata())
@@ -174,7 +197,7 @@ def _described(whole: onnx.ModelProto, card: ExportCard, chosen: Setting, option
 def _record(whole: onnx.ModelProto, quantization: dict[str, Any]) -> None:
     """Put what was measured into the metadata."""
     facts = {prop.key: prop.value for prop in whole.metadata_props}
-    facts["quantization"] = json.dumps({key: value for key, value in quantization.items() if key != "layer_noise"})
+    facts["quantization"] = json.dumps(quantization)
     helper.set_model_props(whole, facts)
 
 
@@ -189,7 +212,9 @@ def _report(
             **chosen.to_json(),
             "backend": options.backend,
             "quantizer": f"onnxruntime {onnxruntime.__version__}",
+            "processor": processor(),
             "min_agreement": options.min_agreement,
+            "shown_agreement": float(f"{wilson_interval(agreement.top1, agreement.images, ONE_SIDED)[0]:.4f}"),
             "agreement": agreement.to_json(),
             "times_faster": {f"batch {batch}": round(ratio, 3) for batch, ratio in ratios.items()},
         },

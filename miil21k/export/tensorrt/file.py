@@ -17,7 +17,6 @@ from miil21k.export.onnx.network import OUTPUTS
 from miil21k.export.onnx.proof import BOUNDS, open_session
 from miil21k.export.onnx.samples import BATCHES
 from miil21k.export.tensorrt.engine import build_engine, missing
-from miil21k.export.tensorrt.operators import refusals
 from miil21k.export.tensorrt.options import EngineOptions, trtexec_line
 from miil21k.files import atomic, replace_file, sweep
 from miil21k.zoo.export_card import read_export_card
@@ -48,9 +47,9 @@ class Engine(Protocol):
 
 
 def plan_command(model: Path, output: Path, options: EngineOptions) -> str:
-    """Return the `trtexec` line for the export at `model`, once its graph is known to be one that TensorRT takes.
+    """Return the `trtexec` line for the export at `model`; whether TensorRT takes its operators, its parser says there.
 
-    Raises CheckpointError for a file that is no export, UsageError that names the operators TensorRT does not take.
+    Raises CheckpointError for a file that is no export, UsageError for one that no engine can be built of.
     """
     card, graph = _opened(model)
     return trtexec_line(model, output, graph.graph.input[0].name, card.preprocess.input_size, options)
@@ -130,12 +129,17 @@ _KEPT = ("model", "arch", "head", "label_space", "label_space_sha256", "licence"
 
 def _opened(model: Path) -> tuple[ExportCard, onnx.ModelProto]:
     card = read_export_card(model)
-    graph = onnx.load(model)
-    refused = refusals(graph)
-    if refused:
-        listed = ". ".join(str(refusal) for refusal in refused)
-        raise UsageError(f"TensorRT does not take '{model}'. {listed}.")
-    return card, graph
+    if card.form != "tensor":
+        raise UsageError(
+            f"'{model}' begins with images of any size, whose antialiased resize TensorRT does not have: "
+            "export the network alone with 'miil21k export onnx --form tensor'."
+        )
+    if card.precision == "int8" and not card.quantization.get("symmetric"):
+        raise UsageError(
+            f"'{model}' is INT8 with zero points, and TensorRT rounds symmetrically about zero: "
+            "make it with 'miil21k export quantize --symmetric'."
+        )
+    return card, onnx.load(model)
 
 
 def _measure(
