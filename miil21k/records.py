@@ -9,6 +9,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, overload
@@ -166,7 +167,7 @@ class FrozenMapping(Mapping[str, Any]):
 
 
 def read_record(cls: type[_T], raw: object) -> _T:
-    """Return `raw`, parsed JSON, as a `cls`, a class of named tuples. Keys whose field has a default may be left out.
+    """Return `raw`, parsed JSON, as a `cls`, a class of named tuples or a dataclass; defaults stand for what is absent.
 
     The annotations may be str, int, float, bool, an alias of Literal, another such class of the same module,
     `tuple[X, ...]`, `tuple[X, X, X]`, `Mapping[str, X]`, and `X | None` of the scalar ones.
@@ -204,7 +205,12 @@ def to_json(value: Any) -> Any:
 @cache
 def _readers(cls: Any) -> tuple[dict[str, Reader], frozenset[str]]:
     names = vars(sys.modules[cls.__module__])
-    readers = {name: _reader(hint.__forward_arg__, names) for name, hint in cls.__annotations__.items()}
+    hints = {
+        name: hint if isinstance(hint, str) else hint.__forward_arg__ for name, hint in cls.__annotations__.items()
+    }
+    readers = {name: _reader(hint, names) for name, hint in hints.items()}
+    if is_dataclass(cls):
+        return readers, frozenset(f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING)
     return readers, frozenset(readers.keys() - cls._field_defaults)
 
 

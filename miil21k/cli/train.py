@@ -41,7 +41,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("data", metavar="DATA", nargs="?", help="class folders (DATA/<wnid>/<image>), or tar shards (folder or glob)")
     add("-m", "--model", help="a name of the zoo or of timm (resnet50.a1_in1k, hf-hub:...), or an earlier checkpoint")
     add("--from-scratch", action="store_true", help="start from random weights, whatever the recipe says")
-    add("--recipe", default="miil_semantic", metavar="NAME", help="a named recipe (default: %(default)s)")
+    add(
+        "--recipe",
+        default="miil_semantic",
+        metavar="NAME",
+        help="a named recipe, or the recipe.json of a run (default: %(default)s)",
+    )
     add("--list-recipes", action="store_true", help="show the recipes, their sources and what they reach, and exit")
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="change any field of the recipe; repeatable")
     for field, text in _FIELDS.items():
@@ -81,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     request = Request(
         data=args.data,
         model=args.model,
-        recipe_name=args.recipe,
+        recipe_name=Path(args.recipe).stem,
         recipe=recipe,
         folder=args.output,
         val=args.val,

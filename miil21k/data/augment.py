@@ -186,7 +186,7 @@ class Augmentation:
 
     size: int
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    crop: Literal["squash", "random"] = "squash"
+    crop: Literal["squash", "random", "resized"] = "squash"
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -194,6 +194,7 @@ class Augmentation:
     color_jitter: float = 0.0
     policy: str = "miil"
     cutout: float = 0.5
+    resize: int = 0
 
     @cached_property
     def _stages(self) -> tuple[Callable[[Image.Image], Image.Image], Callable[[Image.Image], Image.Image]]:
@@ -236,13 +237,17 @@ class Augmentation:
         box: of a `Picture` that was decoded at a fraction, for the crop `squash`.
         """
         rng = random.Random(seed)  # noqa: S311 (augmentation, no secret)
-        if self.crop == "squash":
-            image = image.resize((self.size, self.size), _FILTERS[self.interpolation], box)
-            if rng.random() < self.hflip:
-                image = ImageOps.mirror(image)
-        else:
+        if self.crop == "random":
             with seeded(rng.getrandbits(63)):
                 image = self._stages[0](image)
+        else:
+            side = self.resize or self.size
+            image = image.resize((side, side), _FILTERS[self.interpolation], box)
+            if side > self.size:
+                left, top = (rng.randint(0, side - self.size) for _ in range(2))
+                image = image.crop((left, top, left + self.size, top + self.size))
+            if rng.random() < self.hflip:
+                image = ImageOps.mirror(image)
         if self.cutout:
             image = cutout(image, self.cutout, rng)
         if self.policy == "miil":

@@ -52,15 +52,26 @@ class EpochSampler:
 
     Every process gets equally many batches; images that do not fill a batch of every process are left out of the
     epoch. repeats: every image is drawn that often, its copies side by side in the global order (repeated
-    augmentation), while the length of the epoch stays. Raises UsageError when the images fill no batch at all.
+    augmentation), while the length of the epoch stays. alone: every image is drawn by itself, from all of them, and an
+    epoch has at least so many batches; 0: every image is drawn once. Raises UsageError when the images fill no batch.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, world: int = 1, repeats: int = 1) -> None:
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        repeats: int = 1,
+        alone: int = 0,
+    ) -> None:
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rank, self.world, self.repeats = rank, world, repeats
         self.epoch = 0
         self.start = 0
-        self.num_batches = size // (batch_size * world)
+        self.alone = alone > 0
+        self.num_batches = max(alone, size // (batch_size * world))
         if not self.num_batches:
             raise UsageError(
                 f"{size} images do not fill one batch of {batch_size} on {world} process(es): lower --batch-size."
@@ -70,8 +81,11 @@ class EpochSampler:
         return self.num_batches - self.start
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """Return int64 [size], the image drawn at each position of `epoch`, over all processes."""
-        order = np.random.default_rng(mix_seed(self.seed, epoch)).permutation(self.size)
+        """Return int64, the image drawn at each position of `epoch`, over all processes."""
+        generator = np.random.default_rng(mix_seed(self.seed, epoch))
+        if self.alone:
+            return generator.integers(0, self.size, self.num_batches * self.batch_size * self.world)
+        order = generator.permutation(self.size)
         return np.repeat(order, self.repeats)[: self.size] if self.repeats > 1 else order
 
     def __iter__(self) -> Iterator[list[Draw]]:

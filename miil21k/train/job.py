@@ -113,6 +113,9 @@ def create_network(request: Request, space: LabelSpace) -> tuple[nn.Module, Trai
         kept = getattr(model, "label_space", None) == space.name
     if not kept:
         model.reset_classifier(space.num_classes)  # type: ignore[operator]
+        if recipe.zero_head:
+            for parameter in model.get_classifier().parameters():  # type: ignore[operator]
+                torch.nn.init.zeros_(parameter)
     preprocess = _preprocess(recipe, card.preprocess, f"recipe {request.recipe_name}")
     head = find_objective(recipe).head
     return model, replace(card, head=head, space=space, preprocess=preprocess, recipe=request.recipe_name), loaded
@@ -160,7 +163,7 @@ def _preprocess(recipe: Recipe, model: Preprocess, source: str) -> Preprocess:
     """Return the preprocessing of evaluation that goes with the recipe's training images."""
     size = recipe.image_size or model.input_size[1]
     plain = recipe.normalise == "none"
-    squash = recipe.crop == "squash"
+    squash = recipe.crop != "random"
     return Preprocess(
         (3, size, size),
         recipe.interpolation,
@@ -185,6 +188,7 @@ def augmentation_of(recipe: Recipe, preprocess: Preprocess) -> Augmentation:
         recipe.color_jitter,
         recipe.policy,
         recipe.cutout,
+        recipe.resize,
     )
     augmentation.check()
     return augmentation

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Journal", "clear_run", "holds_run", "read_config", "read_unreadable", "write_config"]
 
 CONFIG = "config.json"
+RECIPE = "recipe.json"
 METRICS = "metrics.jsonl"
 TABLE = "metrics.csv"
 CURVES = "curves.png"
@@ -29,8 +30,9 @@ BOARD = "tensorboard"
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write `config.json` of a run."""
-    replace_file(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    """Write `config.json` of a run, and its recipe alone as `recipe.json`, which another run can be started by."""
+    for name, content in ((CONFIG, config), (RECIPE, config["recipe"])):
+        replace_file(folder / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
@@ -49,7 +51,7 @@ def holds_run(folder: Path) -> bool:
 
 def clear_run(folder: Path) -> None:
     """Remove the files of a run from `folder`, and what a kill left half written; other files stay."""
-    for name in (CONFIG, METRICS, TABLE, CURVES, UNREADABLE, STATE, *WEIGHTS):
+    for name in (CONFIG, RECIPE, METRICS, TABLE, CURVES, UNREADABLE, STATE, *WEIGHTS):
         (folder / name).unlink(missing_ok=True)
     sweep(folder)
     shutil.rmtree(folder / BOARD, ignore_errors=True)

@@ -111,7 +111,7 @@ def _assemble(
         recipe=recipe,
         model=model,
         objective=objective.to(device),
-        images=images.decoded_near(2 * augmentation.size) if recipe.crop == "squash" else images,
+        images=images if recipe.crop == "random" else images.decoded_near(2 * (recipe.resize or augmentation.size)),
         augmentation=augmentation,
         preprocess=card.preprocess,
         evaluate=evaluate,
@@ -132,7 +132,7 @@ def _assemble(
 def _fitted(recipe: Recipe, device: torch.device, images: int, processes: Processes) -> tuple[Recipe, list[str]]:
     recipe, slow = fit_precision(recipe, device)
     batches = create_sampler(recipe, images, processes).num_batches  # refuses too few images
-    recipe, frozen = fit_average(recipe, batches // recipe.accumulate * recipe.total_epochs)
+    recipe, frozen = fit_average(recipe, recipe.updates(batches // recipe.accumulate))
     return recipe, [change for change in (slow, frozen) if change]
 
 
@@ -189,11 +189,12 @@ def _facts(
 def _opening(facts: dict[str, Any]) -> str:
     recipe, space = facts["recipe"], facts["label_space"]
     epochs = recipe["epochs"] + recipe["cooldown_epochs"]
+    length = f"{recipe['steps']:,} updates" if recipe["steps"] else f"{epochs} epochs"
     share = recipe["batch_size"] * recipe["accumulate"] * facts["processes"]
     return (
         f"{facts['images']:,} images of {space['classes']:,} classes (label space '{space['name']}'), "
         f"{facts['val_images']:,} to validate; {facts['model']} {_weights(facts['weights'])}, by recipe "
-        f"{facts['recipe_name']}: {epochs} epochs, {share} images an update, {facts['processes']} process(es)"
+        f"{facts['recipe_name']}: {length}, {share} images an update, {facts['processes']} process(es)"
     )
 
 

@@ -86,7 +86,8 @@ class Report:
 def create_sampler(recipe: Recipe, images: int, processes: Processes) -> EpochSampler:
     """Return the batches of a run over so many images; raises UsageError when they do not fill one update."""
     repeats = recipe.repeats if processes.world > 1 else 1
-    sampler = EpochSampler(images, recipe.batch_size, recipe.seed, processes.rank, processes.world, repeats)
+    alone = 100 * recipe.accumulate if recipe.sampling == "replacement" else 0
+    sampler = EpochSampler(images, recipe.batch_size, recipe.seed, processes.rank, processes.world, repeats, alone)
     if sampler.num_batches < recipe.accumulate:
         raise UsageError(
             f"{images} images give {sampler.num_batches} batches, fewer than accumulate={recipe.accumulate}: lower "
@@ -103,6 +104,8 @@ class Run:
         self.job, self.report = job, report
         self.sampler = create_sampler(recipe, len(job.images), processes)
         self.updates_per_epoch = self.sampler.num_batches // recipe.accumulate
+        self.updates = recipe.updates(self.updates_per_epoch)
+        self.epochs = math.ceil(self.updates / self.updates_per_epoch)
         frozen = freeze(job.model, recipe.freeze) if recipe.freeze else ()
         self.trained = _make_trained(job.model, recipe)
         # The schedule writes initial rates into the optimizer's groups, which a state file then replaces by equal ones.
@@ -129,7 +132,7 @@ class Run:
         self.unreadable = read_unreadable(self.job.folder)
         self.journal = Journal(self.job.folder, self.progress.updates) if self.job.processes.is_main else None
         try:
-            for epoch in range(self.progress.epoch, self.job.recipe.total_epochs):
+            for epoch in range(self.progress.epoch, self.epochs):
                 self._train_epoch(epoch)
                 self._end_epoch(epoch)
         finally:
@@ -142,7 +145,7 @@ class Run:
     def _train_epoch(self, epoch: int) -> None:
         self.step.train_mode()
         batches = self._batches(epoch)
-        while True:
+        while self.progress.updates < self.updates:
             began = time.perf_counter()
             group = list(islice(batches, self.job.recipe.accumulate))
             waited = time.perf_counter()
@@ -206,7 +209,7 @@ class Run:
         now, (before, batch) = time.perf_counter(), self._marked
         seen = (progress.batch - batch) * recipe.batch_size * self.job.processes.world
         rate = seen / max(now - before, 1e-9)
-        total = self.updates_per_epoch * recipe.total_epochs
+        total = self.updates
         images = recipe.batch_size * recipe.accumulate * self.job.processes.world
         eta = (total - progress.updates) * images / rate if rate else math.nan
         spent = progress.data_seconds + progress.step_seconds
@@ -214,9 +217,7 @@ class Run:
         if self.journal is not None and metrics is None and logged:
             row = {"update": progress.updates, "epoch": epoch + 1, "loss": loss, "lr": lr, "images_per_second": rate}
             self.journal.write("step", row)
-        self.report(
-            Report(epoch + 1, recipe.total_epochs, progress.updates, total, loss, lr, rate, eta, waiting, metrics)
-        )
+        self.report(Report(epoch + 1, self.epochs, progress.updates, total, loss, lr, rate, eta, waiting, metrics))
 
     def _end_epoch(self, epoch: int) -> None:
         job = self.job

@@ -74,8 +74,9 @@ class Schedule:
 
     def __init__(self, optimizer: Optimizer, recipe: Recipe, updates_per_epoch: int) -> None:
         self.optimizer, self.recipe = optimizer, recipe
-        self._ticks = 1 if recipe.schedule_step == "epoch" else updates_per_epoch  # of the schedule, in an epoch
-        self._updates_per_tick = updates_per_epoch // self._ticks
+        # What the recipe counts in, epochs or updates, has so many ticks of the schedule, and a tick so many updates.
+        self._ticks = 1 if recipe.steps or recipe.schedule_step == "epoch" else updates_per_epoch
+        self._updates_per_tick = 1 if recipe.steps else updates_per_epoch // self._ticks
         self._timm = None if recipe.schedule == "onecycle" else self._from_timm()
 
     def _from_timm(self) -> Any:
@@ -86,14 +87,14 @@ class Schedule:
             scheduler, _ = create_scheduler_v2(
                 self.optimizer,
                 sched=recipe.schedule,
-                num_epochs=recipe.epochs * ticks,
-                warmup_epochs=recipe.warmup_epochs * ticks,
+                num_epochs=(recipe.steps or recipe.epochs) * ticks,
+                warmup_epochs=(recipe.warmup_steps if recipe.steps else recipe.warmup_epochs) * ticks,
                 warmup_lr=recipe.warmup_lr,
                 min_lr=recipe.min_lr,
                 cooldown_epochs=recipe.cooldown_epochs * ticks,
                 decay_epochs=recipe.decay_epochs * ticks or None,
                 decay_rate=recipe.decay_rate,
-                decay_milestones=[epoch * ticks + 1 for epoch in recipe.milestones],  # timm's come one tick too soon
+                decay_milestones=[at * ticks + 1 for at in recipe.milestones],  # timm's come one tick too soon
             )
         except (ValueError, RuntimeError, AssertionError) as error:
             raise UsageError(f"No schedule '{recipe.schedule}' ({error}); use onecycle or one of timm's.") from None
@@ -107,7 +108,9 @@ class Schedule:
         if self._timm is None:
             for group in self.optimizer.param_groups:
                 peak = self.recipe.lr * group.get("lr_scale", 1.0)
-                group["lr"] = one_cycle(tick, self.recipe.total_epochs * self._ticks, peak, self.recipe)
+                group["lr"] = one_cycle(
+                    tick, (self.recipe.steps or self.recipe.total_epochs) * self._ticks, peak, self.recipe
+                )
         else:
             self._timm.step(tick)
         return max(float(group["lr"]) for group in self.optimizer.param_groups)

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Recipe", "override", "unasked"]
 
+Deepest = Literal["published", "keep"]
+MultiLabelLoss = Literal["bce", "asymmetric"]
+Confidence = Literal["paper", "code"]
+Tick = Literal["update", "epoch"]
+Normalise = Literal["model", "none"]
+Filter = Literal["bilinear", "bicubic"]
+Crop = Literal["squash", "random", "resized"]
+Precision = Literal["fp32", "fp16", "bf16"]
+Sampling = Literal["shuffle", "replacement"]
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -25,6 +35,9 @@ class Recipe:
     source, expected: where the numbers come from; what the source says they reach (not reproduced by us).
     pretrained: start from the weights that the model's name stands for, when it stands for any.
     batch_size: images per process and forward pass; one update sees batch_size * accumulate * processes images.
+    steps: updates of the run, in the place of epochs; the warm-up is then warmup_steps, and milestones count updates.
+    sampling: `shuffle` draws every image once an epoch; `replacement` draws each by itself, so that a data set may be
+    smaller than a batch, and calls 100 updates an epoch where the images fill fewer.
 
     Objective: label_smoothing in [0, 1). max_level_weight: the clamp of the level weights. deepest: `keep` every
     level with more than one class, or drop the deepest as the `published` code does. multi_label_loss: `bce` or
@@ -32,18 +45,19 @@ class Recipe:
 
     Optimizer: any name of timm's factory; lr is not rescaled by the batch size. layer_decay: lr factor per layer
     from the head down, 1 = off. clip_grad: largest gradient norm, 0 = off. freeze: comma-separated parameter
-    prefixes, or `backbone` for everything but the head.
+    prefixes, or `backbone` for everything but the head. zero_head: a new head starts from zeros.
 
     Schedule: `onecycle` (torch; pct_start, div_factor, final_div_factor) or a name of timm's factory
     (warmup_epochs from warmup_lr, then to min_lr, then cooldown_epochs). `step` multiplies the rate by decay_rate every
     decay_epochs, `multistep` at each of the milestones, in epochs. schedule_step: `update` or `epoch`.
 
-    Augmentation: crop `squash` (resize to a square, aspect ignored) or `random` (random resized crop, `scale`,
-    `ratio`). policy: `miil` (the published pipeline's RandAugment), a timm policy string (`rand-m7-mstd0.5-inc1`,
-    `v0`), or empty. cutout: side of the erased box as a fraction of the image side. repeats: copies of an image
-    per epoch, in distributed runs only. image_size 0: what the model was built for. normalise: by the model's mean
-    and std, or `none`: pixels in [0, 1] as they are. Evaluation squashes where training does; else it cuts out the
-    centre, eval_crop_pct of the side (0: the model's).
+    Augmentation: crop `squash` (resize to a square, aspect ignored), `resized` (to a square of side `resize`, then a
+    random crop of it) or `random` (random resized crop, `scale`, `ratio`). policy: `miil` (the published pipeline's
+    RandAugment), a timm policy string (`rand-m7-mstd0.5-inc1`, `v0`), or empty. cutout: side of the erased box as a
+    fraction of the image side. repeats: copies of an image per epoch, in distributed runs only. image_size 0: what the
+    model was built for. normalise: by the model's mean and std, or `none`: pixels in [0, 1] as they are. Evaluation
+    squashes where training does not cut by area; else it cuts out the centre, eval_crop_pct of the side (0: the
+    model's).
 
     ema_decay 0 = off. precision: `fp32`, `fp16` (with gradient scaling) or `bf16`.
     """
@@ -54,17 +68,19 @@ class Recipe:
 
     pretrained: bool = True
     epochs: int = 80
+    steps: int = 0
+    sampling: Sampling = "shuffle"
     batch_size: int = 64
     accumulate: int = 1
     seed: int = 42
 
     label_smoothing: float = 0.0
     max_level_weight: float = 20.0
-    deepest: Literal["published", "keep"] = "keep"
-    multi_label_loss: Literal["bce", "asymmetric"] = "asymmetric"
+    deepest: Deepest = "keep"
+    multi_label_loss: MultiLabelLoss = "asymmetric"
     teacher: str = ""
     kd_weight: float = 1.0
-    kd_confidence: Literal["paper", "code"] = "paper"
+    kd_confidence: Confidence = "paper"
 
     optimizer: str = "adam"
     lr: float = 3e-4
@@ -73,13 +89,15 @@ class Recipe:
     layer_decay: float = 1.0
     clip_grad: float = 0.0
     freeze: str = ""
+    zero_head: bool = False
 
     schedule: str = "onecycle"
-    schedule_step: Literal["update", "epoch"] = "update"
+    schedule_step: Tick = "update"
     pct_start: float = 0.1
     div_factor: float = 20.0
     final_div_factor: float = 1e4
     warmup_epochs: int = 0
+    warmup_steps: int = 0
     warmup_lr: float = 1e-5
     min_lr: float = 0.0
     cooldown_epochs: int = 0
@@ -88,9 +106,10 @@ class Recipe:
     milestones: tuple[int, ...] = ()
 
     image_size: int = 0
-    normalise: Literal["model", "none"] = "model"
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    crop: Literal["squash", "random"] = "squash"
+    normalise: Normalise = "model"
+    interpolation: Filter = "bilinear"
+    crop: Crop = "squash"
+    resize: int = 0
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     hflip: float = 0.0
@@ -108,7 +127,7 @@ class Recipe:
     ema_decay: float = 0.0
     dropout: float = 0.0
     drop_path: float = 0.0
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     channels_last: bool = False
     compile: bool = False
     sync_bn: bool = False
@@ -129,7 +148,7 @@ class Recipe:
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
         for name in ("label_smoothing", "ema_decay"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
-        for name in ("weight_decay", "clip_grad", "mixup", "cutmix", "min_lr", "kd_weight", "image_size", "seed"):
+        for name in ("weight_decay", "clip_grad", "mixup", "cutmix", "min_lr", "kd_weight", "seed"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in (
             "warmup_epochs",
@@ -149,18 +168,25 @@ class Recipe:
 
     def _check_schedule(self) -> None:
         """Raise UsageError for a schedule that does not fit the run, or would leave the rate as it is."""
-        inside = f"less than the {self.epochs} epoch(s) of the run"
+        length, unit = (self.steps, "update(s)") if self.steps else (self.epochs, "epoch(s)")
+        warmup = "warmup_steps" if self.steps else "warmup_epochs"
+        inside = f"less than the {length} {unit} of the run"
         if self.schedule != "onecycle":
-            _require(self.warmup_epochs < self.epochs, "warmup_epochs", self.warmup_epochs, inside)
-        _require(
-            self.cooldown_epochs <= self.epochs, "cooldown_epochs", self.cooldown_epochs, "no more than its epochs"
-        )
+            _require(getattr(self, warmup) < length, warmup, getattr(self, warmup), inside)
+        longest = 0 if self.steps else length
+        _require(self.cooldown_epochs <= longest, "cooldown_epochs", self.cooldown_epochs, f"at most {longest}")
         if self.schedule == "step":
-            _require(0 < self.decay_epochs < self.epochs, "decay_epochs", self.decay_epochs, f"above 0 and {inside}")
-        rising = all(a < b for a, b in pairwise((0, *self.milestones, self.epochs)))
+            _require(0 < self.decay_epochs < length, "decay_epochs", self.decay_epochs, f"above 0 and {inside}")
+        rising = all(a < b for a, b in pairwise((0, *self.milestones, length)))
         _require(rising, "milestones", self.milestones, f"in order, above 0 and {inside}")
         if bool(self.milestones) != (self.schedule == "multistep"):
             raise UsageError("The schedule 'multistep' and milestones go together: set both, or neither.")
+        if (self.crop == "resized") != bool(self.resize):
+            raise UsageError("The crop 'resized' and resize go together: set both, or neither.")
+
+    def updates(self, per_epoch: int) -> int:
+        """Return the updates of the run, where an epoch has `per_epoch` of them."""
+        return self.steps or self.total_epochs * per_epoch
 
     @property
     def total_epochs(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from miil21k.errors import UsageError
+from miil21k.records import read_json
 from miil21k.text import did_you_mean
 from miil21k.train.recipe import Recipe
 
@@ -128,7 +129,15 @@ RECIPES: dict[str, Recipe] = {
 
 
 def get_recipe(name: str) -> Recipe:
-    """Return the recipe called `name`; raises UsageError with the nearest names."""
+    """Return the recipe called `name`, or the one in a file that ends in `.json`.
+
+    Raises UsageError with the nearest names, StrictJsonError for what is no field of a recipe, or not of its type.
+    """
+    if name.endswith(".json"):
+        try:
+            return read_json(name, Recipe)
+        except OSError as error:
+            raise UsageError(f"The recipe '{name}' cannot be read: {error.strerror or error}.") from None
     try:
         return RECIPES[name]
     except KeyError:

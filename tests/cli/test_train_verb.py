@@ -53,6 +53,10 @@ def test_train_prints_the_checkpoint_on_stdout_and_progress_on_stderr(
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["recipe"]["label_smoothing"] == 0.1
     assert config["recipe_name"] == "miil_semantic"
+    again = [*_words(data, tmp_path / "again"), "--recipe", str(tmp_path / "run" / "recipe.json"), "-q"]
+    assert main(again) == 0
+    assert json.loads((tmp_path / "again" / "recipe.json").read_text()) == config["recipe"]
+    assert capsys.readouterr().out == f"{tmp_path / 'again' / 'last.safetensors'}\n"
     assert main([*words, "--resume", "-q"]) == 0
     assert capsys.readouterr() == (out, "")
 

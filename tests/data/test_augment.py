@@ -104,6 +104,18 @@ def test_squash_keeps_the_whole_image_whatever_its_shape() -> None:
     assert (array == np.array([10, 20, 30], np.uint8)[:, None, None]).all()
 
 
+def test_a_resized_crop_is_a_window_of_the_squashed_image_at_every_place() -> None:
+    columns = np.broadcast_to(np.arange(24, dtype=np.uint8)[None, :, None] * 10, (24, 24, 3))
+    augmentation = Augmentation(16, crop="resized", resize=24, policy="", cutout=0.0)
+    starts = set()
+    for seed in range(200):
+        array = augmentation(Image.fromarray(np.ascontiguousarray(columns)), seed)
+        first = int(array[0, 0, 0])
+        assert (array == first + np.arange(16, dtype=np.uint8) * 10).all()
+        starts.add(first // 10)
+    assert starts == set(range(9))
+
+
 def test_an_unknown_policy_is_refused_before_any_image_is_read() -> None:
     with pytest.raises(UsageError, match="'ranb-m7' is no augmentation policy"):
         Augmentation(32, policy="ranb-m7").check()

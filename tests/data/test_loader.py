@@ -101,3 +101,15 @@ def test_evaluation_sees_every_readable_image_once(images: LabelledImages, world
     assert bad == ["red/red_1.jpg"]
     assert len(indices) == 27
     assert np.unique(indices).size == 27
+
+
+def test_images_drawn_alone_may_be_fewer_than_a_batch_and_come_as_often_as_chance_has_it() -> None:
+    sampler = EpochSampler(5, 8, seed=3, alone=100)
+    draws = [draw.image for batch in sampler for draw in batch]
+    assert len(draws) == 800
+    assert min(draws.count(image) for image in range(5)) > 120  # 160 on average
+    assert draws == [draw.image for batch in EpochSampler(5, 8, seed=3, alone=100) for draw in batch]
+    halves = [EpochSampler(5, 4, seed=3, rank=rank, world=2, alone=100) for rank in range(2)]
+    shared = [draw.image for pair in zip(*halves, strict=True) for two in zip(*pair, strict=True) for draw in two]
+    assert shared == draws
+    assert EpochSampler(900, 8, seed=3, alone=100).num_batches == 112

@@ -61,6 +61,18 @@ def test_steps_and_milestones_change_the_rate_where_they_say(schedule_step, fiel
     assert rates == pytest.approx([factor for factor in factors for _ in range(3)])
 
 
+def test_a_run_of_steps_warms_up_and_falls_at_steps() -> None:
+    fields = {"steps": 10, "warmup_steps": 2, "warmup_lr": 0.0, "milestones": (5, 8)}
+    recipe = Recipe("cross_entropy", lr=1.0, schedule="multistep", schedule_step="epoch", **fields)
+    schedule = Schedule(create_optimizer(_net(), recipe), recipe, updates_per_epoch=3)
+    expected = [0, 0.5, 1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01]
+    assert [schedule.set(update) for update in range(10)] == pytest.approx(expected)
+    assert recipe.updates(per_epoch=3) == 10
+    cycle = Recipe("cross_entropy", steps=10)
+    rates = [Schedule(create_optimizer(_net(), cycle), cycle, 3).set(update) for update in range(10)]
+    assert rates == pytest.approx([one_cycle(update, 10, cycle.lr, cycle) for update in range(10)])
+
+
 def test_a_schedule_depends_on_the_number_of_updates_alone() -> None:
     for recipe in (RECIPES["miil_semantic"], RECIPES["finetune"]):
         forward = Schedule(create_optimizer(_net(), recipe), recipe, 4)

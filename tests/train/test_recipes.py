@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +10,7 @@ import runs
 import torch
 
 from miil21k.errors import UsageError
+from miil21k.records import StrictJsonError
 from miil21k.train.job import create_network
 from miil21k.train.objectives import find_objective
 from miil21k.train.recipe import Recipe, override, unasked
@@ -103,7 +105,12 @@ def test_an_override_gives_a_new_recipe_of_the_right_types() -> None:
         ({"schedule": "multistep", "milestones": "30,80"}, "milestones must be in order"),
         ({"schedule": "multistep", "milestones": "30,x"}, "milestones takes integers, 'a,b,...'"),
         ({"schedule": "cosine", "warmup_epochs": "80"}, "warmup_epochs must be less than the 80"),
-        ({"cooldown_epochs": "81"}, "cooldown_epochs must be no more than its epochs"),
+        ({"cooldown_epochs": "81"}, "cooldown_epochs must be at most 80"),
+        ({"steps": "9", "cooldown_epochs": "1"}, "cooldown_epochs must be at most 0"),
+        ({"steps": "9", "schedule": "cosine", "warmup_steps": "9"}, "warmup_steps must be less than the 9 update"),
+        ({"steps": "9", "schedule": "multistep", "milestones": "3,9"}, "less than the 9 update"),
+        ({"crop": "resized"}, "crop 'resized' and resize go together"),
+        ({"resize": "64"}, "crop 'resized' and resize go together"),
     ],
 )
 def test_a_wrong_override_is_refused_with_the_way_out(changes: dict[str, str], message: str) -> None:
@@ -122,6 +129,28 @@ def test_a_short_run_has_a_short_warm_up_and_cool_down_unless_they_were_asked_fo
     long = override(usi, {"epochs": "100"})
     assert (long.warmup_epochs, long.cooldown_epochs) == (5, 10)
     assert unasked(usi, long, {"epochs"}) == ""
+
+
+def test_a_recipe_in_a_file_is_read_as_strictly_as_it_was_written(tmp_path: Path) -> None:
+    recipe = replace(get_recipe("usi"), milestones=(30, 60), schedule="multistep", scale=(0.5, 1.0))
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(asdict(recipe)))
+    assert get_recipe(str(file)) == recipe
+    file.write_text('{"objective": "cross_entropy", "lr": 1}')
+    assert get_recipe(str(file)) == Recipe("cross_entropy", lr=1)
+    for text, message in (
+        ('{"objective": "cross_entropy", "larning_rate": 1}', "unknown key 'larning_rate'"),
+        ('{"lr": 1}', "missing key 'objective'"),
+        ('{"objective": "cross_entropy", "epochs": "3"}', "at 'epochs': expected int"),
+        ('{"objective": "cross_entropy", "precision": "fp8"}', "none of fp32, fp16, bf16"),
+        ('{"objective": "cross_entropy", "milestones": [1.5]}', r"milestones\[0\]"),
+        ('{"objective": "cross_entropy", "epochs": 0}', "epochs must be at least 1"),
+    ):
+        file.write_text(text)
+        with pytest.raises((StrictJsonError, UsageError), match=message):
+            get_recipe(str(file))
+    with pytest.raises(UsageError, match=r"none\.json' cannot be read: No such file"):
+        get_recipe(str(tmp_path / "none.json"))
 
 
 def test_an_unknown_recipe_names_the_nearest_one() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -14,11 +15,13 @@ import runs
 import torch
 from child_processes import started, wait_until
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 
 from miil21k.errors import CheckpointError, CheckpointMismatch, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from miil21k.train.loop import Report
 
 FULL = replace(runs.TINY, epochs=3, ema_decay=0.9, dropout=0.2, random_erase=0.5, hflip=0.5)
@@ -37,6 +40,14 @@ def _run_until(update: int, data: Path, folder: Path, **changes: object) -> None
 
     with pytest.raises(Killed):
         runs.launch(runs.request(data, folder, FULL, **changes), stop, lambda _line: None)
+
+
+def _stop_at(update: int) -> Callable[[Report], None]:
+    def stop(report: Report) -> None:
+        if report.update >= update:
+            raise Killed
+
+    return stop
 
 
 def _stop(_report: Report) -> None:
@@ -72,6 +83,22 @@ def test_a_stopped_run_ends_with_the_weights_of_an_uninterrupted_one(
     _run_until(stop, shapes / "train", tmp_path / "run", **options)
     runs.run(shapes / "train", tmp_path / "run", FULL, resume=True, **options)
     assert _files(tmp_path / "run") == _files(uninterrupted)
+
+
+def test_a_run_of_steps_on_a_few_images_is_resumed_too(shapes: Path, tmp_path: Path) -> None:
+    fields = {"steps": 12, "warmup_steps": 2, "schedule": "multistep", "milestones": (5, 10), "zero_head": True}
+    recipe = replace(runs.TINY, objective="cross_entropy", batch_size=3, sampling="replacement", policy="", **fields)
+    small = replace(recipe, image_size=16, resize=20, crop="resized", label_smoothing=0.0, accumulate=2)
+    outcome, reports = runs.run(shapes / "train", tmp_path / "whole", small, log_every=50)
+    assert (outcome.progress.updates, outcome.progress.epoch) == (12, 1)  # 100 updates would be an epoch here
+    assert reports[0].loss == pytest.approx(math.log(14), rel=1e-6)  # all classes alike: the head begins with zeros
+    assert reports[-1].eta == 0
+    with pytest.raises(Killed):
+        runs.launch(runs.request(shapes / "train", tmp_path / "run", small, checkpoint_every=5), _stop_at(11), print)
+    runs.run(shapes / "train", tmp_path / "run", small, resume=True)
+    ends = [(tmp_path / name / "last.safetensors").read_bytes() for name in ("whole", "run")]
+    assert load(ends[0]).keys() == load(ends[1]).keys()
+    assert all(torch.equal(tensor, load(ends[1])[name]) for name, tensor in load(ends[0]).items())
 
 
 def test_the_journal_of_a_resumed_run_has_every_update_once_with_the_same_losses(
