@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
     from dataclasses import Field
 
-__all__ = ["Instead", "Option", "check", "declared", "described", "option", "option_of"]
+__all__ = ["Instead", "Option", "check", "declared", "described", "option", "option_again", "option_of"]
 
 Class = TypeVar("Class", bound=type)
 
@@ -103,6 +103,13 @@ def option(default: Any, meaning: str, *, flags: str | None = "", **details: Any
     """
     spelt = None if flags is None else tuple(flags.split())
     return field(default=default, metadata={"option": Option(meaning, spelt or (), **details), "named": spelt == ()})
+
+
+def option_again(cls: Any, name: str, default: Any, meaning: str) -> Any:
+    """Return the field `name` of `cls` with another default, for a class that is made of it."""
+    declared_before = next(declaration for declaration in fields(cls) if declaration.name == name).metadata
+    changed = declared_before["option"]._replace(meaning=meaning)
+    return field(default=default, metadata={**declared_before, "option": changed})
 
 
 def option_of(declaration: Field[Any]) -> Option | None:

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from miil21k.cli.options import add_options
+from miil21k.cli.options import add_options, value_of
 from miil21k.cli.start import log_to_stderr
-from miil21k.cli.validate import add_computation, add_images_and_model, request_of, show_progress
+from miil21k.cli.validate import add_images, add_measuring, request_of, show_progress
 from miil21k.predict.options import AnswerOptions
 
 if TYPE_CHECKING:
@@ -41,15 +41,18 @@ def _summary(found: Calibration) -> Iterator[str]:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     add = parser.add_argument
-    add_images_and_model(add)
+    add_images(parser)
     add("-o", "--output", type=Path, default=Path("calibration.json"), metavar="FILE", help="default: %(default)s")
     target = "share of hedged answers to be correct; repeatable (besides 0.8, 0.9, 0.95 and 0.99 where possible)"
     add("--target", action="append", type=float, default=[], metavar="P", help=target)
     add("--images", type=int, default=10_000, metavar="N", help="use at most N images (default: %(default)s)")
-    add_options(parser, AnswerOptions, only=("rule",), meanings={"rule": "how a level_softmax head becomes one tree"})
-    add("--include-removed-labels", action="store_true", help="for answers with the classes that ImageNet withdrew")
+    meanings = {
+        "rule": "how a level_softmax head becomes one tree (default: coherent)",
+        "include_removed_labels": "for answers with the classes that ImageNet withdrew",
+    }
+    add_options(parser, AnswerOptions, only=meanings, meanings=meanings)
     add("--seed", type=int, default=0, help="which images fit what (default: %(default)s)")
-    add_computation(add)
+    add_measuring(parser)
     add("-q", "--quiet", action="store_true", help="no progress and no summary on stderr")
 
 
@@ -57,18 +60,18 @@ def run(args: argparse.Namespace) -> int:
     """Run the verb."""
     from miil21k.errors import UsageError
 
-    if args.batch_size < 1 or args.workers < 0 or args.images < 4 or args.seed < 0:
-        raise UsageError("--batch-size must be 1 or more, --workers and --seed 0 or more, --images 4 or more.")
+    if args.images < 4 or args.seed < 0:
+        raise UsageError("--seed must be 0 or more, --images 4 or more.")
     from miil21k.validate.calibration import fit_calibration
 
     log_to_stderr(args)
-
+    answer = value_of(args, AnswerOptions)
     found = fit_calibration(
         request_of(args),
         args.target,
         most=args.images,
-        include_withdrawn=args.include_removed_labels,
-        rule=getattr(args, "rule", None),
+        include_withdrawn=answer.include_removed_labels,
+        rule=answer.rule,
         seed=args.seed,
         progress=None if args.quiet else show_progress,
     )

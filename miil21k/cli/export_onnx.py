@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from miil21k.cli.options import add_options
-from miil21k.decode.heads import HEAD_KINDS
+from miil21k.cli.options import add_options, given, value_of
 from miil21k.errors import MissingExtra, UnknownModel, UsageError
 from miil21k.predict.options import AnswerOptions
+from miil21k.runtime.options import ModelOptions
 
 if TYPE_CHECKING:
     import argparse
@@ -28,6 +28,8 @@ __all__ = [
     "source_arguments",
 ]
 
+_MEANINGS = {"hedge": "default of the input 'hedge'"}
+_ANSWER = ("topk", "hedge", "calibration", "rule", "include_removed_labels")
 HELP = "Write a model as one ONNX file, from uint8 images to paths, kept only when it computes what torch computes."
 
 
@@ -47,12 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="zeros where TResNet reflects edges: another network, whose difference is measured (%(default)s)",
     )
     answer = parser.add_argument_group("answers of the full form")
-    add = answer.add_argument
-    add("-k", "--topk", "--top-k", "--k", type=int, default=5, metavar="N", help="how many classes (%(default)s)")
-    add("--hedge", type=float, default=0.9, metavar="P", help="default of the input 'hedge' (%(default)s)")
-    add("--calibration", metavar="FILE", help="temperatures and hedge level of miil21k calibrate")
-    add_options(answer, AnswerOptions, only=("rule",))
-    add("--include-removed-labels", action="store_true", help="also the classes that ImageNet withdrew")
+    add_options(answer, AnswerOptions, only=_ANSWER, meanings=_MEANINGS, without={"--no-hedge"})
 
 
 def source_arguments(parser: argparse.ArgumentParser, suffix: str) -> None:
@@ -64,14 +61,9 @@ def source_arguments(parser: argparse.ArgumentParser, suffix: str) -> None:
     target = f"FILE{suffix}"
     add("-o", "--output", type=Path, required=True, metavar=target, help=f"a report goes beside it, {target}.json")
     add("--overwrite", action="store_true", help=f"replace {target}")
-    add("--checkpoint", "--weights", metavar="FILE", help="export this file's weights")
-    add("--label-space", metavar="SPACE", help="what the classes of a checkpoint of your own are, a name or a file")
-    add("--head", choices=HEAD_KINDS, help="what the logits of a checkpoint of your own mean")
-    add("--revision", help="branch, tag or commit of the Hub repository")
-    add("--cache-dir", metavar="DIR", help="where checkpoints are kept (default: the Hub's cache)")
-    add("--offline", action="store_true", default=None, help="never connect: cached files only")
-    add("--img-size", "--imgsz", type=int, metavar="PX", help="input edge of the network")
     add("--images", type=Path, metavar="DIR", help="prove it on these pictures too")
+    meanings = {"label_space": "what the classes of a checkpoint of your own are, a name or a file"}
+    add_options(parser.add_argument_group("model"), ModelOptions, meanings=meanings)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -81,14 +73,16 @@ def run(args: argparse.Namespace) -> int:
     from miil21k.export.onnx.file import export_onnx, photographs_in
     from miil21k.export.onnx.model import ExportOptions
 
+    answer = value_of(args, AnswerOptions)
+    assert answer.hedge is not None
     options = ExportOptions(
         form=args.form,
         padding=args.padding,
-        topk=args.topk,
-        hedge=args.hedge,
-        rule=getattr(args, "rule", None),
-        include_removed_labels=args.include_removed_labels,
-        calibration=load_calibration(args.calibration) if args.calibration else None,
+        topk=answer.topk,
+        hedge=answer.hedge,
+        rule=answer.rule,
+        include_removed_labels=answer.include_removed_labels,
+        calibration=load_calibration(answer.calibration) if answer.calibration else None,
     )
     photos = photographs_in(args.images) if args.images else []
     loaded = load_source(args)
@@ -108,7 +102,7 @@ def require_source(args: argparse.Namespace) -> None:
     """Raise UsageError for an output that is there or a source that is none, MissingExtra without the exporter."""
     if args.output.exists() and not args.overwrite:
         raise UsageError(f"'{args.output}' exists: give --overwrite to replace it, or another name.")
-    if args.model is None and args.checkpoint is None:
+    if args.model is None and "checkpoint" not in given(args, ModelOptions):
         raise UsageError("Name a model of the zoo (miil21k models lists them), or give --checkpoint.")
     if args.model is not None and args.model.endswith((".onnx", ".pt2")):
         raise UsageError(f"'{args.model}' is an export already.")
@@ -118,12 +112,12 @@ def require_source(args: argparse.Namespace) -> None:
 def load_source(args: argparse.Namespace) -> Loaded:
     """Return the network that the options of `source_arguments` stand for."""
     from miil21k.hierarchy.load import load_label_space
-    from miil21k.predict.options import PredictOptions
     from miil21k.runtime.loading import load
+    from miil21k.runtime.options import LoadOptions
 
-    names = ("checkpoint", "label_space", "head", "revision", "cache_dir", "offline", "img_size")
-    loaded = load(args.model, PredictOptions(**{name: getattr(args, name) for name in names}))
-    if args.label_space and load_label_space(args.label_space).sha256 != loaded.space.sha256:
+    options = value_of(args, LoadOptions)
+    loaded = load(args.model, options)
+    if options.label_space and load_label_space(options.label_space).sha256 != loaded.space.sha256:
         raise UsageError(
             f"The head of '{loaded.name}' is of '{loaded.space.name}', and so is its export: leave --label-space out, "
             "and give it to miil21k-predict."

@@ -6,8 +6,10 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from miil21k.cli.options import add_options
 from miil21k.cli.start import log_to_stderr, make_export
 from miil21k.errors import Miil21kError, UsageError
+from miil21k.runtime.options import ModelOptions
 from miil21k.runtime.registry import RUNTIMES, export_runtimes
 from miil21k.zoo.names import trained_weights
 
@@ -46,9 +48,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="make the proved export for this one, repeatable (default: each that is installed; then they are timed)",
     )
     exports.add_argument("--no-export", action="store_true", help="only the weights")
-    parser.add_argument("--revision", help="branch, tag or commit of the Hub repository")
-    parser.add_argument("--cache-dir", metavar="DIR", help="keep the files here")
-    parser.add_argument("--offline", action="store_true", default=None, help="never connect: cached files only")
+    source = ("revision", "cache_dir", "offline")
+    add_options(parser, ModelOptions, only=source, defaults=dict.fromkeys(source))
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar, and no word about exports")
     parser.add_argument("--json", action="store_true", help="one JSON object per name")
 

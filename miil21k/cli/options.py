@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Parser: TypeAlias = argparse._ActionsContainer
 
-__all__ = ["add_loudness", "add_model_name", "add_options", "given", "value_of", "whole"]
+__all__ = ["add_loudness", "add_model_name", "add_options", "given", "names_of", "value_of", "whole"]
 
 Value = TypeVar("Value")
 
@@ -56,13 +56,15 @@ def add_options(
     """Declare the options of the dataclass `cls` to a parser, or to a group of one.
 
     What is not given leaves no trace in the namespace, so that the default of the class holds (`value_of`).
-    only, without: names of fields. defaults, meanings: of this verb, where they differ. more: what a meaning ends with
-    in this verb. also: further flags of a field.
+    only, without: names of fields; without may also name a flag that stands for one value (`--no-hedge`). defaults,
+    meanings: of this verb, where they differ. more: what a meaning ends with in this verb. also: further flags of a
+    field.
     Raises KeyError for a field that `cls` does not have, TypeError for one whose type no word can be read as.
     """
     defaults, meanings, more, also = defaults or {}, meanings or {}, more or {}, also or {}
     found = {declaration.name: (declaration, option) for declaration, option in declared(cls)}
-    for name in (*(only or ()), *without, *defaults, *meanings, *more, *also):
+    left_out = {name for name in without if name.startswith("--")}
+    for name in (*(only or ()), *(set(without) - left_out), *defaults, *meanings, *more, *also):
         if name not in found:
             raise KeyError(f"{cls.__name__} has no option '{name}'")
     exclusive: dict[str, Parser] = {}
@@ -72,7 +74,9 @@ def add_options(
         changed = option._replace(meaning=meanings.get(name, option.meaning) + more.get(name, ""))
         if name in also:
             changed = changed._replace(flags=(*option.flags, *also[name].split()))
-        key = option.one_of or (name if option.instead else "")
+        kept = {flag: value for flag, value in option.instead.items() if flag not in left_out}
+        changed = changed._replace(instead=kept)
+        key = option.one_of or (name if changed.instead else "")
         if key and key not in exclusive:
             exclusive[key] = parser.add_mutually_exclusive_group()
         usual = defaults.get(name, declaration.default)
@@ -126,6 +130,11 @@ def _type(declaration: Field[Any], option: Option) -> Callable[[str], Any]:
 
     read.__name__ = _WORDS.get(parse, "value")
     return read
+
+
+def names_of(cls: type) -> list[str]:
+    """Return the names of the options of `cls`."""
+    return [declaration.name for declaration, _ in declared(cls)]
 
 
 def given(args: argparse.Namespace, cls: type) -> dict[str, Any]:

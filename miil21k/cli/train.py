@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from miil21k.cli.options import add_options, given
+from miil21k.runtime.options import ComputeOptions, ModelOptions
 from miil21k.text import printable
 
 if TYPE_CHECKING:
@@ -35,6 +37,14 @@ _FIELDS = {
 }
 
 
+_MODEL = ("checkpoint", "label_space", "revision", "cache_dir", "offline")
+_MEANINGS = {
+    "checkpoint": "weights to start from, in any published layout",
+    "label_space": "fall11, winter21, goog21k, in1k or a file (default: from the folders)",
+    "offline": "no connection at all (default: HF_HUB_OFFLINE)",
+}
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     add = parser.add_argument
@@ -57,10 +67,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--resume", action="store_true", help="go on with the run in RUN where its last state file stands")
     add("--overwrite", action="store_true", help="start anew where RUN holds a run already")
-    add("--checkpoint", metavar="FILE", help="weights to start from, in any published layout")
-    add("--label-space", metavar="SPACE", help="fall11, winter21, goog21k, in1k or a file (default: from the folders)")
+    add_options(parser, ModelOptions, only=_MODEL, meanings=_MEANINGS)
     add("--partial", action="store_true", help="accept classes without images")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
+    add_options(parser, ComputeOptions, only=("device",))
     add("-j", "--workers", type=int, default=4, help="processes that read and augment images (default: %(default)s)")
     add("--checkpoint-every", type=int, default=1000, metavar="N", help="updates between state files; 0: epochs only")
     add("--log-every", type=int, default=50, metavar="N", help="updates between log rows (default: %(default)s)")
@@ -83,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
     from miil21k.train.job import Request
     from miil21k.train.launch import launch
 
+    cache = Cache.at(given(args, ModelOptions).get("cache_dir"))
     request = Request(
         data=args.data,
         model=args.model,
@@ -90,14 +100,13 @@ def run(args: argparse.Namespace) -> int:
         recipe=recipe,
         folder=args.output,
         val=args.val,
-        checkpoint=args.checkpoint,
-        label_space=args.label_space,
+        **given(args, ModelOptions),
+        device=given(args, ComputeOptions).get("device", "auto"),
         partial=args.partial,
-        device=args.device,
         workers=args.workers,
         log_every=args.log_every,
         checkpoint_every=args.checkpoint_every,
-        shard_cache=Cache.at().root / "shards",
+        shard_cache=cache.root / "shards",
     )
     outcome = launch(request, progress, progress.say, resume=args.resume, overwrite=args.overwrite)
     if outcome.is_main:
@@ -121,7 +130,7 @@ def _recipe(args: argparse.Namespace, say: Callable[[str], None]) -> Recipe:
         changes[field.strip().replace("-", "_")] = value
     flags = {field: getattr(args, field) for field in _FIELDS if getattr(args, field) is not None}
     if args.from_scratch:
-        if args.checkpoint is not None:
+        if "checkpoint" in given(args, ModelOptions):
             raise UsageError("--from-scratch and --checkpoint exclude each other.")
         flags["pretrained"] = "false"
     twice = sorted(set(flags) & set(changes))

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miil21k.cli.options import add_options
+from miil21k.cli.options import add_model_name, add_options, names_of, value_of
 from miil21k.cli.start import log_to_stderr, make_export
-from miil21k.data.options import DECODES
-from miil21k.data.resizers import RESIZERS
+from miil21k.data.options import ReadingOptions
 from miil21k.predict.options import AnswerOptions
-from miil21k.runtime.registry import backend_names
+from miil21k.runtime.options import ComputeOptions, ModelOptions
+from miil21k.validate.options import MeasureOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import argparse
+
+    from miil21k.validate.run import Request
 
 HELP = "Measure a model on labelled images: flat, semantic, hierarchical and calibration metrics, with provenance."
 
@@ -24,77 +25,48 @@ HELP = "Measure a model on labelled images: flat, semantic, hierarchical and cal
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     add = parser.add_argument
-    add_images_and_model(add)
+    add_images(parser)
     add(
         "--view", choices=["in1k"], help="the images are ImageNet-1K's: score the head on the classes it shares with it"
     )
-    add("--hedge", type=float, default=0.9, metavar="P", help="how sure hedged answers must be (default: %(default)s)")
-    add_options(parser, AnswerOptions, only=("rule",))
-    add("--calibration", metavar="FILE", help="read the logits by a calibration of miil21k calibrate")
+    add_options(parser, AnswerOptions, only=("hedge", "rule", "calibration"), without=("--no-hedge",))
     add("-o", "--output", type=Path, metavar="DIR", help="write JSON, CSV tables and pictures there")
     add("-f", "--format", choices=["table", "json"], help="what stdout gets (default: table on a terminal, else json)")
-    add_computation(add)
+    add_measuring(parser)
     add("-q", "--quiet", action="store_true", help="no progress and no notes on stderr")
 
 
-def add_images_and_model(add: Callable[..., object]) -> None:
-    """Add what is measured, and with what: `add` is a parser's `add_argument`."""
-    add("data", metavar="DATA", help="class folders (DATA/<wnid>/<image>), or tar shards (folder or glob)")
-    add(
-        "-m",
-        "--model",
-        required=True,
-        help="a name of the zoo, a checkpoint of miil21k train, or an .onnx file of miil21k export",
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """Add what is measured."""
+    parser.add_argument(
+        "data", metavar="DATA", help="class folders (DATA/<wnid>/<image>), or tar shards (folder or glob)"
     )
-    add("--checkpoint", metavar="FILE", help="weights for a named model, in any published layout")
-    add("--label-space", metavar="SPACE", help="the label space of the images (default: the head's)")
 
 
-def add_computation(add: Callable[..., object]) -> None:
-    """Add how it is computed: `add` is a parser's `add_argument`."""
-    add("-b", "--batch-size", type=int, default=32, help="images per forward pass (default: %(default)s)")
-    add("-j", "--workers", type=int, default=2, help="threads that read and run images (default: %(default)s)")
-    add(
-        "--backend", choices=backend_names(), default="auto", help="what computes (default: %(default)s, as in predict)"
-    )
-    add(
-        "--make-export",
-        action=argparse.BooleanOptionalAction,
-        help="make the export that the cache lacks first, or never",
-    )
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
-    add(
-        "--dtype",
-        choices=["fp32", "fp16", "bf16"],
-        default="fp32",
-        help="precision (default: %(default)s); fp16 in torch, bf16 in torch or with --backend openvino",
-    )
-    add("--resizer", choices=RESIZERS, default="pillow", help="as published, or cykooz: faster, a grey level from it")
-    add(
-        "--decode",
-        choices=DECODES,
-        default="reduced",
-        help="full reads every pixel of a large JPEG, as published; reduced is several times as fast",
-    )
-    add("--offline", action="store_true", default=None, help="never touch the network")
+def add_measuring(parser: argparse.ArgumentParser) -> None:
+    """Add which network is measured, what computes it and how images are read."""
+    group = parser.add_argument_group("model")
+    add_model_name(group, required=True)
+    space = "the label space of the images, a name or a file (default: the head's)"
+    add_options(group, ModelOptions, meanings={"label_space": space})
+    add_options(parser.add_argument_group("images"), MeasureOptions, only=names_of(ReadingOptions))
+    add_options(parser.add_argument_group("machine"), MeasureOptions, only=names_of(ComputeOptions))
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the verb; 1 when an image could not be read."""
-    from miil21k.errors import UsageError
-
-    if args.batch_size < 1 or args.workers < 0 or not 0 < args.hedge <= 1:
-        raise UsageError("--batch-size must be 1 or more, --workers 0 or more, --hedge in (0, 1].")
     log_to_stderr(args)
+    answer = value_of(args, AnswerOptions)
+    assert answer.hedge is not None
     from miil21k.calibrate.record import load_calibration
     from miil21k.validate.report import plain, write_report
     from miil21k.validate.run import validate
 
     found = validate(
         request_of(args),
-        hedge=args.hedge,
-        rule=getattr(args, "rule", None),
-        calibration=load_calibration(args.calibration) if args.calibration else None,
+        hedge=answer.hedge,
+        rule=answer.rule,
+        calibration=load_calibration(answer.calibration) if answer.calibration else None,
         progress=None if args.quiet else show_progress,
     )
     if args.output is not None:
@@ -113,29 +85,15 @@ def run(args: argparse.Namespace) -> int:
     return 1 if found.report["images"]["unreadable"] else 0
 
 
-def request_of(args: argparse.Namespace) -> Any:
+def request_of(args: argparse.Namespace) -> Request:
     """Return the request that the arguments make; `calibrate` shares it."""
     from miil21k.store.cache import Cache
     from miil21k.validate.run import Request
 
-    return Request(
-        data=args.data,
-        model=args.model,
-        checkpoint=args.checkpoint,
-        label_space=args.label_space,
-        view=getattr(args, "view", None),
-        batch_size=args.batch_size,
-        workers=args.workers,
-        resizer=args.resizer,
-        decode=args.decode,
-        backend=args.backend,
-        make_export=args.make_export,
-        make=make_export,
-        device=args.device,
-        dtype=args.dtype,
-        offline=args.offline,
-        shard_cache=Cache.at().root / "shards",
-    )
+    options = value_of(args, MeasureOptions)
+    shards = Cache.at(options.cache_dir).root / "shards"
+    view = getattr(args, "view", None)
+    return Request(args.data, args.model, options, view=view, make=make_export, shard_cache=shards)
 
 
 def show_progress(done: int, total: int) -> None:

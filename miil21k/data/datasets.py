@@ -11,6 +11,7 @@ import numpy as np
 
 from miil21k.data.folders import FolderSource
 from miil21k.data.images import load_picture
+from miil21k.data.options import MAX_PIXELS
 from miil21k.data.shards import ShardSource
 from miil21k.data.tar_inputs import expand_braces, has_braces, indexed_shards, is_index
 from miil21k.errors import ImageError, LabelSpaceMismatch, UsageError
@@ -54,6 +55,7 @@ class LabelledImages:
     rows: int64 [N], which images of the source these are. labels: int32 [N], class indices. absent: the classes of
     the space without an image here. skipped: class keys of the source that were left out on purpose.
     reduce_to: JPEGs may be decoded at a fraction as long as no side gets smaller than this; None decodes in full.
+    exif, max_pixels: see `read_as`.
     """
 
     source: ImageSource
@@ -63,6 +65,8 @@ class LabelledImages:
     absent: NDArray[np.int32]
     skipped: tuple[str, ...] = ()
     reduce_to: int | None = None
+    exif: bool = True
+    max_pixels: int = MAX_PIXELS
 
     def __len__(self) -> int:
         return int(self.rows.size)
@@ -78,11 +82,15 @@ class LabelledImages:
             content = self.source.read(int(self.rows[index]))
         except OSError as error:
             raise ImageError(f"Cannot read '{name}': {error.strerror or error}.") from None
-        return load_picture(content, name=name, reduce_to=self.reduce_to)
+        return load_picture(content, name=name, reduce_to=self.reduce_to, exif=self.exif, max_pixels=self.max_pixels)
 
     def decoded_near(self, size: int) -> LabelledImages:
         """Return the same images, JPEGs decoded at the smallest scale that keeps both sides at `size` or more."""
         return replace(self, reduce_to=size)
+
+    def read_as(self, *, exif: bool, max_pixels: int) -> LabelledImages:
+        """Return the same images, upright or as they are stored, those of more than `max_pixels` refused."""
+        return replace(self, exif=exif, max_pixels=max_pixels)
 
 
 def open_source(path: str, cache: Path | None = None) -> ImageSource:

@@ -50,7 +50,8 @@ class Request:
     data, val: class folders or shards. model: a name of the zoo or of timm, or a checkpoint of an earlier run.
     checkpoint: a file with the weights to start from. label_space: a shipped one or a file; None means
     the shipped space whose classes the folders are, or else the folders as a hierarchy of their own. partial:
-    classes may be without images. folder: of the run. shard_cache: where indices of shards are kept.
+    classes may be without images. folder: of the run. revision, cache_dir, offline: where trained weights come from, as
+    for `create_model`. shard_cache: where indices of shards are kept.
     """
 
     data: str
@@ -61,6 +62,9 @@ class Request:
     val: str | None = None
     checkpoint: str | None = None
     label_space: str | None = None
+    revision: str | None = None
+    cache_dir: str | None = None
+    offline: bool | None = None
     partial: bool = False
     device: str = "auto"
     workers: int = 4
@@ -131,7 +135,7 @@ def _from_earlier(path: Path, card: TrainedCard, extra: dict[str, Any]) -> tuple
 
 
 def _from_zoo(request: Request, space: LabelSpace, extra: dict[str, Any]) -> tuple[nn.Module, TrainedCard]:
-    found = identify(request.model)
+    found = identify(request.model, cache_dir=request.cache_dir, offline=request.offline)
     size = request.recipe.image_size
     model = _build(request, found, space, extra)
     cfg: dict[str, Any] = dict(model.pretrained_cfg)  # type: ignore[arg-type]
@@ -151,7 +155,11 @@ def _build(request: Request, found: Weights | Architecture, space: LabelSpace, e
             f"The recipe '{request.recipe_name}' starts from trained weights. {found.refusal} "
             "Or start from random ones with --from-scratch, or from a file with --checkpoint."
         )
-    known = {"checkpoint": request.checkpoint} if request.checkpoint else {"pretrained": recipe.pretrained}
+    known: dict[str, Any] = {"cache_dir": request.cache_dir, "offline": request.offline}
+    if request.checkpoint:
+        known["checkpoint"] = request.checkpoint
+    else:
+        known |= {"pretrained": recipe.pretrained, "revision": request.revision}
     try:
         model: nn.Module = create_model(request.model, num_classes=space.num_classes, **known, **extra)
     except TypeError as error:

@@ -98,7 +98,11 @@ def _assemble(
         say(change)
     request = replace(request, recipe=recipe)
     model, card, loaded = processes.first(lambda: create_network(request, space))
-    teacher = processes.first(lambda: load_teacher(recipe, space, card.preprocess, card.head))
+    teacher = processes.first(
+        lambda: load_teacher(
+            recipe, space, card.preprocess, card.head, cache_dir=request.cache_dir, offline=request.offline
+        )
+    )
     model = _placed(model, request, device, processes)
     _order_head(model, card, recipe.deepest)
     objective = create_objective(recipe, space.tree, teacher, head_order(model.get_classifier()))  # type: ignore[operator]

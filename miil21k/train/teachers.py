@@ -37,15 +37,25 @@ class _Selected(nn.Module):
         return logits.index_select(1, self.get_buffer("columns"))
 
 
-def load_teacher(recipe: Recipe, space: LabelSpace, student: Preprocess, head: HeadKind) -> Teacher | None:
+def load_teacher(
+    recipe: Recipe,
+    space: LabelSpace,
+    student: Preprocess,
+    head: HeadKind,
+    *,
+    cache_dir: str | None = None,
+    offline: bool | None = None,
+) -> Teacher | None:
     """Return the recipe's teacher on the CPU, None when its objective needs none.
+
+    cache_dir, offline: as for `create_model`.
 
     The teacher's logits are selected for the classes of `space` where its own has them all. Raises
     LabelSpaceMismatch when it lacks some or has another tree, UsageError when its head is of another kind.
     """
     if not find_objective(recipe).needs_teacher:
         return None
-    model, own, kind, preprocess = _load(recipe.teacher)
+    model, own, kind, preprocess = _load(recipe.teacher, cache_dir, offline)
     if kind != head:
         raise UsageError(
             f"The teacher '{recipe.teacher}' has a head of kind {kind}, the objective '{recipe.objective}' distils one "
@@ -58,7 +68,7 @@ def load_teacher(recipe: Recipe, space: LabelSpace, student: Preprocess, head: H
     return create_teacher(model, (student.mean, student.std), (preprocess.mean, preprocess.std))
 
 
-def _load(name: str) -> tuple[nn.Module, LabelSpace, HeadKind, Preprocess]:
+def _load(name: str, cache_dir: str | None, offline: bool | None) -> tuple[nn.Module, LabelSpace, HeadKind, Preprocess]:
     path = Path(name)
     if path.suffix == ".safetensors":
         model, card = load_trained(path)
@@ -66,7 +76,8 @@ def _load(name: str) -> tuple[nn.Module, LabelSpace, HeadKind, Preprocess]:
     from miil21k.zoo.names import trained_weights
     from miil21k.zoo.registry import create_model
 
-    weights = trained_weights(name)
+    weights = trained_weights(name, cache_dir=cache_dir, offline=offline)
     if weights.label_space is None:
         raise LabelSpaceMismatch(f"The label space of '{name}' was never published: choose another teacher.")
-    return create_model(name, pretrained=True), load_label_space(weights.label_space), weights.head, weights.preprocess
+    model = create_model(name, pretrained=True, cache_dir=cache_dir, offline=offline)
+    return model, load_label_space(weights.label_space), weights.head, weights.preprocess

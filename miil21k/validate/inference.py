@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from miil21k.data.crops import read_crops
 from miil21k.data.threads import in_order
 from miil21k.data.transforms import decode_edge, normalise
-from miil21k.environment import available_cpus
+from miil21k.runtime.options import threads_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
     from miil21k.data.crops import Unreadable
     from miil21k.data.datasets import LabelledImages
-    from miil21k.data.options import Decode
-    from miil21k.data.resizers import ResizerName
     from miil21k.runtime.base import Backend
+    from miil21k.validate.options import MeasureOptions
     from miil21k.validate.views import View
     from miil21k.zoo.schema import Preprocess
 
@@ -40,30 +39,27 @@ class Scored(NamedTuple):
 class Inference:
     """Runs a backend over a view, in order. Afterwards `unreadable` lists what was left out.
 
-    workers: threads that each read, crop and run batches, so that reading and inference overlap; 0 does all in the
-    calling thread. resizer: `pillow` or `cykooz`. decode: of large JPEGs. forward_seconds: spent in the network,
-    summed over threads.
+    options: how images are read, by a resizer that is decided on, and by how many workers, which each read, crop and
+    run batches, so that reading and inference overlap. forward_seconds: spent in the network, summed over threads.
     """
 
     backend: Backend
     preprocess: Preprocess
     view: View
-    batch_size: int = 32
-    workers: int = 0
-    resizer: ResizerName = "pillow"
-    decode: Decode = "reduced"
+    options: MeasureOptions
     unreadable: list[Unreadable] = field(default_factory=list)
     forward_seconds: float = 0.0
 
     def __iter__(self) -> Iterator[Scored]:
-        images = self.view.images
-        if self.decode == "reduced":
+        options = self.options
+        images = self.view.images.read_as(exif=options.exif, max_pixels=options.max_pixels)
+        if options.decode == "reduced":
             images = images.decoded_near(decode_edge(self.preprocess))
-        starts = range(0, len(images), self.batch_size)
-        batches = (range(start, min(start + self.batch_size, len(images))) for start in starts)
-        with self.backend.threads(max(1, available_cpus() // max(1, self.workers)), max(1, self.workers)):
+        size, workers = options.batch_size, options.workers
+        batches = (range(start, min(start + size, len(images))) for start in range(0, len(images), size))
+        with self.backend.threads(threads_of(options), max(1, workers)):
             for scored, unreadable, seconds in in_order(
-                lambda batch: self._score(images, batch), batches, self.workers, "miil21k-validate"
+                lambda batch: self._score(images, batch), batches, workers, "miil21k-validate"
             ):
                 self.unreadable.extend(unreadable)
                 self.forward_seconds += seconds
@@ -72,7 +68,7 @@ class Inference:
 
     def _score(self, images: LabelledImages, batch: range) -> tuple[Scored | None, tuple[Unreadable, ...], float]:
         """Return the logits of one batch, None when none of it can be read, what cannot, and seconds in the network."""
-        read = read_crops(images, batch, self.preprocess, self.resizer)
+        read = read_crops(images, batch, self.preprocess, self.options.resizer)
         if not read.labels.size:
             return None, read.unreadable, 0.0
         pixels = read.crops if self.backend.normalises else normalise(read.crops, self.preprocess)

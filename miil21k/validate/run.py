@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from miil21k.calibrate.record import mask_digest
 from miil21k.data.datasets import open_source
@@ -12,10 +12,10 @@ from miil21k.data.resizers import resolve_resizer
 from miil21k.environment import installed_versions
 from miil21k.errors import UsageError
 from miil21k.records import to_json
-from miil21k.runtime.options import LoadOptions
 from miil21k.runtime.resolve import resolve
 from miil21k.store.integrity import tensors_digest
 from miil21k.validate.inference import Inference
+from miil21k.validate.options import MeasureOptions
 from miil21k.validate.score import Scorecard
 from miil21k.validate.views import choose_view, without_withdrawn
 
@@ -24,11 +24,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from miil21k.calibrate.record import Calibration
-    from miil21k.data.options import Decode
     from miil21k.data.resizers import ResizerName
     from miil21k.runtime.base import Backend
     from miil21k.runtime.loading import Loaded
-    from miil21k.runtime.options import Dtype
     from miil21k.runtime.resolve import Make
     from miil21k.validate.views import View
 
@@ -39,28 +37,16 @@ __all__ = ["Request", "Validation", "prepare", "validate"]
 class Request:
     """What is to be validated on what.
 
-    data: class folders or shards. model: a name of the zoo, or a checkpoint of `miil21k train`; checkpoint: a file
-    with other weights for a named model. label_space: that of the images, when it is not the head's. view: `in1k` or
-    None. batch_size, workers, backend, device, dtype: how it is run. make_export: whether an export that the cache
-    lacks is made, by `make` (see `resolve`). resizer: `pillow`, as published, `cykooz`, or `auto`, which is the latter
-    where it is installed. decode: large JPEGs `reduced`, or in `full`, as published.
+    data: class folders or shards. model: a name of the zoo, or a checkpoint of `miil21k train`. options: which weights,
+    what computes, how images are read. view: `in1k` or None. make: makes an export that the cache lacks (see
+    `resolve`). shard_cache: where indices of shards are kept.
     """
 
     data: str
     model: str
-    checkpoint: str | None = None
-    label_space: str | None = None
+    options: MeasureOptions = field(default_factory=MeasureOptions)
     view: str | None = None
-    batch_size: int = 32
-    workers: int = 0
-    resizer: ResizerName = "pillow"
-    decode: Decode = "reduced"
-    backend: str = "auto"
-    make_export: bool | None = None
     make: Make | None = None
-    device: str = "auto"
-    dtype: str = "fp32"
-    offline: bool | None = None
     shard_cache: Path | None = None
 
 
@@ -88,39 +74,17 @@ class Prepared:
 
     def inference(self, request: Request, view: View) -> Inference:
         """Return what gives the logits of the images of `view`."""
-        return Inference(
-            self.backend,
-            self.loaded.preprocess,
-            view,
-            request.batch_size,
-            request.workers,
-            self.resizer,
-            request.decode,
-        )
+        return Inference(self.backend, self.loaded.preprocess, view, replace(request.options, resizer=self.resizer))
 
 
 def prepare(request: Request) -> Prepared:
     """Return everything that scoring needs; raises LabelSpaceMismatch before anything is computed."""
     source = open_source(request.data, request.shard_cache)
-    loaded = resolve(request.model, _options(request), images=lambda most: min(most, len(source)), make=request.make)
-    resizer = resolve_resizer(request.resizer, loaded.preprocess.interpolation)
-    view = choose_view(source, loaded.space, label_space=request.label_space, view=request.view)
+    loaded = resolve(request.model, request.options, images=lambda most: min(most, len(source)), make=request.make)
+    resizer = resolve_resizer(request.options.resizer, loaded.preprocess.interpolation)
+    view = choose_view(source, loaded.space, label_space=request.options.label_space, view=request.view)
     digest = loaded.weights_sha256 or tensors_digest(loaded.model)
     return Prepared(loaded, loaded.start(), resizer, digest, view, without_withdrawn(view, source))
-
-
-def _options(request: Request) -> LoadOptions:
-    return LoadOptions(
-        checkpoint=request.checkpoint,
-        label_space=request.label_space,
-        offline=request.offline,
-        backend=request.backend,
-        make_export=request.make_export,
-        device=request.device,
-        dtype=cast("Dtype", request.dtype),
-        batch_size=request.batch_size,
-        workers=request.workers,
-    )
 
 
 def validate(
@@ -198,8 +162,8 @@ def _report(
             "backend": backend.name,
             "device": backend.device,
             "dtype": backend.dtype,
-            "resizer": inference.resizer,
-            "decode": inference.decode,
+            "resizer": inference.options.resizer,
+            "decode": inference.options.decode,
             "forward_seconds": inference.forward_seconds,
         },
         "notes": notes,

@@ -112,10 +112,21 @@ def test_a_target_out_of_reach_is_refused_and_nothing_is_written(
     assert not path.exists()
 
 
-@pytest.mark.parametrize("extra", [["--hedge", "0"], ["-b", "0"], ["-j", "-1"]])
-def test_numbers_out_of_range_are_refused(work: Path, capsys: pytest.CaptureFixture[str], extra: list[str]) -> None:
-    assert main([*_words(work, "validate"), *extra]) == 2
-    assert "must be 1 or more" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--hedge", "0"], "lies above 0 and up to 1, not 0.0"),
+        (["-b", "0"], "must be at least 1, not 0"),
+        (["-j", "-1"], "must be at least 0, not -1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(
+    work: Path, capsys: pytest.CaptureFixture[str], extra: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*_words(work, "validate"), *extra])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_predict_takes_the_same_checkpoint_as_a_model(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ from miil21k.export.onnx.graph import IR_VERSION
 from miil21k.predict.predictor import Predictor
 from miil21k.runtime.onnx_backend import OnnxBackend
 from miil21k.validate.calibration import fit_calibration
+from miil21k.validate.options import MeasureOptions
 from miil21k.validate.report import plain
 from miil21k.validate.run import Request, validate
 
@@ -96,7 +97,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_export_is_validated_and_calibrated_without_torch(
     backend: str, embedded_export: Path, labelled: Path, tmp_path: Path
 ) -> None:
-    request = Request(str(labelled), "embedded", device="cpu")
+    request = Request(str(labelled), "embedded", MeasureOptions(device="cpu"))
     theirs = validate(request)
     words = [str(labelled), "-m", str(embedded_export), "--backend", backend, "-q"]
     ours = json.loads(without_torch("validate", *words, "-f", "json").stdout)

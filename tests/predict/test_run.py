@@ -65,7 +65,7 @@ def inputs(tmp_path: Path) -> list[str]:
 
 def answer(inputs: list[str], answers: Table | None = None, **options: Any) -> Outcome:
     found = answers or Table()
-    return run(inputs, "table", PredictOptions(), RunOptions(**options), lambda: nullcontext(found))
+    return run(inputs, "table", PredictOptions(), RunOptions(**options), lambda _: nullcontext(found))
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "parquet"])

@@ -19,6 +19,7 @@ from miil21k.decode.probabilities import probabilities
 from miil21k.errors import LabelSpaceMismatch, UsageError
 from miil21k.predict.predictor import Predictor
 from miil21k.validate.calibration import fit_calibration
+from miil21k.validate.options import MeasureOptions
 from miil21k.validate.report import plain, write_report
 from miil21k.validate.run import Request, Validation, validate
 from miil21k.zoo.checkpoint_card import load_trained
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def _request(trained: Path, data: str = "val", **changes: object) -> Request:
-    return Request(str(trained / data), str(trained / "model.safetensors"), device="cpu", **changes)  # type: ignore[arg-type]
+    return Request(str(trained / data), str(trained / "model.safetensors"), MeasureOptions(device="cpu", **changes))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_the_report_says_what_was_measured(found: Validation) -> None:
 def test_an_image_that_cannot_be_read_is_left_out_and_named(trained: Path, tmp_path: Path, found: Validation) -> None:
     shutil.copytree(trained / "val", tmp_path / "val")
     (tmp_path / "val" / "red" / "red_3.jpg").write_bytes(b"no image")
-    other = validate(Request(str(tmp_path / "val"), str(trained / "model.safetensors"), device="cpu"))
+    other = validate(Request(str(tmp_path / "val"), str(trained / "model.safetensors"), MeasureOptions(device="cpu")))
     assert other.report["images"]["scored"] == found.report["images"]["scored"] - 1
     assert other.report["images"]["unreadable"][0]["name"] == "red/red_3.jpg"
     assert "1 images could not be read and were left out." in other.notes
@@ -181,6 +182,11 @@ def test_nothing_to_score_is_an_error(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "red").mkdir()
     (tmp_path / "red" / "a.jpg").write_bytes(b"no image")
     with pytest.raises(UsageError, match="None of the 1 images"):
-        validate(Request(str(tmp_path), str(trained / "model.safetensors"), device="cpu"))
+        validate(Request(str(tmp_path), str(trained / "model.safetensors"), MeasureOptions(device="cpu")))
     with pytest.raises(UsageError, match="leave checkpoint and head out"):
         validate(_request(trained, checkpoint="x.safetensors"))
+
+
+def test_options_of_reading_are_heeded(trained: Path) -> None:
+    with pytest.raises(UsageError, match="None of the 168 images"):
+        validate(_request(trained, max_pixels=100))
