@@ -7,7 +7,6 @@ import math
 import os
 import platform
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,6 +86,8 @@ def version_of(package: str) -> str | None:
     """Return the version of an installed package, None when it is not installed; ours is known wherever it lies."""
     if package == "miil21k":  # a clone on PYTHONPATH, or of torch.hub, is installed nowhere
         return miil21k.__version__
+    from importlib import metadata  # half of the time that --help takes
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

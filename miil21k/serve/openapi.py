@@ -7,43 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from miil21k import __version__
 from miil21k.serve.query import PARAMETERS
-from miil21k.writers.rows import ROW_SCHEMA
+from miil21k.writers.rows import ROW, ROW_SCHEMA, json_schema
 
 if TYPE_CHECKING:
     from miil21k.serve.bodies import Limits
 
 __all__ = ["description", "reference_page"]
 
-_NODE = {
-    "type": "object",
-    "required": ["wnid", "name", "probability"],
-    "properties": {
-        "wnid": {"type": "string"},
-        "name": {"type": "string"},
-        "probability": {"type": "number", "minimum": 0, "maximum": 1},
-        "label": {"type": "string", "description": "where label_type asks for it"},
-    },
-}
 _ROW = {
-    "type": "object",
+    **json_schema(ROW, may_lack=False),
     "description": "One image: a row of miil21k-predict. Its fields are explained in docs/predict.md.",
-    "required": ["schema", "input", "status", "error", "model", "label_space", "path", "stop", "topk"],
-    "properties": {
-        "schema": {"const": ROW_SCHEMA},
-        "input": {"type": "string"},
-        "status": {"enum": ["ok", "error"]},
-        "error": {"type": ["string", "null"]},
-        "model": {"type": "string"},
-        "label_space": {"type": "string"},
-        "path": {"type": "array", "items": {"$ref": "#/components/schemas/Node"}},
-        "stop": {"type": ["object", "null"]},
-        "topk": {"type": "array", "items": {"$ref": "#/components/schemas/Node"}},
-        "given": {
-            "type": "object",
-            "description": "The restriction that was asked for, and its own probability before it was made.",
-            "properties": {"condition": {"type": "string"}, "probability": {"type": "number"}},
-        },
-    },
 }
 _ERROR = {
     "type": "object",
@@ -120,7 +93,6 @@ def description(limits: Limits) -> dict[str, Any]:
         },
         "components": {
             "schemas": {
-                "Node": _NODE,
                 "Row": _ROW,
                 "Answer": {
                     "type": "object",

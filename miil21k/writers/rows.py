@@ -22,6 +22,7 @@ __all__ = [
     "Struct",
     "cells",
     "encode",
+    "json_schema",
 ]
 
 ROW_SCHEMA = 1
@@ -48,9 +49,10 @@ class Shape(NamedTuple):
 
 
 class Scalar(NamedTuple):
-    """A plain value. arrow: its name among the types of Arrow. encode: how an attribute becomes JSON."""
+    """A plain value. arrow, json: what Arrow and JSON Schema call its type. encode: how an attribute becomes JSON."""
 
     arrow: str
+    json: str
     encode: Callable[[Any], Any]
 
 
@@ -62,12 +64,12 @@ def _six_decimals(value: float) -> float:
     return round(value, 6)
 
 
-TEXT = Scalar("string", _as_it_is)
-FLAG = Scalar("bool_", _as_it_is)
-WHOLE = Scalar("int32", _as_it_is)
-NUMBER = Scalar("float64", _as_it_is)
-PROBABILITY = Scalar("float64", _six_decimals)
-VECTOR = Scalar("list", lambda values: values.tolist())
+TEXT = Scalar("string", "string", _as_it_is)
+FLAG = Scalar("bool_", "boolean", _as_it_is)
+WHOLE = Scalar("int32", "integer", _as_it_is)
+NUMBER = Scalar("float64", "number", _as_it_is)
+PROBABILITY = Scalar("float64", "number", _six_decimals)
+VECTOR = Scalar("list", "array", lambda values: values.tolist())
 
 
 class Struct(NamedTuple):
@@ -117,6 +119,22 @@ def encode(kind: Scalar | Struct | Many, value: Any) -> Any:
         if content is not None or field.part is None:
             found[field.name] = content
     return found
+
+
+def json_schema(kind: Scalar | Struct | Many, *, may_lack: bool = True) -> dict[str, Any]:
+    """Return the JSON Schema of what `encode` gives. may_lack: null stands where there is none."""
+    if isinstance(kind, Scalar):
+        return {"type": [kind.json, "null"] if may_lack else kind.json}
+    if isinstance(kind, Many):
+        return {"type": "array", "items": json_schema(kind.of, may_lack=False)}
+    return {
+        "type": ["object", "null"] if may_lack else "object",
+        "required": [field.name for field in kind.fields if field.part is None],
+        "properties": {
+            field.name: {**json_schema(field.kind), **({"description": field.meaning} if field.meaning else {})}
+            for field in kind.fields
+        },
+    }
 
 
 NODE = Struct(

@@ -114,6 +114,43 @@ def test_a_kill_between_the_end_of_the_rows_and_of_the_embeddings_loses_none(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e.npy", output.name]
 
 
+SLOWLY = """
+import sys, time
+sys.path[:0] = {path!r}
+from predict.test_run import Table, answer
+class Slow(Table):
+    def stream(self, images):
+        for prediction in super().stream(images):
+            time.sleep(0.002)
+            yield prediction
+answer({inputs!r}, Slow(), output={output!r}, embeddings={vectors!r}, resume=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_fifty_kills_lose_neither_rows_nor_embeddings(suffix: str, tmp_path: Path) -> None:
+    inputs = [f"{'bad' if number % 7 == 3 else number}.jpg" for number in range(1, 400)]
+    output, vectors, kills = tmp_path / f"rows.{suffix}", tmp_path / "e.npy", 0
+    script = SLOWLY.format(path=sys.path, inputs=inputs, output=str(output), vectors=str(vectors))
+    answer(inputs, output=tmp_path / f"whole.{suffix}", embeddings=tmp_path / "w.npy")
+    random = np.random.default_rng(0)
+    while kills < 50:
+        process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+        try:
+            assert process.wait(timeout=random.uniform(0.3, 1.8)) == 0
+            output.unlink()  # finished: begin anew
+            vectors.unlink()
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+    answer(inputs, output=output, embeddings=vectors, resume=True)
+    assert output.read_bytes() == (tmp_path / f"whole.{suffix}").read_bytes()
+    assert vectors.read_bytes() == (tmp_path / "w.npy").read_bytes()
+
+
 def test_complete_rows_without_their_embeddings_are_not_called_complete(inputs: list[str], tmp_path: Path) -> None:
     answer(inputs, output=tmp_path / "rows.csv")
     with pytest.raises(UsageError, match="holds 0 embeddings of 7: start again with --overwrite"):

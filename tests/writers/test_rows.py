@@ -7,7 +7,7 @@ from writers.rows import row
 
 from miil21k.predict.prediction import Given, LevelLabel, Node, Origin, Prediction, Stop
 from miil21k.writers.layouts import Separated
-from miil21k.writers.rows import ROW, Shape, cells
+from miil21k.writers.rows import ROW, Shape, cells, json_schema
 
 CAT = Node("n02121808", "domestic cat", 0.12345678)
 ORIGIN = Origin("embedded", "in1k", "0" * 64, "none", "torch", "cpu", "fp32")
@@ -59,6 +59,14 @@ def test_parquet_has_the_fields_of_the_row_that_its_shape_holds() -> None:
         "struct<depth: int32, wnid: string, name: string, probability: double, kept: bool>"
     )
     assert [f.name for f in full.field("topk").type.value_type] == ["wnid", "name", "probability", "label"]
+
+
+def test_the_json_schema_has_every_field_and_says_which_may_be_null() -> None:
+    schema = json_schema(ROW, may_lack=False)
+    assert schema["required"] == list(row("x"))
+    assert schema["properties"]["topk"]["items"]["properties"]["probability"]["type"] == ["number", "null"]
+    assert schema["properties"]["stop"]["type"] == ["object", "null"]
+    assert schema["properties"]["model"]["description"] == "canonical name of the weights that answered"
 
 
 def test_cells_that_a_row_does_not_have_are_empty() -> None:
