@@ -53,7 +53,12 @@ class Table:
                 continue
             vector = np.full(3, len(image.name), np.float32)
             yield Prediction(
-                image.name, self.origin, None, (CAT,), Stop("leaf", 0.9, False, None, None), (CAT,), None, vector
+                image.name,
+                self.origin,
+                path=(CAT,),
+                stop=Stop("leaf", 0.9, False, None, None),
+                topk=(CAT,),
+                embedding=vector,
             )
 
 
