@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from miil21k.zoo.manifest import find_weights
+from miil21k.zoo.names import trained_weights
 
 if TYPE_CHECKING:
     import argparse
@@ -31,14 +31,14 @@ _AVAILABILITY = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `miil21k info`."""
-    parser.add_argument("name", help="canonical name or alias, e.g. tresnet_m_21k")
+    parser.add_argument("name", help="a name of the zoo (tresnet_m_21k) or of timm (resnet50.a1_in1k)")
     parser.add_argument("-f", "--format", choices=("text", "json"), default="text", help="default: text")
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as -f json")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the row; raises UnknownModel with near matches."""
-    weights = find_weights(args.name)
+    weights = trained_weights(args.name)
     if args.format == "json":
         row = {**weights.to_dict(), "if_unreachable": list(_ways_on(weights))}
         print(json.dumps(row, indent=2, ensure_ascii=False))

@@ -252,7 +252,7 @@ def _gave_up(
 
 
 def _ways_on(weights: Weights) -> str:
-    """Return the sentence with the three ways on: a mirror, a file of one's own, a bundle."""
+    """Return the sentence with the ways on: a mirror, a file of one's own, a bundle."""
     if any(source.kind == "hub" for source in weights.sources):
         mirror = "set HF_ENDPOINT to a mirror of the Hub"
     elif weights.unverified_copies:
@@ -265,8 +265,10 @@ def _ways_on(weights: Weights) -> str:
         if weights.availability == "bucket_only"
         else ""
     )
+    own = "pass a file of your own with --checkpoint FILE"
+    if weights.family == "timm":  # bundles carry rows of the manifest
+        return f"Two ways on: {mirror}; or {own}."
     return (
-        f"{bucket}Three ways on: {mirror}; pass a file of your own with --checkpoint FILE; or carry it over from a "
-        f"machine that has it, with 'miil21k bundle create {weights.name} -o FILE.tar' there and "
-        "'miil21k bundle install FILE.tar' here."
+        f"{bucket}Three ways on: {mirror}; {own}; or carry it over from a machine that has it, with 'miil21k bundle "
+        f"create {weights.name} -o FILE.tar' there and 'miil21k bundle install FILE.tar' here."
     )

@@ -136,6 +136,8 @@ def _source_problem(source: Source) -> str | None:
         return f"a source of kind '{source.kind}' needs the key '{key}'"
     if (source.kind == "hub") != (source.origin == "hub"):
         return f"a source of kind '{source.kind}' has no origin '{source.origin}'"
+    if source.url is not None and not source.url.startswith(("https://", "http://")):
+        return f"'{source.url}' is no http or https address"
     if source.url is not None and not source.url.endswith(f"/{source.file}"):
         return f"the URL does not end in the file '{source.file}'"
     if not source.file.endswith(_SUFFIXES[source.format]):

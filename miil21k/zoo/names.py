@@ -6,11 +6,11 @@ teacher.
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, NamedTuple
 
 from miil21k.errors import UnknownModel
 from miil21k.records import FrozenMapping
+from miil21k.text import near_names
 from miil21k.zoo.manifest import find_weights, trained_as
 from miil21k.zoo.schema import Source, Weights
 
@@ -119,5 +119,5 @@ def _unknown(name: str, bare: str, refused: UnknownModel) -> str:
     if architecture is None or not architecture.trained:
         owner = bare.count("/") == 1 and not name.startswith(_HUB)
         return f"{refused} A model of the Hub is written hf-hub:{bare}." if owner else str(refused)
-    near = difflib.get_close_matches(bare, architecture.trained, n=3, cutoff=0)
+    near = near_names(bare, architecture.trained) or architecture.trained[:3]
     return f"No weight '{name}'. Near: {', '.join(repr(n) for n in near)}. List all: miil21k models."

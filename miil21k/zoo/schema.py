@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-from urllib.parse import urlsplit
 
 from miil21k.decode.heads import HeadKind  # noqa: TC001 - the reader of the manifest resolves it
 from miil21k.records import FrozenMapping, to_json
@@ -178,7 +177,7 @@ class Weights(NamedTuple):
     @property
     def availability(self) -> Availability:
         """Who holds the file besides the MIIL bucket, which has answered 403: several hosts, one, or none."""
-        hosts = {urlsplit(s.url).netloc if s.url else s.kind for s in self.sources}
+        hosts = {s.url.split("/")[2] if s.url else s.kind for s in self.sources}
         if hosts == {"package"}:
             return "package"
         reachable = {host for host in hosts if not host.startswith(_BUCKET)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,7 +169,7 @@ def test_a_repository_that_is_not_timms_is_refused(hub: HubServer, config: dict[
         identify("hf-hub:owner/net")
 
 
-def test_predict_validate_and_export_take_weights_of_timm(
+def test_predict_validate_and_info_take_weights_of_timm(
     hub: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.publish(f"timm/{TAG}", "model.safetensors", save(_network(num_classes=1000).state_dict()))
@@ -179,5 +180,18 @@ def test_predict_validate_and_export_take_weights_of_timm(
     assert (row["model"], row["status"]) == (TAG, "ok")
     assert main(["predict", str(CAT), "-m", "test_resnet"]) == 2
     assert "is an architecture, not a trained weight. Name one of: test_resnet.r160_in1k" in capsys.readouterr().err
+    for wnid in ("n02123045", "n02124075"):
+        (tmp_path / "images" / wnid).mkdir(parents=True)
+        shutil.copy(CAT, tmp_path / "images" / wnid / "cat.jpg")
+    words = ["validate", str(tmp_path / "images"), "-m", TAG, "--label-space", "in1k", "-f", "json", "-j", "0"]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["model"]["name"] == TAG
+    assert main(["info", TAG, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["num_classes"] == 1000
+
+
+@pytest.mark.slow  # torch's exporter takes most of its 15 s
+def test_weights_of_timm_are_exported(hub: HubServer, tmp_path: Path) -> None:
+    hub.publish(f"timm/{TAG}", "model.safetensors", save(_network(num_classes=1000).state_dict()))
     assert main(["export", "onnx", TAG, "--label-space", "in1k", "-o", str(tmp_path / "net.onnx")]) == 0
     assert (tmp_path / "net.onnx").exists()
