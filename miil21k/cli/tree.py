@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miil21k.errors import UsageError
-from miil21k.files import replace_file
-from miil21k.hierarchy.custom import from_csv, from_folder, from_list
-from miil21k.hierarchy.export import EXPORTS
-from miil21k.hierarchy.load import load_label_space, refuse_borrowed_name
-from miil21k.hierarchy.search import find, find_one, near, search
-from miil21k.hierarchy.spaces import LABEL_SPACES, LabelSpace
+import numpy as np
+
+from miil21k.cli import tree_build
+from miil21k.cli.tree_build import write
+from miil21k.errors import UnknownClass, UsageError
+from miil21k.hierarchy.concepts import Concepts, concepts_of
+from miil21k.hierarchy.export import EXPORTS, neighbourhood_to_dot
+from miil21k.hierarchy.load import load_label_space
+from miil21k.hierarchy.questions import find_meanings, resolve
+from miil21k.hierarchy.search import find_one, near, search_concepts
+from miil21k.hierarchy.spaces import LABEL_SPACES, OLDER_SPACES, LabelSpace, withdrawn_classes
 
 if TYPE_CHECKING:
     import argparse
 
-HELP = "Show, search, export or build label spaces: which class stands where in the hypernym tree."
+HELP = "Show, search, export or build label spaces: what stands where in the tree of levels and among the concepts."
 
 _SPACE = (
     f"a shipped label space ({', '.join(LABEL_SPACES)}) or the path of your own (.csv .tsv .json .txt .pth, folder)"
 )
-_WORDNET_FILES = {"concepts": ".tsv", "nouns": ".tsv.gz"}  # what `build` makes beside label spaces -> its ending
+_MOST_PATHS = 8  # an own graph may have millions
 _EPILOG = """examples:
   miil21k tree show winter21                       counts, depths, digest
   miil21k tree show winter21 "domestic cat" --depth 2
+  miil21k tree show mammal                         its classes, every path up, in the space that predict prefers
+  miil21k tree why cat dog                         where they meet, in the tree and in WordNet
+  miil21k tree show dog -f dot | dot -Tsvg > dog.svg
   miil21k tree search siamese cat                  in the space of the model that predict prefers
   miil21k tree search in1k "siamese cat"
   miil21k tree export winter21 -f csv -o winter21.csv
@@ -37,24 +45,35 @@ _EPILOG = """examples:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the four verbs of `miil21k tree`."""
+    """Add the five verbs of `miil21k tree`."""
     import argparse
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
-    verbs = parser.add_subparsers(dest="tree_verb", metavar="show|search|export|build", required=True)
-    _configure_show(verbs.add_parser("show", help="summary of a space, or one node: path, gloss, what is below"))
-    _configure_search(verbs.add_parser("search", help="find nodes by words in their names, synonyms and glosses"))
+    verbs = parser.add_subparsers(dest="tree_verb", metavar="show|search|why|export|build", required=True)
+    _configure_show(verbs.add_parser("show", help="summary of a space, or one concept: paths, gloss, what is below"))
+    _configure_search(verbs.add_parser("search", help="find concepts by words in their names, synonyms and glosses"))
+    _configure_why(verbs.add_parser("why", help="where two concepts meet, in the tree and in WordNet"))
     _configure_export(verbs.add_parser("export", help="write a space as JSON, CSV or Graphviz"))
-    _configure_build(verbs.add_parser("build", help="build a space from WordNet 3.0, a CSV, folders or a list"))
+    tree_build.configure(verbs.add_parser("build", help="build a space from WordNet 3.0, a CSV, folders or a list"))
 
 
 def _configure_show(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Show a label space as a whole, or one of its nodes. A name that nodes share shows them all."
-    parser.add_argument("space", metavar="SPACE", help=_SPACE)
-    parser.add_argument("node", metavar="WNID|NAME", nargs="?", help="a wnid, a name or a synonym")
+    parser.description = (
+        "Show a label space as a whole, or one of its concepts: a node of the tree, or any hypernym of one. A name of "
+        "several concepts shows them all."
+    )
+    parser.usage = "%(prog)s [options] [SPACE] [NOUN]"
+    parser.add_argument(
+        "words",
+        metavar="[SPACE] [NOUN]",
+        nargs="+",
+        help=f"{_SPACE}, else that of the model which predict prefers; a noun, wnid or synset name",
+    )
     parser.add_argument("--depth", type=_count, default=1, metavar="N", help="levels below the node (default: 1)")
-    parser.add_argument("-f", "--format", choices=("text", "json"), default="text", help="default: text")
+    parser.add_argument(
+        "-f", "--format", choices=("text", "json", "dot"), default="text", help="dot: one concept (default: text)"
+    )
     parser.set_defaults(work=_show)
 
 
@@ -76,6 +95,19 @@ def _configure_search(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(work=_search)
 
 
+def _configure_why(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Say where two concepts meet: in the tree of levels, and in WordNet along all hypernyms."
+    parser.usage = "%(prog)s [options] [SPACE] NOUN NOUN"
+    parser.add_argument(
+        "words",
+        metavar="[SPACE] NOUN NOUN",
+        nargs="+",
+        help=f"two nouns, wnids or synset names; before them {_SPACE}, else that of the model which predict prefers",
+    )
+    parser.add_argument("-f", "--format", choices=("text", "json"), default="text", help="default: text")
+    parser.set_defaults(work=_why)
+
+
 def _configure_export(parser: argparse.ArgumentParser) -> None:
     parser.description = "Write a label space. JSON and CSV can be read again wherever a SPACE is asked for."
     parser.add_argument("space", metavar="SPACE", help=_SPACE)
@@ -83,25 +115,6 @@ def _configure_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: standard output")
     parser.add_argument("--under", metavar="WNID|NAME", help="only this node and what is below it")
     parser.set_defaults(work=_export)
-
-
-def _configure_build(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Build a label space and write it as .tsv (what ships with the package), .json or .csv. NAME is built from "
-        "WordNet 3.0; the three --from options read your own hierarchy."
-    )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "name", metavar="NAME", nargs="?", help=f"{', '.join(LABEL_SPACES)}, or any with --classes; concepts; nouns"
-    )
-    source.add_argument("--from-csv", type=Path, metavar="FILE", help="rows of child,parent[,name[,class]]")
-    source.add_argument("--from-folder", type=Path, metavar="DIR", help="nested folders of images")
-    source.add_argument("--from-list", type=Path, metavar="FILE", help="one wnid per line")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="ends in .tsv, .json or .csv")
-    parser.add_argument("--all-nodes", action="store_true", help="--from-...: every node is a class, not just leaves")
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="NAME: the wnids in logit order, one per line")
-    parser.add_argument("--wordnet", type=Path, metavar="DIR", help="NAME: the folder with WordNet 3.0's data.noun")
-    parser.set_defaults(work=_build)
 
 
 def _count(text: str) -> int:
@@ -119,25 +132,54 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
+def _space_and_words(words: list[str], alone: bool = False) -> tuple[LabelSpace, list[str]]:
+    """Return the space that the first word names, else that of the model which predict prefers, and the other words.
+
+    alone: a space may be all there is; otherwise the last word never is one.
+    """
+    first = words[0]
+    named = first in LABEL_SPACES or first in OLDER_SPACES or Path(first).exists()
+    if named and (alone or len(words) > 1):
+        return load_label_space(first), words[1:]
+    return load_label_space(_usual_space()), words
+
+
 def _show(args: argparse.Namespace) -> int:
-    space = load_label_space(args.space)
-    if args.node is None:
+    space, words = _space_and_words(args.words, alone=True)
+    noun = " ".join(words)
+    if not noun:
+        if args.format == "dot":
+            raise UsageError(f"'-f dot' draws one concept: 'miil21k tree export {args.words[0]} -f dot' draws a space.")
         summary = _summary(space)
         print(_json(summary) if args.format == "json" else _summary_text(summary))
         return 0
-    nodes = find(space, args.node)
-    if args.format == "json":
-        print(_json([_node(space, node, args.depth) for node in nodes]))
+    concepts = concepts_of(space)
+    found = [concept for concept, _ in find_meanings(concepts, noun)] or [_one(concepts, noun)]
+    if args.format == "dot":
+        sys.stdout.write(neighbourhood_to_dot(concepts, resolve(concepts, noun).concept))
         return 0
-    if len(nodes) > 1:
-        print(f"{len(nodes)} nodes are named '{args.node}'; a wnid picks one.\n")
-    print("\n\n".join(_node_text(space, node, args.depth) for node in nodes))
+    if args.format == "json":
+        print(_json([_node(concepts, concept, args.depth) for concept in found]))
+        return 0
+    if len(found) > 1:
+        print(f"{len(found)} concepts are named '{noun}'; a wnid picks one.\n")
+    print("\n\n".join(_node_text(concepts, concept, args.depth) for concept in found))
     return 0
 
 
-def _summary(space: LabelSpace) -> dict[str, Any]:
-    import numpy as np
+def _one(concepts: Concepts, noun: str) -> int:
+    """Return the concept that `noun` means; for what may be a misspelt label space the message says so."""
+    try:
+        return resolve(concepts, noun).concept
+    except UnknownClass:
+        import difflib
 
+        if difflib.get_close_matches(noun.lower(), LABEL_SPACES, n=1):
+            load_label_space(noun)  # raises, with the spaces that are near
+        raise
+
+
+def _summary(space: LabelSpace) -> dict[str, Any]:
     tree = space.tree
     return {
         "label_space": space.name,
@@ -154,8 +196,6 @@ def _summary(space: LabelSpace) -> dict[str, Any]:
 
 
 def _largest(space: LabelSpace) -> list[tuple[int, int]]:
-    import numpy as np
-
     sizes = np.bincount(space.tree.level_target[:, 0], minlength=space.tree.num_nodes)
     return [(int(sizes[root]), int(root)) for root in np.argsort(-sizes, kind="stable")[:8] if sizes[root] > 1]
 
@@ -176,23 +216,39 @@ def _summary_text(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _node(space: LabelSpace, node: int, depth: int = 0) -> dict[str, Any]:
-    tree = space.tree
-    below = tree.descendants(node)
+def _node(concepts: Concepts, concept: int, depth: int = 0) -> dict[str, Any]:
+    space, tree = concepts.space, concepts.space.tree
     found: dict[str, Any] = {
-        "index": node if node < tree.num_classes else None,
-        "wnid": tree.wnids[node],
-        "name": tree.names[node],
-        "lemmas": list(space.lemmas[node]),
-        "gloss": space.gloss_text[node],
-        "depth": int(tree.depth[node]),
-        "path": [{"wnid": tree.wnids[n], "name": tree.names[n]} for n in tree.path(node)],
-        "nodes_below": len(below) - 1,
-        "classes_below": int((below < tree.num_classes).sum()) - (node < tree.num_classes),
+        "index": concept if concept < tree.num_classes else None,
+        "wnid": concepts.wnids[concept],
+        "name": concepts.name(concept),
+        "lemmas": [lemma.word for lemma in concepts.lemmas(concept)],
+        "gloss": concepts.gloss(concept),
+        "in_tree": concept < tree.num_nodes,
+        "path": [],
     }
+    if concept < tree.num_nodes:
+        below = tree.descendants(concept)
+        found |= {
+            "depth": int(tree.depth[concept]),
+            "path": [_called(concepts, n) for n in tree.path(concept)],
+            "nodes_below": len(below) - 1,
+            "classes_below": int((below < tree.num_classes).sum()) - (concept < tree.num_classes),
+        }
+        if depth:
+            found["children"] = _children(space, concept, depth)
     if depth:
-        found["children"] = _children(space, node, depth)
+        found["concept"] = {
+            "classes": int(concepts.num_below[concept]),
+            "parents": [_called(concepts, p) for p in concepts.parents(concept).tolist()],
+            "children": [_called(concepts, c) for c in concepts.children(concept).tolist()],
+            "paths": [[_called(concepts, c) for c in path] for path in islice(concepts.paths(concept), _MOST_PATHS)],
+        }
     return found
+
+
+def _called(concepts: Concepts, concept: int) -> dict[str, str]:
+    return {"wnid": concepts.wnids[concept], "name": concepts.name(concept)}
 
 
 def _children(space: LabelSpace, node: int, depth: int) -> list[dict[str, Any]]:
@@ -207,20 +263,34 @@ def _children(space: LabelSpace, node: int, depth: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _path_text(found: dict[str, Any]) -> str:
-    return " > ".join(step["name"] for step in found["path"])
+def _path_text(path: list[dict[str, str]]) -> str:
+    return " > ".join(step["name"] for step in path)
 
 
-def _node_text(space: LabelSpace, node: int, depth: int) -> str:
-    found = _node(space, node, depth)
-    logit = "no class, an inner node" if found["index"] is None else f"class {found['index']}"
-    lines = [f"{found['wnid']}  {found['name']}  ({logit} of {space.name})", f"path      {_path_text(found)}"]
+def _node_text(concepts: Concepts, concept: int, depth: int) -> str:
+    found, space = _node(concepts, concept, max(depth, 1)), concepts.space.name
+    kind = f"class {found['index']} of {space}"
+    if found["index"] is None:
+        where = f"an inner node of {space}" if found["in_tree"] else f"a concept outside of the tree of {space}"
+        kind = f"no class, {where}"
+    lines = [f"{found['wnid']}  {found['name']}  ({kind})"]
+    if found["in_tree"]:
+        lines.append(f"path      {_path_text(found['path'])}")
     if len(found["lemmas"]) > 1:
         lines.append(f"synonyms  {', '.join(found['lemmas'][1:])}")
     if found["gloss"]:
         lines.append(f"gloss     {found['gloss']}")
-    lines.append(f"below     {found['nodes_below']} nodes, {found['classes_below']} of them classes")
-    return "\n".join(lines + _branch_text(found.get("children", []), "  "))
+    if found["in_tree"]:
+        lines.append(f"below     {found['nodes_below']} nodes, {found['classes_below']} of them classes")
+    around = found["concept"]
+    parents = ", ".join(f"{p['name']} ({p['wnid']})" for p in around["parents"]) or "none"
+    lines += [f"concept   {around['classes']} classes at or below it along any edge", f"hypernyms {parents}"]
+    lines += [f"up        {_path_text(path)}" for path in around["paths"]]
+    if not depth:
+        return "\n".join(lines)
+    if found["in_tree"]:
+        return "\n".join(lines + _branch_text(found["children"], "  "))
+    return "\n".join([*lines, *(f"  {child['wnid']}  {child['name']}" for child in around["children"])])
 
 
 def _branch_text(children: list[dict[str, Any]], indent: str) -> list[str]:
@@ -242,24 +312,58 @@ def _usual_space() -> str:
 
 
 def _search(args: argparse.Namespace) -> int:
-    named = len(args.words) > 1 and (args.words[0] in LABEL_SPACES or Path(args.words[0]).exists())
-    space = load_label_space(args.words[0] if named else _usual_space())
-    query = " ".join(args.words[named:])
-    nodes = search(space, query)
-    exact = bool(nodes)
+    space, words = _space_and_words(args.words)
+    query, concepts = " ".join(words), concepts_of(space)
+    found = search_concepts(concepts, query)
+    exact = bool(found)
     if not exact:
-        nodes = near(space, query)
-        print(f"Nothing in '{space.name}' holds '{query}'." + (" Near:" if nodes else ""), file=sys.stderr)
-    shown = [_node(space, node) for node in nodes[: args.limit]]
+        found = near(space, query)
+        print(f"Nothing in '{space.name}' holds '{query}'." + (" Near:" if found else ""), file=sys.stderr)
+    shown = [_node(concepts, concept) for concept in found[: args.limit]]
     if args.format == "json":
         print(_json(shown))
     else:
-        for found in shown:
-            gloss = f"\n           {found['gloss']}" if found["gloss"] else ""
-            print(f"{found['wnid']}  {found['name']}\n           {_path_text(found)}{gloss}")
-    if len(nodes) > len(shown):
-        print(f"{len(nodes) - len(shown)} more; --limit {len(nodes)} shows all.", file=sys.stderr)
+        for one in shown:
+            path = _path_text(one["path"]) or f"outside of the tree of '{space.name}'"
+            gloss = f"\n           {one['gloss']}" if one["gloss"] else ""
+            print(f"{one['wnid']}  {one['name']}\n           {path}{gloss}")
+    if len(found) > len(shown):
+        print(f"{len(found) - len(shown)} more; --limit {len(found)} shows all.", file=sys.stderr)
     return 0 if exact else 1
+
+
+def _why(args: argparse.Namespace) -> int:
+    space, words = _space_and_words(args.words)
+    if len(words) != 2:
+        raise UsageError(f"'tree why' compares two concepts, not {len(words)}: quote a name of several words.")
+    concepts, tree = concepts_of(space), space.tree
+    questions = [resolve(concepts, word, ~withdrawn_classes(space)) for word in words]
+    for question in questions:
+        if note := question.note(concepts):
+            print(note, file=sys.stderr)
+    a, b = (question.concept for question in questions)
+    top = concepts.meet(a, b)
+    in_tree = int(tree.lca(np.array(a), np.array(b))) if max(a, b) < tree.num_nodes else -1
+    chains = [] if top < 0 else [concepts.chain(top, concept) for concept in (a, b)]
+    if args.format == "json":
+        found = {
+            "tree": _called(concepts, in_tree) if in_tree >= 0 else None,
+            "wordnet": None if top < 0 else {**_called(concepts, top), "classes": int(concepts.num_below[top])},
+            "chains": [[_called(concepts, step) for step in chain] for chain in chains],
+        }
+        print(_json(found))
+        return 0
+    for concept in (a, b):
+        path = _path_text([_called(concepts, n) for n in tree.path(concept)]) if concept < tree.num_nodes else "no node"
+        print(f"{concepts.wnids[concept]}  {concepts.name(concept)}\n           tree      {path}")
+    print(f"tree       {f'both under {concepts.name(in_tree)}' if in_tree >= 0 else 'they do not meet'}")
+    if top < 0:
+        print("concepts   they do not meet")
+    else:
+        print(f"concepts   both are {concepts.name(top)}, {concepts.num_below[top]} classes: {concepts.gloss(top)}")
+    for chain in chains:
+        print(f"           {_path_text([_called(concepts, step) for step in chain])}")
+    return 0
 
 
 def _export(args: argparse.Namespace) -> int:
@@ -269,77 +373,8 @@ def _export(args: argparse.Namespace) -> int:
     if args.output is None:
         sys.stdout.write(text)
     else:
-        _write(args.output, text)
+        write(args.output, text)
     return 0
-
-
-def _build(args: argparse.Namespace) -> int:
-    if args.name in _WORDNET_FILES:
-        return _build_from_wordnet(args)
-    suffix = args.output.suffix.lower()
-    if suffix not in {".tsv", ".json", ".csv"}:
-        raise UsageError(f"--output {args.output}: the name must end in .tsv, .json or .csv.")
-    space = _built(args)
-    refuse_borrowed_name(space, "build")
-    _write(args.output, space.to_text() if suffix == ".tsv" else EXPORTS[suffix[1:]](space))
-    print(f"{args.output}: {space.num_classes} classes, {space.tree.num_nodes} nodes, {space.sha256}", file=sys.stderr)
-    if several := len({child for child, _ in space.further_parents}):
-        print(
-            f"{several} nodes have several parents: in the tree each keeps the one whose line comes first; "
-            "concepts keep them all.",
-            file=sys.stderr,
-        )
-    return 0
-
-
-def _build_from_wordnet(args: argparse.Namespace) -> int:
-    """Write the graph of concepts as text, or the index of nouns as gzip without a time."""
-    from miil21k.hierarchy.wordnet import build_concepts, build_nouns, open_wordnet
-
-    if args.all_nodes or args.classes:
-        raise UsageError(
-            f"'{args.name}' is one file for all label spaces: --all-nodes and --classes do not go with it."
-        )
-    ending = _WORDNET_FILES[args.name]
-    if not args.output.name.endswith(ending):
-        raise UsageError(f"--output {args.output}: the name must end in {ending}.")
-    with open_wordnet(args.wordnet) as wordnet:
-        text = build_concepts(wordnet) if args.name == "concepts" else build_nouns(wordnet)
-    if ending.endswith(".gz"):
-        import gzip
-
-        _write(args.output, gzip.compress(text.encode(), 9, mtime=0))
-    else:
-        _write(args.output, text)
-    return 0
-
-
-def _built(args: argparse.Namespace) -> LabelSpace:
-    if args.all_nodes and args.name is not None:
-        raise UsageError("--all-nodes goes with --from-csv, --from-folder and --from-list.")
-    if args.name is None and (args.classes or args.wordnet):
-        raise UsageError("--classes and --wordnet go with NAME, the build from WordNet.")
-    for path in (args.from_csv, args.from_folder, args.from_list, args.classes):
-        if path is not None and not path.exists():
-            raise UsageError(f"'{path}' does not exist.")
-    if args.from_csv:
-        return from_csv(args.from_csv, all_nodes=args.all_nodes)
-    if args.from_folder:
-        return from_folder(args.from_folder, all_nodes=args.all_nodes)
-    if args.from_list:
-        return from_list(args.from_list, all_nodes=args.all_nodes)
-    from miil21k.hierarchy.wordnet import build_label_space, class_list, open_wordnet
-
-    classes = args.classes.read_text(encoding="utf-8").split() if args.classes else class_list(args.name)
-    with open_wordnet(args.wordnet) as wordnet:
-        return build_label_space(wordnet, args.name, classes)
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    try:
-        replace_file(path, content)
-    except OSError as error:
-        raise UsageError(f"Cannot write '{path}': {error.strerror}.") from None
 
 
 def _json(value: Any) -> str:

@@ -28,6 +28,8 @@ from miil21k.hierarchy.spaces import shipped
 from miil21k.hierarchy.tree import Tree
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from miil21k.hierarchy.spaces import LabelSpace
@@ -188,10 +190,31 @@ class Concepts:
             todo += new
         return found
 
-    def paths(self, concept: int) -> list[tuple[int, ...]]:
-        """Return every chain of edges from a root down to `concept`, both included, in the order of the edges."""
+    def paths(self, concept: int) -> Iterator[tuple[int, ...]]:
+        """Yield every chain of edges from a root down to `concept`, both included, in the order of the edges."""
         above = self.parents(concept).tolist()
-        return [(*chain, concept) for p in above for chain in self.paths(p)] or [(concept,)]
+        if not above:
+            yield (concept,)
+        for parent in above:
+            yield from ((*chain, concept) for chain in self.paths(parent))
+
+    def meet(self, a: int, b: int) -> int:
+        """Return the concept at or above both that has the fewest classes, the lowest of equals; -1 for none."""
+        both = (self.ancestors(a) | {a}) & (self.ancestors(b) | {b})
+        return min(both, key=lambda c: (self.num_below[c], -self.depth[c], c), default=-1)
+
+    def chain(self, top: int, concept: int) -> tuple[int, ...]:
+        """Return one chain from `top` down to `concept`: at each step the parent with the fewest classes below `top`.
+
+        Ties go to the lowest index. Raises TreeError when `top` is neither `concept` nor above it.
+        """
+        steps = [concept]
+        while steps[-1] != top:
+            above = [p for p in self.parents(steps[-1]).tolist() if p == top or top in self.ancestors(p)]
+            if not above:
+                raise TreeError(f"'{self.wnids[top]}' is not above '{self.wnids[concept]}'.")
+            steps.append(min(above, key=lambda p: (self.num_below[p], p)))
+        return tuple(reversed(steps))
 
     @cached_property
     def _branches(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:

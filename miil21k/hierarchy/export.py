@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from miil21k.hierarchy.concepts import Concepts
     from miil21k.hierarchy.spaces import LabelSpace
 
-__all__ = ["EXPORTS", "to_csv", "to_dot", "to_json"]
+__all__ = ["EXPORTS", "neighbourhood_to_dot", "to_csv", "to_dot", "to_json"]
 
 
 def _nodes(space: LabelSpace, under: int | None) -> list[int]:
@@ -92,6 +93,25 @@ def to_dot(space: LabelSpace, under: int | None = None) -> str:
             edges.append(f"  {_quoted(parent)} -> {_quoted(wnid)};")
     for child, parent in space.further_parents if under is None else ():
         edges.append(f"  {_quoted(parent)} -> {_quoted(child)} [style=dashed];")
+    return "\n".join([*lines, *edges, "}"]) + "\n"
+
+
+def neighbourhood_to_dot(concepts: Concepts, concept: int) -> str:
+    """Return a Graphviz digraph of a concept, everything above it along all edges, and its children.
+
+    Classes are boxes, other concepts ellipses; an edge that is the tree's own is drawn bold.
+    """
+    shown = [*sorted(concepts.ancestors(concept)), concept, *concepts.children(concept).tolist()]
+    lines = [f"digraph {_quoted(concepts.name(concept))} {{", '  rankdir="LR";']
+    tree, edges = concepts.space.tree, []
+    for node in shown:
+        shape = "box" if node < concepts.num_classes else "ellipse"
+        label = f"{concepts.name(node)} ({concepts.num_below[node]})"
+        lines.append(f"  {_quoted(concepts.wnids[node])} [label={_quoted(label)}, shape={shape}];")
+        for parent in concepts.parents(node).tolist():
+            if parent in shown:
+                style = " [style=bold]" if node < tree.num_nodes and tree.parent[node] == parent else ""
+                edges.append(f"  {_quoted(concepts.wnids[parent])} -> {_quoted(concepts.wnids[node])}{style};")
     return "\n".join([*lines, *edges, "}"]) + "\n"
 
 

@@ -153,8 +153,10 @@ def nearest_with_classes(concepts: Concepts, wnids: list[str], counts: NDArray[n
 
 
 def near_nouns(concepts: Concepts, text: str, count: int = 3) -> list[str]:
-    """Return words that are spelled most like `text`: of the concepts first, then of all nouns."""
+    """Return words that are spelled most like `text`: of the concepts first, then of all nouns; wnids like a wnid."""
     wanted = fold(text)
+    if wanted[:1] == "n" and wanted[1:].isdecimal():
+        return difflib.get_close_matches(wanted, concepts.wnids, n=count, cutoff=0.8)
     alike = [word for word in concepts.named if word[:1] == wanted[:1] and abs(len(word) - len(wanted)) <= 2]
     found = difflib.get_close_matches(wanted, alike, n=count, cutoff=0.75)
     return found or wordnet_nouns().near(wanted, count)

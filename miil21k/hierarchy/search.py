@@ -1,4 +1,4 @@
-"""Find nodes of a label space by wnid, by name, or by words in their lemmas and glosses."""
+"""Find nodes of a label space by wnid or by name, and concepts by words in their lemmas and glosses."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from miil21k.errors import UnknownClass
 
 if TYPE_CHECKING:
+    from miil21k.hierarchy.concepts import Concepts
     from miil21k.hierarchy.spaces import LabelSpace
 
-__all__ = ["find", "find_one", "near", "search"]
+__all__ = ["find", "find_one", "near", "search_concepts"]
 
 
 def _folded(text: str) -> str:
@@ -49,8 +50,8 @@ def find_one(space: LabelSpace, key: str) -> int:
     return found[0]
 
 
-def search(space: LabelSpace, query: str) -> list[int]:
-    """Return the nodes that hold every word of `query`, best first.
+def search_concepts(concepts: Concepts, query: str) -> list[int]:
+    """Return the concepts that hold every word of `query`, best first; the nodes of the tree are among them.
 
     Order: the whole query is a lemma; the words are in one lemma; the words are in lemmas and gloss together. Within
     each, index order. Words match from their beginning (`cat` finds *cat* and *cattle*, not *education*).
@@ -60,16 +61,16 @@ def search(space: LabelSpace, query: str) -> list[int]:
     ranked: list[tuple[int, int]] = []
     if not words:
         return []
-    for node, (lemmas, gloss) in enumerate(zip(space.lemmas, space.gloss_text, strict=True)):
-        texts = [" " + _spaced(lemma) for lemma in lemmas]
-        everything = " ".join(texts) + " " + _spaced(gloss)
+    for concept in range(len(concepts)):
+        texts = [" " + _spaced(lemma.word) for lemma in concepts.lemmas(concept)]
+        everything = " ".join(texts) + " " + _spaced(concepts.gloss(concept))
         if not all(word in everything for word in words):
             continue
         if any(text == " " + whole for text in texts):
-            ranked.append((0, node))
+            ranked.append((0, concept))
         else:
-            ranked.append((1 if any(all(w in text for w in words) for text in texts) else 2, node))
-    return [node for _, node in sorted(ranked)]
+            ranked.append((1 if any(all(w in text for w in words) for text in texts) else 2, concept))
+    return [concept for _, concept in sorted(ranked)]
 
 
 def _spaced(text: str) -> str:

@@ -65,9 +65,68 @@ def test_show_prints_path_gloss_and_children_to_a_depth(capsys: pytest.CaptureFi
 def test_a_shared_name_shows_every_node_with_its_wnid(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tree", "show", "winter21", "CRANE"]) == 0
     text = capsys.readouterr().out
-    assert "2 nodes are named 'CRANE'" in text
+    assert "2 concepts are named 'CRANE'" in text
     assert "n02012849  crane" in text
     assert "n03126707  crane" in text
+
+
+def test_show_knows_every_way_up_and_all_classes_of_a_concept(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tree", "show", "in1k", "mammal"]) == 0
+    text = capsys.readouterr().out
+    assert "below     148 nodes, 95 of them classes" in text
+    assert "concept   218 classes at or below it along any edge\n" in text
+    assert main(["tree", "show", "winter21", "n02084071", "-f", "json"]) == 0
+    (dog,) = json.loads(capsys.readouterr().out)
+    assert [parent["name"] for parent in dog["concept"]["parents"]] == ["domestic animal", "canine"]
+    assert [[step["name"] for step in path][-2:] for path in dog["concept"]["paths"]] == [
+        ["domestic animal", "dog"],
+        ["canine", "dog"],
+    ]
+    assert main(["tree", "show", "physical", "entity"]) == 0  # in no tree; the space is that of the default model
+    text = capsys.readouterr().out
+    assert "n00001930  physical entity  (no class, a concept outside of the tree of fall11)\n" in text
+    assert "path " not in text
+    assert "\n  n00002684  object" in text
+
+
+def test_why_says_where_two_concepts_meet(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tree", "why", "winter21", "cat", "dog"]) == 0
+    done = capsys.readouterr()
+    assert "tree       both under animal\n" in done.out
+    assert "concepts   both are carnivore, 271 classes: a terrestrial" in done.out
+    assert "           carnivore > canine > dog\n" in done.out
+    assert "'dog' is read as dog (n02084071" in done.err
+    assert main(["tree", "why", "in1k", "tabby", "minivan", "-f", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["tree"] is None
+    assert found["wordnet"]["name"] == "whole"
+    assert [chain[-1]["name"] for chain in found["chains"]] == ["tabby", "minivan"]
+
+
+def test_why_of_an_own_forest_may_have_no_meeting(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("child,parent\na,\nb,\nc,a\n")
+    assert main(["tree", "why", str(path), "c", "b"]) == 0
+    assert "concepts   they do not meet\n" in capsys.readouterr().out
+
+
+def test_the_neighbourhood_of_a_concept_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tree", "show", "winter21", "n02084071", "-f", "dot"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == 'digraph "dog" {'
+    assert '  "n02084071" [label="dog (159)", shape=box];' in lines
+    assert '  "n01317541" -> "n02084071" [style=bold];' in lines  # the tree's own edge
+    assert '  "n02083346" -> "n02084071";' in lines
+    assert '  "n02084071" -> "n02110958" [style=bold];' in lines  # the pug
+    assert len(lines) == len(set(lines))
+
+
+def test_search_finds_concepts_outside_of_the_tree(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tree", "search", "in1k", "living thing", "-n", "1"]) == 0
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "n00004258  living thing",
+        "           outside of the tree of 'in1k'",
+    ]
 
 
 def test_search_prints_wnid_name_path_and_gloss(capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,8 +222,16 @@ def test_folders_and_lists_are_built(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["show", "wintr21"], "Did you mean 'winter21'?"),
-        (["show", "winter21", "tabyb"], "No node 'tabyb' in label space 'winter21' (10450 classes). Near: 'tabby'"),
+        (
+            ["show", "winter21", "tabyb"],
+            "'tabyb' is no concept of 'winter21' and no noun of WordNet 3.0. Near: 't",
+        ),
         (["show", "winter21", "n02084072"], "Near: "),
+        (["show", "winter21", "crane", "-f", "dot"], "'crane' has 2 meanings with classes of 'winter21'"),
+        (["show", "winter21", "-f", "dot"], "'miil21k tree export winter21 -f dot' draws a space"),
+        (["show", "in1k", "unicorn"], "'unicorn' (n10737964) has no class of 'in1k' at or below it"),
+        (["why", "winter21", "dog"], "compares two concepts, not 1"),
+        (["why", "winter21", "dog", "crane"], "'crane' has 2 meanings"),
         (["export", "winter21", "--under", "crane"], "2 nodes of 'winter21' are named 'crane', say which by wnid"),
         (["export", "winter21", "-o", "/no/such/folder/x.json"], "Cannot write '/no/such/folder/x.json'"),
         (["build", "winter21", "-o", "x.txt"], "must end in .tsv, .json or .csv"),

@@ -83,6 +83,20 @@ def test_a_dog_is_a_canine_and_a_domestic_animal() -> None:
     assert concepts.lemmas(dog) == (("dog", 1, 42), ("domestic dog", 1, 0), ("Canis familiaris", 1, 0))
 
 
+def test_cat_and_dog_meet_at_carnivore_and_each_has_its_chain() -> None:
+    concepts = named("winter21")
+    cat, dog, sun = (concepts.index_of[w] for w in ("n02121620", "n02084071", "n09450163"))
+    top = concepts.meet(cat, dog)
+    assert concepts.name(top) == "carnivore"
+    assert [concepts.name(c) for c in concepts.chain(top, dog)] == ["carnivore", "canine", "dog"]
+    assert [concepts.name(c) for c in concepts.chain(top, cat)] == ["carnivore", "feline", "cat"]
+    assert concepts.meet(dog, dog) == dog
+    assert concepts.chain(dog, dog) == (dog,)
+    assert concepts.name(concepts.meet(sun, dog)) == "whole"
+    with pytest.raises(TreeError, match="'n02121620' is not above 'n02084071'"):
+        concepts.chain(cat, dog)
+
+
 def test_words_come_from_the_space_the_graph_or_goog21k() -> None:
     concepts = named("in1k")
     entity, canine = concepts.index_of["n00001740"], concepts.index_of["n02083346"]
