@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read by the import that follows: else it tells Microsoft of every session
 
 import numpy as np
 import onnxruntime as ort

@@ -6,6 +6,7 @@ import importlib
 import math
 import os
 import platform
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import ModuleType
 
-__all__ = ["available_cpus", "cpu_quota", "installed_versions", "need", "version_of"]
+__all__ = ["available_cpus", "cpu_quota", "installed_versions", "need", "silence_telemetry", "version_of"]
 
+# By which libraries that we import are told to report nothing; each is read when the library is imported, not later.
+SILENCE = {
+    "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime 1.29 and later; its `disable_telemetry_events` keeps looking hosts up
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+_REPORTERS = ("openvino_telemetry",)  # OpenVINO reports through this package, and goes without where there is none
 COMPUTING = ("torch", "timm", "numpy", "pillow", "safetensors")
 
 
@@ -101,6 +109,17 @@ def installed_versions(packages: Iterable[str] = COMPUTING) -> dict[str, str]:
     """
     found = {"python": platform.python_version(), "miil21k": miil21k.__version__}
     return found | {name: version for name in packages if (version := version_of(name)) is not None}
+
+
+def silence_telemetry() -> None:
+    """Let ONNX Runtime, OpenVINO, Ray and huggingface_hub report nothing, in this process and in those it starts.
+
+    A module that imports one of them calls this when it is imported itself, that is, before. What the user has set to
+    the contrary is overruled.
+    """
+    os.environ.update(SILENCE)
+    for name in _REPORTERS:
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type] # by which Python says that there is no such module
 
 
 def need(module: str, extra: str, purpose: str, *, package: str | None = None) -> ModuleType:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from miil21k.distribute.processes import Lost
+from miil21k.environment import silence_telemetry
 from miil21k.errors import ClusterError, EngineError, Miil21kError, MissingExtra, UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from miil21k.distribute.processes import JobT, ResultT
 
 __all__ = ["RayEngine"]
+
+silence_telemetry()
 
 _RETRIES = 8  # per job; a node that dies takes its jobs with it
 _PATIENCE = 10.0  # seconds for the head of a cluster to answer

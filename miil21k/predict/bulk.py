@@ -154,6 +154,7 @@ class BulkPredictor:
         self._options = replace(
             options,
             backend=self.origin.backend,
+            make_export=None,
             device=self.origin.device,
             batch_size=self.batch_size,
             workers=self.workers,

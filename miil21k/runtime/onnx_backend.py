@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from miil21k.environment import available_cpus
+from miil21k.environment import available_cpus, silence_telemetry
 from miil21k.errors import ExportError, Miil21kError, UsageError
 from miil21k.runtime.base import Outputs
 from miil21k.runtime.machine import processor
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession, RunOptions
 
 __all__ = ["OnnxBackend", "execution_provider", "library", "optimise"]
+
+silence_telemetry()
 
 _LEAST_MAPPED = "1024"  # bytes; smaller tensors stay in the graph
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from miil21k.environment import available_cpus
+from miil21k.environment import available_cpus, silence_telemetry
 from miil21k.errors import ExportError, MissingExtra, UsageError
 from miil21k.runtime.base import Outputs
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from openvino import CompiledModel, InferRequest, Model
 
 __all__ = ["OpenvinoBackend"]
+
+silence_telemetry()
 
 # OpenVINO makes its table of NumPy's types in the first call that needs it, and gives the GIL away half-way: a second
 # thread that needs it then holds the GIL and waits for the table, for ever. So one thread asks for it, in a backend's

@@ -53,8 +53,8 @@ def resolve(name: str | None, options: LoadOptions, *, images: Count | None = No
     named, or `options.make_export` says so, or, unless that is False, where the `images` of the run are so many that
     it saves more time than it takes; None where none can be made. images: told a number, it returns how many images
     there are, counted no further; None when nobody knows.
-    Raises UsageError for a named backend that may not answer or has no export; otherwise what `load` and
-    `obtain_export` raise.
+    Raises UsageError for a named backend that may not answer, and for an export that was asked for and is neither
+    cached nor to be made; otherwise what `load` and `obtain_export` raise.
     """
     named = options.backend != "auto"
     weights = published_row(name, options)
@@ -77,11 +77,10 @@ def resolve(name: str | None, options: LoadOptions, *, images: Count | None = No
         found = obtain_export(weights, options, _wanted(options, single=single), make)
     if found is not None:
         return replace(_opened(found, weights, options), notice=notice)
-    if named:
-        raise UsageError(
-            f"No proved export of '{weights.name}' for the backend '{options.backend}' is cached: make it with "
-            f"'miil21k fetch {weights.name} --backend {options.backend}'."
-        )
+    if named or options.make_export:
+        kind = f" for the backend '{options.backend}'" if named else ""
+        way = f"miil21k fetch {weights.name}" + (f" --backend {options.backend}" if named else "")
+        raise UsageError(f"No proved export of '{weights.name}'{kind} is cached: make it with '{way}'.")
     loaded = _torch_or_made(weights, options, images, make)
     return replace(loaded, notice=notice)
 

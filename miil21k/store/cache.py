@@ -24,6 +24,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from miil21k.environment import silence_telemetry
 from miil21k.errors import ChecksumMismatch
 from miil21k.files import replace_file, sweep
 from miil21k.records import StrictJsonError, read_json
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from miil21k.zoo.schema import Source, Weights
 
 __all__ = ["Cache", "CachedFile", "Pin", "cached_path", "find_cached", "is_offline"]
+
+silence_telemetry()
 
 _TRUE = {"1", "ON", "YES", "TRUE"}
 _FULL_DIGEST = re.compile(r"[0-9a-f]{64}")

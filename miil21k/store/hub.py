@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miil21k import __version__
+from miil21k.environment import silence_telemetry
 from miil21k.errors import DownloadError
 from miil21k.store.http_download import require_answer
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from miil21k.zoo.schema import Source
 
 __all__ = ["DEFAULT_ENDPOINT", "download_from_hub", "endpoint"]
+
+silence_telemetry()
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 

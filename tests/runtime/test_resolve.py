@@ -146,6 +146,8 @@ def test_a_server_makes_none_unless_it_is_told_to(asked: list[str], tmp_path: Pa
     with pytest.raises(KeyboardInterrupt):
         resolve("embedded", options, make=make)
     assert len(made) == 1
+    with pytest.raises(UsageError, match=r"No proved export of 'embedded' is cached: make it with 'miil21k fetch emb"):
+        Predictor("embedded", options=None, cache_dir=tmp_path, make_export=True)
 
 
 def test_a_named_backend_has_it_made_unless_that_is_turned_off(asked: list[str], tmp_path: Path, capsys) -> None:

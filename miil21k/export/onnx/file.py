@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
-import onnxruntime
 
+from miil21k.environment import silence_telemetry
 from miil21k.errors import ExportError, UsageError
 from miil21k.export.onnx.model import ExportOptions, assemble, decoder_of
 from miil21k.export.onnx.network import network_to_onnx
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from miil21k.runtime.loading import Loaded
 
 __all__ = ["export_onnx", "own_photographs", "photographs_in"]
+
+silence_telemetry()
 
 _PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
@@ -92,6 +94,8 @@ def export_onnx(
             require_within_bounds(proof, loaded.name)
             beside = weights_path(part)
             facts = {"bytes": written, WEIGHTS_KEY: beside.name if beside.exists() else None, **interface, **notes}
+            import onnxruntime
+
             runtime = f"onnxruntime {onnxruntime.__version__}, CPUExecutionProvider"
             report = report_of(read_export_card(part), proof, len(pictures), runtime, facts)
             replace_file(report_path(output), json.dumps(report, indent=1) + "\n")

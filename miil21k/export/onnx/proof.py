@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from miil21k.data.transforms import crop_image, normalise
+from miil21k.environment import silence_telemetry
 from miil21k.errors import ExportError
 from miil21k.export.onnx.images import CROP_INPUT
 from miil21k.export.onnx.model import IMAGES, image_model
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from miil21k.zoo.schema import Preprocess
 
 __all__ = ["BOUNDS", "Bounds", "Proof", "Runner", "prove"]
+
+silence_telemetry()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import onnx
 
+from miil21k.environment import silence_telemetry
 from miil21k.errors import ExportError
 from miil21k.export.onnx.network import OUTPUTS, PIXELS
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 __all__ = ["METHODS", "MODES", "Method", "Mode", "dynamic_int8", "fp16", "measure_ranges"]
+
+silence_telemetry()
 __all__ += ["quantizable", "static_int8", "staying"]
 
 Mode = Literal["static", "dynamic", "fp16"]

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from miil21k.environment import installed_versions
+from miil21k.environment import installed_versions, silence_telemetry
 from miil21k.errors import ExportError, UsageError
 from miil21k.export.onnx.report import card_facts, report_path
 from miil21k.export.onnx.saving import MOST_BYTES, weights_path
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from miil21k.zoo.export_card import ExportCard
 
 __all__ = ["quantize_export"]
+
+silence_telemetry()
 
 BATCH = 8
 

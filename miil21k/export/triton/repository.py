@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from miil21k.environment import silence_telemetry
 from miil21k.errors import ExportError, LabelSpaceMismatch, UsageError
 from miil21k.export.triton.config import LABELS, ServeOptions, Tensor, config_text
 from miil21k.records import to_json
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from miil21k.zoo.export_card import ExportCard
 
 __all__ = ["Served", "export_triton", "labels_text", "signature"]
+
+silence_telemetry()
 
 _FILES = Path(__file__).parent / "files"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
