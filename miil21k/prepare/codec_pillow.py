@@ -9,7 +9,7 @@ from PIL import Image
 
 from miil21k.data.images import load_picture, open_image, upright_size
 from miil21k.errors import ImageError
-from miil21k.prepare.geometry import target_dimensions
+from miil21k.prepare.geometry import LONGEST_SIDE, target_dimensions
 
 if TYPE_CHECKING:
     from miil21k.data.images import Picture
@@ -48,11 +48,15 @@ class PillowConverter:
                 kind = opened.format or "img"
             # Copies are only checked: at 1/8 every byte of a JPEG is parsed all the same.
             target = target_dimensions(width, height, self._options)
+            if target is not None and max(target) > LONGEST_SIDE:  # a line of one pixel, say, whose short side grows
+                return Converted("too_large", width, height)
             reduced = self._options.resize == "antialiased" or target is None
             reduce_to = min(target or (1, 1)) if reduced else None
             picture = load_picture(data, max_pixels=limit, reduce_to=reduce_to)
         except ImageError as error:
             return Converted(error.reason)
+        except MemoryError:
+            return Converted("too_large")
         if target is None:
             return Converted("copied", width, height, _SUFFIXES.get(kind, f".{kind.lower()}"), data)
         out = io.BytesIO()

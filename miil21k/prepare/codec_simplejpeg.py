@@ -14,7 +14,7 @@ import simplejpeg
 from PIL import Image
 
 from miil21k.prepare.codec_pillow import Converted, PillowConverter
-from miil21k.prepare.geometry import decode_fraction, target_dimensions
+from miil21k.prepare.geometry import LONGEST_SIDE, decode_fraction, target_dimensions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -132,11 +132,11 @@ class SimplejpegConverter:
             return self._pillow.convert(data)
         target = target_dimensions(width, height, self._options)
         plain = space in ("YCbCr", "Gray") and not _may_be_turned(data)
-        if target is None or not plain or width * height > self._options.max_pixels:
+        if target is None or not plain or max(target) > LONGEST_SIDE or width * height > self._options.max_pixels:
             return self._pillow.convert(data)
         try:
             resized = self.resized(data, (width, height), target)
-        except ValueError:  # libjpeg complains: Pillow says whether it can be read all the same
+        except (ValueError, MemoryError):  # libjpeg complains: Pillow says whether it can be read all the same
             return self._pillow.convert(data)
         encoded = simplejpeg.encode_jpeg(resized, self._options.quality, self._resizer.colours, "420")
         return Converted("resized", width, height, ".jpg", encoded)

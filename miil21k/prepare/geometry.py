@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from miil21k.prepare.options import PrepareOptions
 
-__all__ = ["decode_fraction", "target_dimensions"]
+__all__ = ["LONGEST_SIDE", "decode_fraction", "target_dimensions"]
+
+LONGEST_SIDE = 65_500  # pixels, of a JPEG
 
 
 def target_dimensions(width: int, height: int, options: PrepareOptions) -> tuple[int, int] | None:

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from miil21k.data.options import MAX_PIXELS
 from miil21k.errors import UsageError
+from miil21k.prepare.geometry import LONGEST_SIDE
 
 __all__ = ["Codec", "Format", "Manifest", "Mode", "PrepareOptions", "Resize"]
 
@@ -57,8 +58,8 @@ class PrepareOptions:
                 raise UsageError(f"{name} is {getattr(self, name)}, but must be {lowest} or more.")
         if self.quality > 100:
             raise UsageError(f"quality is {self.quality}, but must be 100 or less.")
-        if self.size is not None and not 1 <= self.size <= 65_500:
-            raise UsageError(f"size is {self.size}, but must be from 1 to 65,500.")
+        if self.size is not None and not 1 <= self.size <= LONGEST_SIDE:
+            raise UsageError(f"size is {self.size}, but must be from 1 to {LONGEST_SIDE:,}.")
         if self.min_images < self.val_per_class:
             raise UsageError(
                 f"A class of {self.min_images + 1} images would be kept, and {self.val_per_class} of them taken for "

@@ -113,7 +113,7 @@ def count_images(target: Path) -> dict[str, Counter[str]]:
         found = counts[place] = Counter[str]()
         root = target / folder
         for shard in sorted(root.glob("*.tar")):
-            found.update(_shard_classes(shard))
+            found.update(_shard_classes(shard) if shard.is_file() else ())
         for entry in _entries(root):
             if entry.is_dir():
                 found[entry.name] = sum(is_image_name(file.name) for file in os.scandir(entry.path))
@@ -203,13 +203,13 @@ def _checked(expected: Iterable[_Expected], workers: int) -> Iterator[str]:
 
 def _fault(file: _Expected) -> str:
     name = "/".join(file.path.parts[-3:] if file.path.suffix != ".tar" else file.path.parts[-2:])
+    if not file.path.is_file():  # nor a pipe, which would be waited for
+        return f"{name} is missing"
     try:
         if file.sha256 and file_digest(file.path) != file.sha256:
             return f"{name} has changed since it was written"
         if file.decode:
             return _undecodable(file.path, name)
-    except FileNotFoundError:
-        return f"{name} is missing"
     except OSError as error:
         return f"{name} cannot be read: {error.strerror or error}"
     return ""

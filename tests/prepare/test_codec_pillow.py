@@ -108,6 +108,28 @@ def test_an_image_over_the_limit_is_refused_before_it_is_decoded(codec: str) -> 
     assert convert(photo(600, 500), codec, max_pixels=300_000).outcome == "resized"
 
 
+def test_the_limit_is_the_one_that_was_given_and_not_that_of_pillow(
+    codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+    for data in (photo(600, 500), photo(600, 500, fmt="PNG"), photo(600, 500, mode="CMYK")):
+        assert convert(data, codec, max_pixels=300_000).outcome == "resized"
+        assert convert(data, codec, max_pixels=299_999).outcome == "too_large"
+
+
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG"])
+def test_a_line_that_would_grow_beyond_a_jpeg_fails_alone(codec: str, fmt: str) -> None:
+    assert convert(photo(2, 600, fmt=fmt), codec, mode="short-edge").outcome == "too_large"
+    assert convert(photo(3, 600, fmt=fmt), codec, mode="short-edge").outcome == "resized"
+
+
+def test_an_icon_with_a_bomb_inside_is_refused_before_it_is_decoded(codec: str) -> None:
+    inside = io.BytesIO()
+    Image.new("1", (9_000, 9_000)).save(inside, "PNG")
+    bomb = b"\0\0\1\0\1\0\0\0\0\0\1\0\1\0" + len(inside.getvalue()).to_bytes(4, "little") + (22).to_bytes(4, "little")
+    assert convert(bomb + inside.getvalue(), codec).outcome == "too_large"
+
+
 def test_other_formats_and_modes_become_rgb_jpeg(codec: str) -> None:
     for data in (photo(fmt="PNG"), photo(mode="CMYK"), photo(mode="L"), photo(fmt="BMP")):
         found = convert(data, codec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -135,6 +136,18 @@ def test_a_data_set_from_elsewhere_is_decoded_image_by_image(target: Path) -> No
         (target / "imagenet21k_train/bad.tar").write_bytes(data)
         name = "imagenet21k_train/bad.tar/n02084071/bad.jpg"
     assert [fault.split(" is ")[0] for fault in verify(target).faults] == [f"'{name}'"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_a_pipe_in_a_data_set_is_not_waited_for(target: Path) -> None:
+    for report in ("", "manifest.csv", "summary.json", "index.json", "val_images.txt"):
+        if report:
+            (target / report).unlink(missing_ok=True)
+        else:
+            victim = next(path for path in (target / "imagenet21k_train").rglob("*") if path.is_file())
+            victim.unlink()
+            os.mkfifo(victim)
+        assert any(fault.endswith(f"{victim.name} is missing") for fault in verify(target).faults)
 
 
 def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
