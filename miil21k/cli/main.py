@@ -92,7 +92,10 @@ def _overview() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `miil21k VERB ...`; returns the exit code (0 all good, 1 some work failed, 2 usage, 130 interrupted)."""
+    """Run `miil21k VERB ...`; returns the exit code.
+
+    0 all good, 1 some work failed, 2 usage, 3 a cluster cannot be joined or was lost, 130 interrupted.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] not in VERBS:
         _overview().parse_args(words[:1])  # prints help, version or the usage error, and exits

@@ -6,12 +6,14 @@ A job is a part of a shard, or a run of files. Parts end where batches end, so t
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import socket
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from miil21k.data.tar_inputs import Shard
@@ -232,10 +234,13 @@ def _of_files(base: Job, files: list[ImageInput]) -> Job:
 
 def _absolute_source(image: ImageInput) -> ImageSource | Callable[[], ImageSource]:
     source = image.source
+    if isinstance(source, Path):
+        return source.absolute()
     return os.path.abspath(source) if isinstance(source, str) and not is_url(source) else source  # noqa: PTH100
 
 
 def _of_shard(base: Job, shard: Shard) -> Iterator[Job]:
+    shard = shard._replace(path=os.path.abspath(shard.path))  # noqa: PTH100
     try:
         size = os.stat(shard.path).st_size  # noqa: PTH116
     except OSError:
@@ -264,7 +269,8 @@ def answering(
     """Return what answers a run: a predictor in this process, or the workers of an engine while the context is open.
 
     With an engine `options.workers` are its processes, or the jobs that a cluster has queued. The machines of a cluster
-    have caches of their own, so that the backend `auto` is torch on all of them. images, make: as for `resolve`.
+    have caches of their own, so that the backend `auto` is torch on all of them, but for a model that is an export.
+    images, make: as for `resolve`.
     """
     if run_options.engine is None:
         if options.workers is None and images is not None and images(2) == 1:
@@ -291,6 +297,8 @@ def answering(
     if options.backend == "auto" and not (model or "").endswith(".onnx"):
         options = replace(options, backend="torch")
     engine = RayEngine(run_options.address, workers)
+    if engine.joined:
+        logging.getLogger("miil21k.predict").info("joined the Ray cluster at '%s'", engine.joined)
     try:
         yield BulkPredictor(model, options, lambda gpu: engine.on_gpus() if gpu else engine, gpus=engine.gpus)
     finally:

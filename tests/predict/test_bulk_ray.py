@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 import threading
 import time
@@ -10,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from colour_export import write_colour_export
 from engine_work import die_at_three, process_of, refuse_two
 
 from miil21k.cli.main import predict_main
 from miil21k.distribute.processes import Lost
-from miil21k.errors import EngineError, UsageError
+from miil21k.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,8 +98,26 @@ def test_jobs_on_a_cluster_come_in_order_from_workers_that_stay_and_only_the_dea
         next(results)
 
 
-def test_an_address_where_nothing_answers_is_one_sentence_at_once() -> None:
-    from miil21k.distribute.ray_engine import RayEngine
+def test_an_export_is_run_from_relative_paths_by_nodes_that_stand_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.cluster_utils import Cluster
 
-    with pytest.raises(EngineError, match=r"No Ray cluster at 'ray://127.0.0.1:1': Connection refused\."):
-        RayEngine("ray://127.0.0.1:1")
+    write_colour_export(tmp_path / "colours.onnx")
+    shutil.copytree(IMAGES, tmp_path / "pictures")
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        archive.add(IMAGES / "cat.jpg", "a/cat.jpg")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS.parent}:{TESTS}")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    monkeypatch.chdir(tmp_path)
+    words = ["pictures", "s.tar", "-m", "colours.onnx", "-b", "2"]
+    try:
+        assert predict_main([*words, "-o", "many.jsonl", "--engine", "ray", "--address", made.address]) == 0
+    finally:
+        ray.shutdown()
+        made.shutdown()
+    assert predict_main([*words, "-o", "one.jsonl"]) == 0
+    assert (tmp_path / "many.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
+    assert list((tmp_path / "elsewhere").iterdir()) == []

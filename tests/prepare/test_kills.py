@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import resource
 import shutil
 import signal
@@ -165,3 +166,48 @@ def test_two_runs_do_not_work_on_one_target(outer: Path, tmp_path: Path) -> None
         )
         assert second.returncode == 2
         assert "Another run is preparing" in second.stderr
+
+
+@pytest.mark.parametrize("options", [(), SHARDS], ids=["folders", "webdataset"])
+def test_a_kill_while_a_mended_class_is_done_again_costs_nothing(tmp_path: Path, options: tuple[str, ...]) -> None:
+    source, target = tmp_path / "raw", tmp_path / "out"
+    source.mkdir()
+    for wnid, data in raw_classes().items():
+        (source / f"{wnid}.tar").write_bytes(data)
+    words = command(source, target, "--workers", "1", *options)
+    mended = source / "n00000001.tar"
+    good = mended.read_bytes()
+    mended.write_bytes(good[: len(good) // 2])
+    assert subprocess.run(words, capture_output=True, check=False, timeout=120).returncode == 1
+    mended.write_bytes(good)
+    record = target / ".prepare/units/n00000001.json"
+    with started(words, **SILENT) as process:
+        wait_until(lambda: not record.exists(), process)
+        process.kill()
+        process.wait()
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
+    assert "3 classes were finished before" in done.stderr
+    whole = command(source, tmp_path / "whole", "--workers", "1", *options)
+    subprocess.run(whole, check=True, capture_output=True, timeout=120)
+    assert tree(target) == tree(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [("--workers", "2"), ("--workers", "2", *SHARDS)], ids=["folders", "webdataset"])
+def test_fifty_kills_at_random_moments(outer: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    subprocess.run(command(outer, tmp_path / "whole", *options), check=True, capture_output=True, timeout=120)
+    expected, target = tree(tmp_path / "whole"), tmp_path / "out"
+    moments, kills = random.Random(0), 0
+    while kills < 50:
+        with started(command(outer, target, *options), **SILENT) as process:
+            try:
+                assert process.wait(moments.uniform(0.2, 2.5)) == 0
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                kills += 1
+                continue
+        assert tree(target) == expected
+        shutil.rmtree(target)
+    subprocess.run(command(outer, target, *options), check=True, capture_output=True, timeout=120)
+    assert tree(target) == expected
