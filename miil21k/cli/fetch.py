@@ -11,6 +11,7 @@ from miil21k.cli.start import log_to_stderr, make_export
 from miil21k.errors import Miil21kError, UsageError
 from miil21k.runtime.options import ModelOptions
 from miil21k.runtime.registry import RUNTIMES, export_runtimes
+from miil21k.text import printable
 from miil21k.zoo.names import trained_weights
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
             failed = True
             answer = {"name": weights.name, "status": "error", "error": str(error)}
             if not args.json:
-                print(f"miil21k fetch: {error}", file=sys.stderr)
+                print(f"miil21k fetch: {printable(error, lines=True)}", file=sys.stderr)
                 continue
         print(json.dumps(answer) if args.json else "\n".join(_text(answer)), flush=True)
     return int(failed)

@@ -45,6 +45,9 @@ def read_crop(
         return crop_picture(images.load(index), preprocess, resizer)
     except ImageError as error:
         return Unreadable(images.name(index), str(error))
+    except MemoryError:
+        name = images.name(index)
+        return Unreadable(name, f"'{name}' needs more memory than there is.")
 
 
 def read_crops(

@@ -32,8 +32,8 @@ class ReadingOptions:
     max_pixels: int = option(MAX_PIXELS, "refuse larger images", metavar="N", least=1)
     resizer: ResizerName = option(
         "auto",
-        "what resizes: cykooz is several times as fast where bilinear, within a grey level of pillow; auto takes it "
-        "where it is installed",
+        "what resizes: cykooz is several times as fast where bilinear, within a grey level or two of pillow; auto "
+        "takes it where it is installed",
         choices=RESIZERS,
     )
 

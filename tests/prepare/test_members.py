@@ -103,10 +103,11 @@ def test_folders_list_files_by_bytes_and_refuse_what_is_no_file(tmp_path: Path) 
     for name, data in photos("n1", 11):
         (tmp_path / name).write_bytes(data)
     (tmp_path / "gone.JPEG").symlink_to("nowhere")
+    (tmp_path / "self.JPEG").symlink_to("self.JPEG")
     (tmp_path / "linked.JPEG").symlink_to("n1_1.JPEG")
     listed = list_members(ClassUnit("n1", tmp_path)).members
     assert [m.name for m in listed][:5] == ["gone.JPEG", "linked.JPEG", "n1_0.JPEG", "n1_1.JPEG", "n1_10.JPEG"]
-    assert {m.name for m in listed if m.fault} == {"gone.JPEG", "sub/"}
+    assert {m.name for m in listed if m.fault} == {"gone.JPEG", "self.JPEG", "sub/"}
     with MemberReader(ClassUnit("n1", tmp_path)) as reader:
         assert reader.read(listed[1]) == dict(photos("n1", 11))["n1_1.JPEG"]
 
