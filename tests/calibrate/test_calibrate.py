@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from miil21k.decode.decoder import Decoder
 from miil21k.decode.path import decode_path, hedge
 from miil21k.decode.probabilities import node_probabilities
 from miil21k.errors import LabelSpaceMismatch, UsageError
-from miil21k.hierarchy.spaces import LabelSpace
+from miil21k.hierarchy.load import load_label_space
+from miil21k.hierarchy.spaces import OLDER_SPACES, LabelSpace
 from miil21k.hierarchy.tree import Tree
 from miil21k.metrics.distance import is_correct
 
@@ -181,6 +183,10 @@ def test_another_space_head_or_mask_is_refused(space, zoo_tree) -> None:
     allowed[0] = False
     with pytest.raises(LabelSpaceMismatch, match="allowed classes"):
         found.require(space, "leaf_softmax", allowed)
+    older = replace(found, label_space="goog21k", sha256=OLDER_SPACES["goog21k@1"].sha256)
+    with pytest.raises(LabelSpaceMismatch, match=r"'goog21k' was changed: 19 of its roots .*--label-space goog21k@1"):
+        older.require(load_label_space("goog21k"), "leaf_softmax")
+    older.require(load_label_space("goog21k@1"), "leaf_softmax")
 
 
 @pytest.mark.parametrize(

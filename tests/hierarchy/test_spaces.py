@@ -46,6 +46,19 @@ def test_winter21_equals_the_official_tree(winter21: LabelSpace) -> None:
     assert int((winter21.tree.parent > np.arange(10450)).sum()) == 2658
 
 
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("winter21", OFFICIAL),
+        ("fall11", "4359bb0d6e1543cadb92db35cfcc77eda94642b13f414b3edbec2913d1452467"),
+        ("goog21k", "cebcff598602c01976ac7dff654235cb137ae74f4f9c07280d02eb9292276790"),
+    ],
+)
+def test_a_shipped_tree_never_changes_under_its_name(name: str, digest: str) -> None:
+    """A new digest needs its old tree in OLDER_SPACES, or heads and records that carry it are lost."""
+    assert load_label_space(name).sha256 == digest
+
+
 def test_dog_and_cat_meet_at_animal(winter21: LabelSpace) -> None:
     tree = winter21.tree
     dog, cat, domestic_cat = tree.indices(["n02084071", "n02121620", "n02121808"])
