@@ -58,7 +58,7 @@ import miil21k.predict.predictor, miil21k.zoo.registry
 done("import the rest of miil21k")
 from miil21k.runtime import loading
 from miil21k.predict.options import PredictOptions
-loaded = loading.load(sys.argv[3], PredictOptions(checkpoint=sys.argv[2]))
+loaded = loading.load_model(sys.argv[3], PredictOptions(checkpoint=sys.argv[2]))
 done("build, read the weights, label space")
 from miil21k.runtime.torch_backend import TorchBackend
 backend = TorchBackend(loaded.model, loaded.space.num_classes, device="cpu")

@@ -56,12 +56,12 @@ class Prepared:
         from miil21k.export.quantize.network_part import take_network
         from miil21k.export.quantize.precision import measure_ranges
         from miil21k.predict.options import PredictOptions
-        from miil21k.runtime.loading import load
+        from miil21k.runtime.loading import load_model
         from miil21k.zoo.export_card import read_export_card
         from miil21k.zoo.manifest import find_weights
 
         self.name = find_weights(name).name
-        self.loaded = load(name, PredictOptions()) if name == "embedded" else random_model(find_weights(name))
+        self.loaded = load_model(name, PredictOptions()) if name == "embedded" else random_model(find_weights(name))
         self.folder = Path(folder)
         self.paths = {"fp32": self.folder / "fp32.onnx"}
         export_onnx(self.loaded, self.paths["fp32"], ExportOptions(form=form))
@@ -167,7 +167,7 @@ def settings(model: Path, setting: Path, judging: Path) -> None:
     from miil21k.errors import Miil21kError
     from miil21k.export.onnx.file import photographs_in
     from miil21k.export.quantize.precision import METHODS
-    from miil21k.export.quantize.quantize import quantize_export
+    from miil21k.export.quantize.quantize import quantize_onnx
     from miil21k.export.quantize.search import QuantizeOptions
 
     pictures, judges = photographs_in(setting, below=True), photographs_in(judging, below=True)
@@ -190,7 +190,7 @@ def settings(model: Path, setting: Path, judging: Path) -> None:
         mode, method = options.mode, options.method
         with tempfile.TemporaryDirectory() as folder:
             try:
-                report = quantize_export(model, Path(folder) / "model.onnx", pictures, options, judges=judges)
+                report = quantize_onnx(model, Path(folder) / "model.onnx", pictures, options, judges=judges)
             except Miil21kError as error:
                 print(f"|{mode} {method}|{error}|", flush=True)
                 continue

@@ -34,8 +34,8 @@ from miil21k.decode.decoder import Decoder
 from miil21k.environment import available_cpus
 from miil21k.hierarchy.load import load_label_space
 from miil21k.runtime.torch_backend import TorchBackend
-from miil21k.train.job import Request
-from miil21k.train.launch import launch
+from miil21k.train.job import TrainRequest
+from miil21k.train.launch import train_model
 from miil21k.train.level_order import level_table, to_level_order
 from miil21k.train.objectives import create_objective
 from miil21k.train.optimization import Schedule, create_optimizer
@@ -200,7 +200,7 @@ def measure_waiting(batch_size: int, workers: int, updates: int) -> None:
 
 def _second_epoch(data: Path, folder: Path, recipe: Recipe, workers: int) -> Report:
     reports: list[Report] = []
-    request = Request(
+    request = TrainRequest(
         data=str(data),
         model=ARCH,
         recipe_name="miil_semantic",
@@ -211,7 +211,7 @@ def _second_epoch(data: Path, folder: Path, recipe: Recipe, workers: int) -> Rep
         device="cpu",
         workers=workers,
     )
-    launch(request, reports.append, lambda _line: None)
+    train_model(request, reports.append, lambda _line: None)
     return reports[-1]
 
 

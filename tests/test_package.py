@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import zipfile
@@ -20,6 +21,15 @@ def test_public_names_are_sorted_and_all_open() -> None:
     assert miil21k.__all__ == sorted(miil21k.__all__)
     for name in miil21k.__all__:
         assert getattr(miil21k, name) is not None
+    doors = ast.parse((ROOT / "miil21k" / "__init__.py").read_text(encoding="utf-8"))
+    typed = {alias.name for node in ast.walk(doors) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert set(miil21k.__all__) <= typed | {"__version__"}, "type checkers see what users see"
+
+
+def test_no_public_name_is_that_of_a_room() -> None:
+    rooms = {path.stem for path in (ROOT / "miil21k").iterdir()}
+    assert len(rooms) > 20
+    assert rooms.isdisjoint(miil21k.__all__)
 
 
 def test_an_unknown_public_name_is_an_attribute_error() -> None:
@@ -31,7 +41,9 @@ def test_an_unknown_public_name_is_an_attribute_error() -> None:
     "statement",
     [
         "import miil21k",
-        "from miil21k import Predictor, Prediction, LabelSpace, Tree, load_label_space",
+        "from miil21k import Predictor, Prediction, PredictOptions, LabelSpace, Tree, load_label_space",
+        "from miil21k import Calibration, Decoder, MeasureOptions, load_calibration",
+        "from miil21k import fetch_weights, find_weights, list_models",
         "from miil21k.cli.main import predict_main\ntry: predict_main(['--help'])\nexcept SystemExit: pass",
         "from miil21k.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass",
         "from miil21k.cli.main import main\nmain(['tree', 'show', 'in1k'])",
@@ -43,6 +55,15 @@ def test_light_work_imports_nothing_heavy(statement: str) -> None:
     code = f"import sys\n{statement}\nprint([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
+
+
+def test_importing_the_package_loads_nothing_but_itself() -> None:
+    code = (
+        "import sys, __future__, importlib, typing\nbefore = set(sys.modules)\nimport miil21k\n"
+        "print(sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['miil21k']"
 
 
 def test_the_package_runs_as_a_module() -> None:

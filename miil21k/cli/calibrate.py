@@ -62,11 +62,11 @@ def run(args: argparse.Namespace) -> int:
 
     if args.images < 4 or args.seed < 0:
         raise UsageError("--seed must be 0 or more, --images 4 or more.")
-    from miil21k.validate.calibration import fit_calibration
+    from miil21k.validate.calibration import calibrate_model
 
     log_to_stderr(args)
     answer = value_of(args, AnswerOptions)
-    found = fit_calibration(
+    found = calibrate_model(
         request_of(args),
         args.target,
         most=args.images,

@@ -112,11 +112,11 @@ def require_source(args: argparse.Namespace) -> None:
 def load_source(args: argparse.Namespace) -> Loaded:
     """Return the network that the options of `source_arguments` stand for."""
     from miil21k.hierarchy.load import load_label_space
-    from miil21k.runtime.loading import load
+    from miil21k.runtime.loading import load_model
     from miil21k.runtime.options import LoadOptions
 
     options = value_of(args, LoadOptions)
-    loaded = load(args.model, options)
+    loaded = load_model(args.model, options)
     if options.label_space and load_label_space(options.label_space).sha256 != loaded.space.sha256:
         raise UsageError(
             f"The head of '{loaded.name}' is of '{loaded.space.name}', and so is its export: leave --label-space out, "

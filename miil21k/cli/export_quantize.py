@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"'{args.output}' exists: give --overwrite to replace it, or another name.")
     _require("onnx")
     from miil21k.export.onnx.file import photographs_in
-    from miil21k.export.quantize.quantize import quantize_export
+    from miil21k.export.quantize.quantize import quantize_onnx
     from miil21k.export.quantize.search import QuantizeOptions
 
     names = (
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         "require_faster",
     )
     options = QuantizeOptions(**{name: getattr(args, name) for name in names})
-    report = quantize_export(
+    report = quantize_onnx(
         args.model,
         args.output,
         photographs_in(args.images, below=True),

@@ -89,11 +89,11 @@ def run(args: argparse.Namespace) -> int:
     progress = _Progress(args.quiet)
     recipe = _recipe(args, progress.say)
     from miil21k.store.cache import Cache
-    from miil21k.train.job import Request
-    from miil21k.train.launch import launch
+    from miil21k.train.job import TrainRequest
+    from miil21k.train.launch import train_model
 
     cache = Cache.at(given(args, ModelOptions).get("cache_dir"))
-    request = Request(
+    request = TrainRequest(
         data=args.data,
         model=args.model,
         recipe_name=Path(args.recipe).stem,
@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
         checkpoint_every=args.checkpoint_every,
         shard_cache=cache.root / "shards",
     )
-    outcome = launch(request, progress, progress.say, resume=args.resume, overwrite=args.overwrite)
+    outcome = train_model(request, progress, progress.say, resume=args.resume, overwrite=args.overwrite)
     if outcome.is_main:
         best = outcome.progress
         if outcome.metric and not args.quiet:

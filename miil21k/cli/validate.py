@@ -17,7 +17,7 @@ from miil21k.validate.options import MeasureOptions
 if TYPE_CHECKING:
     import argparse
 
-    from miil21k.validate.run import Request
+    from miil21k.validate.run import MeasureRequest
 
 HELP = "Measure a model on labelled images: flat, semantic, hierarchical and calibration metrics, with provenance."
 
@@ -60,9 +60,9 @@ def run(args: argparse.Namespace) -> int:
     assert answer.hedge is not None
     from miil21k.calibrate.record import load_calibration
     from miil21k.validate.report import plain, write_report
-    from miil21k.validate.run import validate
+    from miil21k.validate.run import validate_model
 
-    found = validate(
+    found = validate_model(
         request_of(args),
         hedge=answer.hedge,
         rule=answer.rule,
@@ -85,15 +85,15 @@ def run(args: argparse.Namespace) -> int:
     return 1 if found.report["images"]["unreadable"] else 0
 
 
-def request_of(args: argparse.Namespace) -> Request:
+def request_of(args: argparse.Namespace) -> MeasureRequest:
     """Return the request that the arguments make; `calibrate` shares it."""
     from miil21k.store.cache import Cache
-    from miil21k.validate.run import Request
+    from miil21k.validate.run import MeasureRequest
 
     options = value_of(args, MeasureOptions)
     shards = Cache.at(options.cache_dir).root / "shards"
     view = getattr(args, "view", None)
-    return Request(args.data, args.model, options, view=view, make=make_export, shard_cache=shards)
+    return MeasureRequest(args.data, args.model, options, view=view, make=make_export, shard_cache=shards)
 
 
 def show_progress(done: int, total: int) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from miil21k.errors import DownloadError, ExportError, LabelSpaceMismatch, MissingExtra, UnknownModel, UsageError
 from miil21k.hierarchy.load import load_label_space
 from miil21k.runtime.base import ExportFile
+from miil21k.runtime.options import LoadOptions
 from miil21k.runtime.registry import export_runtimes, find_runtime
 from miil21k.store.cache import Cache, find_cached
 from miil21k.zoo.manifest import find_weights
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from miil21k.decode.heads import HeadKind
     from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.runtime.base import Backend
-    from miil21k.runtime.options import LoadOptions
     from miil21k.zoo.export_card import ExportCard
     from miil21k.zoo.schema import Preprocess, Weights
 
@@ -28,7 +28,7 @@ __all__ = [
     "Loaded",
     "default_model",
     "head_space",
-    "load",
+    "load_model",
     "open_export",
     "preprocess_of",
 ]
@@ -73,7 +73,7 @@ class Loaded:
         return find_runtime(self.runtime).open(self.model, self.space.num_classes, self.device, self.dtype)
 
 
-def load(name: str | None, options: LoadOptions) -> Loaded:
+def load_model(name: str | None, options: LoadOptions | None = None) -> Loaded:
     """Return the network that `name` and `options.checkpoint` stand for.
 
     Nothing is looked for in the cache of exports, which `miil21k.runtime.resolve.resolve` does. A name that ends in
@@ -84,6 +84,7 @@ def load(name: str | None, options: LoadOptions) -> Loaded:
     otherwise. Without a name, a checkpoint of `miil21k train` says itself what it is; without either,
     `tresnet_m_21k` is preferred, and `embedded` answers when that is neither cached nor reachable.
     """
+    options = options or LoadOptions()
     if name is not None and name.endswith(".onnx"):
         return _exported(Path(name), options)
     runtime = "torch" if options.backend == "auto" else options.backend

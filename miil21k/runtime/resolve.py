@@ -19,7 +19,7 @@ from miil21k.runtime.export_cache import (
     missing_package,
     note_failure,
 )
-from miil21k.runtime.loading import DEFAULT_MODEL, Loaded, default_model, head_space, load, preprocess_of
+from miil21k.runtime.loading import DEFAULT_MODEL, Loaded, default_model, head_space, load_model, preprocess_of
 from miil21k.runtime.machine import gpu_in_sight, machine
 from miil21k.runtime.options import threads_of
 from miil21k.runtime.registry import RUNTIMES, export_runtimes, find_runtime
@@ -54,18 +54,18 @@ def resolve(name: str | None, options: LoadOptions, *, images: Count | None = No
     it saves more time than it takes; None where none can be made. images: told a number, it returns how many images
     there are, counted no further; None when nobody knows.
     Raises UsageError for a named backend that may not answer, and for an export that was asked for and is neither
-    cached nor to be made; otherwise what `load` and `obtain_export` raise.
+    cached nor to be made; otherwise what `load_model` and `obtain_export` raise.
     """
     named = options.backend != "auto"
     weights = published_row(name, options)
     if weights is None or (named and find_runtime(options.backend).runs == "network"):
-        return load(name, options)
+        return load_model(name, options)
     reason = _obstacle(options)
     if reason is not None:
         if named:
             raise UsageError(f"The backend '{options.backend}' runs proved exports, and {reason}: leave --backend out.")
         log.debug("torch computes: %s", reason)
-        return load(name, options)
+        return load_model(name, options)
     if options.make_export is False:
         make = None
     notice = None
@@ -87,7 +87,7 @@ def resolve(name: str | None, options: LoadOptions, *, images: Count | None = No
 
 def _torch_or_made(weights: Weights, options: LoadOptions, images: Count | None, make: Make | None) -> Loaded:
     """Return torch's network, or an export made now where that saves time; the log says what was decided."""
-    loaded = load(weights.name, options)
+    loaded = load_model(weights.name, options)
     runtime = _wanted(options)
     reason = _unmakeable(weights, options, runtime)
     if reason is not None:
@@ -280,7 +280,7 @@ def obtain_export(weights: Weights, options: LoadOptions, backend: str, make: Ma
     wait; the log says so before and after. Where other backends have theirs already, all are timed, so that `auto`
     takes the fastest.
     Raises ExportError when it cannot be made, which is remembered, MissingExtra for what is not installed, and what
-    `load` raises.
+    `load_model` raises.
     """
     from miil21k.runtime.speed import compare_exports
     from miil21k.store.download import obtain
@@ -304,7 +304,7 @@ def obtain_export(weights: Weights, options: LoadOptions, backend: str, make: Ma
 
 
 def _made(weights: Weights, options: LoadOptions, graph: Graph, cache: Cache, make: Make) -> ProvedExport:
-    loaded = load(weights.name, replace(options, backend="torch"))
+    loaded = load_model(weights.name, replace(options, backend="torch"))
     log.info("making a proved export of %s for %s, once", weights.name, graph.runtime.partition(",")[0])
     try:
         made = make(loaded, graph, cache)

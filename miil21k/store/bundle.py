@@ -57,7 +57,7 @@ def create_bundle(
 
     calibrations: JSON files by canonical name. The tar is uncompressed, since weights do not compress, and equal
     input gives equal bytes. Raises UsageError for a calibration that is no JSON object, OSError when `output`
-    cannot be written, and what `fetch` raises.
+    cannot be written, and what `fetch_weights` raises.
     """
     files = {row.name: obtain(row, cache_dir=cache_dir, offline=offline) for row in rows}
     texts = {ROWS: _rows_text(rows), **_space_texts(rows)}
@@ -139,7 +139,7 @@ def _add(tar: tarfile.TarFile, name: str, cached: CachedFile) -> None:
 
 
 def install_bundle(path: Path, *, cache_dir: str | os.PathLike[str] | None = None) -> BundleIndex:
-    """Put the files of a bundle into the cache, where `fetch` finds them, and return its index.
+    """Put the files of a bundle into the cache, where `fetch_weights` finds them, and return its index.
 
     Everything is checked before the first file takes its place: names and kinds of the members, sizes, every
     digest (against the bundle's index, this installation's manifest and what this cache has pinned), the schema of

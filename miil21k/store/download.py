@@ -14,6 +14,7 @@ from miil21k.store.cache import Cache, CachedFile, address, find_cached, hub_dig
 from miil21k.store.http_download import Transfer, Unreachable, download_part
 from miil21k.store.hub import download_from_hub, endpoint
 from miil21k.store.integrity import digest_fits, file_damage, sha256_of
+from miil21k.zoo.manifest import find_weights
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
 
     from miil21k.zoo.schema import Source, Weights
 
-__all__ = ["check_revision", "fetch", "fetch_anew", "obtain"]
+__all__ = ["check_revision", "fetch_anew", "fetch_weights", "obtain"]
 
 log = logging.getLogger("miil21k.store")
 
 
-def fetch(
-    weights: Weights,
+def fetch_weights(
+    weights: Weights | str,
     *,
     revision: str | None = None,
     cache_dir: str | PathLike[str] | None = None,
@@ -37,14 +38,16 @@ def fetch(
     """Return a local file of these weights whose digest was checked, downloaded only when none lies here.
 
     The cache is asked first, for every source; a hit makes no request. Then the sources are tried in order.
+    weights: a row of the manifest, or a name of one.
     revision: branch, tag or commit of the Hub repository; other sources have none and are left out then.
     cache_dir: replaces the places that the environment names. offline: True never connects; None asks
     $HF_HUB_OFFLINE. progress: a bar on stderr; None shows it on a terminal.
 
     Raises DownloadError, with every source and its reason, when none gave the file; ChecksumMismatch when a
     cached file, or every file that came, is not the one that was published or pinned; MissingExtra when the
-    weights are in a package that is not installed; UsageError for a revision of what is not on the Hub.
+    weights are in a package that is not installed; UsageError for a revision of what is not on the Hub; UnknownModel.
     """
+    weights = find_weights(weights) if isinstance(weights, str) else weights
     return obtain(weights, revision=revision, cache_dir=cache_dir, offline=offline, progress=progress).path
 
 
@@ -57,7 +60,7 @@ def obtain(
     progress: bool | None = None,
     accept_new: bool = False,
 ) -> CachedFile:
-    """Return what `fetch` returns, with its digest and its source.
+    """Return what `fetch_weights` returns, with its digest and its source.
 
     accept_new: take, and pin, a file that nothing vouches for although another source of these weights is pinned here
     and gave nothing; else that is a ChecksumMismatch.
@@ -119,7 +122,7 @@ def fetch_anew(
     """Download these weights although they are cached, and replace the cached file and its pin.
 
     A digest of the manifest still holds; one that was pinned does not. The old file stays when no source gives a
-    new one. Raises what `fetch` raises.
+    new one. Raises what `fetch_weights` raises.
     """
     cache = Cache.at(cache_dir)
     cache.sweep()
@@ -135,6 +138,7 @@ def fetch_anew(
             cache.write_pin(found.source, keep, found.sha256, revision)
         for source in weights.sources:
             cache.forget(source, revision, keep=keep)
+    weights = find_weights(weights) if isinstance(weights, str) else weights
     return obtain(weights, revision=revision, cache_dir=cache_dir, offline=True)
 
 

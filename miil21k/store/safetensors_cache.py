@@ -36,7 +36,7 @@ def fetch_safetensors(
     cache_dir: str | os.PathLike[str] | None = None,
     offline: bool | None = None,
 ) -> CachedFile:
-    """Return a local file with the tensors of these weights under their published names: `fetch`, then `converted`.
+    """Return a local file with the tensors of these weights, published names: `fetch_weights`, then `converted`.
 
     Its digest and source are those of the published file.
     """

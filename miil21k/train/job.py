@@ -37,14 +37,14 @@ if TYPE_CHECKING:
     from miil21k.train.recipe import Recipe
     from miil21k.zoo.schema import Weights
 
-__all__ = ["Request", "augmentation_of", "choose_space", "create_network", "own_folder", "run_id_of"]
+__all__ = ["TrainRequest", "augmentation_of", "choose_space", "create_network", "own_folder", "run_id_of"]
 
 
 LOCK = ".training.lock"
 
 
 @dataclass(frozen=True)
-class Request:
+class TrainRequest:
     """What a user asks for.
 
     data, val: class folders or shards. model: a name of the zoo or of timm, or a checkpoint of an earlier run.
@@ -73,7 +73,7 @@ class Request:
     shard_cache: Path | None = None
 
 
-def choose_space(request: Request, source: ImageSource) -> LabelSpace:
+def choose_space(request: TrainRequest, source: ImageSource) -> LabelSpace:
     """Return the label space of a run over `source`.
 
     A hierarchy of the user's own gets a class for every node when the objective needs a logit for every node.
@@ -92,7 +92,7 @@ def choose_space(request: Request, source: ImageSource) -> LabelSpace:
     return load_own(Path(request.data), all_nodes=all_nodes)
 
 
-def create_network(request: Request, space: LabelSpace) -> tuple[nn.Module, TrainedCard, LoadedFrom | None]:
+def create_network(request: TrainRequest, space: LabelSpace) -> tuple[nn.Module, TrainedCard, LoadedFrom | None]:
     """Return the network to train, with a head of `space`, the card of its checkpoints, and the weights it starts from.
 
     A head of another label space is replaced by a fresh one, whatever its size. None for the weights says that every
@@ -134,7 +134,7 @@ def _from_earlier(path: Path, card: TrainedCard, extra: dict[str, Any]) -> tuple
     return dropping, card
 
 
-def _from_zoo(request: Request, space: LabelSpace, extra: dict[str, Any]) -> tuple[nn.Module, TrainedCard]:
+def _from_zoo(request: TrainRequest, space: LabelSpace, extra: dict[str, Any]) -> tuple[nn.Module, TrainedCard]:
     found = identify(request.model, cache_dir=request.cache_dir, offline=request.offline)
     size = request.recipe.image_size
     model = _build(request, found, space, extra)
@@ -148,7 +148,7 @@ def _from_zoo(request: Request, space: LabelSpace, extra: dict[str, Any]) -> tup
     return model, TrainedCard(found.arch, {**found.arch_kwargs, **own}, "leaf_softmax", space, found.preprocess, "", {})
 
 
-def _build(request: Request, found: Weights | Architecture, space: LabelSpace, extra: dict[str, Any]) -> nn.Module:
+def _build(request: TrainRequest, found: Weights | Architecture, space: LabelSpace, extra: dict[str, Any]) -> nn.Module:
     recipe = request.recipe
     if recipe.pretrained and not request.checkpoint and isinstance(found, Architecture):
         raise UsageError(

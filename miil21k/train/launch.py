@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
     from miil21k.data.datasets import LabelledImages
     from miil21k.decode.levels import Deepest
-    from miil21k.train.job import Request
+    from miil21k.train.job import TrainRequest
     from miil21k.train.loop import Report
     from miil21k.train.processes import Processes
     from miil21k.train.recipe import Recipe
     from miil21k.train.state import Progress
     from miil21k.zoo.checkpoint_card import TrainedCard
 
-__all__ = ["Outcome", "launch"]
+__all__ = ["Outcome", "train_model"]
 
 
 @dataclass(frozen=True)
@@ -45,18 +45,23 @@ class Outcome:
     is_main: bool
 
 
-def launch(
-    request: Request,
-    report: Callable[[Report], None],
-    say: Callable[[str], None],
+def _silent(_: object) -> None:
+    return None
+
+
+def train_model(
+    request: TrainRequest,
+    report: Callable[[Report], None] = _silent,
+    say: Callable[[str], None] = _silent,
     *,
     resume: bool = False,
     overwrite: bool = False,
 ) -> Outcome:
-    """Train as `request` says; report and say are called in the main process only.
+    """Train as `request` says, and return how it ended; the checkpoints are in the request's folder.
 
-    resume: go on from the state file when there is one. overwrite: start anew where a run is. Raises UsageError,
-    LabelSpaceMismatch and the like before anything is trained or written: the folder is taken when all is built.
+    report: called with where the run stands, say with a sentence that explains; in the main process only. resume: go on
+    from the state file when there is one. overwrite: start anew where a run is. Raises UsageError, LabelSpaceMismatch
+    and the like before anything is trained or written: the folder is taken when all is built.
     """
     if resume and overwrite:
         raise UsageError("A run is either gone on with (--resume) or started anew (--overwrite).")
@@ -81,12 +86,8 @@ def launch(
     return Outcome(progress, job.metric if job.evaluate else "", processes.is_main)
 
 
-def _silent(_: object) -> None:
-    return None
-
-
 def _assemble(
-    request: Request, device: torch.device, processes: Processes, say: Callable[[str], None]
+    request: TrainRequest, device: torch.device, processes: Processes, say: Callable[[str], None]
 ) -> tuple[Job, dict[str, Any]]:
     """Return the job, and what config.json says about it."""
     say(f"Looking for images in '{request.data}'")
@@ -140,7 +141,7 @@ def _fitted(recipe: Recipe, device: torch.device, images: int, processes: Proces
     return recipe, [change for change in (slow, frozen) if change]
 
 
-def _placed(model: nn.Module, request: Request, device: torch.device, processes: Processes) -> nn.Module:
+def _placed(model: nn.Module, request: TrainRequest, device: torch.device, processes: Processes) -> nn.Module:
     if request.recipe.sync_bn and processes.world > 1:
         if device.type != "cuda":
             raise UsageError("Synchronised batch norm needs GPUs: set the recipe's sync_bn to false on a CPU.")
@@ -160,7 +161,7 @@ def _order_head(model: nn.Module, card: TrainedCard, deepest: Deepest) -> None:
         to_level_order(head, levels)
 
 
-def _evaluation(request: Request, card: TrainedCard, processes: Processes) -> Evaluation | None:
+def _evaluation(request: TrainRequest, card: TrainedCard, processes: Processes) -> Evaluation | None:
     if request.val is None:
         return None
     source = processes.first(lambda: open_source(str(request.val), request.shard_cache))
@@ -169,7 +170,7 @@ def _evaluation(request: Request, card: TrainedCard, processes: Processes) -> Ev
 
 
 def _facts(
-    request: Request, card: TrainedCard, images: LabelledImages, evaluate: Evaluation | None, world: int
+    request: TrainRequest, card: TrainedCard, images: LabelledImages, evaluate: Evaluation | None, world: int
 ) -> dict[str, Any]:
     return {
         "recipe_name": request.recipe_name,

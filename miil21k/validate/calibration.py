@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from miil21k.calibrate.record import Calibration
-    from miil21k.validate.run import Request
+    from miil21k.validate.run import MeasureRequest
     from miil21k.validate.views import View
 
-__all__ = ["fit_calibration"]
+__all__ = ["calibrate_model"]
 
 
-def fit_calibration(
-    request: Request,
+def calibrate_model(
+    request: MeasureRequest,
     targets: Sequence[float] = (),
     *,
     most: int = 10_000,

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from miil21k.runtime.resolve import Make
     from miil21k.validate.views import View
 
-__all__ = ["Request", "Validation", "prepare", "validate"]
+__all__ = ["MeasureRequest", "Validation", "prepare", "validate_model"]
 
 
 @dataclass(frozen=True)
-class Request:
+class MeasureRequest:
     """What is to be validated on what.
 
     data: class folders or shards. model: a name of the zoo, or a checkpoint of `miil21k train`. options: which weights,
@@ -72,12 +72,12 @@ class Prepared:
     view: View
     masked: View
 
-    def inference(self, request: Request, view: View) -> Inference:
+    def inference(self, request: MeasureRequest, view: View) -> Inference:
         """Return what gives the logits of the images of `view`."""
         return Inference(self.backend, self.loaded.preprocess, view, replace(request.options, resizer=self.resizer))
 
 
-def prepare(request: Request) -> Prepared:
+def prepare(request: MeasureRequest) -> Prepared:
     """Return everything that scoring needs; raises LabelSpaceMismatch before anything is computed."""
     source = open_source(request.data, request.shard_cache)
     loaded = resolve(request.model, request.options, images=lambda most: min(most, len(source)), make=request.make)
@@ -87,8 +87,8 @@ def prepare(request: Request) -> Prepared:
     return Prepared(loaded, loaded.start(), resizer, digest, view, without_withdrawn(view, source))
 
 
-def validate(
-    request: Request,
+def validate_model(
+    request: MeasureRequest,
     *,
     hedge: float = 0.9,
     rule: str | None = None,
@@ -132,7 +132,7 @@ def validate(
 
 
 def _report(
-    request: Request, prepared: Prepared, inference: Inference, card: Scorecard, notes: list[str]
+    request: MeasureRequest, prepared: Prepared, inference: Inference, card: Scorecard, notes: list[str]
 ) -> dict[str, Any]:
     view, decoder = inference.view, card.decoder
     backend = inference.backend

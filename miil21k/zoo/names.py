@@ -51,10 +51,10 @@ def identify(
 
     The manifest is asked first (every spelling of `find_weights`); then timm's tags (`resnet50.a1_in1k`), its former
     names, and its architectures. `hf-hub:OWNER/REPOSITORY[@REVISION]` is a model that timm's users put on the Hub;
-    its `config.json` is fetched into the cache, for which cache_dir and offline are as in `fetch`. Rows of timm have
-    the family `timm` and no label space, for timm states a class count alone.
-    Raises UnknownModel, with near names; for the Hub what `fetch` raises, and CheckpointError for a repository that is
-    not timm's.
+    its `config.json` is fetched into the cache, for which cache_dir and offline are as in `fetch_weights`. Rows of timm
+    have the family `timm` and no label space, for timm states a class count alone.
+    Raises UnknownModel, with near names; for the Hub what `fetch_weights` raises, and CheckpointError for a repository
+    that is not timm's.
     """
     name = name.strip()
     try:
@@ -101,7 +101,7 @@ def _architecture(name: str) -> Architecture | None:
 
 
 def _on_the_hub(name: str, cache_dir: str | PathLike[str] | None, offline: bool | None) -> Weights:
-    from miil21k.store.download import fetch
+    from miil21k.store.download import fetch_weights
     from miil21k.zoo.timm_config import row_of_hub
 
     repo, _, revision = name.partition(":")[2].partition("@")
@@ -109,7 +109,7 @@ def _on_the_hub(name: str, cache_dir: str | PathLike[str] | None, offline: bool 
         raise UnknownModel(f"'{name}' names no repository of the Hub: write hf-hub:OWNER/REPOSITORY.")
     config = Source("hub", "hub", "config.json", "json", repo=repo, revision=revision or None)
     card = Weights(name, "timm", "", "leaf_softmax", FrozenMapping({}), (config,), "", "")
-    text = fetch(card, cache_dir=cache_dir, offline=offline).read_text(encoding="utf-8", errors="replace")
+    text = fetch_weights(card, cache_dir=cache_dir, offline=offline).read_text(encoding="utf-8", errors="replace")
     return row_of_hub(name, repo, revision or None, text)
 
 

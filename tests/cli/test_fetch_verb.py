@@ -15,7 +15,7 @@ from safetensors.numpy import save
 from miil21k.cli.main import main
 from miil21k.errors import ChecksumMismatch
 from miil21k.store.cache import remove_with_blob
-from miil21k.store.download import fetch
+from miil21k.store.download import fetch_weights
 from miil21k.zoo.manifest import find_weights
 
 if TYPE_CHECKING:
@@ -144,6 +144,6 @@ def test_a_new_file_in_the_place_of_a_pinned_one_needs_a_word(
     hub.publish(repo, second.file, (tmp_path / "other.bin").read_bytes())
     row = find_weights(NAME)._replace(sources=(find_weights(NAME).sources[0], second))
     with pytest.raises(ChecksumMismatch, match=r"model.safetensors@main \(HTTP 404.*fetch --accept-new mobilenetv3"):
-        fetch(row, cache_dir=tmp_path)
+        fetch_weights(row, cache_dir=tmp_path)
     assert main([*words, "--accept-new"]) == 0
     assert Path(capsys.readouterr().out.strip()).name == second.file

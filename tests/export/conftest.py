@@ -13,7 +13,7 @@ from miil21k.export.onnx.model import ExportOptions
 from miil21k.export.triton.config import ServeOptions
 from miil21k.export.triton.repository import export_triton
 from miil21k.predict.options import PredictOptions
-from miil21k.runtime.loading import load
+from miil21k.runtime.loading import load_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ def tensor_export(small: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="session")
 def embedded_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("embedded") / "embedded.onnx"
-    export_onnx(load("embedded", PredictOptions()), path, licence="Apache-2.0")
+    export_onnx(load_model("embedded", PredictOptions()), path, licence="Apache-2.0")
     return path
 
 

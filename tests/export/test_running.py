@@ -21,10 +21,10 @@ from miil21k.export.onnx.file import own_photographs
 from miil21k.export.onnx.graph import IR_VERSION
 from miil21k.predict.predictor import Predictor
 from miil21k.runtime.onnx_backend import OnnxBackend
-from miil21k.validate.calibration import fit_calibration
+from miil21k.validate.calibration import calibrate_model
 from miil21k.validate.options import MeasureOptions
 from miil21k.validate.report import plain
-from miil21k.validate.run import Request, validate
+from miil21k.validate.run import MeasureRequest, validate_model
 
 if TYPE_CHECKING:
     from miil21k.runtime.loading import Loaded
@@ -97,8 +97,8 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_export_is_validated_and_calibrated_without_torch(
     backend: str, embedded_export: Path, labelled: Path, tmp_path: Path
 ) -> None:
-    request = Request(str(labelled), "embedded", MeasureOptions(device="cpu"))
-    theirs = validate(request)
+    request = MeasureRequest(str(labelled), "embedded", MeasureOptions(device="cpu"))
+    theirs = validate_model(request)
     words = [str(labelled), "-m", str(embedded_export), "--backend", backend, "-q"]
     ours = json.loads(without_torch("validate", *words, "-f", "json").stdout)
     assert ours["run"]["backend"] == backend
@@ -108,7 +108,7 @@ def test_an_export_is_validated_and_calibrated_without_torch(
     assert 0 < ours["metrics"]["flat"]["top5"] <= 1
     output = tmp_path / "calibration.json"
     without_torch("calibrate", *words, "-o", str(output))
-    expected = fit_calibration(request, ())
+    expected = calibrate_model(request, ())
     assert load_calibration(output).temperature == pytest.approx(expected.temperature, rel=1e-2)
 
 

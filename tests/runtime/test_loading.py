@@ -13,7 +13,7 @@ from miil21k.cli.main import predict_main
 from miil21k.errors import LabelSpaceMismatch, UnknownModel, UsageError
 from miil21k.predict.options import PredictOptions
 from miil21k.predict.predictor import Predictor
-from miil21k.runtime.loading import load
+from miil21k.runtime.loading import load_model
 from miil21k.zoo.registry import create_model
 
 CAT = Path(__file__).parents[2] / "examples" / "images" / "cat.jpg"
@@ -71,7 +71,7 @@ def test_a_label_space_of_another_size_is_refused(own: tuple[Path, Path]) -> Non
 
 
 def test_an_own_architecture_is_preprocessed_as_timm_does(own: tuple[Path, Path]) -> None:
-    loaded = load(ARCH, PredictOptions(checkpoint=own[0], label_space=str(own[1]), crop_pct=1.0))
+    loaded = load_model(ARCH, PredictOptions(checkpoint=own[0], label_space=str(own[1]), crop_pct=1.0))
     assert loaded.head == "leaf_softmax"
     assert (loaded.preprocess.mean[0], loaded.preprocess.interpolation) == (0.485, "bicubic")
     assert (loaded.preprocess.crop_pct, loaded.preprocess.input_size) == (1.0, (3, 224, 224))
@@ -79,16 +79,16 @@ def test_an_own_architecture_is_preprocessed_as_timm_does(own: tuple[Path, Path]
 
 def test_an_unknown_architecture_stays_unknown(own: tuple[Path, Path]) -> None:
     with pytest.raises(UnknownModel, match="No weight 'mobilenetv9'"):
-        load("mobilenetv9", PredictOptions(checkpoint=own[0], label_space=str(own[1])))
+        load_model("mobilenetv9", PredictOptions(checkpoint=own[0], label_space=str(own[1])))
     with pytest.raises(UnknownModel, match="'resnet50' is an architecture, not a trained weight"):
-        load("resnet50", PredictOptions(label_space="in1k"))
+        load_model("resnet50", PredictOptions(label_space="in1k"))
 
 
 def test_the_head_of_published_weights_is_not_up_for_choice() -> None:
     with pytest.raises(UsageError, match=r"head of 'resnet18\.fb_ssl\w+' is known \(leaf_softmax\)"):
-        load("resnet18_ssl", PredictOptions(head="sigmoid"))
+        load_model("resnet18_ssl", PredictOptions(head="sigmoid"))
     with pytest.raises(UsageError, match="name its architecture as the model"):
-        load(None, PredictOptions(head="sigmoid"))
+        load_model(None, PredictOptions(head="sigmoid"))
     with pytest.raises(UsageError, match="head must be level_softmax or leaf_softmax or sigmoid"):
         PredictOptions(head="softmax")
 
@@ -96,13 +96,13 @@ def test_the_head_of_published_weights_is_not_up_for_choice() -> None:
 def test_weights_of_an_unpublished_label_space_take_the_one_that_is_given(tmp_path: Path) -> None:
     name = "mobilenetv3_large_100_21k_single_label"
     with pytest.raises(UsageError, match=r"it may be fall11 or winter21\): say with label_space"):
-        load(name, PredictOptions())
+        load_model(name, PredictOptions())
     state = create_model(name, num_classes=10450).state_dict()
     torch.save({"state_dict": state}, tmp_path / "single_label_ls.pth")
-    loaded = load(name, PredictOptions(checkpoint=tmp_path / "single_label_ls.pth", label_space="winter21"))
+    loaded = load_model(name, PredictOptions(checkpoint=tmp_path / "single_label_ls.pth", label_space="winter21"))
     assert (loaded.space.name, loaded.head, loaded.model.num_classes) == ("winter21", "leaf_softmax", 10450)
     with pytest.raises(LabelSpaceMismatch, match="has 10450 classes, the label space 'fall11' 11221"):
-        load(name, PredictOptions(checkpoint=tmp_path / "single_label_ls.pth", label_space="fall11"))
+        load_model(name, PredictOptions(checkpoint=tmp_path / "single_label_ls.pth", label_space="fall11"))
 
 
 def test_a_backend_for_exports_names_the_command_that_makes_one(
@@ -112,6 +112,6 @@ def test_a_backend_for_exports_names_the_command_that_makes_one(
     assert f"'miil21k export onnx {ARCH} --checkpoint {own[0]} -o model.onnx'" in capsys.readouterr().err
     for name, words in ((None, "tresnet_m_21k"), ("mine.safetensors", "mine.safetensors"), ("embedded", "embedded")):
         with pytest.raises(UsageError, match=f"'miil21k export onnx {words} -o model.onnx'"):
-            load(name, PredictOptions(backend="onnx"))
+            load_model(name, PredictOptions(backend="onnx"))
     with pytest.raises(UsageError, match="backend must be auto or torch or onnx or openvino, not 'tensorrt'"):
         PredictOptions(backend="tensorrt")  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ from miil21k.errors import ExportError, MissingExtra, UsageError
 from miil21k.export.onnx.file import export_onnx
 from miil21k.export.onnx.graph import IR_VERSION
 from miil21k.export.onnx.model import ExportOptions
-from miil21k.runtime.loading import load, open_export
+from miil21k.runtime.loading import load_model, open_export
 from miil21k.runtime.onnx_backend import OnnxBackend
 from miil21k.runtime.openvino_backend import OpenvinoBackend
 from miil21k.runtime.options import LoadOptions
@@ -191,7 +191,7 @@ def test_without_the_package_the_extra_is_named(full: Path, monkeypatch: pytest.
 
 def test_an_export_is_opened_by_the_backend_that_was_named(full: Path) -> None:
     for asked, name in (("auto", "onnx"), ("onnx", "onnx"), ("openvino", "openvino")):
-        loaded = load(str(full), LoadOptions(backend=asked, device="cpu"))
+        loaded = load_model(str(full), LoadOptions(backend=asked, device="cpu"))
         backend = loaded.start()
         assert isinstance(backend, OpenvinoBackend if name == "openvino" else OnnxBackend)
         assert backend.name == loaded.runtime == name

@@ -79,7 +79,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for module in ("resolve", "machine"):
         monkeypatch.setattr(f"miil21k.runtime.{module}.gpu_in_sight", lambda: False)
     monkeypatch.setattr(
-        deciding, "load", lambda *_: dataclasses.replace(loaded, model=copy.deepcopy(loaded.model), device="cpu")
+        deciding, "load_model", lambda *_: dataclasses.replace(loaded, model=copy.deepcopy(loaded.model), device="cpu")
     )
     monkeypatch.setattr(speed, "_SECONDS", 0.2)
     return ["-m", "embedded", "--cache-dir", str(tmp_path)]
@@ -121,7 +121,7 @@ def test_what_is_measured_first_is_not_wasted_and_leaves_the_digest_of_the_weigh
     asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG", "miil21k.runtime")
-    digest = tensors_digest(deciding.load("embedded", LoadOptions()).model)
+    digest = tensors_digest(deciding.load_model("embedded", LoadOptions()).model)
     monkeypatch.setattr(deciding, "MAKING_SECONDS", 1e6)
     made: list[Any] = []
     loaded = resolve("embedded", LoadOptions(cache_dir=tmp_path), images=lambda most: min(most, 400), make=made.append)

@@ -20,7 +20,7 @@ from miil21k.hierarchy.load import load_label_space
 from miil21k.records import to_json
 from miil21k.store.bundle import calibration_path, create_bundle, install_bundle
 from miil21k.store.cache import Cache
-from miil21k.store.download import fetch, obtain
+from miil21k.store.download import fetch_weights, obtain
 from miil21k.zoo.manifest import find_weights
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def test_a_file_that_changes_while_it_is_packed_makes_no_bundle(row: Weights, tm
     cache = Cache.at(tmp_path)
     path = cache.file(row.sources[0])
     replace_file(path, CONTENT, parents=True)
-    fetch(row, cache_dir=tmp_path, offline=True)
+    fetch_weights(row, cache_dir=tmp_path, offline=True)
     stat = path.stat()
     path.write_bytes(CONTENT[::-1])
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as a failing disk does it
@@ -266,7 +266,7 @@ def test_a_digest_that_this_machine_has_pinned_or_knows_is_kept(bundle: Path, ro
     own = cache.file(row.sources[0])
     other = save({"head.weight": np.zeros(3, dtype=np.float32)})
     replace_file(own, other, parents=True)
-    fetch(row, cache_dir=tmp_path / "there", offline=True)
+    fetch_weights(row, cache_dir=tmp_path / "there", offline=True)
     with pytest.raises(ChecksumMismatch, match=f"has SHA-256 {DIGEST}, pinned is"):
         install_bundle(bundle, cache_dir=tmp_path / "there")
     assert own.read_bytes() == other
@@ -296,4 +296,4 @@ def test_two_names_for_one_file_are_both_installed(bundle: Path, row: Weights, t
     assert (tmp_path / "two.tar").stat().st_size < bundle.stat().st_size + len(CONTENT)
     install_bundle(tmp_path / "two.tar", cache_dir=tmp_path / "there")
     for weights in (row, other):
-        assert fetch(weights, cache_dir=tmp_path / "there", offline=True).read_bytes() == CONTENT
+        assert fetch_weights(weights, cache_dir=tmp_path / "there", offline=True).read_bytes() == CONTENT

@@ -21,7 +21,7 @@ from miil21k.errors import ChecksumMismatch, DownloadError, MissingExtra
 from miil21k.files import scratch_folder
 from miil21k.store import http_download
 from miil21k.store.cache import Cache, remove_with_blob
-from miil21k.store.download import fetch, fetch_anew, obtain
+from miil21k.store.download import fetch_anew, fetch_weights, obtain
 from miil21k.zoo.manifest import find_weights
 from miil21k.zoo.schema import Source
 
@@ -50,7 +50,7 @@ def _files(folder: Path) -> set[str]:
 
 def test_a_hub_file_lands_in_the_hubs_own_cache(hub: HubServer, tmp_path: Path) -> None:
     hub.publish("timm/net", "model.safetensors", CONTENT)
-    path = fetch(row_with(hub_source()), cache_dir=tmp_path)
+    path = fetch_weights(row_with(hub_source()), cache_dir=tmp_path)
     assert path == tmp_path / "models--timm--net" / "snapshots" / COMMIT / "model.safetensors"
     assert path.read_bytes() == CONTENT
 
@@ -58,19 +58,19 @@ def test_a_hub_file_lands_in_the_hubs_own_cache(hub: HubServer, tmp_path: Path) 
 def test_a_cached_file_costs_no_request(hub: HubServer, tmp_path: Path) -> None:
     hub.publish("timm/net", "model.safetensors", CONTENT)
     row = row_with(hub_source(), mirror_source(hub.mirror("/m/net.safetensors", CONTENT)))
-    first = fetch(row, cache_dir=tmp_path)
+    first = fetch_weights(row, cache_dir=tmp_path)
     hub.requests.clear()
-    assert fetch(row, cache_dir=tmp_path) == first
-    assert fetch(row, cache_dir=tmp_path, offline=True) == first
+    assert fetch_weights(row, cache_dir=tmp_path) == first
+    assert fetch_weights(row, cache_dir=tmp_path, offline=True) == first
     assert hub.requests == []
 
 
 def test_a_commit_is_a_revision_of_its_own(hub: HubServer, tmp_path: Path) -> None:
     hub.publish("timm/net", "model.safetensors", CONTENT)
     row = row_with(hub_source(), mirror_source(hub.mirror("/m/net.safetensors", CONTENT)))
-    assert fetch(row, revision=COMMIT, cache_dir=tmp_path).read_bytes() == CONTENT
+    assert fetch_weights(row, revision=COMMIT, cache_dir=tmp_path).read_bytes() == CONTENT
     with pytest.raises(DownloadError, match=r"@v9 \(HTTP 404 Not Found\).*has no revisions, and 'v9'"):
-        fetch(row, revision="v9", cache_dir=tmp_path)
+        fetch_weights(row, revision="v9", cache_dir=tmp_path)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -83,7 +83,7 @@ def test_a_hub_that_refuses_is_named_and_the_mirror_answers(hub: HubServer, tmp_
     assert (found.source, found.sha256) == (mirror, DIGEST)
     hub.files.clear()
     with pytest.raises(DownloadError) as caught:
-        fetch(row_with(hub_source(), mirror), cache_dir=tmp_path / "empty")
+        fetch_weights(row_with(hub_source(), mirror), cache_dir=tmp_path / "empty")
     message = str(caught.value)
     assert f"hub:timm/net/model.safetensors@main (HTTP {status}" in message
     assert "/m/net.safetensors (HTTP 404 Not Found)" in message
@@ -95,7 +95,7 @@ def test_a_hub_that_is_busy_or_cuts_the_line_still_gives_the_file(hub: HubServer
     hub.publish("timm/net", "model.safetensors", large)
     hub.head_faults["/resolve/"] = [Fault(status=429, headers=(("Retry-After", "1"),))]
     hub.faults["/cdn/"] = [Fault(cut_after=11_000_000)]
-    assert fetch(row_with(hub_source()), cache_dir=tmp_path).read_bytes() == large
+    assert fetch_weights(row_with(hub_source()), cache_dir=tmp_path).read_bytes() == large
     assert [r.headers.get("range") for r in hub.requests if r.method == "GET" and "/cdn/" in r.path] == [
         None,
         f"bytes={10 << 20}-",
@@ -129,17 +129,17 @@ def test_a_published_digest_is_held_against_every_source(
     right = mirror_source(hub.mirror("/b/net.safetensors", CONTENT), **fields)
     assert obtain(row_with(wrong, right), cache_dir=tmp_path).source == right
     with pytest.raises(ChecksumMismatch, match=rf"/a/net.safetensors \(wrong digest: SHA-256 is .*{DIGEST[:8]}") as e:
-        fetch(row_with(wrong), cache_dir=tmp_path / "empty")
+        fetch_weights(row_with(wrong), cache_dir=tmp_path / "empty")
     assert hashlib.sha256(OTHER).hexdigest() in str(e.value)
     assert _files(tmp_path / "empty") == set(), "a wrong file never becomes visible"
 
 
 def test_the_first_download_pins_a_digest_that_nobody_published(hub: HubServer, tmp_path: Path) -> None:
     source = mirror_source(hub.mirror("/m/net.safetensors", CONTENT))
-    fetch(row_with(source), cache_dir=tmp_path).unlink()
+    fetch_weights(row_with(source), cache_dir=tmp_path).unlink()
     hub.mirror("/m/net.safetensors", OTHER)
     with pytest.raises(ChecksumMismatch, match=f"pinned is {DIGEST}.*fetch --force tresnet_m.miil_in21k"):
-        fetch(row_with(source), cache_dir=tmp_path)
+        fetch_weights(row_with(source), cache_dir=tmp_path)
 
 
 def test_a_source_that_failed_is_named_when_another_one_answers(
@@ -147,7 +147,7 @@ def test_a_source_that_failed_is_named_when_another_one_answers(
 ) -> None:
     mirror = mirror_source(hub.mirror("/m/net.safetensors", CONTENT))
     with caplog.at_level("WARNING", "miil21k.store"):
-        fetch(row_with(hub_source(), mirror), cache_dir=tmp_path)
+        fetch_weights(row_with(hub_source(), mirror), cache_dir=tmp_path)
     assert f"came from {mirror.where}" in caplog.text
     assert "hub:timm/net/model.safetensors@main (HTTP 401 Unauthorized" in caplog.text
 
@@ -157,27 +157,27 @@ def test_a_new_file_in_the_place_of_a_pinned_one_is_taken_on_request_only(hub: H
     hub.publish("timm/net", "model.safetensors", CONTENT)
     other = hub_source(file="other.safetensors")
     row = row_with(hub_source(), other)
-    remove_with_blob(fetch(row, cache_dir=tmp_path))
+    remove_with_blob(fetch_weights(row, cache_dir=tmp_path))
     del hub.repos["timm/net"]["model.safetensors"]
     hub.publish("timm/net", "other.safetensors", OTHER)
     for _ in range(2):
         with pytest.raises(ChecksumMismatch) as caught:
-            fetch(row, cache_dir=tmp_path)
+            fetch_weights(row, cache_dir=tmp_path)
         message = str(caught.value)
         assert f"hub:timm/net/model.safetensors@main was pinned here, to {DIGEST}" in message
         assert "fetch --accept-new tresnet_m.miil_in21k" in message
         assert "(HTTP 404 Not Found)" in message
     with pytest.raises(ChecksumMismatch, match="fetch --offline --accept-new"):
-        fetch(row, cache_dir=tmp_path, offline=True)
+        fetch_weights(row, cache_dir=tmp_path, offline=True)
     assert obtain(row, cache_dir=tmp_path, accept_new=True).source == other
-    assert fetch(row, cache_dir=tmp_path, offline=True).read_bytes() == OTHER
+    assert fetch_weights(row, cache_dir=tmp_path, offline=True).read_bytes() == OTHER
 
 
 def test_a_mirror_of_the_pinned_file_needs_no_request_and_a_published_digest_vouches(
     hub: HubServer, tmp_path: Path
 ) -> None:
     gone = mirror_source(hub.mirror("/a/net.safetensors", CONTENT))
-    fetch(row_with(gone), cache_dir=tmp_path).unlink()
+    fetch_weights(row_with(gone), cache_dir=tmp_path).unlink()
     hub.files.clear()
     same = mirror_source(hub.mirror("/b/net.safetensors", CONTENT))
     vouched = mirror_source(hub.mirror("/c/net.safetensors", OTHER), sha256=hashlib.sha256(OTHER).hexdigest())
@@ -188,22 +188,22 @@ def test_a_mirror_of_the_pinned_file_needs_no_request_and_a_published_digest_vou
 def test_a_file_that_nothing_vouches_for_stays_behind_the_pinned_one(hub: HubServer, tmp_path: Path) -> None:
     hub.publish("timm/net", "model.safetensors", OTHER)
     first = hub_source()
-    fetch(row_with(first), cache_dir=tmp_path)  # as another program leaves it in the Hub's cache
+    fetch_weights(row_with(first), cache_dir=tmp_path)  # as another program leaves it in the Hub's cache
     Cache.at(tmp_path).unpin(first)
     pinned = mirror_source(hub.mirror("/m/net.safetensors", CONTENT))
-    fetch(row_with(pinned), cache_dir=tmp_path)
-    assert fetch(row_with(first, pinned), cache_dir=tmp_path, offline=True).read_bytes() == CONTENT
+    fetch_weights(row_with(pinned), cache_dir=tmp_path)
+    assert fetch_weights(row_with(first, pinned), cache_dir=tmp_path, offline=True).read_bytes() == CONTENT
 
 
 def test_force_keeps_the_old_file_until_the_new_one_stands(hub: HubServer, tmp_path: Path) -> None:
     source = mirror_source(hub.mirror("/m/net.safetensors", CONTENT))
-    path = fetch(row_with(source), cache_dir=tmp_path)
+    path = fetch_weights(row_with(source), cache_dir=tmp_path)
     hub.mirror("/m/net.safetensors", OTHER)
     assert fetch_anew(row_with(source), cache_dir=tmp_path).path.read_bytes() == OTHER
     hub.files.clear()
     with pytest.raises(DownloadError):
         fetch_anew(row_with(source), cache_dir=tmp_path)
-    assert fetch(row_with(source), cache_dir=tmp_path, offline=True) == path
+    assert fetch_weights(row_with(source), cache_dir=tmp_path, offline=True) == path
     assert path.read_bytes() == OTHER
 
 
@@ -236,7 +236,7 @@ def force(steps):
 for steps in range(1, 40):
     child = os.fork() or force(steps)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    print(code, len(download.fetch(row, cache_dir=sys.argv[2], offline=True).read_bytes()))
+    print(code, len(download.fetch_weights(row, cache_dir=sys.argv[2], offline=True).read_bytes()))
     if code == 0:
         break
 """
@@ -246,7 +246,7 @@ for steps in range(1, 40):
 def test_a_kill_at_any_step_of_force_leaves_a_file_that_loads(hub: HubServer, tmp_path: Path) -> None:
     url = hub.mirror("/m/net.safetensors", CONTENT)
     row = row_with(mirror_source(url))
-    fetch(row, cache_dir=tmp_path)
+    fetch_weights(row, cache_dir=tmp_path)
     longer = hub.files["/m/net.safetensors"] = save({"head.weight": np.zeros(100_001, dtype=np.float32)})
     done = subprocess.run(
         [sys.executable, "-c", FORCE, url, str(tmp_path)],
@@ -271,7 +271,7 @@ def test_what_a_killed_process_left_is_swept_at_the_next_download_and_what_a_liv
     with scratch_folder(cache.root, "anew") as alive, _killed_while_writing(cache) as left:
         (alive / "x").write_bytes(b"1")
         assert sorted(cache.sweep(remove=False)) == sorted(left)
-        fetch(row_with(mirror_source(hub.mirror("/m/net.safetensors", CONTENT))), cache_dir=tmp_path)
+        fetch_weights(row_with(mirror_source(hub.mirror("/m/net.safetensors", CONTENT))), cache_dir=tmp_path)
         assert not any(path.exists() for path in left)
         assert (alive / "x").exists()
 
@@ -303,11 +303,11 @@ def _killed_while_writing(cache: Cache) -> Iterator[list[Path]]:
 
 def test_a_cached_file_that_was_changed_is_refused_by_name(hub: HubServer, tmp_path: Path) -> None:
     source = mirror_source(hub.mirror("/m/net.safetensors", CONTENT))
-    path = fetch(row_with(source), cache_dir=tmp_path)
+    path = fetch_weights(row_with(source), cache_dir=tmp_path)
     path.write_bytes(OTHER)
     os.utime(path, ns=(1, 1))
     with pytest.raises(ChecksumMismatch) as caught:
-        fetch(row_with(source), cache_dir=tmp_path)
+        fetch_weights(row_with(source), cache_dir=tmp_path)
     message = str(caught.value)
     assert all(part in message for part in (str(path), DIGEST, hashlib.sha256(OTHER).hexdigest(), "--force"))
 
@@ -315,7 +315,7 @@ def test_a_cached_file_that_was_changed_is_refused_by_name(hub: HubServer, tmp_p
 def test_files_of_one_name_do_not_meet_in_the_cache(hub: HubServer, tmp_path: Path) -> None:
     one = row_with(mirror_source(hub.mirror("/tresnet_m/single_label_ls.pth", CONTENT)))
     two = row_with(mirror_source(hub.mirror("/resnet50/single_label_ls.pth", OTHER)))
-    first, second = fetch(one, cache_dir=tmp_path), fetch(two, cache_dir=tmp_path)
+    first, second = fetch_weights(one, cache_dir=tmp_path), fetch_weights(two, cache_dir=tmp_path)
     assert first.name == second.name
     assert (first.read_bytes(), second.read_bytes()) == (CONTENT, OTHER)
 
@@ -330,7 +330,7 @@ def test_what_is_no_whole_file_does_not_enter_the_cache(
 ) -> None:
     source = mirror_source(hub.mirror("/m/net.safetensors", body))
     with pytest.raises(DownloadError, match=reason):
-        fetch(row_with(source), cache_dir=tmp_path)
+        fetch_weights(row_with(source), cache_dir=tmp_path)
     assert _files(tmp_path) == set()
 
 
@@ -342,11 +342,11 @@ def test_a_file_that_torch_hub_downloaded_is_found_by_its_digest_only(
     checkpoints.mkdir(parents=True)
     known = mirror_source(hub.mirror("/m/net.safetensors", CONTENT), sha256_prefix=DIGEST[:8])
     (checkpoints / "net.safetensors").write_bytes(CONTENT)
-    assert fetch(row_with(known), cache_dir=tmp_path) == checkpoints / "net.safetensors"
+    assert fetch_weights(row_with(known), cache_dir=tmp_path) == checkpoints / "net.safetensors"
     (checkpoints / "net.safetensors").write_bytes(OTHER)
-    assert fetch(row_with(known), cache_dir=tmp_path / "b").read_bytes() == CONTENT, "another file of that name"
+    assert fetch_weights(row_with(known), cache_dir=tmp_path / "b").read_bytes() == CONTENT, "another file of that name"
     unknown = mirror_source(hub.mirror("/n/net.safetensors", CONTENT))
-    assert fetch(row_with(unknown), cache_dir=tmp_path / "c").is_relative_to(tmp_path / "c")
+    assert fetch_weights(row_with(unknown), cache_dir=tmp_path / "c").is_relative_to(tmp_path / "c")
     assert hub.count("GET", ".safetensors") == 2
 
 
@@ -364,7 +364,7 @@ def test_a_host_without_an_answer_is_asked_once(
 def test_a_bucket_without_mirrors_says_so_and_names_the_unverified_copy(tmp_path: Path) -> None:
     row = find_weights("resnet50_miil_21k")
     with pytest.raises(DownloadError) as caught:
-        fetch(row, cache_dir=tmp_path, offline=True)
+        fetch_weights(row, cache_dir=tmp_path, offline=True)
     message = str(caught.value)
     assert "only published place is the bucket" in message
     assert "403" in message
@@ -373,30 +373,30 @@ def test_a_bucket_without_mirrors_says_so_and_names_the_unverified_copy(tmp_path
 
 
 def test_weights_of_a_package_need_no_network_and_a_missing_package_is_named(tmp_path: Path) -> None:
-    path = fetch(find_weights("embedded"), cache_dir=tmp_path, offline=True)
+    path = fetch_weights(find_weights("embedded"), cache_dir=tmp_path, offline=True)
     assert path.stat().st_size == 18_826_032
     absent = Source("package", "package", "net.pth", "pth", "timm", package="no_such_package_of_weights")
     with pytest.raises(MissingExtra, match="no_such_package_of_weights"):
-        fetch(row_with(absent), cache_dir=tmp_path)
+        fetch_weights(row_with(absent), cache_dir=tmp_path)
 
 
 def test_a_read_only_cache_still_serves_its_files(hub: HubServer, tmp_path: Path) -> None:
     source = mirror_source(hub.mirror("/m/net.safetensors", CONTENT))
-    path = fetch(row_with(source), cache_dir=tmp_path)
+    path = fetch_weights(row_with(source), cache_dir=tmp_path)
     pin = next((Cache.at(tmp_path).root / "pins").iterdir())
     pin.unlink()
     pin.parent.rmdir()
     pin.parent.write_bytes(b"")  # a file where the folder should be: nothing can be written, even for root
-    assert fetch(row_with(source), cache_dir=tmp_path, offline=True) == path
+    assert fetch_weights(row_with(source), cache_dir=tmp_path, offline=True) == path
 
 
 def test_the_progress_bar_goes_to_stderr_and_only_when_asked_for(
     hub: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = mirror_source(hub.mirror("/m/net.safetensors", CONTENT))
-    fetch(row_with(source), cache_dir=tmp_path / "a")
+    fetch_weights(row_with(source), cache_dir=tmp_path / "a")
     assert capsys.readouterr() == ("", "")
-    fetch(row_with(source), cache_dir=tmp_path / "b", progress=True)
+    fetch_weights(row_with(source), cache_dir=tmp_path / "b", progress=True)
     out, err = capsys.readouterr()
     assert out == ""
     assert "net.safetensors: 100%" in err
@@ -405,8 +405,8 @@ def test_the_progress_bar_goes_to_stderr_and_only_when_asked_for(
 SCRIPT = """
 import sys
 from hub_server import mirror_source, row_with
-from miil21k.store.download import fetch
-print(fetch(row_with(mirror_source(sys.argv[1])), cache_dir=sys.argv[2]))
+from miil21k.store.download import fetch_weights
+print(fetch_weights(row_with(mirror_source(sys.argv[1])), cache_dir=sys.argv[2]))
 """
 
 
@@ -430,7 +430,7 @@ def test_a_download_that_was_killed_is_resumed_where_it_stopped(hub: HubServer, 
     kept = part.stat().st_size
     assert 0 < kept < len(CONTENT)
     assert _files(tmp_path) == {part.name, f"{part.name}.json"}, "no half file under the final name"
-    assert fetch(row_with(mirror_source(url)), cache_dir=tmp_path).read_bytes() == CONTENT
+    assert fetch_weights(row_with(mirror_source(url)), cache_dir=tmp_path).read_bytes() == CONTENT
     assert hub.requests[-1].headers["range"] == f"bytes={kept}-"
 
 
@@ -455,14 +455,14 @@ def forbidden(*args, **kwargs):
 socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = forbidden
 from hub_server import hub_source, mirror_source, row_with
 from miil21k.errors import DownloadError
-from miil21k.store.download import fetch
+from miil21k.store.download import fetch_weights
 
 url, cache, flag = sys.argv[1:]
 offline = True if flag == "flag" else None
-print(fetch(row_with(hub_source()), cache_dir=cache, offline=offline))
-print(fetch(row_with(mirror_source(url)), cache_dir=cache, offline=offline))
+print(fetch_weights(row_with(hub_source()), cache_dir=cache, offline=offline))
+print(fetch_weights(row_with(mirror_source(url)), cache_dir=cache, offline=offline))
 try:
-    fetch(row_with(hub_source("timm/absent"), mirror_source(url + "x")), cache_dir=cache, offline=offline)
+    fetch_weights(row_with(hub_source("timm/absent"), mirror_source(url + "x")), cache_dir=cache, offline=offline)
 except DownloadError as error:
     print(error)
 assert "torch" not in sys.modules
@@ -473,7 +473,7 @@ assert "torch" not in sys.modules
 def test_offline_finds_cached_files_and_attempts_no_connection(hub: HubServer, tmp_path: Path, how: str) -> None:
     hub.publish("timm/net", "model.safetensors", CONTENT)
     url = hub.mirror("/m/net.safetensors", CONTENT)
-    kept = [fetch(row_with(source), cache_dir=tmp_path) for source in (hub_source(), mirror_source(url))]
+    kept = [fetch_weights(row_with(source), cache_dir=tmp_path) for source in (hub_source(), mirror_source(url))]
     hub.requests.clear()
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     if how == "variable":

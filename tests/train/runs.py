@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from miil21k.train.job import Request
-from miil21k.train.launch import Outcome, launch
+from miil21k.train.job import TrainRequest
+from miil21k.train.launch import Outcome, train_model
 from miil21k.train.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ TINY = replace(
 )
 
 
-def request(data: Path, folder: Path, recipe: Recipe = TINY, **changes: Any) -> Request:
+def request(data: Path, folder: Path, recipe: Recipe = TINY, **changes: Any) -> TrainRequest:
     """Return a request for `test_resnet` on `data`, with the hierarchy of the shapes beside it."""
     space = data.parent / "shapes.tsv"
     values = {"label_space": str(space), "workers": 0, "device": "cpu", "log_every": 1, "checkpoint_every": 0}
-    return Request(str(data), "test_resnet", "miil_semantic", recipe, folder, **{**values, **changes})
+    return TrainRequest(str(data), "test_resnet", "miil_semantic", recipe, folder, **{**values, **changes})
 
 
 def run(
@@ -39,5 +39,5 @@ def run(
     """Train; return the outcome and all reports."""
     reports: list[Report] = []
     wanted = request(data, folder, recipe, **changes)
-    outcome = launch(wanted, reports.append, lambda _line: None, resume=resume, overwrite=overwrite)
+    outcome = train_model(wanted, reports.append, lambda _line: None, resume=resume, overwrite=overwrite)
     return outcome, reports

@@ -218,7 +218,7 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_statistics(shapes: Path, tm
     first = str(tmp_path / "a" / "last.safetensors")
     frozen = replace(runs.TINY, epochs=1, freeze="backbone")
     request = replace(runs.request(shapes / "train", tmp_path / "b", frozen), model=first)
-    runs.launch(request, lambda _r: None, lambda _l: None)
+    runs.train_model(request, lambda _r: None, lambda _l: None)
     before, after = (load_trained(tmp_path / name / "last.safetensors")[0].state_dict() for name in "ab")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"fc.weight", "fc.bias"}
@@ -334,7 +334,7 @@ def test_the_first_report_comes_with_the_first_update(shapes: Path, tmp_path: Pa
     said: list[str] = []
     request = runs.request(shapes / "train", tmp_path / "run", replace(runs.TINY, epochs=1), log_every=50)
     reports: list[Report] = []
-    runs.launch(request, reports.append, said.append)
+    runs.train_model(request, reports.append, said.append)
     assert [report.update for report in reports] == [1, 7]
     assert reports[0].loss > reports[1].loss > 0
     assert said[0] == f"Looking for images in '{shapes / 'train'}'"
@@ -345,7 +345,7 @@ def test_the_first_report_comes_with_the_first_update(shapes: Path, tmp_path: Pa
 def test_what_had_to_change_is_said_and_kept_in_the_config(shapes: Path, tmp_path: Path) -> None:
     said: list[str] = []
     recipe = replace(runs.TINY, epochs=1, precision="fp16", ema_decay=0.9999)
-    runs.launch(runs.request(shapes / "train", tmp_path, recipe), lambda _report: None, said.append)
+    runs.train_model(runs.request(shapes / "train", tmp_path, recipe), lambda _report: None, said.append)
     assert said[1] == "Training in fp32 instead of fp16: a CPU has no fast fp16."
     assert said[2].startswith("The moving average decays by 0.5 instead of 0.9999: after 7 updates")
     config = json.loads((tmp_path / "config.json").read_text())

@@ -205,7 +205,7 @@ def test_every_recipe_trains(shapes: Path, tmp_path: Path, teachers: dict[str, s
     recipe = replace(recipe, teacher=teachers.get(recipe.objective, ""))
     request = runs.request(shapes / "train", tmp_path, recipe)
     with pytest.raises(Enough):
-        runs.launch(request, _stop, lambda _line: None)
+        runs.train_model(request, _stop, lambda _line: None)
     trained, card = load_trained(tmp_path / "last.safetensors")
     start, _, _ = create_network(request, card.space)
     before, after = (net.get_classifier().weight.detach() for net in (start, trained))

@@ -39,7 +39,7 @@ def _run_until(update: int, data: Path, folder: Path, **changes: object) -> None
             raise Killed
 
     with pytest.raises(Killed):
-        runs.launch(runs.request(data, folder, FULL, **changes), stop, lambda _line: None)
+        runs.train_model(runs.request(data, folder, FULL, **changes), stop, lambda _line: None)
 
 
 def _stop_at(update: int) -> Callable[[Report], None]:
@@ -93,8 +93,9 @@ def test_a_run_of_steps_on_a_few_images_is_resumed_too(shapes: Path, tmp_path: P
     assert (outcome.progress.updates, outcome.progress.epoch) == (12, 1)  # 100 updates would be an epoch here
     assert reports[0].loss == pytest.approx(math.log(14), rel=1e-6)  # all classes alike: the head begins with zeros
     assert reports[-1].eta == 0
+    request = runs.request(shapes / "train", tmp_path / "run", small, checkpoint_every=5)
     with pytest.raises(Killed):
-        runs.launch(runs.request(shapes / "train", tmp_path / "run", small, checkpoint_every=5), _stop_at(11), print)
+        runs.train_model(request, _stop_at(11))
     runs.run(shapes / "train", tmp_path / "run", small, resume=True)
     ends = [(tmp_path / name / "last.safetensors").read_bytes() for name in ("whole", "run")]
     assert load(ends[0]).keys() == load(ends[1]).keys()
@@ -168,7 +169,7 @@ def test_a_run_is_started_anew_when_that_is_asked_for(shapes: Path, tmp_path: Pa
     runs.run(shapes / "train", tmp_path / "run", recipe)
     other = replace(runs.TINY, epochs=1, lr=1e-3)
     with pytest.raises(UsageError, match="either gone on with"):
-        runs.launch(runs.request(shapes / "train", tmp_path / "run", other), print, print, resume=True, overwrite=True)
+        runs.train_model(runs.request(shapes / "train", tmp_path / "run", other), resume=True, overwrite=True)
     outcome, _ = runs.run(shapes / "train", tmp_path / "run", other, overwrite=True)
     assert outcome.progress.updates == 7
     assert not (tmp_path / "run" / "last_ema.safetensors").exists()
@@ -201,7 +202,9 @@ def test_two_runs_do_not_share_a_folder(shapes: Path, tmp_path: Path) -> None:
             runs.run(shapes / "train", tmp_path / "run", recipe, resume=True)
         second.append(str(refused.value))
 
-    runs.launch(runs.request(shapes / "train", tmp_path / "run", recipe, log_every=50), start_another, lambda _l: None)
+    runs.train_model(
+        runs.request(shapes / "train", tmp_path / "run", recipe, log_every=50), start_another, lambda _l: None
+    )
     assert len(second) == 2
     assert runs.run(shapes / "train", tmp_path / "run", recipe, resume=True)[1] == []
     assert not list((tmp_path / "run").glob(".*"))
@@ -213,7 +216,7 @@ def test_unreadable_images_are_listed_when_the_run_fails_before_the_next_log_row
     for image in data.glob("*/*_[01].jpg"):
         image.write_bytes(b"damaged")
     with pytest.raises(Killed):
-        runs.launch(
+        runs.train_model(
             runs.request(data, tmp_path / "run", runs.TINY, label_space=str(shapes / "shapes.tsv"), log_every=50),
             _stop,
             lambda _line: None,

@@ -17,24 +17,24 @@ from safetensors.torch import load_file, save, save_file
 from miil21k.errors import DownloadError, Miil21kError, UnknownModel, UsageError
 from miil21k.store.integrity import sha256_of
 from miil21k.train.job import create_network
-from miil21k.train.launch import launch
+from miil21k.train.launch import train_model
 from miil21k.train.teachers import load_teacher
 from miil21k.zoo.manifest import load_manifest
 
 if TYPE_CHECKING:
-    from miil21k.train.job import Request
+    from miil21k.train.job import TrainRequest
 
 TAG = "test_resnet.r160_in1k"
 TRAINED = replace(runs.TINY, pretrained=True, epochs=1, lr=1e-9)
 
 
-def _request(shapes: Path, folder: Path, model: str, **changes: object) -> Request:
+def _request(shapes: Path, folder: Path, model: str, **changes: object) -> TrainRequest:
     return replace(runs.request(shapes / "train", folder, TRAINED), model=model, **changes)
 
 
-def _opening(request: Request) -> str:
+def _opening(request: TrainRequest) -> str:
     lines: list[str] = []
-    launch(request, lambda _report: None, lines.append)
+    train_model(request, lambda _report: None, lines.append)
     return next(line for line in lines if "images of" in line)
 
 

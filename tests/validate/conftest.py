@@ -7,8 +7,8 @@ import pytest
 import torch
 from shapes import shape_space, write_folders
 
-from miil21k.train.job import Request
-from miil21k.train.launch import launch
+from miil21k.train.job import TrainRequest
+from miil21k.train.launch import train_model
 from miil21k.train.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         RECIPES["miil_semantic"],
         epochs=5, batch_size=14, lr=1e-2, policy="", cutout=0.0, precision="fp32", image_size=32, pretrained=False,
     )  # fmt: skip
-    request = Request(
+    request = TrainRequest(
         str(root / "train"), "test_resnet", "miil_semantic", recipe, root / "run",
         label_space=str(root / "shapes.tsv"), device="cpu", workers=0,
     )  # fmt: skip
-    launch(request, lambda _report: None, lambda _line: None)
+    train_model(request, lambda _report: None, lambda _line: None)
     (root / "run" / "last.safetensors").rename(root / "model.safetensors")
     torch.set_num_threads(threads)
     return root

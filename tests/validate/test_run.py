@@ -18,10 +18,10 @@ from miil21k.decode.path import hedge
 from miil21k.decode.probabilities import probabilities
 from miil21k.errors import LabelSpaceMismatch, UsageError
 from miil21k.predict.predictor import Predictor
-from miil21k.validate.calibration import fit_calibration
+from miil21k.validate.calibration import calibrate_model
 from miil21k.validate.options import MeasureOptions
 from miil21k.validate.report import plain, write_report
-from miil21k.validate.run import Request, Validation, validate
+from miil21k.validate.run import MeasureRequest, Validation, validate_model
 from miil21k.zoo.checkpoint_card import load_trained
 
 if TYPE_CHECKING:
@@ -30,18 +30,19 @@ if TYPE_CHECKING:
     from miil21k.calibrate.record import Calibration
 
 
-def _request(trained: Path, data: str = "val", **changes: object) -> Request:
-    return Request(str(trained / data), str(trained / "model.safetensors"), MeasureOptions(device="cpu", **changes))  # type: ignore[arg-type]
+def _request(trained: Path, data: str = "val", **changes: object) -> MeasureRequest:
+    options = MeasureOptions(device="cpu", **changes)  # type: ignore[arg-type]
+    return MeasureRequest(str(trained / data), str(trained / "model.safetensors"), options)
 
 
 @pytest.fixture(scope="module")
 def found(trained: Path) -> Validation:
-    return validate(_request(trained))
+    return validate_model(_request(trained))
 
 
 @pytest.fixture(scope="module")
 def calibration(trained: Path) -> Calibration:
-    return fit_calibration(_request(trained, workers=0), (0.7,))
+    return calibrate_model(_request(trained, workers=0), (0.7,))
 
 
 def _by_hand(trained: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -76,14 +77,14 @@ def test_the_metrics_are_those_of_a_slow_pass_over_the_images(trained: Path, fou
 
 
 def test_batch_size_and_workers_change_nothing_but_rounding(trained: Path, found: Validation) -> None:
-    other = validate(_request(trained, batch_size=5, workers=2))
+    other = validate_model(_request(trained, batch_size=5, workers=2))
     for group, metrics in found.report["metrics"].items():
         assert other.report["metrics"][group] == pytest.approx(metrics, abs=1e-4), group
 
 
 def test_another_resizer_is_named_in_the_report_and_changes_little(trained: Path, found: Validation) -> None:
     pytest.importorskip("cykooz_resizer")
-    other = validate(_request(trained, resizer="auto"))
+    other = validate_model(_request(trained, resizer="auto"))
     assert other.report["run"]["resizer"] == "cykooz"
     assert other.report["metrics"]["flat"]["top1"] == pytest.approx(found.report["metrics"]["flat"]["top1"], abs=0.02)
 
@@ -105,7 +106,9 @@ def test_the_report_says_what_was_measured(found: Validation) -> None:
 def test_an_image_that_cannot_be_read_is_left_out_and_named(trained: Path, tmp_path: Path, found: Validation) -> None:
     shutil.copytree(trained / "val", tmp_path / "val")
     (tmp_path / "val" / "red" / "red_3.jpg").write_bytes(b"no image")
-    other = validate(Request(str(tmp_path / "val"), str(trained / "model.safetensors"), MeasureOptions(device="cpu")))
+    other = validate_model(
+        MeasureRequest(str(tmp_path / "val"), str(trained / "model.safetensors"), MeasureOptions(device="cpu"))
+    )
     assert other.report["images"]["scored"] == found.report["images"]["scored"] - 1
     assert other.report["images"]["unreadable"][0]["name"] == "red/red_3.jpg"
     assert "1 images could not be read and were left out." in other.notes
@@ -140,8 +143,8 @@ def test_a_report_without_matplotlib_has_no_pictures(
 def test_calibration_brings_stated_and_observed_together_on_other_images(
     trained: Path, calibration: Calibration
 ) -> None:
-    before = validate(_request(trained, data="test")).report["metrics"]
-    after = validate(_request(trained, data="test"), hedge=0.8, calibration=calibration).report["metrics"]
+    before = validate_model(_request(trained, data="test")).report["metrics"]
+    after = validate_model(_request(trained, data="test"), hedge=0.8, calibration=calibration).report["metrics"]
     assert after["reliability"]["ece"] < before["reliability"]["ece"]
     # The guarantee is on average over draws; with 168 images three standard errors are 9 per cent.
     assert after["hedged"]["correct"] > 0.8 - 0.09
@@ -151,16 +154,16 @@ def test_calibration_brings_stated_and_observed_together_on_other_images(
 
 def test_a_target_that_so_few_images_cannot_guarantee_is_refused(trained: Path) -> None:
     with pytest.raises(UsageError, match=r"20 images cannot guarantee that 0\.99 of the answers are correct"):
-        fit_calibration(_request(trained), (0.99,), most=20)
+        calibrate_model(_request(trained), (0.99,), most=20)
 
 
 def test_calibration_of_another_head_is_refused(trained: Path, calibration: Calibration) -> None:
     from dataclasses import replace
 
     with pytest.raises(LabelSpaceMismatch, match="The calibration is of label space"):
-        validate(_request(trained), calibration=replace(calibration, sha256="0" * 64))
+        validate_model(_request(trained), calibration=replace(calibration, sha256="0" * 64))
     with pytest.raises(UsageError, match=r"holds no threshold for accuracy 0\.83"):
-        validate(_request(trained), hedge=0.83, calibration=calibration)
+        validate_model(_request(trained), hedge=0.83, calibration=calibration)
 
 
 def test_prediction_accepts_the_calibration(trained: Path, tmp_path: Path, calibration: Calibration) -> None:
@@ -182,11 +185,11 @@ def test_nothing_to_score_is_an_error(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "red").mkdir()
     (tmp_path / "red" / "a.jpg").write_bytes(b"no image")
     with pytest.raises(UsageError, match="None of the 1 images"):
-        validate(Request(str(tmp_path), str(trained / "model.safetensors"), MeasureOptions(device="cpu")))
+        validate_model(MeasureRequest(str(tmp_path), str(trained / "model.safetensors"), MeasureOptions(device="cpu")))
     with pytest.raises(UsageError, match="leave checkpoint and head out"):
-        validate(_request(trained, checkpoint="x.safetensors"))
+        validate_model(_request(trained, checkpoint="x.safetensors"))
 
 
 def test_options_of_reading_are_heeded(trained: Path) -> None:
     with pytest.raises(UsageError, match="None of the 168 images"):
-        validate(_request(trained, max_pixels=100))
+        validate_model(_request(trained, max_pixels=100))

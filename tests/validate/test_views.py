@@ -15,7 +15,7 @@ from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import projection
 from miil21k.train.state import save_weights
 from miil21k.validate.options import MeasureOptions
-from miil21k.validate.run import Request, validate
+from miil21k.validate.run import MeasureRequest, validate_model
 from miil21k.validate.views import choose_view, without_withdrawn
 from miil21k.zoo.checkpoint_card import TrainedCard
 from miil21k.zoo.schema import Preprocess
@@ -97,8 +97,10 @@ def test_a_projected_head_answers_in_the_other_label_space(tmp_path: Path) -> No
         model.get_parameter("fc.bias")[fall11.tree.index("n02123045")] = 9.0  # tabby, whatever the image
     save_weights(tmp_path / "model.safetensors", model.state_dict(), card.to_metadata())
     data = _folders(tmp_path, ["n02123045", "n02084071", "n15102894", "n00005787"])
-    request = Request(data, str(tmp_path / "model.safetensors"), MeasureOptions(label_space="winter21", device="cpu"))
-    report = validate(request).report
+    request = MeasureRequest(
+        data, str(tmp_path / "model.safetensors"), MeasureOptions(label_space="winter21", device="cpu")
+    )
+    report = validate_model(request).report
     assert report["metrics"]["flat"]["top1"] == 0.25
     assert report["view"]["label_space"] == "winter21"
     assert report["model"]["label_space"] == "fall11"

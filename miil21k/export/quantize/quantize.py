@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from miil21k.runtime.base import Backend
     from miil21k.zoo.export_card import ExportCard
 
-__all__ = ["quantize_export"]
+__all__ = ["quantize_onnx"]
 
 silence_telemetry()
 
 BATCH = 8
 
 
-def quantize_export(
+def quantize_onnx(
     source: Path,
     output: Path,
     pictures: Sequence[Path],

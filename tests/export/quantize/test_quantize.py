@@ -29,7 +29,7 @@ from miil21k.export.quantize.agreement import Agreeing, Agreement, speed_ratios
 from miil21k.export.quantize.calibration_set import divide, read_crops, spread
 from miil21k.export.quantize.network_part import put_network, take_network
 from miil21k.export.quantize.precision import dynamic_int8, fp16, measure_ranges, quantizable, static_int8, staying
-from miil21k.export.quantize.quantize import quantize_export
+from miil21k.export.quantize.quantize import quantize_onnx
 from miil21k.export.quantize.search import (
     QuantizeOptions,
     Setting,
@@ -119,7 +119,7 @@ def test_static_int8_is_written_judged_and_predicts(
     small_full: Path, pictures: list[Path], judges: list[Path], tmp_path: Path
 ) -> None:
     output = tmp_path / "small.int8.onnx"
-    report = quantize_export(small_full, output, pictures, KEEP, judges=judges)
+    report = quantize_onnx(small_full, output, pictures, KEEP, judges=judges)
     measured = report["quantization"]
     assert (measured["mode"], measured["agreement"]["images"]) == ("static", len(judges))
     assert 0.5 <= measured["agreement"]["top1"] <= 1
@@ -139,7 +139,7 @@ def test_static_int8_is_written_judged_and_predicts(
 
 def test_preprocessing_decoding_and_outputs_stay_float(small_full: Path, pictures: list[Path], tmp_path: Path) -> None:
     output = tmp_path / "small.int8.onnx"
-    quantize_export(small_full, output, pictures, KEEP)
+    quantize_onnx(small_full, output, pictures, KEEP)
     before, after = onnx.load(small_full), onnx.load(output)
     for prefix in ("images/", "decode/"):
         ours, theirs = ([n for n in model.graph.node if n.name.startswith(prefix)] for model in (after, before))
@@ -170,7 +170,7 @@ def test_a_setting_that_ruins_the_answers_is_refused_and_leaves_nothing(
     ruin = r"was not quantised: the best of [2-7] settings \(INT8 static, minmax, \d+ of \d"
     options = QuantizeOptions(require_faster=False, most_left_out=0.25, min_agreement=0.6)
     with pytest.raises(ExportError, match=ruin):
-        quantize_export(small_full, output, pictures, options)
+        quantize_onnx(small_full, output, pictures, options)
     assert output.read_bytes() == b"an older one"
     assert [path.name for path in tmp_path.iterdir()] == ["ruined.onnx"]
 
@@ -183,9 +183,9 @@ def test_what_is_not_faster_is_refused_unless_it_may_be(
     monkeypatch.setattr(quantize, "speed_ratios", lambda *_: {1: 1.4, 8: 1.01})
     output = tmp_path / "slow.onnx"
     with pytest.raises(ExportError, match=r"not faster than fp32 in onnx here \(1.40x in batches of 1, 1.01x in"):
-        quantize_export(small_full, output, pictures, QuantizeOptions(min_agreement=0.5))
+        quantize_onnx(small_full, output, pictures, QuantizeOptions(min_agreement=0.5))
     assert not list(tmp_path.iterdir())
-    assert quantize_export(small_full, output, pictures, KEEP)["quantization"]["times_faster"]["batch 8"] == 1.01
+    assert quantize_onnx(small_full, output, pictures, KEEP)["quantization"]["times_faster"]["batch 8"] == 1.01
 
 
 def test_speeds_are_those_of_one_thread(small_full: Path) -> None:
@@ -273,9 +273,7 @@ def test_fp16_halves_the_file_and_is_kept_although_it_is_slower(
     small_vit: Path, pictures: list[Path], judges: list[Path], tmp_path: Path
 ) -> None:
     output = tmp_path / "half.onnx"
-    report = quantize_export(
-        small_vit, output, pictures, QuantizeOptions(mode="fp16", min_agreement=0.8), judges=judges
-    )
+    report = quantize_onnx(small_vit, output, pictures, QuantizeOptions(mode="fp16", min_agreement=0.8), judges=judges)
     assert report["precision"] == "fp16"
     assert report["quantization"]["agreement"]["top1"] == 1
     network = network_of(output)
@@ -322,14 +320,14 @@ def test_few_pictures_are_told_and_too_few_refused(small_full: Path, pictures: l
     copy.write_bytes(pictures[0].read_bytes())
     for given_, judges, counts in ((pictures[:2], [], "1, 0, 1"), (pictures[:1], pictures, "1, 0, 11")):
         with pytest.raises(UsageError, match=f"without copies, there are {counts} for these, so give more"):
-            quantize_export(small_full, tmp_path / "a.onnx", [*given_, copy], judges=judges)
+            quantize_onnx(small_full, tmp_path / "a.onnx", [*given_, copy], judges=judges)
     said: list[str] = []
-    quantize_export(small_full, tmp_path / "a.onnx", pictures, KEEP, say=said.append)
+    quantize_onnx(small_full, tmp_path / "a.onnx", pictures, KEEP, say=said.append)
     assert said[0] == "pictures: 3 set it up, 3 choose layers, 6 judge"
     with pytest.raises(
         UsageError, match=r"6 pictures that judge cannot show that 97\.0% .* give 88 or more with --eval"
     ):
-        quantize_export(small_full, tmp_path / "b.onnx", pictures)
+        quantize_onnx(small_full, tmp_path / "b.onnx", pictures)
 
 
 def test_what_is_accepted_is_shown_with_confidence() -> None:
@@ -392,12 +390,12 @@ def test_a_processor_whose_products_overflow_gets_seven_bits_and_refuses_eight(
 
     wide, narrow = tmp_path / "wide.onnx", tmp_path / "narrow.onnx"
     eight = QuantizeOptions(min_agreement=0.4, require_faster=False, weight_bits=8, most_left_out=0.9)
-    quantize_export(small_full, wide, pictures, eight)
+    quantize_onnx(small_full, wide, pictures, eight)
     for module in (quantize, int8_probe):
         monkeypatch.setattr(module, "products_are_exact", lambda _backend: False)
     said: list[str] = []
     auto = QuantizeOptions(min_agreement=0.4, require_faster=False, most_left_out=0.9)
-    report = quantize_export(small_full, narrow, pictures, auto, say=said.append)
+    report = quantize_onnx(small_full, narrow, pictures, auto, say=said.append)
     assert report["quantization"]["weight_bits"] == read_export_card(narrow).quantization["weight_bits"] == 7
     assert any(line.startswith("weights get 7 bits: in onnx this processor's sums") for line in said)
     assert Predictor(str(narrow), backend="onnx").predict(pictures[0]).status == "ok"
@@ -457,7 +455,7 @@ def test_the_embedded_model_in_int8_runs_in_both_backends(
 ) -> None:
     output = tmp_path / "embedded.onnx"
     options = QuantizeOptions(min_agreement=0.5, require_faster=False, most_left_out=0)
-    report = quantize_export(embedded_export, output, pictures, options, judges=judges)
+    report = quantize_onnx(embedded_export, output, pictures, options, judges=judges)
     assert report["bytes"] < 0.35 * report["bytes_fp32"]
     assert report["quantization"]["agreement"]["hedged"] >= 0.7
     cat = own_photographs()[0]

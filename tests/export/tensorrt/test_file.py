@@ -26,7 +26,7 @@ from miil21k.export.onnx.file import export_onnx, own_photographs
 from miil21k.export.onnx.model import ExportOptions, decoder_of
 from miil21k.export.onnx.padding import padding_difference, with_zero_padding
 from miil21k.export.onnx.proof import open_session
-from miil21k.export.quantize.quantize import quantize_export
+from miil21k.export.quantize.quantize import quantize_onnx
 from miil21k.export.quantize.search import QuantizeOptions
 from miil21k.export.tensorrt.engine import missing
 from miil21k.export.tensorrt.file import PRECISION_BOUNDS, export_tensorrt, plan_command, precision_of
@@ -158,7 +158,7 @@ def test_symmetric_int8_is_taken_and_proved(tensor_export: Path, tmp_path: Path)
     crops = [tmp_path / f"{photo.stem}_{edge}.png" for photo in PHOTOS for edge in (120, 160, 200, 240)]
     for path, (photo, edge) in zip(crops, product(PHOTOS, (120, 160, 200, 240)), strict=True):
         Image.open(photo).crop((20, 20, 20 + edge, 20 + edge)).save(path)
-    report = quantize_export(tensor_export, symmetric, PHOTOS, kept, judges=crops)
+    report = quantize_onnx(tensor_export, symmetric, PHOTOS, kept, judges=crops)
     assert report["quantization"]["symmetric"] is read_export_card(symmetric).quantization["symmetric"] is True
     graph = onnx.load(symmetric)
     assert sum(node.op_type == "QuantizeLinear" for node in graph.graph.node) > 10
@@ -171,7 +171,7 @@ def test_symmetric_int8_is_taken_and_proved(tensor_export: Path, tmp_path: Path)
     assert (proved["precision"], proved["proof"]["bound"]) == ("int8", PRECISION_BOUNDS["int8"])
     assert 0 < proved["proof"]["logits"] < PRECISION_BOUNDS["int8"]
     uneven = replace(kept, symmetric=False, require_faster=False)
-    quantize_export(tensor_export, plain, PHOTOS, uneven, judges=crops)
+    quantize_onnx(tensor_export, plain, PHOTOS, uneven, judges=crops)
     with pytest.raises(UsageError, match=r"rounds symmetrically about zero: .* quantize --symmetric"):
         export_tensorrt(plain, output, build=lambda *_: OrtEngine(plain))
     with pytest.raises(UsageError, match="symmetric is of mode static: fp16 has no"):
