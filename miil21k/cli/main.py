@@ -34,22 +34,33 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "predict_main", "predict_script", "script"]
 
-VERBS = {
-    "predict": "name what is in images, as a path through the tree",
-    "models": "list the models of the zoo",
-    "info": "show everything that is known about one model",
-    "prepare": "make ImageNet-21K-P from the raw archive, check it, count it",
-    "tree": "show, search, export or build label spaces",
-    "fetch": "download weights ahead of their use",
-    "verify": "recompute the digests of cached weights",
-    "bundle": "carry weights to a machine without a network",
-    "doctor": "show versions, devices, caches and reachability, and what to do",
-    "export": "write a model as a proved ONNX file, as a TensorRT engine or for Triton",
-    "train": "train a model with semantic softmax or a baseline",
-    "validate": "measure a model on labelled images",
-    "calibrate": "make the probabilities of a model trustworthy",
-    "serve": "answer images over HTTP, with a page to try it",
+JOBS = {
+    "answer": {
+        "predict": "name what is in images, as a path through the tree",
+        "serve": "answer images over HTTP, with a page to try it",
+    },
+    "make": {
+        "train": "train a model with semantic softmax or a baseline",
+        "validate": "measure a model on labelled images",
+        "calibrate": "make the probabilities of a model trustworthy",
+    },
+    "ship": {
+        "export": "write a model as a proved ONNX file, a TensorRT engine or for Triton",
+        "bundle": "carry weights to a machine without a network",
+    },
+    "know": {
+        "models": "list the models of the zoo",
+        "info": "show everything that is known about one model",
+        "tree": "show, search, export or build label spaces",
+    },
+    "keep": {
+        "fetch": "download weights ahead of their use",
+        "verify": "recompute the digests of cached weights",
+        "doctor": "show versions, devices, caches and reachability, and what to do",
+        "prepare": "make ImageNet-21K-P from the raw archive, check it, count it",
+    },
 }
+VERBS = {name: line for verbs in JOBS.values() for name, line in verbs.items()}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -83,11 +94,18 @@ def _verb(name: str) -> Verb:
 
 
 def _overview() -> argparse.ArgumentParser:
-    parser = _Parser(prog="miil21k", description="ImageNet-21K-P models that answer with label paths.")
+    jobs = "\n".join(
+        f"{job}:\n" + "".join(f"  {name:10} {line}\n" for name, line in verbs.items()) for job, verbs in JOBS.items()
+    )
+    parser = _Parser(
+        prog="miil21k",
+        description=f"ImageNet-21K-P models that answer with label paths.\n\n{jobs}\n'miil21k VERB --help' tells more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"miil21k {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for name, line in VERBS.items():
-        verbs.add_parser(name, help=line, add_help=False)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, help=argparse.SUPPRESS)
+    for name in VERBS:
+        verbs.add_parser(name, add_help=False)
     return parser
 
 
