@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from miil21k.hierarchy.load import load_label_space as load_label_space
     from miil21k.hierarchy.spaces import LabelSpace as LabelSpace
     from miil21k.hierarchy.tree import Tree as Tree
+    from miil21k.predict.notebook import to_pandas as to_pandas
     from miil21k.predict.options import PredictOptions as PredictOptions
     from miil21k.predict.prediction import Prediction as Prediction
     from miil21k.predict.predictor import Predictor as Predictor
@@ -71,6 +72,7 @@ _DOORS = {
     "load_label_space": "miil21k.hierarchy.load",
     "load_model": "miil21k.runtime.loading",
     "quantize_onnx": "miil21k.export.quantize.quantize",
+    "to_pandas": "miil21k.predict.notebook",
     "train_model": "miil21k.train.launch",
     "validate_model": "miil21k.validate.run",
 }
@@ -104,6 +106,7 @@ __all__ = [
     "load_label_space",
     "load_model",
     "quantize_onnx",
+    "to_pandas",
     "train_model",
     "validate_model",
 ]

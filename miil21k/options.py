@@ -23,7 +23,7 @@ from dataclasses import field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from miil21k.errors import UsageError
-from miil21k.text import did_you_mean
+from miil21k.text import brief, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -147,11 +147,15 @@ def check(value: Any) -> None:
 
 
 def described(cls: Class) -> Class:
-    """Add a line for each option to the docstring of a dataclass: name, type, default, meaning, what it may be."""
+    """Add a line for each option to the docstring of a dataclass: name, type, default, meaning, what it may be.
+
+    Its `repr` shows the options that are not their defaults.
+    """
     lines = [cls.__doc__ or "", ""]
     for declaration, found in declared(cls):
         lines.append(f"    {declaration.name}: {declaration.type} = {declaration.default!r}")
         allowed = "" if found.choices is None or callable(found.choices) else f" ({', '.join(found.choices)})"
         lines.append(f"        {found.meaning}{allowed}")
     cls.__doc__ = "\n".join(lines) + "\n"
+    cls.__repr__ = brief  # type: ignore[assignment]
     return cls

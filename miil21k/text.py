@@ -1,13 +1,14 @@
-"""Text from elsewhere (file names, cards, members of archives) made safe to show, and the name that was meant."""
+"""Text to show: from elsewhere (file names, cards, archives) made safe, values made short, the name that was meant."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import MISSING, fields, is_dataclass
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["did_you_mean", "near_names", "printable"]
+__all__ = ["brief", "did_you_mean", "near_names", "printable"]
 
 # Python calls no space but U+0020 printable. The two joiners shape Persian words and emoji, and move nothing.
 _ALLOWED = frozenset(
@@ -39,6 +40,28 @@ def _escaped(character: str) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that it could not decode
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def brief(value: Any, *, most: int = 48) -> str:
+    """Return the short `repr` of a dataclass: its name, and the fields that are not their defaults.
+
+    What takes more than `most` characters is cut; of an array, type and shape are shown. For use as `__repr__`.
+    """
+    assert is_dataclass(value)
+    shown = []
+    for field in fields(value):
+        content = getattr(value, field.name)
+        usual = field.default if field.default_factory is MISSING else field.default_factory()
+        if content is not usual and not (type(content) is type(usual) and bool(content == usual)):
+            shown.append(f"{field.name}={_cut(content, most)}")
+    return f"{type(value).__name__}({', '.join(shown)})"
+
+
+def _cut(content: Any, most: int) -> str:
+    if hasattr(content, "dtype") and hasattr(content, "shape"):
+        return f"<{content.dtype} {tuple(content.shape)}>"
+    words, _, further = repr(content).partition("\n")
+    return words if len(words) <= most and not further else f"{words[: most - 3]}..."
 
 
 def near_names(word: str, known: Iterable[str], *, most: int = 3) -> list[str]:

@@ -55,6 +55,10 @@ class Calibration:
     samples: tuple[int, int]
     outcomes: tuple[tuple[float, float, float], ...] = ()
 
+    def __repr__(self) -> str:
+        accuracies = ", ".join(f"{accuracy:g}" for accuracy, _ in self.thresholds) or "none"
+        return f"Calibration({self.model!r}, {self.label_space}, {self.head}, right at least: {accuracies})"
+
     def threshold(self, accuracy: float) -> float:
         """Return the hedge level whose answers are correct with at least this probability.
 

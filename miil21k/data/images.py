@@ -25,6 +25,7 @@ from PIL import ExifTags, Image
 from miil21k.data.options import MAX_PIXELS
 from miil21k.errors import ImageError
 from miil21k.suffixes import FORMATS, HEIF_SUFFIXES, reads_heif, suffix_of
+from miil21k.text import brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,6 +64,8 @@ class ImageInput:
     name: str
     source: ImageSource | Callable[[], ImageSource]
     new_batch: bool = False
+
+    __repr__ = brief
 
 
 class Picture(NamedTuple):

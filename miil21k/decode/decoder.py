@@ -80,6 +80,9 @@ class Restriction(NamedTuple):
     condition: str
     listed: tuple[int, ...] | None = None
 
+    def __repr__(self) -> str:
+        return f"Restriction({self.condition!r}, {int(self.allowed.sum())} classes)"
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Decoder:

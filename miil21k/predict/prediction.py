@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from miil21k.writers.rows import GIVEN, LEVEL, NODE, ROW, ROW_SCHEMA, STOP, encode
@@ -112,6 +112,7 @@ class Prediction:
     the hedge, or on an error. stop: why the path ended, None on an error. topk: the most probable classes,
     best first. levels: the published per-level rule, None unless asked for. given: the restriction, None without one.
     embedding: float32 [D], the network's pre-logits, None unless asked for.
+    Two are equal when all of that is, the numbers of the embedding included.
     """
 
     input: str
@@ -123,6 +124,34 @@ class Prediction:
     levels: tuple[LevelLabel, ...] | None = None
     given: Given | None = None
     embedding: NDArray[np.float32] | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Prediction):
+            return NotImplemented
+        mine, theirs = self.embedding, other.embedding
+        if mine is None or theirs is None:
+            return self._plain() == other._plain() and mine is theirs
+        return self._plain() == other._plain() and mine.shape == theirs.shape and bool((mine == theirs).all())
+
+    def __hash__(self) -> int:
+        return hash(self._plain())
+
+    def _plain(self) -> tuple[object, ...]:
+        """Return everything but the embedding."""
+        return tuple(getattr(self, field.name) for field in fields(self) if field.name != "embedding")
+
+    def __repr__(self) -> str:
+        if self.error is not None:
+            return f"Prediction({_cut(self.input)!r}, error={_cut(self.error)!r})"
+        steps = [f"{node.name} {node.probability:.2f}" for node in self.path[-3:]]
+        path = " > ".join(["...", *steps] if len(self.path) > 3 else steps)
+        return f"Prediction({_cut(self.input)!r}, {path or 'nothing sure enough'})"
+
+    def _repr_html_(self) -> str:
+        """Return the answer as a notebook shows it."""
+        from miil21k.predict.notebook import html_of
+
+        return html_of(self)
 
     @property
     def schema(self) -> int:
@@ -157,3 +186,7 @@ class Prediction:
         """
         row: dict[str, Any] = encode(ROW, self)
         return row
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 60 else f"...{text[-57:]}"

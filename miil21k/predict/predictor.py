@@ -92,6 +92,10 @@ class Predictor:
             dtype=self.backend.dtype,
         )
 
+    def __repr__(self) -> str:
+        name, space, _, _, backend, device, dtype = self.origin
+        return f"Predictor({name!r}, label_space={space!r}, backend={backend!r}, device={device!r}, dtype={dtype!r})"
+
     @property
     def batch_size(self) -> int:
         """Images per forward pass: the option, or 16 on a CPU and 64 on an accelerator."""

@@ -13,6 +13,7 @@ from miil21k.runtime.base import ExportFile
 from miil21k.runtime.options import LoadOptions
 from miil21k.runtime.registry import export_runtimes, find_runtime
 from miil21k.store.cache import Cache, find_cached
+from miil21k.text import brief
 from miil21k.zoo.manifest import find_weights
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Loaded:
     device: str = "auto"
     dtype: str = "fp32"
     backend: Backend | None = None
+
+    __repr__ = brief
 
     def start(self) -> Backend:
         """Return what computes it; a torch module is changed for that, and must not be trained or exported afterwards.

@@ -20,6 +20,7 @@ from miil21k.hierarchy.load import load_label_space, load_own
 from miil21k.hierarchy.spaces import LABEL_SPACES
 from miil21k.records import to_json
 from miil21k.store.integrity import sha256_of
+from miil21k.text import brief
 from miil21k.train.journal import clear_run, holds_run, read_config, write_config
 from miil21k.train.objectives import find_objective
 from miil21k.zoo.checkpoint_card import TrainedCard, load_trained, read_card
@@ -71,6 +72,8 @@ class TrainRequest:
     log_every: int = 50
     checkpoint_every: int = 1000
     shard_cache: Path | None = None
+
+    __repr__ = brief
 
 
 def choose_space(request: TrainRequest, source: ImageSource) -> LabelSpace:

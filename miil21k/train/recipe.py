@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from miil21k.errors import UsageError
-from miil21k.text import did_you_mean
+from miil21k.text import brief, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -131,6 +131,8 @@ class Recipe:
     channels_last: bool = False
     compile: bool = False
     sync_bn: bool = False
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "repeats"):

@@ -14,6 +14,7 @@ from miil21k.errors import UsageError
 from miil21k.records import to_json
 from miil21k.runtime.resolve import resolve
 from miil21k.store.integrity import tensors_digest
+from miil21k.text import brief
 from miil21k.validate.inference import Inference
 from miil21k.validate.options import MeasureOptions
 from miil21k.validate.score import Scorecard
@@ -49,6 +50,8 @@ class MeasureRequest:
     make: Make | None = None
     shard_cache: Path | None = None
 
+    __repr__ = brief
+
 
 @dataclass(frozen=True, eq=False)
 class Validation:
@@ -57,6 +60,10 @@ class Validation:
     report: dict[str, Any]
     card: Scorecard
     notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        model, top1 = self.report["model"]["name"], self.report["metrics"]["flat"]["top1"]
+        return f"Validation({model!r}, {self.card.samples} images, top-1 {top1:.4f})"
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from miil21k.errors import CheckpointError, LabelSpaceMismatch, UsageError
 from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import LABEL_SPACES, parse_label_space, recorded_space
 from miil21k.records import StrictJsonError, parse, to_json
+from miil21k.text import brief
 from miil21k.zoo.schema import Preprocess
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class TrainedCard:
     preprocess: Preprocess
     recipe: str
     extra: Mapping[str, str]
+
+    __repr__ = brief
 
     def to_metadata(self) -> dict[str, str]:
         """Return the card as safetensors stores metadata; a shipped label space by name, any other one whole."""

@@ -12,6 +12,7 @@ from miil21k.decode.heads import HEAD_KINDS, HeadKind
 from miil21k.errors import CheckpointError, LabelSpaceMismatch
 from miil21k.hierarchy.spaces import parse_label_space
 from miil21k.records import StrictJsonError, parse, to_json
+from miil21k.text import brief
 from miil21k.zoo.schema import Preprocess
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class ExportCard:
     versions: Mapping[str, str]
     precision: str = "fp32"
     quantization: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    __repr__ = brief
 
     def decoder(self) -> Decoder:
         """Return what decides as a `full` graph does; for a `tensor` graph, which decides nothing, all defaults."""

@@ -169,6 +169,10 @@ class Weights(NamedTuple):
     metrics: tuple[Metric, ...] = ()
     timm_config: Mapping[str, Any] = FrozenMapping({})
 
+    def __repr__(self) -> str:
+        size = "" if self.params is None else f", {self.params:,} parameters"
+        return f"Weights({self.name!r}, {self.label_space}, {self.head}{size}, {self.availability})"
+
     @property
     def names(self) -> tuple[str, ...]:
         """Every spelling that finds this row, the canonical name first."""
@@ -233,3 +237,6 @@ class Manifest(NamedTuple):
     models: tuple[Weights, ...]
     unreleased: tuple[Unreleased, ...]
     resources: tuple[Resource, ...]
+
+    def __repr__(self) -> str:
+        return f"Manifest({len(self.models)} models, {len(self.unreleased)} unreleased)"

@@ -18,6 +18,7 @@ from miil21k.export.onnx.graph import IR_VERSION, OPSET, GraphWriter
 from miil21k.export.onnx.images import CROP_INPUT, crops, write_crop, write_normalisation
 from miil21k.export.onnx.network import OUTPUTS, PIXELS
 from miil21k.export.onnx.rules import onnx_rule
+from miil21k.text import brief
 from miil21k.zoo.export_card import ExportCard
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class ExportOptions:
     rule: str | None = None
     include_removed_labels: bool = False
     calibration: Calibration | None = None
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         if self.form not in ("full", "tensor"):

@@ -24,6 +24,7 @@ from miil21k.export.quantize.precision import (
     staying,
 )
 from miil21k.metrics.shares import ONE_SIDED, wilson_interval
+from miil21k.text import brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -82,6 +83,8 @@ class QuantizeOptions:
     calibration_images: int = 256
     require_faster: bool | None = None
     backend: str = "onnx"
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         known = (("mode", ("auto", *MODES)), ("method", METHODS), ("backend", ("onnx", "openvino")))
