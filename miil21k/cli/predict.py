@@ -35,7 +35,8 @@ _EXAMPLES = """examples:
   miil21k-predict photos/ -r -o rows.csv               a folder and all below it, into a file
   miil21k-predict photos/ -r -o rows.csv --resume      go on after a kill: the same file, byte for byte
   miil21k-predict '**/*.png' --hedge 0.95 | jq .path   surer answers, JSON lines into a pipe
-  miil21k-predict @list.txt --under n02084071          dogs only
+  miil21k-predict @list.txt --under dog                dogs only
+  miil21k-predict photos/ --ask bird,vehicle           how probable is each? (any noun of WordNet)
   miil21k-predict 'shards/a-{000..099}.tar' --engine ray --address auto -o rows.parquet
   curl -s https://example.org/cat.jpg | miil21k-predict -
 
@@ -149,6 +150,8 @@ def _answering(
         origin = found.origin
         if introduced:
             log.info("%s on %s (%s), label space %s", origin.model, origin.device, origin.dtype, origin.label_space)
+        for note in found.notes:
+            log.info("%s", note)
         log.debug("batches of %s, threads that read: %s", found.batch_size, found.workers)
         log.debug("label space %s, %s", origin.label_space_sha256, found.preprocess)
         log.debug("resizer %s", found.resizer)

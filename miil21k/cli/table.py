@@ -10,6 +10,7 @@ import unicodedata
 from functools import partial
 from typing import TYPE_CHECKING
 
+from miil21k.predict.prediction import Node
 from miil21k.text import printable
 from miil21k.writers.labels import label_of
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from miil21k.hierarchy.spaces import LabelSpace
-    from miil21k.predict.prediction import Given, Node, Origin, Prediction, Stop
+    from miil21k.predict.prediction import AskedConcept, Given, Origin, Prediction, Stop
 
 __all__ = ["Style", "Table", "TableSink", "beginning", "cells", "fit", "given_sentence", "shortened", "stop_sentence"]
 
@@ -133,7 +134,7 @@ class Table:
         name = fit(prediction.input, self._name_width)
         label = prediction.label
         if label is None:
-            return f"{name}     -  {self._style(self._unsure(prediction), DIM)}\n"
+            return f"{name}     -  {self._style(self._unsure(prediction), DIM)}\n" + self._further(prediction)
         given = "" if prediction.given is None else f"  given {prediction.given.probability:.3f}"
         room = self._width - self._name_width - 8 - len(given)
         if self._label:
@@ -141,7 +142,15 @@ class Table:
         else:
             shown = fit(" > ".join(node.name for node in prediction.path), room).rstrip()
             head, mark, tail = shown.rpartition(" > ")
-        return f"{name}  {label.probability:.2f}  {self._style(head + mark, DIM)}{self._style(tail, BOLD)}{given}\n"
+        line = f"{name}  {label.probability:.2f}  {self._style(head + mark, DIM)}{self._style(tail, BOLD)}{given}\n"
+        return line + self._further(prediction)
+
+    def _further(self, prediction: Prediction) -> str:
+        """Return lines below the first with what was asked, and the concepts above a probability."""
+        asked = [f"{printable(_asked_name(found))} {found.probability:.3f}" for found in prediction.asked or ()]
+        concepts = [f"{printable(node.name)} {node.probability:.3f}" for node in prediction.concepts or ()]
+        lines = [line for parts in (asked, concepts) for line in self._wrapped(" · ".join(parts))]
+        return "".join(f"  {self._style(line, DIM)}\n" for line in lines)
 
     def _unsure(self, prediction: Prediction) -> str:
         assert prediction.stop is not None
@@ -156,7 +165,13 @@ class Table:
         if prediction.given is not None:
             lines += [style(line, DIM) for line in self._wrapped(given_sentence(prediction.given))]
         if prediction.topk:
-            lines += ["", *self._bars(prediction.topk)]
+            lines += ["", *self._bars(prediction.topk, self._called)]
+        if prediction.asked:
+            nodes = tuple(Node(found.wnid, _asked_name(found), found.probability) for found in prediction.asked)
+            lines += ["", f"  {style('asked', DIM)}", *self._bars(nodes)]
+        if prediction.concepts is not None:
+            heading = "concepts, the most informative first" if prediction.concepts else "no concept is as probable"
+            lines += ["", f"  {style(heading, DIM)}", *self._bars(prediction.concepts)]
         for level in prediction.levels or ():
             kept = style("kept", GREEN) if level.kept else style("dropped", DIM)
             lines.append(f"  level {level.depth:<2} {level.node.probability:.3f}  {printable(level.node.name)}  {kept}")
@@ -179,8 +194,10 @@ class Table:
             text, width or self._width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
         )
 
-    def _bars(self, nodes: tuple[Node, ...]) -> list[str]:
-        names = [self._called(node) for node in nodes]
+    def _bars(self, nodes: tuple[Node, ...], label: Callable[[Node], str] | None = None) -> list[str]:
+        if not nodes:
+            return []
+        names = [printable(node.name) if label is None else label(node) for node in nodes]
         width = min(max(map(cells, names)), self._width - BAR - 24)
         found = []
         for node, name in zip(nodes, names, strict=True):
@@ -219,6 +236,11 @@ class TableSink:
 
     def finish(self) -> None:
         """Nothing follows the last line."""
+
+
+def _asked_name(found: AskedConcept) -> str:
+    """Return the name of what was asked, behind the question where that says it otherwise."""
+    return found.name if found.question in (found.wnid, found.name) else f"{found.question} ({found.name})"
 
 
 def _bar(probability: float) -> str:

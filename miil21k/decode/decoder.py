@@ -13,17 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from miil21k.decode.concepts import asked_probabilities, class_masses, concept_probabilities
+from miil21k.decode.decoded import Decoded
 from miil21k.decode.heads import HEAD_KINDS
-from miil21k.decode.levels import decode_levels, levels_of_nodes
 from miil21k.decode.logits import check_shape
-from miil21k.decode.path import decode_path, hedge
-from miil21k.decode.probabilities import node_probabilities, probabilities
 from miil21k.decode.restriction import pools_of, restrict, viable
 from miil21k.decode.rules import DEFAULT_RULE, rule_named
-from miil21k.decode.topk import topk_classes
 from miil21k.errors import UsageError
 from miil21k.hierarchy.concepts import concepts_of
+from miil21k.hierarchy.questions import resolve
 from miil21k.hierarchy.search import find_one
 from miil21k.hierarchy.spaces import projection, withdrawn_classes
 
@@ -33,17 +30,13 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from miil21k.decode.heads import HeadKind
-    from miil21k.decode.levels import Levels
-    from miil21k.decode.path import Hedged, Paths
-    from miil21k.decode.probabilities import Probabilities
     from miil21k.decode.restriction import Pools
-    from miil21k.decode.topk import TopK
+    from miil21k.hierarchy.questions import Question
     from miil21k.hierarchy.spaces import LabelSpace
 
-__all__ = ["Decoded", "Decoder", "Restriction", "StopReason", "SupportsCalibration", "WithdrawnLabels"]
+__all__ = ["Decoder", "Restriction", "SupportsCalibration", "WithdrawnLabels"]
 
 WithdrawnLabels = Literal["masked", "included", "none"]
-StopReason = Literal["leaf", "hedge", "depth", "restriction"]
 
 
 class SupportsCalibration(Protocol):
@@ -94,7 +87,8 @@ class Decoder:
     one per depth. hedge: in (0, 1], how sure the answer must be, with a calibration how often it is to be correct;
     None for the whole path. max_depth: the deepest depth of the path. include_withdrawn: answer also with the classes
     that ImageNet withdrew. restriction: the classes that may be the answer, see `restricted`. calibration: brings
-    temperatures, rule and the level that keeps `hedge`.
+    temperatures, rule and the level that keeps `hedge`. asked: the concepts whose probability is wanted too, see
+    `asking`.
 
     Raises UsageError (head, rule, hedge, two sources of temperature or rule, no class left) and LabelSpaceMismatch (a
     class of the answers that the head lacks, a calibration of something else).
@@ -110,6 +104,7 @@ class Decoder:
     include_withdrawn: bool = False
     restriction: Restriction | None = None
     calibration: SupportsCalibration | None = None
+    asked: tuple[Question, ...] = ()
 
     def __post_init__(self) -> None:
         if self.head not in HEAD_KINDS:
@@ -140,6 +135,7 @@ class Decoder:
         said |= {} if self.answer_space is None else {"answer_space": self.answer_space.name}
         said |= {} if self.restriction is None else {"restriction": self.restriction.condition}
         said |= {} if self.calibration is None else {"calibration": "..."}
+        said |= {"asked": [question.text for question in self.asked]} if self.asked else {}
         return f"Decoder({', '.join(f'{name}={value!r}' for name, value in said.items())})"
 
     @property
@@ -207,6 +203,32 @@ class Decoder:
         kept = np.ones(tree.num_classes, bool) if self.withdrawn is None else ~self.withdrawn
         shown = np.flatnonzero(viable(tree, kept) & (tree.parent >= 0))
         return np.bincount(tree.parent[shown], minlength=tree.num_nodes)
+
+    @property
+    def shown(self) -> NDArray[np.bool_] | None:
+        """bool [C], the classes that are not withdrawn; None for all."""
+        return None if self.withdrawn is None else ~self.withdrawn
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """One line for each noun of several meanings, which says the one that was taken."""
+        concepts = concepts_of(self.space) if self.asked else None
+        found = (question.note(concepts) for question in self.asked if concepts is not None)
+        return tuple(note for note in found if note is not None)
+
+    def asking(self, questions: Sequence[str] | str) -> Decoder:
+        """Return the decoder that is also asked how probable each of these concepts is, each text once.
+
+        A question is a noun, singular or plural, a wnid or a synset name (`dog.n.01`), resolved by
+        `miil21k.hierarchy.questions`. Raises UnknownClass for one that names no concept with classes, or several.
+        """
+        texts = (questions,) if isinstance(questions, str) else tuple(dict.fromkeys(questions))
+        if not texts:
+            return self
+        concepts, shown = concepts_of(self.space), self.shown
+        known = {question.text for question in self.asked}
+        new = (resolve(concepts, text, shown) for text in texts if text not in known)
+        return replace(self, asked=(*self.asked, *new))
 
     def calibrated(self, calibration: SupportsCalibration) -> Decoder:
         """Return the decoder with these temperatures, this rule, and the hedge level that keeps `hedge`."""
@@ -290,168 +312,6 @@ class Decoder:
         allowed = np.ones(space.num_classes, bool)
         allowed[space.tree.indices(record["masked"])] = False
         return found.restricted_to(allowed, "as exported")
-
-
-class Decoded:
-    """What a decoder finds in a batch. Each part is computed when it is first asked for, and kept.
-
-    decoder: how it was read. logits: [B, C], of the classes of the answers.
-    Every part raises LogitsError when logits are NaN or infinite.
-    """
-
-    def __init__(self, decoder: Decoder, logits: NDArray[Any]) -> None:
-        self.decoder, self.logits = decoder, logits
-
-    def __len__(self) -> int:
-        return len(self.logits)
-
-    def __repr__(self) -> str:
-        return f"Decoded({len(self)} rows of {self.decoder!r})"
-
-    @cached_property
-    def probabilities(self) -> Probabilities:
-        """P of every node and of every class, in one pass: ask for it first where both are wanted."""
-        fixed = self.decoder
-        found = probabilities(
-            fixed.space.tree,
-            self.logits,
-            fixed.head,
-            allowed=fixed.allowed,
-            temperature=fixed.temperatures,
-            rule=fixed.tree_rule,
-        )
-        self._close(found.nodes)
-        return found
-
-    @cached_property
-    def nodes(self) -> NDArray[np.float32]:
-        """float32 [B, N], P(the answer is this node or lies below it)."""
-        if "probabilities" in vars(self):
-            return self.probabilities.nodes
-        fixed = self.decoder
-        found = node_probabilities(
-            fixed.space.tree,
-            self.logits,
-            fixed.head,
-            allowed=fixed.allowed,
-            temperature=fixed.temperatures,
-            rule=fixed.tree_rule,
-        )
-        self._close(found)
-        return found
-
-    def _close(self, nodes: NDArray[np.float32]) -> None:
-        """Set P of the nodes below a pooled one to 0, so that no path goes there."""
-        if self.decoder.pools is not None:
-            nodes[:, self.decoder.pools.closed] = 0
-
-    @property
-    def classes(self) -> NDArray[np.float32]:
-        """float32 [B, C], P(the answer is exactly this class)."""
-        return self.probabilities.classes
-
-    @cached_property
-    def masses(self) -> NDArray[np.float32]:
-        """float32 [B, C], P(exactly this class) before any restriction: what concepts are summed from."""
-        fixed = self.decoder
-        return class_masses(
-            fixed.space.tree,
-            self.logits,
-            fixed.head,
-            withdrawn=fixed.withdrawn,
-            temperature=fixed.temperatures,
-            rule=fixed.tree_rule,
-        )
-
-    @cached_property
-    def concepts(self) -> NDArray[np.float32]:
-        """float32 [B, K], P of every concept of the space (`concepts_of`), whatever the restriction."""
-        return concept_probabilities(concepts_of(self.decoder.space), self.masses, self.decoder.head)
-
-    def asked(self, concepts: Sequence[int]) -> NDArray[np.float32]:
-        """Return float32 [B, len(concepts)], P of a few concepts (indices), without that of all others."""
-        return asked_probabilities(concepts_of(self.decoder.space), self.masses, concepts, self.decoder.head)
-
-    def topk(self, k: int = 5) -> TopK:
-        """Return the k most probable classes, best first, and no more than may be the answer.
-
-        Where nodes are answered as one with what lies below them, `classes` of the result holds the k best of these
-        nodes, with the sum over their classes (sigmoid: the largest).
-        """
-        allowed, pools = self.decoder.allowed, self.decoder.pools
-        if pools is not None:
-            pool = np.maximum if self.decoder.head == "sigmoid" else np.add
-            best = topk_classes(pool.reduceat(self.classes[:, pools.members], pools.starts, axis=1), k)
-            return best._replace(classes=np.where(best.classes >= 0, pools.nodes[best.classes], -1).astype(np.int32))
-        return topk_classes(self.classes, k if allowed is None else min(k, int(allowed.sum())))
-
-    @cached_property
-    def given(self) -> NDArray[np.float32] | None:
-        """float32 [B], P(the restriction holds) before it was made: what all of the above is given; None without one.
-
-        The sum of the masses of the classes that it leaves, the largest one for a sigmoid head.
-        """
-        restriction = self.decoder.restriction
-        if restriction is None:
-            return None
-        left = self.masses[:, restriction.allowed]
-        found = left.max(axis=1) if self.decoder.head == "sigmoid" else np.minimum(left.sum(axis=1), np.float32(1))
-        return np.asarray(found, np.float32)
-
-    @cached_property
-    def path(self) -> Paths:
-        """The whole chain, from the best root to the best child, however sure."""
-        if self.decoder.level is not None:
-            return self.hedged.paths
-        fixed = self.decoder
-        return decode_path(fixed.space.tree, self.nodes, max_depth=fixed.max_depth, withdrawn=fixed.withdrawn)
-
-    @cached_property
-    def hedged(self) -> Hedged:
-        """Where the path is no longer sure enough, and what competes there; UsageError without a hedge level."""
-        fixed = self.decoder
-        if fixed.level is None:
-            raise UsageError("This decoder has no hedge level: give it one with hedge=.")
-        return hedge(fixed.space.tree, self.nodes, fixed.level, max_depth=fixed.max_depth, withdrawn=fixed.withdrawn)
-
-    @cached_property
-    def length(self) -> NDArray[np.int32]:
-        """int32 [B], how many nodes of `path` are the answer."""
-        return self.path.length if self.decoder.level is None else self.hedged.length
-
-    @cached_property
-    def reasons(self) -> list[StopReason]:
-        """Why each answer ends where it does.
-
-        `leaf`: nothing lies below. `hedge`: the next step is not sure enough. `depth`: `max_depth` is reached.
-        `restriction`: nothing below is allowed.
-        """
-        fixed = self.decoder
-        at = self.length - 1
-        last = np.where(at >= 0, self.path.nodes[np.arange(len(at)), at], -1)
-        found: list[StopReason] = []
-        for row, node in enumerate(last.tolist()):
-            if fixed.level is not None and self.hedged.refused[row] >= 0:
-                found.append("hedge")
-            elif node >= 0 and not fixed.open_children[node]:
-                found.append("leaf")
-            elif node >= 0 and fixed.max_depth is not None and fixed.space.tree.depth[node] >= fixed.max_depth:
-                found.append("depth")
-            else:
-                found.append("restriction")
-        return found
-
-    @cached_property
-    def levels(self) -> Levels:
-        """The published rule, each level for itself; of other heads than level_softmax, the best node of each depth."""
-        fixed = self.decoder
-        tree = fixed.space.tree
-        if fixed.head == "level_softmax":
-            allowed = fixed.allowed
-            if fixed.pools is not None and allowed is not None:
-                allowed = allowed & ~fixed.pools.closed[: tree.num_classes]
-            return decode_levels(tree, self.logits, allowed=allowed, temperature=fixed.temperatures)
-        return levels_of_nodes(tree, self.nodes, withdrawn=fixed.withdrawn)
 
 
 def _node(space: LabelSpace, key: str) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from miil21k.decode.decoder import Decoder
-from miil21k.predict.prediction import Given, LevelLabel, Node, Stop
+from miil21k.hierarchy.concepts import concepts_of
+from miil21k.predict.options import listed
+from miil21k.predict.prediction import AskedConcept, Given, LevelLabel, Node, Sense, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from miil21k.decode.decoder import Decoded
+    from miil21k.decode.decoded import Decoded
     from miil21k.decode.heads import HeadKind
     from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.hierarchy.tree import Tree
@@ -27,6 +29,8 @@ class Answer(NamedTuple):
     topk: tuple[Node, ...]
     levels: tuple[LevelLabel, ...] | None
     given: Given | None
+    asked: tuple[AskedConcept, ...] | None
+    concepts: tuple[Node, ...] | None
 
 
 def decoder_of(own: LabelSpace, space: LabelSpace, head: HeadKind, options: PredictOptions) -> Decoder:
@@ -42,6 +46,7 @@ def decoder_of(own: LabelSpace, space: LabelSpace, head: HeadKind, options: Pred
         max_depth=options.max_depth,
         include_withdrawn=options.include_removed_labels,
     ).restricted(under=options.under, classes=options.classes, exclude=options.exclude)
+    decoder = decoder.asking(listed(options.ask))
     if options.calibration is None:
         return decoder
     from miil21k.calibrate.record import load_calibration
@@ -55,6 +60,7 @@ def answers_of(found: Decoded, options: PredictOptions) -> list[Answer]:
     tree, calibrated = fixed.space.tree, fixed.temperatures is not None
     _ = found.probabilities  # nodes and classes in one pass
     top = found.topk(options.topk)
+    asked, concepts = _asked(found), _concepts(found, options.min_node)
     answers = []
     for row, (length, reason) in enumerate(zip(found.length.tolist(), found.reasons, strict=True)):
         path = _nodes(tree, found.path.nodes[row, :length].tolist(), found.path.probs[row, :length].tolist())
@@ -67,7 +73,15 @@ def answers_of(found: Decoded, options: PredictOptions) -> list[Answer]:
             runner_up = _node(tree, hedged.runner_up[row], hedged.runner_up_prob[row])
         stop = Stop(reason, options.hedge, calibrated, refused, runner_up, fixed.level)
         answers.append(
-            Answer(path, stop, best, _levels(tree, found, row) if options.levels else None, _given(found, row))
+            Answer(
+                path,
+                stop,
+                best,
+                _levels(tree, found, row) if options.levels else None,
+                _given(found, row),
+                asked[row] if asked else None,
+                concepts[row] if concepts else None,
+            )
         )
     return answers
 
@@ -77,6 +91,35 @@ def _given(found: Decoded, row: int) -> Given | None:
     if restriction is None or probability is None:
         return None
     return Given(restriction.condition, float(probability[row]))
+
+
+def _asked(found: Decoded) -> list[tuple[AskedConcept, ...]]:
+    """Return per row what was asked, with its probability; nothing where nothing was."""
+    fixed = found.decoder
+    if not fixed.asked:
+        return []
+    graph = concepts_of(fixed.space)
+    names = [(graph.wnids[question.concept], graph.name(question.concept)) for question in fixed.asked]
+    senses = [tuple(Sense(graph.wnids[o], graph.name(o)) for o in question.others) for question in fixed.asked]
+    texts = [question.text for question in fixed.asked]
+    return [
+        tuple(
+            AskedConcept(text, *name, probability, others or None)
+            for text, name, probability, others in zip(texts, names, row, senses, strict=True)
+        )
+        for row in found.asked.tolist()
+    ]
+
+
+def _concepts(found: Decoded, least: float | None) -> list[tuple[Node, ...]]:
+    """Return per row the concepts that are at least so probable; nothing where that was not asked."""
+    if least is None:
+        return []
+    graph = concepts_of(found.decoder.space)
+    return [
+        tuple(Node(graph.wnids[one], graph.name(one), float(row[one])) for one in likely)
+        for row, likely in zip(found.concepts, found.likely_concepts(least), strict=True)
+    ]
 
 
 def _levels(tree: Tree, found: Decoded, row: int) -> tuple[LevelLabel, ...]:

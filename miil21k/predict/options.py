@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from miil21k.writers.labels import LabelType
     from miil21k.writers.output import Existing
 
-__all__ = ["AnswerOptions", "PredictOptions", "RunOptions", "changed"]
+__all__ = ["AnswerOptions", "PredictOptions", "RunOptions", "changed", "listed"]
+
+_END_OF_NAME = re.compile(r"[,\t]|(?<=^n\d{8})\s")
 
 
 Options = TypeVar("Options", "PredictOptions", "RunOptions")
@@ -33,18 +36,30 @@ def _rules() -> tuple[str, ...]:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    """Return the names of a comma-separated list, or of a file with one wnid per line (what follows it is ignored)."""
+    """Return the names of a comma-separated list, or of a file with one noun, wnid or synset name per line.
+
+    In a file, what follows a comma, a tab or a wnid is ignored.
+    """
     path = Path(text)
-    if path.is_file():
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        found = [line.replace(",", " ").split()[0] for line in lines if line.strip(" ,\t")]
+    if path.is_file() and (path.suffix or len(path.parts) > 1):
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError:
+            raise UsageError(f"'{text}' is no text file with a name per line.") from None
+        parts = (_END_OF_NAME.split(line.strip(" ,\t"), maxsplit=1)[0].strip() for line in lines)
+        found = [part for part in parts if part]
     elif path.suffix in (".txt", ".csv", ".tsv"):
         raise UsageError(f"There is no file '{text}'.")
     else:
         found = [part.strip() for part in text.split(",") if part.strip()]
     if not found:
-        raise UsageError(f"'{text}' names no wnid.")
+        raise UsageError(f"'{text}' names nothing.")
     return tuple(found)
+
+
+def listed(names: Sequence[str] | str | None) -> tuple[str, ...]:
+    """Return one name, several or none as a tuple, each once."""
+    return () if names is None else (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
 
 
 @described
@@ -79,6 +94,15 @@ class AnswerOptions:
         "all but these and what lies below them: a list with commas, or a file of wnids",
         metavar="LIST",
         parse=_names,
+    )
+    ask: Sequence[str] | str | None = option(
+        None,
+        "how probable is each of these? nouns, wnids or synset names (dog.n.01): a list with commas, or a file of them",
+        metavar="LIST",
+        parse=_names,
+    )
+    min_node: float | None = option(
+        None, "list every concept that is this probable, the most informative first", metavar="P", above=0, most=1
     )
     temperature: float | Sequence[float] | None = option(
         None, "divide logits by it: one number, or one per depth, as fitted for this model", flags=None

@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from miil21k.writers.rows import GIVEN, LEVEL, NODE, ROW, ROW_SCHEMA, STOP, encode
+from miil21k.errors import UsageError
+from miil21k.writers.rows import ASKED, GIVEN, LEVEL, NODE, ROW, ROW_SCHEMA, SENSE, STOP, encode
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from miil21k.decode.decoder import StopReason, WithdrawnLabels
+    from miil21k.decode.decoded import StopReason
+    from miil21k.decode.decoder import WithdrawnLabels
 
-__all__ = ["Given", "LevelLabel", "Node", "Origin", "Prediction", "Stop"]
+__all__ = ["AskedConcept", "Given", "LevelLabel", "Node", "Origin", "Prediction", "Sense", "Stop"]
 
 
 class Node(NamedTuple):
@@ -86,6 +88,37 @@ class Given(NamedTuple):
         return found
 
 
+class Sense(NamedTuple):
+    """Another meaning of a noun that was asked."""
+
+    wnid: str
+    name: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return `wnid` and `name`."""
+        found: dict[str, Any] = encode(SENSE, self)
+        return found
+
+
+class AskedConcept(NamedTuple):
+    """A question, and how probable it is that the image shows this concept, in [0, 1], whatever the restriction.
+
+    question: as it was asked. wnid, name: the concept that it was read as. other_senses: further meanings of the noun
+    that have classes, None where there are none.
+    """
+
+    question: str
+    wnid: str
+    name: str
+    probability: float
+    other_senses: tuple[Sense, ...] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields by name; `other_senses` only where there are some."""
+        found: dict[str, Any] = encode(ASKED, self)
+        return found
+
+
 class Origin(NamedTuple):
     """What every row of one predictor has in common.
 
@@ -111,6 +144,8 @@ class Prediction:
     path: root first, one chain of the tree; its probabilities never grow. Empty when not even a root is as sure as
     the hedge, or on an error. stop: why the path ended, None on an error. topk: the most probable classes,
     best first. levels: the published per-level rule, None unless asked for. given: the restriction, None without one.
+    asked: the concepts that were asked for, in their order, None without a question. concepts: every concept above the
+    probability that `min_node` says, the most informative first, None unless asked for.
     embedding: float32 [D], the network's pre-logits, None unless asked for.
     Two are equal when all of that is, the numbers of the embedding included.
     """
@@ -123,6 +158,8 @@ class Prediction:
     topk: tuple[Node, ...] = ()
     levels: tuple[LevelLabel, ...] | None = None
     given: Given | None = None
+    asked: tuple[AskedConcept, ...] | None = None
+    concepts: tuple[Node, ...] | None = None
     embedding: NDArray[np.float32] | None = None
 
     def __eq__(self, other: object) -> bool:
@@ -178,11 +215,24 @@ class Prediction:
         """The last node of the path: the most specific answer that is sure enough, None when there is none."""
         return self.path[-1] if self.path else None
 
+    def probability(self, question: str) -> float:
+        """Return how probable a concept is that was asked for, by its question or wnid (`Predictor.ask`, option `ask`).
+
+        Raises UsageError for one that was not asked, and for an image that could not be read.
+        """
+        if self.error is not None:
+            raise UsageError(f"Nothing is known about '{self.input}': {self.error}")
+        for found in self.asked or ():
+            if question in (found.question, found.wnid):
+                return found.probability
+        raise UsageError(f"'{question}' was not asked: predictor.ask(images, ['{question}']) does, and so does ask=.")
+
     def to_dict(self) -> dict[str, Any]:
         """Return the row, schema 1, as plain JSON values.
 
         Always present: schema, input, status, error, model, label_space, label_space_sha256, removed_labels,
-        backend, device, dtype, path, stop, topk. Only when asked for and present: levels, given, embedding.
+        backend, device, dtype, path, stop, topk. Only when asked for and present: levels, given, asked, concepts,
+        embedding.
         """
         row: dict[str, Any] = encode(ROW, self)
         return row

@@ -25,13 +25,13 @@ from miil21k.environment import available_cpus
 from miil21k.errors import Miil21kError, UsageError
 from miil21k.hierarchy.load import load_label_space
 from miil21k.predict.decoding import answers_of, decoder_of
-from miil21k.predict.options import PredictOptions, RunOptions, changed
+from miil21k.predict.options import PredictOptions, RunOptions, changed, listed
 from miil21k.predict.prediction import Origin, Prediction
 from miil21k.runtime.options import threads_of, workers_of
 from miil21k.runtime.resolve import resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -55,7 +55,7 @@ class Predictor:
 
     Attributes: origin, what all rows share. space, the label space of the answers. head, what the logits mean.
     decoder, which reads them. preprocess. resizer, `pillow` or `cykooz`. backend. licence, of the weights where it is
-    known. notice.
+    known. notice. notes, one line for each noun of several meanings in the options.
     Raises UnknownModel, UsageError (an option, a device), LabelSpaceMismatch, DownloadError, CheckpointError,
     MissingExtra.
     """
@@ -80,7 +80,7 @@ class Predictor:
         self.head, self.licence = loaded.head, loaded.licence
         self.preprocess = loaded.preprocess
         self.resizer = resolve_resizer(self.options.resizer, self.preprocess.interpolation)
-        self.notice = loaded.notice
+        self.notice, self.notes = loaded.notice, self.decoder.notes
         self.backend: Backend = loaded.start()
         self.origin = Origin(
             model=loaded.name,
@@ -146,6 +146,36 @@ class Predictor:
         return answers
 
     __call__ = predict
+
+    @overload
+    def ask(self, images: ImageSource | ImageInput, questions: Sequence[str] | str) -> Prediction: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def ask(
+        self,
+        images: Iterable[ImageSource | ImageInput],
+        questions: Sequence[str] | str,
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Prediction]: ...
+
+    def ask(
+        self,
+        images: ImageSource | ImageInput | Iterable[ImageSource | ImageInput],
+        questions: Sequence[str] | str,
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> Prediction | list[Prediction]:
+        """Return what `predict` does, with the probability of each question in `asked`.
+
+        questions: nouns, wnids or synset names, one or several; `Prediction.probability("bird")` is the answer to one.
+        Arguments and errors as for `predict`; also UnknownClass for a question that names no concept, or several.
+        """
+        asked = copy.copy(self)
+        asked.options = replace(self.options, ask=listed(questions))
+        asked.decoder = self.decoder_for(asked.options)
+        asked.notes = asked.decoder.notes
+        return asked.predict(cast("Iterable[ImageSource | ImageInput]", images), progress=progress)
 
     def stream(self, images: Iterable[ImageSource | ImageInput]) -> Iterator[Prediction]:
         """Yield one Prediction per image, in order; arguments and errors as for `predict`.

@@ -9,11 +9,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 __all__ = [
+    "ASKED",
     "GIVEN",
     "LEVEL",
     "NODE",
     "ROW",
     "ROW_SCHEMA",
+    "SENSE",
     "STOP",
     "Field",
     "Many",
@@ -33,19 +35,28 @@ class Shape(NamedTuple):
     """What the rows of one output hold.
 
     topk: how many classes. labels, levels: whether nodes and rows carry them. given: whether answers are restricted.
+    asked: the questions. concepts: whether concepts above a probability are listed.
     """
 
     topk: int = 5
     labels: bool = False
     levels: bool = False
     given: bool = False
+    asked: tuple[str, ...] = ()
+    concepts: bool = False
 
     def holds(self, part: str | None) -> bool:
         """Return whether a field that comes with `part` is there; None is always there, an embedding never."""
-        return (
-            part is None
-            or {"labels": self.labels, "levels": self.levels, "given": self.given, "embedding": False}[part]
-        )
+        if part is None:
+            return True
+        return {
+            "labels": self.labels,
+            "levels": self.levels,
+            "given": self.given,
+            "asked": bool(self.asked),
+            "concepts": self.concepts,
+            "embedding": False,
+        }[part]
 
 
 class Scalar(NamedTuple):
@@ -164,6 +175,16 @@ STOP = Struct(
     )
 )
 GIVEN = Struct((Field("condition", TEXT), Field("probability", PROBABILITY)))
+SENSE = Struct((Field("wnid", TEXT), Field("name", TEXT)))
+ASKED = Struct(
+    (
+        Field("question", TEXT),
+        Field("wnid", TEXT),
+        Field("name", TEXT),
+        Field("probability", PROBABILITY),
+        Field("other_senses", Many(SENSE), part="asked"),
+    )
+)
 ROW = Struct(
     (
         Field("schema", WHOLE, "1; changes when a field changes its meaning or goes away"),
@@ -212,6 +233,20 @@ ROW = Struct(
             "was made; all others are given it",
             part="given",
         ),
+        Field(
+            "asked",
+            Many(ASKED),
+            "with `--ask`: for each `question` the concept that it was read as (`wnid`, `name`), its `probability`, "
+            "whatever the restriction, and `other_senses` of the noun where it has some",
+            part="asked",
+        ),
+        Field(
+            "concepts",
+            Many(_PLAIN),
+            "with `--min-node`: nodes, every concept that is so probable, whatever the restriction, the most "
+            "informative first",
+            part="concepts",
+        ),
         Field("embedding", VECTOR, "in Python alone, when asked for: the network's pre-logits", part="embedding"),
     )
 )
@@ -241,6 +276,10 @@ def _given(key: str) -> Callable[[Row], Any]:
     return lambda row: (row.get("given") or {}).get(key)
 
 
+def _joined(key: str) -> Callable[[Row], str]:
+    return lambda row: "; ".join(str(node[key]) for node in row.get("concepts") or ())
+
+
 def _copied(name: str) -> Callable[[Row], Any]:
     return lambda row: row[name]
 
@@ -258,6 +297,9 @@ _CELLS = (
     _Cell("given_probability", _given("probability"), "given"),
     _Cell("levels", _chain("name", _kept), "levels"),
     _Cell("levels_wnids", _chain("wnid", _kept), "levels"),
+    _Cell("concepts", _joined("name"), "concepts"),
+    _Cell("concepts_wnids", _joined("wnid"), "concepts"),
+    _Cell("concepts_probabilities", _joined("probability"), "concepts"),
 )
 
 
@@ -268,6 +310,11 @@ def cells(shape: Shape) -> Iterator[tuple[str, Callable[[Row], Any]]]:
     parts = [field.name for field in found if shape.holds(field.part)]
     for rank in range(shape.topk):
         yield from ((f"top{rank + 1}_{part}", _ranked(rank, part)) for part in parts)
+    yield from ((f"asked_{question}", _answered(place)) for place, question in enumerate(shape.asked))
+
+
+def _answered(place: int) -> Callable[[Row], Any]:
+    return lambda row: row["asked"][place]["probability"] if "asked" in row else None
 
 
 def _ranked(rank: int, part: str) -> Callable[[Row], Any]:

@@ -322,7 +322,8 @@ def test_a_request_that_makes_no_sense_is_exit_code_2_without_loading_a_model(
         (["--hedge", "0"], "--hedge: lies above 0 and up to 1, not 0.0"),
         (["--crop-pct", "0"], "--crop-pct: lies between 0.01 and 1, not 0.0"),
         (["--img-size", "10000000"], "--imgsz: lies between 1 and 4096, not 10000000"),
-        (["--classes", ","], "names no wnid"),
+        (["--classes", ","], "names nothing"),
+        (["--min-node", "0"], "--min-node: lies above 0 and up to 1, not 0.0"),
         (["--exclude", "gone.txt"], "There is no file 'gone.txt'"),
         (["--rule", "new"], "--rule: must be coherent or min or sibling or product, not 'new'"),
         (["-b", "many"], "--batch: invalid whole number value: 'many'"),
@@ -470,6 +471,21 @@ def test_csv_on_standard_output_starts_with_its_header(
     assert (row["name"], row["path"]) == ("domestic cat", "animal > domestic animal > domestic cat")
     assert (row["top1_wnid"], row["top1_name"]) == (TIGER_CAT, "tiger cat")
     assert "levels" in row
+
+
+def test_questions_come_from_a_file_and_get_a_column_each(
+    predict: Callable[..., int], capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "asked.txt").write_text("musical instrument, a comment\nn01861778 mammal\ncat\n\n")
+    assert predict(CAT, COFFEE, "-f", "csv", "-k", 1, "--ask", tmp_path / "asked.txt") == 0
+    cat, coffee = csv.DictReader(io.StringIO(capfdbinary.readouterr().out.decode(), newline=""))
+    assert list(cat)[-3:] == ["asked_musical instrument", "asked_n01861778", "asked_cat"]
+    assert float(cat["asked_n01861778"]) > 0.9 > 0.1 > float(coffee["asked_n01861778"])
+    assert float(cat["asked_musical instrument"]) < 0.01
+    assert predict(CAT, "--ask", "crane") == 2
+    assert "'crane' has 2 meanings with classes of 'in1k'" in capfdbinary.readouterr().err.decode()
+    assert predict(CAT, "--ask", "dish", "-k", 1) == 0
+    assert "'dish' is read as dish (" in capfdbinary.readouterr().err.decode()
 
 
 class Shouted:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from miil21k.cli.table import Table, given_sentence, shortened, stop_sentence
-from miil21k.predict.prediction import Given, LevelLabel, Node, Origin, Prediction, Stop
+from miil21k.predict.prediction import AskedConcept, Given, LevelLabel, Node, Origin, Prediction, Stop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +25,8 @@ ANSWERED = Prediction(
     topk=(NODE,),
     levels=(LevelLabel(0, NODE, True),),
     given=Given(EVIL, 0.5),
+    asked=(AskedConcept(EVIL, "n2", EVIL, 0.25),),
+    concepts=(NODE,),
 )
 FAILED = Prediction(EVIL, ORIGIN, error=f"'{EVIL}' is not an image.")
 
@@ -48,6 +50,17 @@ def test_a_sentence_names_the_level_that_decided_and_the_restriction() -> None:
     assert given_sentence(Given("under bird", 0.0021)) == (
         "Given the restriction (under bird), whose own probability is 0.002."
     )
+
+
+def test_what_was_asked_stands_below_the_answer() -> None:
+    cat, bird = Node("n2", "cat", 0.8), AskedConcept("birds", "n3", "bird", 0.0021)
+    prediction = Prediction("a.jpg", ORIGIN, path=(cat,), asked=(bird,), concepts=(cat,), stop=ANSWERED.stop)
+    line, asked, concepts = Table(single=False, colour=False, width=80).text(prediction).splitlines()
+    assert line.split() == ["a.jpg", "0.80", "cat"]
+    assert (asked.strip(), concepts.strip()) == ("birds (bird) 0.002", "cat 0.800")
+    card = Table(single=True, colour=False, width=80).text(prediction)
+    assert "n3         birds (bird)  0.002" in card
+    assert "concepts, the most informative first\n  n2         cat  0.800" in card
 
 
 def test_an_error_of_any_verb_is_text_alone(tmp_path: Path) -> None:

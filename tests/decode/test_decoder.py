@@ -116,6 +116,18 @@ def test_withdrawn_classes_are_masked_unless_they_are_asked_for(zoo_tree: Tree) 
     assert Decoder(WINTER21, "sigmoid").withdrawn_labels == "none"
 
 
+def test_a_decoder_is_asked_each_question_once(zoo_tree: Tree) -> None:
+    logits = np.random.default_rng(3).normal(size=(4, 7)).astype(np.float32)
+    whole = Decoder(named(zoo_tree), "leaf_softmax")
+    decoder = whole.asking(["dog", "animals", "dog"]).asking("dog")
+    assert [question.text for question in decoder.asked] == ["dog", "animals"]
+    found = decoder.read(logits)
+    assert found.asked == pytest.approx(found.nodes[:, [zoo_tree.index("dog"), zoo_tree.index("animal")]], abs=1e-6)
+    assert (whole.asking([]), whole.notes, decoder.notes) == (whole, (), ())
+    with pytest.raises(UnknownClass, match="'hsky' is no concept"):
+        whole.asking("hsky")
+
+
 def test_restrictions_add_up_and_leave_the_decoder_as_it_was(zoo_tree: Tree) -> None:
     whole = Decoder(named(zoo_tree), "leaf_softmax")
     fewer = whole.restricted(under="animal").restricted(exclude=["cat"])

@@ -95,6 +95,49 @@ def test_a_restricted_row_says_what_it_is_given_and_how_probable_that_was(embedd
     assert "given" not in embedded(CAT).to_dict()
 
 
+def test_any_noun_can_be_asked(embedded: Predictor) -> None:
+    found = embedded.ask(CAT, ["mammal", "vehicles", "n01503061", "dog.n.01"])
+    assert found.probability("mammal") >= 0.9
+    assert found.probability("vehicles") <= 0.01
+    assert found.probability("n01503061") <= 0.01  # bird
+    assert [asked.name for asked in found.asked or ()] == ["mammal", "vehicle", "bird", "dog"]
+    assert found.to_dict()["asked"][1] == {
+        "question": "vehicles",
+        "wnid": "n04524313",
+        "name": "vehicle",
+        "probability": round(found.probability("vehicles"), 6),
+    }
+    assert found.topk == embedded(CAT).topk
+    assert [one.probability("drink") > 0.9 for one in embedded.ask([COFFEE, CAT], "drink")] == [True, False]
+    with pytest.raises(UsageError, match=r"'cat' was not asked: predictor.ask\(images, \['cat'\]\)"):
+        found.probability("cat")
+    with pytest.raises(UsageError, match="Nothing is known about"):
+        embedded.ask("nothing.jpg", "bird").probability("bird")
+    with pytest.raises(UnknownClass, match="'crane' has 2 meanings"):
+        embedded.ask(CAT, ["bird", "crane"])
+
+
+def test_what_was_asked_does_not_depend_on_a_restriction(embedded: Predictor) -> None:
+    free = with_options(embedded, ask="mammal", min_node=0.3)(CAT)
+    bound = with_options(embedded, ask="mammal", min_node=0.3, under="bird")(CAT)
+    assert (bound.asked, bound.concepts) == (free.asked, free.concepts)
+    assert free.concepts is not None
+    names = words(free.concepts)
+    assert names[:3] == ["tiger cat", "Egyptian cat", "domestic cat"]
+    assert names[-1] == "entity"
+    assert min(node.probability for node in free.concepts) >= 0.3
+    assert embedded(CAT).concepts is None
+
+
+def test_a_noun_of_several_meanings_is_noted_and_its_other_senses_stand_in_the_row(embedded: Predictor) -> None:
+    asked = with_options(embedded, ask=["dish"])
+    row = asked(CAT).to_dict()["asked"][0]
+    (note,) = asked.notes
+    assert note.startswith("'dish' is read as dish (")
+    assert row["other_senses"]
+    assert all(sense["wnid"] in note for sense in row["other_senses"])
+
+
 def test_every_input_gets_its_own_row_in_order(embedded: Predictor, tmp_path: Path) -> None:
     cut = tmp_path / "cut.jpg"
     cut.write_bytes(COFFEE.read_bytes()[:9000])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from writers.rows import row
 
-from miil21k.predict.prediction import Given, LevelLabel, Node, Origin, Prediction, Stop
+from miil21k.predict.prediction import AskedConcept, Given, LevelLabel, Node, Origin, Prediction, Sense, Stop
 from miil21k.writers.layouts import Separated
 from miil21k.writers.rows import ROW, Shape, cells, json_schema
 
@@ -16,7 +16,7 @@ ORIGIN = Origin("embedded", "in1k", "0" * 64, "none", "torch", "cpu", "fp32")
 def test_a_row_is_written_from_its_declaration() -> None:
     found = Prediction(
         "x", ORIGIN, None, (CAT,), Stop("hedge", 0.9, False, CAT, None, 0.6), (CAT,), (LevelLabel(2, CAT, True),),
-        Given("under cat", 0.98765432),
+        Given("under cat", 0.98765432), (AskedConcept("cats", "n1", "cat", 0.5, (Sense("n2", "lion"),)),), (CAT,),
     )  # fmt: skip
     node = {"wnid": "n02121808", "name": "domestic cat", "probability": 0.123457}
     assert found.to_dict() == {
@@ -43,6 +43,16 @@ def test_a_row_is_written_from_its_declaration() -> None:
         "topk": [node],
         "levels": [{"depth": 2, **node, "kept": True}],
         "given": {"condition": "under cat", "probability": 0.987654},
+        "asked": [
+            {
+                "question": "cats",
+                "wnid": "n1",
+                "name": "cat",
+                "probability": 0.5,
+                "other_senses": [{"wnid": "n2", "name": "lion"}],
+            }
+        ],
+        "concepts": [node],
     }
     assert list(Prediction("x", ORIGIN, error="why").to_dict()) == [f.name for f in ROW.fields if f.part is None]
 
@@ -51,13 +61,14 @@ def test_parquet_has_the_fields_of_the_row_that_its_shape_holds() -> None:
     pytest.importorskip("pyarrow")
     from miil21k.writers.parquet import arrow_schema
 
-    plain, full = arrow_schema(Shape()), arrow_schema(Shape(labels=True, levels=True, given=True))
+    plain, full = arrow_schema(Shape()), arrow_schema(Shape(5, True, True, True, ("cats",), True))
     assert plain.names == list(row("x"))
-    assert full.names == [*row("x"), "levels", "given"]
+    assert full.names == [*row("x"), "levels", "given", "asked", "concepts"]
     assert str(full.field("given").type) == "struct<condition: string, probability: double>"
     assert str(full.field("levels").type.value_type) == (
         "struct<depth: int32, wnid: string, name: string, probability: double, kept: bool>"
     )
+    assert [f.name for f in full.field("asked").type.value_type][-1] == "other_senses"
     assert [f.name for f in full.field("topk").type.value_type] == ["wnid", "name", "probability", "label"]
 
 
@@ -83,6 +94,15 @@ def test_cells_that_a_row_does_not_have_are_empty() -> None:
         None,
         "",
     )
-    failed = {name: content(row("b.jpg", "why")) for name, content in cells(Shape(topk=1))}
+    failed = {name: content(row("b.jpg", "why")) for name, content in cells(Shape(1, asked=("bird",), concepts=True))}
+    assert (failed["asked_bird"], failed["concepts"]) == (None, "")
     assert (failed["error"], failed["wnid"], failed["path"], failed["top1_wnid"]) == ("why", None, "", None)
+    node = {"wnid": "n1", "name": "bird", "probability": 0.25}
+    asked = {**row("c.jpg"), "asked": [{"question": "a bird", **node}], "concepts": [node, {**node, "name": "b"}]}
+    found = {name: content(asked) for name, content in cells(Shape(1, asked=("a bird",), concepts=True))}
+    assert (found["asked_a bird"], found["concepts"], found["concepts_probabilities"]) == (
+        0.25,
+        "bird; b",
+        "0.25; 0.25",
+    )
     assert Separated(",", Shape(1)).columns[:3] == ["input", "status", "error"]

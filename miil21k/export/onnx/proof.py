@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
     from torch import nn
 
-    from miil21k.decode.decoder import Decoded, Decoder
+    from miil21k.decode.decoded import Decoded
+    from miil21k.decode.decoder import Decoder
     from miil21k.zoo.schema import Preprocess
 
 __all__ = ["BOUNDS", "Bounds", "Proof", "Runner", "prove"]

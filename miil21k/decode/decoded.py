@@ -1,0 +1,205 @@
+"""What a decoder finds in a batch of logits: paths, classes, levels, concepts, each computed when it is asked for."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from miil21k.decode.concepts import asked_probabilities, class_masses, concept_probabilities, informative
+from miil21k.decode.levels import decode_levels, levels_of_nodes
+from miil21k.decode.path import decode_path, hedge
+from miil21k.decode.probabilities import node_probabilities, probabilities
+from miil21k.decode.topk import topk_classes
+from miil21k.errors import UsageError
+from miil21k.hierarchy.concepts import concepts_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from miil21k.decode.decoder import Decoder
+    from miil21k.decode.levels import Levels
+    from miil21k.decode.path import Hedged, Paths
+    from miil21k.decode.probabilities import Probabilities
+    from miil21k.decode.topk import TopK
+
+__all__ = ["Decoded", "StopReason"]
+
+StopReason = Literal["leaf", "hedge", "depth", "restriction"]
+
+
+class Decoded:
+    """What a decoder finds in a batch. Each part is computed when it is first asked for, and kept.
+
+    decoder: how it was read. logits: [B, C], of the classes of the answers.
+    Every part raises LogitsError when logits are NaN or infinite.
+    """
+
+    def __init__(self, decoder: Decoder, logits: NDArray[Any]) -> None:
+        self.decoder, self.logits = decoder, logits
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def __repr__(self) -> str:
+        return f"Decoded({len(self)} rows of {self.decoder!r})"
+
+    @cached_property
+    def probabilities(self) -> Probabilities:
+        """P of every node and of every class, in one pass: ask for it first where both are wanted."""
+        fixed = self.decoder
+        found = probabilities(
+            fixed.space.tree,
+            self.logits,
+            fixed.head,
+            allowed=fixed.allowed,
+            temperature=fixed.temperatures,
+            rule=fixed.tree_rule,
+        )
+        self._close(found.nodes)
+        return found
+
+    @cached_property
+    def nodes(self) -> NDArray[np.float32]:
+        """float32 [B, N], P(the answer is this node or lies below it)."""
+        if "probabilities" in vars(self):
+            return self.probabilities.nodes
+        fixed = self.decoder
+        found = node_probabilities(
+            fixed.space.tree,
+            self.logits,
+            fixed.head,
+            allowed=fixed.allowed,
+            temperature=fixed.temperatures,
+            rule=fixed.tree_rule,
+        )
+        self._close(found)
+        return found
+
+    def _close(self, nodes: NDArray[np.float32]) -> None:
+        """Set P of the nodes below a pooled one to 0, so that no path goes there."""
+        if self.decoder.pools is not None:
+            nodes[:, self.decoder.pools.closed] = 0
+
+    @property
+    def classes(self) -> NDArray[np.float32]:
+        """float32 [B, C], P(the answer is exactly this class)."""
+        return self.probabilities.classes
+
+    @cached_property
+    def masses(self) -> NDArray[np.float32]:
+        """float32 [B, C], P(exactly this class) before any restriction: what concepts are summed from."""
+        fixed = self.decoder
+        return class_masses(
+            fixed.space.tree,
+            self.logits,
+            fixed.head,
+            withdrawn=fixed.withdrawn,
+            temperature=fixed.temperatures,
+            rule=fixed.tree_rule,
+        )
+
+    @cached_property
+    def concepts(self) -> NDArray[np.float32]:
+        """float32 [B, K], P of every concept of the space (`concepts_of`), whatever the restriction."""
+        return concept_probabilities(concepts_of(self.decoder.space), self.masses, self.decoder.head)
+
+    def concept(self, concepts: Sequence[int]) -> NDArray[np.float32]:
+        """Return float32 [B, len(concepts)], P of a few concepts (indices), without that of all others."""
+        return asked_probabilities(concepts_of(self.decoder.space), self.masses, concepts, self.decoder.head)
+
+    @cached_property
+    def asked(self) -> NDArray[np.float32]:
+        """float32 [B, Q], P of each concept that the decoder is asked for, whatever the restriction."""
+        return self.concept([question.concept for question in self.decoder.asked])
+
+    def likely_concepts(self, least: float) -> list[list[int]]:
+        """Return the concepts (indices) of each row with P >= `least`, the most informative first.
+
+        Whatever the restriction; a withdrawn class is not among them. See `informative`.
+        """
+        return informative(concepts_of(self.decoder.space), self.concepts, least, self.decoder.withdrawn)
+
+    def topk(self, k: int = 5) -> TopK:
+        """Return the k most probable classes, best first, and no more than may be the answer.
+
+        Where nodes are answered as one with what lies below them, `classes` of the result holds the k best of these
+        nodes, with the sum over their classes (sigmoid: the largest).
+        """
+        allowed, pools = self.decoder.allowed, self.decoder.pools
+        if pools is not None:
+            pool = np.maximum if self.decoder.head == "sigmoid" else np.add
+            best = topk_classes(pool.reduceat(self.classes[:, pools.members], pools.starts, axis=1), k)
+            return best._replace(classes=np.where(best.classes >= 0, pools.nodes[best.classes], -1).astype(np.int32))
+        return topk_classes(self.classes, k if allowed is None else min(k, int(allowed.sum())))
+
+    @cached_property
+    def given(self) -> NDArray[np.float32] | None:
+        """float32 [B], P(the restriction holds) before it was made: what all of the above is given; None without one.
+
+        The sum of the masses of the classes that it leaves, the largest one for a sigmoid head.
+        """
+        restriction = self.decoder.restriction
+        if restriction is None:
+            return None
+        left = self.masses[:, restriction.allowed]
+        found = left.max(axis=1) if self.decoder.head == "sigmoid" else np.minimum(left.sum(axis=1), np.float32(1))
+        return np.asarray(found, np.float32)
+
+    @cached_property
+    def path(self) -> Paths:
+        """The whole chain, from the best root to the best child, however sure."""
+        if self.decoder.level is not None:
+            return self.hedged.paths
+        fixed = self.decoder
+        return decode_path(fixed.space.tree, self.nodes, max_depth=fixed.max_depth, withdrawn=fixed.withdrawn)
+
+    @cached_property
+    def hedged(self) -> Hedged:
+        """Where the path is no longer sure enough, and what competes there; UsageError without a hedge level."""
+        fixed = self.decoder
+        if fixed.level is None:
+            raise UsageError("This decoder has no hedge level: give it one with hedge=.")
+        return hedge(fixed.space.tree, self.nodes, fixed.level, max_depth=fixed.max_depth, withdrawn=fixed.withdrawn)
+
+    @cached_property
+    def length(self) -> NDArray[np.int32]:
+        """int32 [B], how many nodes of `path` are the answer."""
+        return self.path.length if self.decoder.level is None else self.hedged.length
+
+    @cached_property
+    def reasons(self) -> list[StopReason]:
+        """Why each answer ends where it does.
+
+        `leaf`: nothing lies below. `hedge`: the next step is not sure enough. `depth`: `max_depth` is reached.
+        `restriction`: nothing below is allowed.
+        """
+        fixed = self.decoder
+        at = self.length - 1
+        last = np.where(at >= 0, self.path.nodes[np.arange(len(at)), at], -1)
+        found: list[StopReason] = []
+        for row, node in enumerate(last.tolist()):
+            if fixed.level is not None and self.hedged.refused[row] >= 0:
+                found.append("hedge")
+            elif node >= 0 and not fixed.open_children[node]:
+                found.append("leaf")
+            elif node >= 0 and fixed.max_depth is not None and fixed.space.tree.depth[node] >= fixed.max_depth:
+                found.append("depth")
+            else:
+                found.append("restriction")
+        return found
+
+    @cached_property
+    def levels(self) -> Levels:
+        """The published rule, each level for itself; of other heads than level_softmax, the best node of each depth."""
+        fixed = self.decoder
+        tree = fixed.space.tree
+        if fixed.head == "level_softmax":
+            allowed = fixed.allowed
+            if fixed.pools is not None and allowed is not None:
+                allowed = allowed & ~fixed.pools.closed[: tree.num_classes]
+            return decode_levels(tree, self.logits, allowed=allowed, temperature=fixed.temperatures)
+        return levels_of_nodes(tree, self.nodes, withdrawn=fixed.withdrawn)
