@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import math
 import os
 import platform
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import ModuleType
 
-__all__ = ["available_cpus", "cpu_quota", "installed_versions", "need", "silence_telemetry", "version_of"]
+__all__ = ["available_cpus", "cpu_quota", "installed_versions", "need", "require", "silence_telemetry", "version_of"]
 
 # By which libraries that we import are told to report nothing; each is read when the library is imported, not later.
 SILENCE = {
@@ -120,6 +120,15 @@ def silence_telemetry() -> None:
     os.environ.update(SILENCE)
     for name in _REPORTERS:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type] # by which Python says that there is no such module
+
+
+def require(module: str, extra: str, purpose: str, *, package: str | None = None) -> None:
+    """Raise MissingExtra, as `need` does, for a package that is not installed; one that is there is not imported yet.
+
+    module: the top one. For what is asked for at the start, and takes long to import.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise MissingExtra(package or module, extra, purpose)
 
 
 def need(module: str, extra: str, purpose: str, *, package: str | None = None) -> ModuleType:

@@ -47,7 +47,8 @@ class Option(NamedTuple):
     meaning: one line. flags: how the command line spells it, in order; empty where it has no spelling that takes a
     value. instead: further flags, each for one value. metavar: what stands for the value in the help. choices: what it
     may be, or a function that says it, for tables that are costly to import. least, most: the bounds of a number;
-    above: a bound that it may not reach. parse: from a word of the command line, where the type does not say it.
+    above: a bound that it may not reach. parse: from a word of the command line, where the type does not say it;
+    parsed: what such a word may be besides, the end of the meaning there.
     repeats: the flag may be given several times. one_of: options with the same word exclude each other.
     """
 
@@ -60,6 +61,7 @@ class Option(NamedTuple):
     most: float | None = None
     above: float | None = None
     parse: Callable[[str], Any] | None = None
+    parsed: str = ""
     repeats: bool = False
     one_of: str | None = None
 

@@ -64,14 +64,17 @@ def _cut(content: Any, most: int) -> str:
     return words if len(words) <= most and not further else f"{words[: most - 3]}..."
 
 
-def near_names(word: str, known: Iterable[str], *, most: int = 3) -> list[str]:
-    """Return up to `most` of the `known` names that `word` may be a misspelling of, the nearest first."""
+def near_names(word: str, known: Iterable[str], *, most: int = 3, alike: float = 0.6) -> list[str]:
+    """Return up to `most` of the `known` names that `word` may be a misspelling of, the nearest first.
+
+    alike: the least share of characters in common, between 0 and 1, as `difflib.SequenceMatcher.ratio` counts it.
+    """
     import difflib
 
     folded: dict[str, str] = {}
     for name in known:
         folded.setdefault(name.casefold(), name)
-    return [folded[name] for name in difflib.get_close_matches(word.casefold(), folded, n=most, cutoff=0.6)]
+    return [folded[name] for name in difflib.get_close_matches(word.casefold(), folded, n=most, cutoff=alike)]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

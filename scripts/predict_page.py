@@ -79,7 +79,7 @@ def _default(value: Any, option: Option) -> str:
 
 
 def _meaning(option: Option) -> str:
-    text = re.sub(r" ?\(default: [^)]*\)", "", option.meaning)
+    text = re.sub(r" ?\(default: [^)]*\)", "", option.meaning + option.parsed)
     allowed = option.allowed()
     return (text + (f": {', '.join(f'`{word}`' for word in allowed)}" if allowed else "")).replace("|", r"\|")
 

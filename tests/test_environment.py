@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import miil21k
-from miil21k.environment import available_cpus, cpu_quota, installed_versions, need, version_of
+from miil21k.environment import available_cpus, cpu_quota, installed_versions, need, require, version_of
 from miil21k.errors import Miil21kError, MissingExtra
 
 V1 = "30 24 0:26 {within} /sys/fs/cgroup/cpu rw,nosuid shared:8 - cgroup cgroup rw,cpu,cpuacct\n"
@@ -95,6 +95,8 @@ def test_an_extra_is_asked_for_by_the_line_that_installs_it(tmp_path: Path, monk
         MissingExtra, match=r"^Drawing needs the package 'nopackage', .*: pip install 'miil21k\[plots\]'$"
     ):
         need("nopackage.inner", "plots", "Drawing")
+    with pytest.raises(MissingExtra, match=r"^Drawing needs the package 'no-package', "):
+        require("nopackage", "plots", "Drawing", package="no-package")
     (tmp_path / "half.py").write_text("import notthere", encoding="utf-8")
     (tmp_path / "broken.py").write_text("raise OSError('libx.so: no such file')", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
@@ -102,3 +104,5 @@ def test_an_extra_is_asked_for_by_the_line_that_installs_it(tmp_path: Path, monk
         need("half", "plots", "Drawing")
     with pytest.raises(Miil21kError, match=r"cannot be imported: libx\.so"):
         need("broken", "plots", "Drawing")
+    assert "broken" not in sys.modules
+    require("broken", "plots", "Drawing")  # is there, and nothing runs it

@@ -67,6 +67,11 @@ ONLY_IN = {
     ("export", "tensorrt"): {"engine"},
     ("export", "tritonclient"): {"client_full", "client_tensor"},  # copied beside a served model
 }
+# Modules of the standard library, and names of ours, that have one home; everyone else asks there.
+HOMES = {
+    "difflib": {"text"},
+    "miil21k.errors.MissingExtra": {"environment", "download", "resolve", "loading"},  # the last catches it
+}
 ROOT_FILES = {"__init__", "__main__"}
 
 
@@ -111,6 +116,12 @@ def test_imports_only_go_down(path: Path) -> None:
 @pytest.mark.parametrize("room", sorted(p.name for p in PACKAGE.iterdir() if (p / "__init__.py").exists()))
 def test_room_init_stays_empty(room: str) -> None:
     assert (PACKAGE / room / "__init__.py").read_text() == ""
+
+
+@pytest.mark.parametrize("name", HOMES)
+def test_what_has_one_home_is_imported_there_alone(name: str) -> None:
+    found = {p.stem for p in _modules() if name in _imports(ast.parse(p.read_text(encoding="utf-8")))}
+    assert found == HOMES[name]
 
 
 def test_no_module_imports_in_a_circle() -> None:

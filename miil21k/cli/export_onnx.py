@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miil21k.cli.options import add_options, given, value_of
-from miil21k.errors import MissingExtra, UnknownModel, UsageError
+from miil21k.environment import require
+from miil21k.errors import UnknownModel, UsageError
 from miil21k.predict.options import AnswerOptions
 from miil21k.runtime.options import ModelOptions
 
@@ -106,7 +107,8 @@ def require_source(args: argparse.Namespace) -> None:
         raise UsageError("Name a model of the zoo (miil21k models lists them), or give --checkpoint.")
     if args.model is not None and args.model.endswith((".onnx", ".pt2")):
         raise UsageError(f"'{args.model}' is an export already.")
-    _require("onnx", "onnxscript")
+    for package in ("onnx", "onnxscript"):
+        require(package, "export", "Exporting")
 
 
 def load_source(args: argparse.Namespace) -> Loaded:
@@ -123,14 +125,6 @@ def load_source(args: argparse.Namespace) -> Loaded:
             "and give it to miil21k-predict."
         )
     return loaded
-
-
-def _require(*packages: str) -> None:
-    import importlib.util
-
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtra(package, "export", "Exporting")
 
 
 def licence_of(name: str) -> str:

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from miil21k.errors import MissingExtra, UsageError
+from miil21k.environment import require
+from miil21k.errors import UsageError
 from miil21k.runtime.registry import export_runtimes
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     """Quantise, judge, and print what was measured."""
     if args.output.exists() and not args.overwrite:
         raise UsageError(f"'{args.output}' exists: give --overwrite to replace it, or another name.")
-    _require("onnx")
+    require("onnx", "export", "Quantising")
     from miil21k.export.onnx.file import photographs_in
     from miil21k.export.quantize.quantize import quantize_onnx
     from miil21k.export.quantize.search import QuantizeOptions
@@ -117,13 +118,6 @@ def run(args: argparse.Namespace) -> int:
     )
     _print(args.output, report)
     return 0
-
-
-def _require(package: str) -> None:
-    import importlib.util
-
-    if importlib.util.find_spec(package) is None:
-        raise MissingExtra(package, "export", "Quantising")
 
 
 @contextmanager

@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from miil21k.errors import MissingExtra, UsageError
+from miil21k.environment import require
+from miil21k.errors import UsageError
 
 __all__ = ["HELP", "configure", "run"]
 
@@ -32,12 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build and prove, or print the command."""
-    import importlib.util
-
     if args.output.exists() and not (args.overwrite or args.command):
         raise UsageError(f"'{args.output}' exists: give --overwrite to replace it, or another name.")
-    if importlib.util.find_spec("onnx") is None:
-        raise MissingExtra("onnx", "export", "Reading the graph")
+    require("onnx", "export", "Reading the graph")
     from miil21k.export.onnx.file import own_photographs, photographs_in
     from miil21k.export.tensorrt.file import export_tensorrt, plan_command
     from miil21k.export.tensorrt.options import EngineOptions

@@ -71,7 +71,7 @@ def add_options(
     for name, (declaration, option) in found.items():
         if name in without or (only is not None and name not in only):
             continue
-        changed = option._replace(meaning=meanings.get(name, option.meaning) + more.get(name, ""))
+        changed = option._replace(meaning=meanings.get(name, option.meaning + option.parsed) + more.get(name, ""))
         if name in also:
             changed = changed._replace(flags=(*option.flags, *also[name].split()))
         kept = {flag: value for flag, value in option.instead.items() if flag not in left_out}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import signal
 import sys
 from dataclasses import replace
@@ -13,7 +12,8 @@ from miil21k.cli.options import add_loudness, add_model_name, add_options, value
 from miil21k.cli.start import log_to_stderr, make_export, settle, starting
 from miil21k.data.options import ReadingOptions
 from miil21k.data.resizers import resolve_resizer
-from miil21k.errors import MissingExtra, UsageError
+from miil21k.environment import require
+from miil21k.errors import UsageError
 from miil21k.predict.options import AnswerOptions, PredictOptions, RunOptions
 from miil21k.runtime.options import ComputeOptions, ModelOptions
 
@@ -161,8 +161,7 @@ _milliseconds.__name__ = "number"
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal; returns 0."""
     for module, package in _PACKAGES.items():
-        if importlib.util.find_spec(module) is None:
-            raise MissingExtra(package, "serve", "miil21k serve")
+        require(module, "serve", "miil21k serve", package=package)
     if args.queue < args.max_images:
         raise UsageError(f"--queue {args.queue} has no room for a request of --max-images {args.max_images}: raise it.")
     for name, least in (("max_body", "max_bytes"), ("receive_buffer", "max_body")):

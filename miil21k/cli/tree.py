@@ -18,6 +18,7 @@ from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.questions import find_meanings, resolve
 from miil21k.hierarchy.search import find_one, near, search_concepts
 from miil21k.hierarchy.spaces import LABEL_SPACES, OLDER_SPACES, LabelSpace, withdrawn_classes
+from miil21k.text import near_names
 
 if TYPE_CHECKING:
     import argparse
@@ -172,9 +173,7 @@ def _one(concepts: Concepts, noun: str) -> int:
     try:
         return resolve(concepts, noun).concept
     except UnknownClass:
-        import difflib
-
-        if difflib.get_close_matches(noun.lower(), LABEL_SPACES, n=1):
+        if near_names(noun, LABEL_SPACES):
             load_label_space(noun)  # raises, with the spaces that are near
         raise
 

@@ -6,7 +6,7 @@ import importlib.util
 import threading
 from typing import TYPE_CHECKING, Literal, get_args
 
-from miil21k.errors import MissingExtra
+from miil21k.environment import require
 
 if TYPE_CHECKING:
     from cykooz_resizer import CropBox, ResizeOptions, Resizer
@@ -26,9 +26,9 @@ def resolve_resizer(name: ResizerName, interpolation: str = "bilinear") -> Resiz
     interpolation: of the preprocessing; all but `bilinear` is Pillow's, whatever the name.
     Raises MissingExtra for a `cykooz` that is not installed.
     """
+    if name == "cykooz":
+        require("cykooz_resizer", "fast", "The resizer 'cykooz'", package="cykooz-resizer")
     installed = importlib.util.find_spec("cykooz_resizer") is not None
-    if name == "cykooz" and not installed:
-        raise MissingExtra("cykooz-resizer", "fast", "The resizer 'cykooz'")
     return "cykooz" if installed and name != "pillow" and interpolation == "bilinear" else "pillow"
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from miil21k.distribute.processes import Lost
-from miil21k.environment import silence_telemetry
-from miil21k.errors import ClusterError, EngineError, Miil21kError, MissingExtra, UsageError
+from miil21k.environment import need, silence_telemetry
+from miil21k.errors import ClusterError, EngineError, Miil21kError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -207,11 +207,7 @@ def _ray(address: str) -> Any:  # Ray is not typed
     token = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     if address not in ("auto", "local") and (token or (Path.home() / ".ray" / "auth_token").exists()):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
-    try:
-        import ray
-    except ImportError:
-        raise MissingExtra("ray", "ray", "The engine 'ray'") from None
-    return ray
+    return need("ray", "ray", "The engine 'ray'")
 
 
 def _start(ray: Any) -> None:

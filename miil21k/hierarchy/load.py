@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from miil21k.errors import UsageError
 from miil21k.hierarchy.spaces import LABEL_SPACES, OLDER_SPACES, LabelSpace, shipped
+from miil21k.text import near_names
 
 if TYPE_CHECKING:
     import os
@@ -30,9 +31,7 @@ def load_label_space(name_or_path: str | os.PathLike[str], *, head: LabelSpace |
         return shipped(str(name_or_path))
     path = Path(name_or_path)
     if not path.exists():
-        import difflib
-
-        near = difflib.get_close_matches(str(name_or_path).lower(), LABEL_SPACES, n=2)
+        near = near_names(str(name_or_path), LABEL_SPACES, most=2)
         hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
         raise UsageError(
             f"No label space and no file '{name_or_path}'.{hint} Shipped spaces: {', '.join(LABEL_SPACES)}; "

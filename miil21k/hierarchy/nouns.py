@@ -14,6 +14,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from miil21k.text import near_names
+
 __all__ = ["NOUNS_FILE", "Lemma", "Nouns", "fold", "parse_lemma", "singulars", "wordnet_nouns"]
 
 NOUNS_FILE = Path(__file__).parent / "label_spaces" / "nouns.tsv.gz"
@@ -80,13 +82,11 @@ class Nouns:
 
     def near(self, noun: str, count: int = 3) -> list[str]:
         """Return nouns that are spelled most like `noun` and begin alike, best first."""
-        import difflib
-
         wanted = fold(noun)
         pattern = (
             rf"(?<=[\t|]){re.escape(wanted[:1])}[^#|\n\t]{{{max(0, len(wanted) - 3)},{len(wanted) + 1}}}(?=[#|\n])"
         )
-        return difflib.get_close_matches(wanted, sorted(set(re.findall(pattern, self._folded))), n=count, cutoff=0.75)
+        return near_names(wanted, sorted(set(re.findall(pattern, self._folded))), most=count, alike=0.75)
 
 
 def fold(text: str) -> str:

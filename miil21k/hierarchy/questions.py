@@ -9,13 +9,13 @@ says which is meant (*crane*), and the question is refused with the list of its 
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from miil21k.errors import UnknownClass
 from miil21k.hierarchy.nouns import Lemma, fold, singulars, wordnet_nouns
+from miil21k.text import near_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -156,9 +156,9 @@ def near_nouns(concepts: Concepts, text: str, count: int = 3) -> list[str]:
     """Return words that are spelled most like `text`: of the concepts first, then of all nouns; wnids like a wnid."""
     wanted = fold(text)
     if wanted[:1] == "n" and wanted[1:].isdecimal():
-        return difflib.get_close_matches(wanted, concepts.wnids, n=count, cutoff=0.8)
+        return near_names(wanted, concepts.wnids, most=count, alike=0.8)
     alike = [word for word in concepts.named if word[:1] == wanted[:1] and abs(len(word) - len(wanted)) <= 2]
-    found = difflib.get_close_matches(wanted, alike, n=count, cutoff=0.75)
+    found = near_names(wanted, alike, most=count, alike=0.75)
     return found or wordnet_nouns().near(wanted, count)
 
 

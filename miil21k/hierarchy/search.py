@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from miil21k.errors import UnknownClass
+from miil21k.text import near_names
 
 if TYPE_CHECKING:
     from miil21k.hierarchy.concepts import Concepts
@@ -83,11 +84,9 @@ _PUNCTUATION = str.maketrans(dict.fromkeys("()[]{}\"'`,;:/-", " "))
 
 def near(space: LabelSpace, key: str, count: int = 8) -> list[int]:
     """Return up to `count` nodes whose wnid or lemmas are spelled most like `key`, best first."""
-    import difflib
-
     lemmas = _by_lemma(space)
     if key[:1] == "n" and key[1:].isdecimal():
-        wnids = difflib.get_close_matches(key, space.tree.wnids, n=count, cutoff=0.8)
+        wnids = near_names(key, space.tree.wnids, most=count, alike=0.8)
         return [space.tree.index_of[wnid] for wnid in wnids]
-    close = difflib.get_close_matches(_folded(key), lemmas, n=count, cutoff=0.75)
+    close = near_names(_folded(key), lemmas, most=count, alike=0.75)
     return list(dict.fromkeys(node for lemma in close for node in lemmas[lemma]))[:count]

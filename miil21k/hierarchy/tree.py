@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from miil21k.errors import TreeError, UnknownClass
+from miil21k.text import near_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -94,9 +95,7 @@ class Tree:
         try:
             return self.index_of[wnid]
         except KeyError:
-            import difflib
-
-            near = difflib.get_close_matches(wnid, self.wnids, n=3, cutoff=0.8)
+            near = near_names(wnid, self.wnids, alike=0.8)
             hint = f" Near: {', '.join(repr(w) for w in near)}." if near else ""
             raise UnknownClass(f"No node '{wnid}' in this tree of {self.num_classes} classes.{hint}") from None
 

@@ -85,21 +85,24 @@ class AnswerOptions:
     )
     classes: Sequence[str] | str | None = option(
         None,
-        "only these, each as one with all below it: a list with commas, or a file of wnids",
+        "only these, each as one with all below it: a list with commas",
         metavar="LIST",
         parse=_names,
+        parsed=", or a file of wnids",
     )
     exclude: Sequence[str] | str | None = option(
         None,
-        "all but these and what lies below them: a list with commas, or a file of wnids",
+        "all but these and what lies below them: a list with commas",
         metavar="LIST",
         parse=_names,
+        parsed=", or a file of wnids",
     )
     ask: Sequence[str] | str | None = option(
         None,
-        "how probable is each of these? nouns, wnids or synset names (dog.n.01): a list with commas, or a file of them",
+        "how probable is each of these? nouns, wnids or synset names (dog.n.01): a list with commas",
         metavar="LIST",
         parse=_names,
+        parsed=", or a file of them",
     )
     min_node: float | None = option(
         None, "list every concept that is this probable, the most informative first", metavar="P", above=0, most=1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import re
 import textwrap
@@ -15,7 +14,8 @@ from urllib.parse import urlsplit
 
 from miil21k.data.images import load_picture
 from miil21k.data.web import is_url
-from miil21k.errors import ImageError, MissingExtra, UsageError
+from miil21k.environment import require
+from miil21k.errors import ImageError, UsageError
 from miil21k.files import atomic
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ STRONG, STEP, GREY, TRACK, INK, FAINT = "#0b6e4f", "#7fb8a4", "#b8bdc4", "#eef0f
 
 def require_matplotlib() -> None:
     """Raise MissingExtra unless matplotlib is installed; returns nothing."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise MissingExtra("matplotlib", "plots", "Drawing pictures")
+    require("matplotlib", "plots", "Drawing pictures")
 
 
 @dataclass(frozen=True)

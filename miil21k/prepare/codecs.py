@@ -7,7 +7,8 @@ from dataclasses import asdict
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
-from miil21k.errors import MissingExtra, UsageError
+from miil21k.environment import require
+from miil21k.errors import UsageError
 from miil21k.prepare.codec_pillow import PillowConverter
 from miil21k.prepare.options import Codec
 
@@ -63,7 +64,7 @@ def resolve_codec(name: str, resize: Resize = "antialiased") -> Codec:
         if codec == name:
             if codec == "simplejpeg" and missing:
                 extra = "published" if missing == ["cv2"] else "prepare"
-                raise MissingExtra(missing[0], extra, f"The codec 'simplejpeg' with --resize {resize}")
+                require(missing[0], extra, f"The codec 'simplejpeg' with --resize {resize}")
             return codec
     raise UsageError(f"No codec '{name}': choose one of auto, {', '.join(get_args(Codec))}.")
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import importlib.util
 import io
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from miil21k.errors import MissingExtra, PrepareError
+from miil21k.environment import require
+from miil21k.errors import PrepareError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -65,8 +65,8 @@ def find_manifest(target: Path) -> Path | None:
 
 def require_manifest_format(kind: str) -> None:
     """Raise MissingExtra when manifests of `kind` cannot be written or read here."""
-    if kind == "parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise MissingExtra("pyarrow", "parquet", "A manifest in Parquet")
+    if kind == "parquet":
+        require("pyarrow", "parquet", "A manifest in Parquet")
 
 
 def encode_rows(rows: Iterable[tuple[object, ...]]) -> bytes:

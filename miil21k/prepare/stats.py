@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from miil21k.errors import MissingExtra, UsageError
+from miil21k.environment import need
+from miil21k.errors import UsageError
 from miil21k.files import atomic
 from miil21k.hierarchy.load import load_label_space
 from miil21k.prepare.releases import nearest_release
@@ -83,10 +84,9 @@ def draw_stats(stats: Stats, path: Path) -> None:
 
     Raises MissingExtra without matplotlib, UsageError for a suffix or a place that cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtra("matplotlib", "plots", "The picture of 'prepare stats'") from None
+    need("matplotlib", "plots", "The picture of 'prepare stats'")
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(10, 4) if stats.levels else (5, 4), layout="constrained")
     classes, *levels = figure.subplots(1, 2 if stats.levels else 1, squeeze=False)[0]
     classes.stairs(stats.counts, fill=True)

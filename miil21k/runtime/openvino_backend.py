@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from miil21k.environment import available_cpus, silence_telemetry
-from miil21k.errors import ExportError, MissingExtra, UsageError
+from miil21k.environment import available_cpus, need, silence_telemetry
+from miil21k.errors import ExportError, UsageError
 from miil21k.runtime.base import Outputs
 
 if TYPE_CHECKING:
@@ -63,10 +63,7 @@ class OpenvinoBackend:
             raise UsageError(f"'{path}' computes in {precision}; {dtype} is for torch models.")
         if device not in ("auto", "cpu"):
             raise UsageError(f"No device '{device}' for OpenVINO here; choose --device cpu, or --backend onnx.")
-        try:
-            import openvino
-        except ImportError:
-            raise MissingExtra("openvino", "openvino", "The backend openvino") from None
+        openvino = need("openvino", "openvino", "The backend openvino")
         with _FIRST_USE:
             openvino.Type.f32.to_dtype()
         self.dtype, self.num_classes, self.normalises = dtype if rounded else precision, num_classes, normalises

@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from miil21k.environment import installed_versions
+from miil21k.environment import installed_versions, require
 from miil21k.errors import ExportError, MissingExtra, UnknownModel, UsageError
 from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import LABEL_SPACES, shipped_digest
@@ -286,8 +286,8 @@ def obtain_export(weights: Weights, options: LoadOptions, backend: str, make: Ma
     from miil21k.store.download import obtain
 
     runtime = find_runtime(backend)
-    if (package := missing_package()) is not None:
-        raise MissingExtra(package, "export", f"Making an export for the backend {backend}")
+    for package in PACKAGES:
+        require(package, "export", f"Making an export for the backend {backend}")
     cache = Cache.at(options.cache_dir)
     file = obtain(weights, revision=options.revision, cache_dir=options.cache_dir, offline=options.offline)
     graph = _graph_of(weights, file.sha256, options, backend)

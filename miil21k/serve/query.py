@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from miil21k.decode.rules import RULES
 from miil21k.errors import UsageError
-from miil21k.writers.labels import LABEL_TYPES
+from miil21k.options import Instead, declared
+from miil21k.predict.options import AnswerOptions, PredictOptions, RunOptions
+from miil21k.text import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
+    from dataclasses import Field
 
-    from miil21k.predict.options import PredictOptions
+    from miil21k.options import Option
 
 __all__ = ["PARAMETERS", "Asked", "Parameter", "asked_of"]
+
+_OPERATORS = ("calibration", "include_removed_labels")  # what a client shall not decide
+_LARGEST = 999_999_999
 
 
 class Asked(NamedTuple):
@@ -26,11 +30,18 @@ class Asked(NamedTuple):
 
 
 class Parameter(NamedTuple):
-    """One name of the query: how its text is read, its JSON schema, and what it means."""
+    """One name of the query, as its option declares it.
 
+    field: which option it changes. read: its value, from name and text. schema: in JSON. stands_for: the one value
+    that it gives the option where it is true.
+    """
+
+    field: str
+    option: Option
     read: Callable[[str, str], Any]
     schema: dict[str, Any]
     meaning: str
+    stands_for: Instead | None = None
 
 
 def asked_of(usual: Asked, query: Iterable[tuple[str, str]]) -> Asked:
@@ -41,28 +52,32 @@ def asked_of(usual: Asked, query: Iterable[tuple[str, str]]) -> Asked:
     whether withdrawn classes are shown. Raises UsageError for an unknown name, a value that makes no sense, or two
     values where one is meant.
     """
-    found: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     for name, text in query:
         if name not in PARAMETERS:
-            near = difflib.get_close_matches(name, PARAMETERS, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
+            hint = did_you_mean(name, PARAMETERS)
             raise UsageError(f"No parameter '{name}'.{hint} The parameters are: {', '.join(PARAMETERS)}.")
-        if name in found and name != "under":
+        repeats = PARAMETERS[name].option.repeats
+        if name in given and not repeats:
             raise UsageError(f"The parameter '{name}' is given twice.")
         value = PARAMETERS[name].read(name, text)
-        found[name] = (*found.get(name, ()), value) if name == "under" else value
+        given[name] = (*given.get(name, ()), value) if repeats else value
+    names: dict[str, str] = {}
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        parameter = PARAMETERS[name]
+        if parameter.stands_for is not None and not value:
+            continue
+        other = names.setdefault(parameter.field, name)
+        if other != name:
+            raise UsageError(f"The parameters '{other}' and '{name}' exclude each other.")
+        found[parameter.field] = value if parameter.stands_for is None else parameter.stands_for.value
     label_type = found.pop("label_type", usual.label_type)
-    if "level" in found:
-        found["max_depth"] = found.pop("level")
-    if found.pop("no_hedge", False):
-        if "hedge" in found:
-            raise UsageError("The parameters 'hedge' and 'no_hedge' exclude each other.")
-        found["hedge"] = None
     return Asked(replace(usual.options, **found), label_type)
 
 
 def _whole(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+    if not (text.isascii() and text.isdecimal() and int(text[:10]) <= _LARGEST):
         raise UsageError(f"{name} is a whole number, not '{text}'.")
     return int(text)
 
@@ -71,7 +86,7 @@ def _number(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UsageError(f"{name} is a number between 0 and 1, not '{text}'.") from None
+        raise UsageError(f"{name} is a number, not '{text}'.") from None
 
 
 def _flag(name: str, text: str) -> bool:
@@ -93,35 +108,52 @@ def _names(name: str, text: str) -> tuple[str, ...]:
     return found
 
 
-def _rule(name: str, text: str) -> str:
-    if text not in RULES:
-        raise UsageError(f"{name} is {', '.join(RULES)}, not '{text}'.")
-    return text
+def _parameters(cls: type, *, only: Iterable[str] | None = None) -> Iterator[tuple[str, Parameter]]:
+    """Yield what a query may ask of the options of `cls`: each that the command line can spell, and no file."""
+    for field, option in declared(cls):
+        if field.name in _OPERATORS or (only is not None and field.name not in only):
+            continue
+        if option.flags:
+            read, schema = _reading(field, option)
+            yield _spelt(option.flags), Parameter(field.name, option, read, schema, option.meaning)
+        for flag, instead in option.instead.items():
+            parameter = Parameter(field.name, option, _flag, {"type": "boolean"}, instead.meaning, instead)
+            yield _spelt([flag]), parameter
 
 
-def _label_type(name: str, text: str) -> str:
-    if text not in LABEL_TYPES:
-        raise UsageError(f"{name} is {', '.join(LABEL_TYPES)}, not '{text}'.")
-    return text
+def _spelt(flags: Iterable[str]) -> str:
+    """Return the first long one of the flags of an option, as a name of the query."""
+    return next(flag for flag in flags if flag.startswith("--"))[2:].replace("-", "_")
 
 
-_FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
-_LIST = {"type": "string", "pattern": "[^,\\s]"}
+def _reading(field: Field[Any], option: Option) -> tuple[Callable[[str, str], Any], dict[str, Any]]:
+    """Return what reads the text of a parameter, within the bounds of its option, and its schema."""
+    bounds = {"minimum": option.least, "exclusiveMinimum": option.above, "maximum": option.most}
+    bounds = {name: bound for name, bound in bounds.items() if bound is not None}
+    kind = str(field.type).split(" | ", maxsplit=1)[0]
+    readers: dict[str, tuple[Callable[[str, str], Any], dict[str, Any]]] = {
+        "int": (_whole, {"type": "integer", "maximum": _LARGEST, **bounds}),
+        "float": (_number, {"type": "number", **bounds}),
+        "bool": (_flag, {"type": "boolean"}),
+        "str": (_name, {"type": "string", "pattern": "\\S"}),
+        "Sequence[str]": (_names, {"type": "string", "pattern": "[^,\\s]"}),
+    }
+    allowed = option.allowed()
+    parse, schema = readers["str" if option.repeats or allowed is not None else kind]
+    if allowed is not None:
+        schema = {"type": "string", "enum": list(allowed)}
+
+    def read(name: str, text: str) -> Any:
+        value = parse(name, text)
+        refusal = option.refusal(value)
+        if refusal is not None:
+            raise UsageError(f"{name} {refusal}{'' if refusal.endswith('?') else '.'}")
+        return value
+
+    return read, schema
+
 
 PARAMETERS: dict[str, Parameter] = {
-    "topk": Parameter(_whole, {"type": "integer", "minimum": 1, "maximum": 999_999_999}, "how many classes are listed"),
-    "threshold": Parameter(_number, _FRACTION, "least probability of a listed class"),
-    "hedge": Parameter(_number, _FRACTION, "stop the path where it is less sure"),
-    "no_hedge": Parameter(_flag, {"type": "boolean"}, "follow the path down to a leaf, sure or not"),
-    "level": Parameter(_whole, {"type": "integer", "minimum": 0, "maximum": 999_999_999}, "cut the path at this depth"),
-    "levels": Parameter(_flag, {"type": "boolean"}, "add one label per level (the published rule)"),
-    "under": Parameter(_name, {"type": "string", "pattern": "\\S"}, "only classes at or below it; may be repeated"),
-    "classes": Parameter(_names, _LIST, "only these wnids or names, with commas"),
-    "exclude": Parameter(_names, _LIST, "all but these and what lies below them, with commas"),
-    "rule": Parameter(
-        _rule, {"type": "string", "enum": list(RULES)}, "how the levels of a level_softmax head become one tree"
-    ),
-    "label_type": Parameter(
-        _label_type, {"type": "string", "enum": list(LABEL_TYPES)}, "add a label of this kind to every node"
-    ),
+    **dict(_parameters(AnswerOptions)),
+    **dict(_parameters(RunOptions, only=["label_type"])),
 }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from typing import TYPE_CHECKING, Any
 
-from miil21k.errors import MissingExtra, UsageError
+from miil21k.environment import require
+from miil21k.errors import UsageError
 from miil21k.files import atomic, replace_file
 from miil21k.writers.layouts import DoneRow, JsonLines, utf8_text
 from miil21k.writers.output import RowFile, naming, note_path
@@ -36,8 +36,7 @@ class ParquetFile:
     """
 
     def __init__(self, path: Path, shape: Shape, options: dict[str, Any], existing: Existing) -> None:
-        if importlib.util.find_spec("pyarrow") is None:
-            raise MissingExtra("pyarrow", "parquet", "Writing Parquet")
+        require("pyarrow", "parquet", "Writing Parquet")
         self.path = path
         self._schema = arrow_schema(shape)
         self._append = existing == "append"

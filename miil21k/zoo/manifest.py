@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import ManifestError, UnknownModel
 from miil21k.records import StrictJsonError, parse, read_record
+from miil21k.text import near_names
 from miil21k.zoo.schema import (
     SECOND_NAMES,
     Candidate,
@@ -215,11 +216,7 @@ def trained_as(arch: str) -> tuple[str, ...]:
 
 
 def _near(name: str, index: Mapping[str, Weights]) -> list[str]:
-    import difflib
-
-    lowered = {spelling.lower(): weights.name for spelling, weights in index.items()}
-    close = difflib.get_close_matches(name.lower(), lowered, n=8, cutoff=0.6)
-    return list(dict.fromkeys(lowered[c] for c in close))[:3]
+    return list(dict.fromkeys(index[spelling].name for spelling in near_names(name, index, most=8)))[:3]
 
 
 def select_weights(
