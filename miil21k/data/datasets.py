@@ -15,6 +15,7 @@ from miil21k.data.options import MAX_PIXELS
 from miil21k.data.shards import ShardSource
 from miil21k.data.tar_inputs import expand_braces, has_braces, indexed_shards, is_index
 from miil21k.errors import ImageError, LabelSpaceMismatch, UsageError
+from miil21k.hierarchy.labels import Label, find_label
 from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import LABEL_SPACES
 
@@ -50,10 +51,12 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Images with class indices of `space`.
+    """Images with labels in `space`.
 
-    rows: int64 [N], which images of the source these are. labels: int32 [N], class indices. absent: the classes of
-    the space without an image here. skipped: class keys of the source that were left out on purpose.
+    rows: int64 [N], which images of the source these are. labels: int32 [N], class indices; where nouns are labels,
+    node indices too, and from the number of nodes on the place of the label in `outside`. absent: the classes of the
+    space without an image here. skipped: class keys of the source that were left out on purpose. outside: labels that
+    are no nodes of the space. notes: which of several meanings a label was taken in.
     reduce_to: JPEGs may be decoded at a fraction as long as no side gets smaller than this; None decodes in full.
     exif, max_pixels: see `read_as`.
     """
@@ -64,6 +67,8 @@ class LabelledImages:
     labels: NDArray[np.int32]
     absent: NDArray[np.int32]
     skipped: tuple[str, ...] = ()
+    outside: tuple[Label, ...] = ()
+    notes: tuple[str, ...] = ()
     reduce_to: int | None = None
     exif: bool = True
     max_pixels: int = MAX_PIXELS
@@ -130,54 +135,69 @@ def matching_space(keys: Iterable[str]) -> str | None:
 
 
 def label_images(
-    source: ImageSource, space: LabelSpace, *, partial: bool = False, skip: Sequence[str] = ()
+    source: ImageSource, space: LabelSpace, *, partial: bool = False, skip: Sequence[str] = (), nouns: bool = False
 ) -> LabelledImages:
     """Return the images of `source` labelled in `space`.
 
     A class key is a wnid of the space, or a path whose last part is one. partial: classes of the space may be
-    without images. skip: class keys to leave out. Raises LabelSpaceMismatch when a key is no class of the space,
-    there are no images of a class or of any class below it (unless partial), or the keys are exactly the classes of
-    another shipped space.
+    without images. skip: class keys to leave out. nouns: a key may also be an inner node, or any noun of WordNet (see
+    `find_label`). Raises LabelSpaceMismatch when a key is none of these, there are no images of a class or of any
+    class below it (unless partial), or the keys are exactly the classes of another shipped space; UnknownClass for a
+    noun of several meanings.
     """
     left_out = frozenset(skip)
-    index = {wnid: position for position, wnid in enumerate(space.wnids)}
-    class_of = np.full(len(source.keys), -1, np.int32)
-    for position, key in enumerate(source.keys):
-        wnid = key if key in index else key.rpartition("/")[2]
-        if wnid not in left_out:
-            class_of[position] = index.get(wnid, -2)
-    _check(source.keys, class_of, space, partial, chosen=bool(left_out))
-    labels = class_of[source.key_of]
+    index = space.tree.index_of
+    names = [key if key in index else key.rpartition("/")[2] for key in source.keys]
+    places = [index.get(name, -1) for name in names]
+    if not left_out and sorted(places) != list(range(space.num_classes)):
+        _refuse_another_space(names, space)
+    found: list[Label | None] = [
+        Label(name, name, place) if 0 <= place < space.num_classes else find_label(space, name) if nouns else None
+        for name, place in zip(names, places, strict=True)
+    ]
+    outside = {label.wnid: label for label in found if label is not None and label.right is not None}
+    place_of = {wnid: space.tree.num_nodes + place for place, wnid in enumerate(outside)}
+    label_of = np.array([-2 if it is None else place_of.get(it.wnid, it.node) for it in found], np.int32)
+    label_of[
+        [name in left_out or (it is not None and it.wnid in left_out) for name, it in zip(names, found, strict=True)]
+    ] = -1
+    _check(source.keys, label_of, space, partial, tuple(outside))
+    labels = label_of[source.key_of]
     rows = np.flatnonzero(labels >= 0)
-    present = np.unique(class_of[class_of >= 0])
-    absent = np.setdiff1d(np.arange(space.num_classes, dtype=np.int32), present)
-    skipped = tuple(key for key, found in zip(source.keys, class_of, strict=True) if found == -1)
-    return LabelledImages(source, space, rows, labels[rows], absent, skipped)
+    absent = np.setdiff1d(np.arange(space.num_classes, dtype=np.int32), label_of)
+    skipped = tuple(key for key, place in zip(source.keys, label_of, strict=True) if place == -1)
+    notes = tuple(label.note for label in found if label is not None and label.note)
+    return LabelledImages(source, space, rows, labels[rows], absent, skipped, tuple(outside.values()), notes)
 
 
-def _check(keys: Sequence[str], class_of: NDArray[np.int32], space: LabelSpace, partial: bool, *, chosen: bool) -> None:
-    """Raise LabelSpaceMismatch as `label_images` says; chosen: classes were left out on purpose."""
-    unknown = [key for key, found in zip(keys, class_of, strict=True) if found == -2]
-    known = class_of[class_of >= 0]
-    if known.size != np.unique(known).size:
-        twice = int(np.bincount(known).argmax())
-        both = [key for key, found in zip(keys, class_of, strict=True) if found == twice]
-        raise LabelSpaceMismatch(f"The folders '{both[0]}' and '{both[1]}' both mean the class '{space.wnids[twice]}'.")
-    lacking = _without_images(space, known)
-    if not unknown and not lacking:
-        return
-    other = None if chosen else matching_space(key.rpartition("/")[2] for key in keys)
+def _refuse_another_space(names: Sequence[str], space: LabelSpace) -> None:
+    """Raise LabelSpaceMismatch when the names are exactly the classes of another shipped space."""
+    other = matching_space(names)
     if other is not None and other != space.name:
         raise LabelSpaceMismatch(
-            f"The images are of label space '{other}' ({len(keys):,} classes), not of '{space.name}' "
+            f"The images are of label space '{other}' ({len(names):,} classes), not of '{space.name}' "
             f"({space.num_classes:,}): use --label-space {other}, or images of '{space.name}'."
         )
+
+
+def _check(
+    keys: Sequence[str], label_of: NDArray[np.int32], space: LabelSpace, partial: bool, outside: Sequence[str]
+) -> None:
+    """Raise LabelSpaceMismatch as `label_images` says; outside: the wnids of labels that are no nodes."""
+    unknown = [key for key, found in zip(keys, label_of, strict=True) if found == -2]
+    known = label_of[label_of >= 0]
+    if known.size != np.unique(known).size:
+        twice = int(np.bincount(known).argmax())
+        both = [key for key, found in zip(keys, label_of, strict=True) if found == twice]
+        wnid = (*space.tree.wnids, *outside)[twice]
+        raise LabelSpaceMismatch(f"The folders '{both[0]}' and '{both[1]}' both mean the class '{wnid}'.")
     if unknown:
         raise LabelSpaceMismatch(
             f"{len(unknown)} of {len(keys)} class folders are no classes of label space '{space.name}': "
             f"{_few(unknown)}. Choose the label space that the images were labelled in with --label-space."
         )
-    if not partial:
+    lacking = [] if partial else _without_images(space, known)
+    if lacking:
         raise LabelSpaceMismatch(
             f"{len(lacking):,} of the {space.num_classes:,} classes of label space '{space.name}' have no images: "
             f"{_few(lacking)}. Give a label space of these classes only, or accept that with --partial."

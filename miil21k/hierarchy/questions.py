@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from miil21k.hierarchy.concepts import Concepts
 
-__all__ = ["Question", "find_meanings", "near_nouns", "nearest_with_classes", "resolve"]
+__all__ = ["Question", "find_meanings", "near_nouns", "nearest_with_classes", "resolve", "wordnet_meanings"]
 
 _SYNSET = re.compile(r"(.+)\.n\.(\d+)")  # crane.n.04, as nltk writes it
 Meaning = tuple[int, Lemma]
@@ -112,7 +112,7 @@ def _distinct(meanings: Iterable[Meaning]) -> list[Meaning]:
 
 def _why_not(concepts: Concepts, text: str, counts: NDArray[np.int32], meanings: list[Meaning]) -> str:
     space = concepts.space.name
-    known = [concepts.wnids[concept] for concept, _ in meanings] or _wordnet_meanings(text)
+    known = [concepts.wnids[concept] for concept, _ in meanings] or wordnet_meanings(text)
     if known:
         near = nearest_with_classes(concepts, known, counts)
         said = f"'{text}' ({known[0]}) has no class of '{space}' at or below it."
@@ -124,7 +124,7 @@ def _why_not(concepts: Concepts, text: str, counts: NDArray[np.int32], meanings:
     return f"'{text}' is no concept of '{space}' and no noun of WordNet 3.0.{hint}"
 
 
-def _wordnet_meanings(text: str) -> list[str]:
+def wordnet_meanings(text: str) -> list[str]:
     """Return the wnids that `text` may mean among all nouns of WordNet."""
     nouns = wordnet_nouns()
     if text.strip() in nouns:

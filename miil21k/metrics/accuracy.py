@@ -48,8 +48,8 @@ class SemanticAccuracy(Sums):
         )
 
     def update(self, logits: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
-        """Add a batch: logits [B, C], with `inner` P(node) [B, N], finite; labels int [B]."""
-        labels = check_batch(logits, labels, self.width)
+        """Add a batch: logits [B, C], with `inner` P(node) [B, N], finite; labels int [B], node indices."""
+        labels = check_batch(logits, labels, self.width, self.tree.num_nodes)
         answers = np.empty((len(labels), len(self.levels)), np.int64)
         for column, (_, classes) in enumerate(self.levels):
             answers[:, column] = classes[logits[:, classes].argmax(1)]
@@ -57,7 +57,7 @@ class SemanticAccuracy(Sums):
 
     def update_answers(self, answers: NDArray[np.integer], labels: NDArray[np.integer]) -> None:
         """Add a batch whose arg-max was taken elsewhere: answers int [B, K], a class for each of `levels`."""
-        labels = check_labels(labels, len(answers), self.width)
+        labels = check_labels(labels, len(answers), self.tree.num_nodes)
         depths = [depth for depth, _ in self.levels]
         if not depths:
             return

@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 
     from miil21k.hierarchy.tree import Tree
 
-__all__ = ["HierarchicalDistance", "NodeAccuracy", "information", "is_correct", "lca_height", "node_height", "truncate"]
+__all__ = [
+    "HierarchicalDistance",
+    "NodeAccuracy",
+    "information",
+    "is_correct",
+    "lca_height",
+    "node_height",
+    "of_nodes",
+    "truncate",
+]
 
 
 def node_height(tree: Tree) -> NDArray[np.int32]:
@@ -55,20 +64,41 @@ def _lca(tree: Tree, a: NDArray[np.integer], b: NDArray[np.integer]) -> NDArray[
     return tree.lca(np.asarray(a, np.int32), np.asarray(b, np.int32))
 
 
-def is_correct(tree: Tree, nodes: NDArray[np.integer], labels: NDArray[np.integer]) -> NDArray[np.bool_]:
+def is_correct(
+    tree: Tree, nodes: NDArray[np.integer], labels: NDArray[np.integer], right: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
     """Return bool: the node is the label, an ancestor of it, or below it; -1 (the virtual root) is always correct.
 
-    Being more specific than the label is no error: 2,297 labels of winter21 are inner nodes.
+    Being more specific than the label is no error: 2,297 labels of winter21 are inner nodes. right: which of the nodes
+    are right, of their shape, where the tree alone does not say it (see `of_nodes`).
     """
+    if right is not None:
+        return right | (nodes < 0)
     meeting = _lca(tree, np.maximum(nodes, 0), labels)
     correct: NDArray[np.bool_] = (nodes < 0) | ((meeting >= 0) & ((meeting == nodes) | (meeting == labels)))
     return correct
 
 
-def truncate(tree: Tree, nodes: NDArray[np.integer], labels: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Return `nodes` with those strictly below their label replaced by the label."""
-    below = (nodes >= 0) & (_lca(tree, np.maximum(nodes, 0), labels) == labels)
-    return np.where(below, labels, nodes).astype(np.int64)
+def truncate(
+    tree: Tree, nodes: NDArray[np.integer], labels: NDArray[np.integer], right: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
+    """Return `nodes` with those strictly below their label replaced by the label.
+
+    right: see `is_correct`; those that are right, and no others, become what they share with the label.
+    """
+    meeting = _lca(tree, np.maximum(nodes, 0), labels)
+    settled = (nodes >= 0) & ((meeting == labels) if right is None else right)
+    return np.where(settled, meeting, nodes).astype(np.int64)
+
+
+def of_nodes(
+    right: NDArray[np.bool_] | None, rows: NDArray[np.integer], nodes: NDArray[np.integer]
+) -> NDArray[np.bool_] | None:
+    """Return bool, whether each node is right for its row; None where the tree says it.
+
+    right: bool [B, N], for labels of which some are no nodes of the tree. rows, nodes: int of one shape; -1 is no node.
+    """
+    return None if right is None else right[rows, np.maximum(nodes, 0)] & (nodes >= 0)
 
 
 class HierarchicalDistance(Sums):
@@ -125,7 +155,8 @@ class NodeAccuracy(Sums):
     label. With val the depth (roots 1, virtual root 0) or the information in bits, and c the LCA of answer and label:
 
     - `answered`: the answer is a node. `correct`: it is an ancestor of the label, the label, or no answer.
-      `correct_of_answered`: the share of answers that are right. `exact`: the label itself.
+      `correct_of_answered`: the share of answers that are right. `exact`: the label itself; of a label that is no node
+      of the tree, the deepest node that is right.
     - `recall_*` val(c) / val(label); `precision_*` val(c) / val(answer), 1 for the virtual root; `f1_*` per sample.
     - `excess_*` val(answer) - val(c); `deficient_*` val(label) - val(c).
     - `reward`: val in bits where correct, else 0, over the bits of a leaf (Deng et al. 2012).
@@ -148,12 +179,14 @@ class NodeAccuracy(Sums):
             info=np.zeros(len(self.NAMES), np.float64),
         )
 
-    def update(self, nodes: NDArray[np.integer], labels: NDArray[np.integer]) -> None:
-        """Add a batch: answers int [B], -1 for the virtual root, labels int [B]."""
+    def update(
+        self, nodes: NDArray[np.integer], labels: NDArray[np.integer], right: NDArray[np.bool_] | None = None
+    ) -> None:
+        """Add a batch: answers int [B], -1 for the virtual root, labels int [B]; right: bool [B, N], see `of_nodes`."""
         count = len(np.asarray(nodes))
         labels = check_labels(labels, count, self.tree.num_nodes)
         nodes = check_labels(np.asarray(nodes) + 1, count, self.tree.num_nodes + 1) - 1
-        answer = truncate(self.tree, nodes, labels)
+        answer = truncate(self.tree, nodes, labels, of_nodes(right, np.arange(count), nodes))
         meeting = np.where(answer >= 0, _lca(self.tree, np.maximum(answer, 0), labels), -1)
         correct = meeting == answer
         self.add("samples", count)

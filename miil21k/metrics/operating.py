@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from miil21k.errors import UsageError
-from miil21k.metrics.distance import agreement, at, information, truncate
+from miil21k.metrics.distance import agreement, at, information, of_nodes, truncate
 from miil21k.metrics.sums import Sums, check_batch, check_labels, ratio
 
 if TYPE_CHECKING:
@@ -108,11 +108,13 @@ class OperatingCurve(Sums):
             change=np.zeros((len(self.METRICS), bins + 1), np.float64),
         )
 
-    def update(self, node_prob: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
-        """Add a batch: P(node) [B, N] finite, labels int [B]."""
+    def update(
+        self, node_prob: NDArray[np.floating], labels: NDArray[np.integer], right: NDArray[np.bool_] | None = None
+    ) -> None:
+        """Add a batch: P(node) [B, N] finite, labels int [B]; right: bool [B, N], see `of_nodes`."""
         labels = check_batch(node_prob, labels, self.tree.num_nodes)
         steps = pareto_steps(self.tree, node_prob)
-        values = self._measure(steps, labels[steps.row])
+        values = self._measure(steps, labels[steps.row], of_nodes(right, steps.row, steps.node))
         first = np.diff(steps.row, prepend=-1) > 0
         change = np.diff(values, axis=1, prepend=0.0)
         bins = np.floor(steps.prob * self.bins).astype(np.int64)
@@ -122,8 +124,8 @@ class OperatingCurve(Sums):
         self.add("start", values[:, first].sum(1))
         self.add("samples", len(labels))
 
-    def _measure(self, steps: Steps, labels: NDArray[np.int64]) -> NDArray[np.float64]:
-        answer = truncate(self.tree, steps.node, labels)
+    def _measure(self, steps: Steps, labels: NDArray[np.int64], right: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+        answer = truncate(self.tree, steps.node, labels, right)
         meeting = self.tree.lca(np.maximum(answer, 0).astype(np.int32), labels.astype(np.int32))
         meeting = np.where(answer >= 0, meeting, -1)
         by_depth = agreement(self._depth, answer, labels, meeting)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from miil21k.errors import UsageError
-from miil21k.metrics.distance import is_correct
+from miil21k.metrics.distance import is_correct, of_nodes
 from miil21k.metrics.sums import Sums, check_labels, ratio
 
 if TYPE_CHECKING:
@@ -59,15 +59,19 @@ class Reliability(Sums):
         node_prob: NDArray[np.floating],
         nodes: NDArray[np.integer],
         labels: NDArray[np.integer],
+        right: NDArray[np.bool_] | None = None,
     ) -> None:
         """Add what is said about `nodes` [B, k]: P(node) against whether the node is correct; -1 is left out.
 
-        node_prob: [B, N]. labels: int [B]. A node below its label counts as correct.
+        node_prob: [B, N]. labels: int [B]. A node below its label counts as correct; right: bool [B, N],
+        see `of_nodes`.
         """
         labels = check_labels(labels, len(node_prob), tree.num_nodes)
         row, column = np.nonzero(nodes >= 0)
         said = nodes[row, column]
-        self.update(np.clip(node_prob[row, said], 0, 1), is_correct(tree, said, labels[row]))
+        self.update(
+            np.clip(node_prob[row, said], 0, 1), is_correct(tree, said, labels[row], of_nodes(right, row, said))
+        )
 
     @property
     def diagram(self) -> ReliabilityBins:

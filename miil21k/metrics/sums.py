@@ -59,8 +59,10 @@ class Sums:
         raise NotImplementedError
 
 
-def check_batch(values: NDArray[np.floating], labels: NDArray[np.integer], width: int) -> NDArray[np.int64]:
-    """Return `labels` as int64 [B]; `values` must be finite [B, width] and labels in 0..width-1.
+def check_batch(
+    values: NDArray[np.floating], labels: NDArray[np.integer], width: int, num_labels: int | None = None
+) -> NDArray[np.int64]:
+    """Return `labels` as int64 [B]; `values` must be finite [B, width] and labels in 0..num_labels-1 (of `width`).
 
     Raises LogitsError for values of another shape or that are not finite, UsageError for other labels.
     """
@@ -69,7 +71,7 @@ def check_batch(values: NDArray[np.floating], labels: NDArray[np.integer], width
     if not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
         raise LogitsError(f"Row {row} holds values that are NaN or infinite.")
-    return check_labels(labels, len(values), width)
+    return check_labels(labels, len(values), width if num_labels is None else num_labels)
 
 
 def check_labels(labels: NDArray[np.integer], batch: int, width: int) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from miil21k.validate.views import View
 
 __all__ = ["calibrate_model"]
+
+log = logging.getLogger("miil21k.validate")
 
 
 def calibrate_model(
@@ -39,7 +42,7 @@ def calibrate_model(
     target cannot be guaranteed with these images.
     """
     prepared = prepare(request)
-    view = _sampled(prepared.view if include_withdrawn else prepared.masked, most, seed)
+    view = _sampled(_inside(prepared.view if include_withdrawn else prepared.masked), most, seed)
     loaded = prepared.loaded
     decoder = view.decoder(loaded.space, loaded.head, rule=rule)
     inference = prepared.inference(request, view)
@@ -74,6 +77,23 @@ def _require_targets(found: Calibration, targets: Sequence[float], images: int) 
             f"{images} images cannot guarantee that {missing[0]:g} of the answers are correct with this model: give "
             f"more labelled images, or a smaller --target (possible here: {possible})."
         )
+
+
+def _inside(view: View) -> View:
+    """Return the view without images whose label is no node of the tree: a fit needs the probability of each label."""
+    images = view.images
+    inside = images.labels < view.space.tree.num_nodes
+    if inside.all():
+        return view
+    if not inside.any():
+        raise UsageError(f"None of the labels is a node of '{view.space.name}', so nothing can be calibrated on them.")
+    log.warning(
+        "%d of %d images were left out: their labels are no nodes of '%s'.",
+        (~inside).sum(),
+        inside.size,
+        view.space.name,
+    )
+    return replace(view, images=replace(images, rows=images.rows[inside], labels=images.labels[inside]))
 
 
 def _sampled(view: View, most: int, seed: int) -> View:

@@ -116,7 +116,7 @@ def validate_model(
     loaded = prepared.loaded
     decoder = view.decoder(loaded.space, loaded.head, hedge=hedge, rule=rule, calibration=calibration)
     inference = prepared.inference(request, view)
-    card = Scorecard(decoder)
+    card = Scorecard(decoder, view.images.outside)
     done, scoring = 0, None
     with ThreadPoolExecutor(1, "miil21k-score") as scorer:  # one batch is scored while the next one is computed
         for batch in inference:
@@ -149,6 +149,8 @@ def _report(
         "images": {
             "data": request.data,
             "scored": card.samples,
+            "scored_of_classes": int(card.flat["class_samples"].sum()),
+            "labels_that_are_no_classes": card.other_labels(),
             "classes_with_images": int((card.flat["class_samples"] > 0).sum()),
             "classes_skipped": list(view.images.skipped),
             "unreadable": [item._asdict() for item in inference.unreadable],

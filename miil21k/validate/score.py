@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from miil21k.hierarchy.labels import Label
 from miil21k.hierarchy.spaces import LABEL_SPACES
 from miil21k.metrics.accuracy import FlatAccuracy, SemanticAccuracy, SubtreeConfusion
 from miil21k.metrics.distance import HierarchicalDistance, NodeAccuracy
@@ -13,6 +14,8 @@ from miil21k.metrics.operating import OperatingCurve
 from miil21k.metrics.reliability import Reliability
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from miil21k.decode.decoder import Decoder
@@ -27,10 +30,13 @@ class Scorecard:
     Classes are ranked by P(exactly this class). Semantic accuracy of a level_softmax head follows the published
     definition, on logits; for a hierarchy of the user's own it keeps the deepest level. Of other heads, whose logits
     say nothing of a level, it is that of P(node), at every level. Under a restriction of the classes it is left out.
+    A label that is no class takes part in what is counted of nodes; `flat` and `distance`, which are of classes, leave
+    it out. outside: the labels that are no nodes of the tree either, which labels from the number of nodes on mean.
     """
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoder, outside: Sequence[Label] = ()) -> None:
         self.decoder = decoder
+        self.outside = tuple(outside)
         space, tree = decoder.space, decoder.space.tree
         self.by_nodes = decoder.head != "level_softmax"
         as_published = space.name in LABEL_SPACES and not self.by_nodes
@@ -44,28 +50,61 @@ class Scorecard:
         self.operating = OperatingCurve(tree)
         self.reliability = Reliability()
         self.depth_sum = np.zeros(1, np.int64)
+        self.labels = np.zeros(tree.num_nodes + len(self.outside), np.int64)
 
     def update(self, batch: Scored) -> None:
         """Add a batch; raises LogitsError when logits are not finite."""
-        tree, labels = self.decoder.space.tree, batch.labels
+        tree = self.decoder.space.tree
+        labels, right = self._truth(batch.labels)
         found = self.decoder.read(batch.logits)
         nodes, classes = found.probabilities
         if self.semantic is not None:
             self.semantic.update(found.nodes if self.by_nodes else found.logits, labels)
         top = classes.argmax(1)
-        self.flat.update(classes, labels)
-        self.distance.update(classes, labels)
-        self.top_node.update(top, labels)
+        exact = batch.labels < tree.num_classes
+        self.flat.update(classes[exact], labels[exact])
+        self.distance.update(classes[exact], labels[exact])
+        self.top_node.update(top, labels, right)
         self.subtrees.update(top, labels)
-        self.hedged_node.update(found.hedged.node, labels)
+        self.hedged_node.update(found.hedged.node, labels, right)
         self.depth_sum += found.length.sum()
-        self.operating.update(nodes, labels)
-        self.reliability.update_nodes(tree, nodes, found.path.nodes, labels)
+        self.operating.update(nodes, labels, right)
+        self.reliability.update_nodes(tree, nodes, found.path.nodes, labels, right)
+        self.labels += np.bincount(batch.labels, minlength=self.labels.size)
+
+    def _truth(self, labels: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.bool_] | None]:
+        """Return int32 [B], the node of each label, and bool [B, N], what is right, where the tree does not say it."""
+        tree = self.decoder.space.tree
+        beyond = labels - tree.num_nodes
+        if (beyond < 0).all():
+            return labels, None
+        nodes = labels.copy()
+        right = np.zeros((len(labels), tree.num_nodes), bool)
+        for row, place in enumerate(beyond.tolist()):
+            if place < 0:
+                chain = tree.level_target[labels[row]]
+                right[row, tree.descendants(int(labels[row]))] = True
+                right[row, chain[chain >= 0]] = True
+            else:
+                nodes[row] = self.outside[place].node
+                right[row, self.outside[place].right] = True
+        return nodes, right
 
     @property
     def samples(self) -> int:
         """Images counted."""
-        return int(self.flat["class_samples"].sum())
+        return int(self.labels.sum())
+
+    def other_labels(self) -> list[dict[str, Any]]:
+        """Return one row per label that is no class: its wnid and name, the node that it is or lies below, images."""
+        tree = self.decoder.space.tree
+        own = [Label(tree.wnids[node], tree.names[node], node) for node in range(tree.num_classes, tree.num_nodes)]
+        counts = self.labels[tree.num_classes :].tolist()
+        return [
+            {"wnid": label.wnid, "name": label.name, "node": tree.wnids[label.node], "images": count}
+            for label, count in zip([*own, *self.outside], counts, strict=True)
+            if count
+        ]
 
     def metrics(self) -> dict[str, Any]:
         """Return all metrics by group, fractions and means as floats; NaN where nothing was counted."""

@@ -60,7 +60,7 @@ def without_withdrawn(view: View, source: ImageSource) -> View:
     if not withdrawn.any() or view.allowed is not None:
         return view
     wnids = [wnid for wnid, gone in zip(view.space.wnids, withdrawn, strict=True) if gone]
-    images = label_images(source, view.space, partial=True, skip=wnids)
+    images = label_images(source, view.space, partial=True, skip=wnids, nouns=True)
     return replace(_view(view.name, images, None, int((~withdrawn).sum())), include_withdrawn=False)
 
 
@@ -86,11 +86,11 @@ def choose_view(
             "they share with --view in1k."
         )
     if label_space is None:
-        return _view("own", label_images(source, head, partial=True), None)
+        return _view("own", label_images(source, head, partial=True, nouns=True), None)
     wanted = load_label_space(label_space, head=head)
     if wanted.sha256 != head.sha256:
         projection(head, wanted)  # raises where the head lacks a class
-    return _view(wanted.name, label_images(source, wanted, partial=True), None)
+    return _view(wanted.name, label_images(source, wanted, partial=True, nouns=True), None)
 
 
 def _in1k(source: ImageSource, head: LabelSpace) -> View:
@@ -117,12 +117,20 @@ def _view(name: str, images: LabelledImages, allowed: NDArray[np.bool_] | None, 
     notes = []
     if candidates is None:
         candidates = images.space.num_classes if allowed is None else int(allowed.sum())
-    scored = np.unique(images.labels).size
+    labels = np.unique(images.labels)
+    scored = int((labels < images.space.num_classes).sum())
     if images.skipped:
         notes.append(
             f"{len(images.skipped)} class folders cannot be answered by this head and were skipped: "
             f"{', '.join(images.skipped[:9])}{', ...' if len(images.skipped) > 9 else ''}."
         )
+    others = labels.size - scored
+    if others:
+        notes.append(
+            f"{others} of {labels.size} labels are no classes of '{images.space.name}': what lies at or above one is "
+            "right; the accuracy of classes leaves their images out."
+        )
+    notes += images.notes
     if scored < candidates:
         notes.append(f"Images of {scored:,} of the {candidates:,} classes that can be answered are here.")
     return View(name, images, allowed, tuple(notes))

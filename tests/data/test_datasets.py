@@ -109,6 +109,21 @@ def test_two_folders_of_one_class_are_refused(tmp_path: Path) -> None:
         label_images(open_source(str(tmp_path)), shape_space(), partial=True)
 
 
+def test_any_noun_is_a_label_where_nouns_may_be(tmp_path: Path) -> None:
+    space = load_label_space("in1k")
+    root = _wnid_folders(tmp_path, ["n02123045", "bird", "okapi"])
+    with pytest.raises(LabelSpaceMismatch, match="2 of 3 class folders are no classes of label space 'in1k': bird"):
+        label_images(open_source(str(root)), space, partial=True)
+    images = label_images(open_source(str(root)), space, partial=True, nouns=True)
+    tree = space.tree
+    assert images.labels.tolist() == [tree.index("n01503061"), tree.index("n02123045"), tree.num_nodes]
+    assert [label.wnid for label in images.outside] == ["n02439398"]
+    assert images.absent.size == 999
+    _wnid_folders(tmp_path, ["n02439398"])
+    with pytest.raises(LabelSpaceMismatch, match="'n02439398' and 'okapi' both mean the class 'n02439398'"):
+        label_images(open_source(str(root)), space, partial=True, nouns=True)
+
+
 @pytest.mark.parametrize("label", ["cls", "json"])
 def test_shards_hold_the_same_images_and_labels_as_they_were_given(tmp_path: Path, label: str) -> None:
     write_shard(tmp_path / "train-000.tar", ["red", "blue", "green_circle"], seed=1, label=label)

@@ -7,6 +7,8 @@ import pytest
 from forests import named
 
 from miil21k.decode.decoder import Decoder
+from miil21k.hierarchy.labels import find_label
+from miil21k.hierarchy.load import load_label_space
 from miil21k.validate.inference import Scored
 from miil21k.validate.score import Scorecard
 
@@ -40,3 +42,31 @@ def test_what_is_not_answered_is_counted_apart(zoo_tree: Tree) -> None:
     card.update(scored(logits, [dog, car, dog, dog]))
     hedged = card.metrics()["hedged"]
     assert (hedged["answered"], hedged["correct"], hedged["correct_of_answered"]) == (0.5, 0.75, 0.5)
+
+
+def test_a_label_that_is_no_class_is_scored_by_what_lies_above_it() -> None:
+    space = load_label_space("in1k")
+    tree = space.tree
+    outside = [label for label in (find_label(space, "okapi"),) if label is not None]
+    okapi, dog = tree.num_nodes, tree.index("n02084071")
+    impala, pug, cat = tree.index("n02422699"), tree.index("n02110958"), tree.index("n02123045")
+    logits = np.zeros((4, 1000), np.float32)
+    logits[range(4), [impala, pug, impala, cat]] = 30
+    card = Scorecard(Decoder(space, "leaf_softmax"), outside)
+    card.update(scored(logits, [okapi, dog, impala, impala]))
+    found = card.metrics()
+    assert card.samples == 4
+    assert found["flat"]["top1"] == 0.5  # of the two that are labelled with classes
+    assert found["top_class"]["correct"] == 0.5  # a pug is a dog, but an impala is no okapi
+    assert found["hedged"]["correct"] == 0.5
+    assert found["semantic"]["path_accuracy"] == 0.75  # okapi: animal, vertebrate, ..., ruminant
+    assert card.other_labels() == [
+        {"wnid": "n02084071", "name": "dog", "node": "n02084071", "images": 1},
+        {"wnid": "n02439398", "name": "okapi", "node": "n02399000", "images": 1},
+    ]
+    unsure = Scorecard(Decoder(space, "leaf_softmax"), outside)
+    even = np.zeros((1, 1000), np.float32)
+    even[0, tree.descendants(tree.index("n02399000"))[:9]] = 30  # some ruminant
+    unsure.update(scored(even, [okapi]))
+    hedged = unsure.metrics()["hedged"]
+    assert (hedged["answered"], hedged["correct"], hedged["exact"], hedged["recall_depth"]) == (1, 1, 1, 1)

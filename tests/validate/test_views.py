@@ -14,6 +14,7 @@ from miil21k.errors import LabelSpaceMismatch, UsageError
 from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import projection
 from miil21k.train.state import save_weights
+from miil21k.validate.calibration import fit_calibration
 from miil21k.validate.options import MeasureOptions
 from miil21k.validate.run import MeasureRequest, validate_model
 from miil21k.validate.views import choose_view, without_withdrawn
@@ -31,6 +32,7 @@ MISSING_NINE = (
 
 
 def _folders(root: Path, wnids: Iterable[str]) -> str:
+    root.mkdir(exist_ok=True)
     picture = root / "picture.png"
     Image.new("RGB", (2, 2)).save(picture)
     for wnid in wnids:
@@ -104,6 +106,30 @@ def test_a_projected_head_answers_in_the_other_label_space(tmp_path: Path) -> No
     assert report["metrics"]["flat"]["top1"] == 0.25
     assert report["view"]["label_space"] == "winter21"
     assert report["model"]["label_space"] == "fall11"
+
+
+def test_folders_of_any_noun_are_scored_and_counted(tmp_path: Path) -> None:
+    in1k = load_label_space("in1k")
+    card = TrainedCard("test_resnet", {}, "leaf_softmax", in1k, PREPROCESS, "none", {})
+    model = card.build()
+    with torch.no_grad():
+        model.get_parameter("fc.weight").zero_()
+        model.get_parameter("fc.bias").zero_()[in1k.tree.index("n02110958")] = 30.0  # a pug, whatever the image
+    save_weights(tmp_path / "model.safetensors", model.state_dict(), card.to_metadata())
+    data = _folders(tmp_path, ["n02110958", "dog", "bird", "okapi"])
+    request = Request(data, str(tmp_path / "model.safetensors"), MeasureOptions(device="cpu"))
+    found = validate(request)
+    images, metrics = found.report["images"], found.report["metrics"]
+    assert (images["scored"], images["scored_of_classes"]) == (4, 1)
+    assert [row["name"] for row in images["labels_that_are_no_classes"]] == ["bird", "dog", "okapi"]
+    assert metrics["flat"]["top1"] == 1  # of the pug alone
+    assert metrics["hedged"]["correct_of_answered"] == 0.5  # pug and dog
+    assert metrics["semantic"]["path_accuracy"] == 0.5
+    assert "3 of 4 labels are no classes of 'in1k': what lies at or above one is right" in found.notes[0]
+    with pytest.raises(UsageError, match="cannot guarantee"):
+        fit_calibration(
+            Request(_folders(tmp_path / "other", ["dog", "bird", "okapi", "n02110958", "fish"]), request.model), (0.9,)
+        )
 
 
 def test_withdrawn_classes_are_left_out_as_prediction_leaves_them_out(tmp_path: Path) -> None:
