@@ -117,8 +117,8 @@ def test_folders_of_any_noun_are_scored_and_counted(tmp_path: Path) -> None:
         model.get_parameter("fc.bias").zero_()[in1k.tree.index("n02110958")] = 30.0  # a pug, whatever the image
     save_weights(tmp_path / "model.safetensors", model.state_dict(), card.to_metadata())
     data = _folders(tmp_path, ["n02110958", "dog", "bird", "okapi"])
-    request = Request(data, str(tmp_path / "model.safetensors"), MeasureOptions(device="cpu"))
-    found = validate(request)
+    request = MeasureRequest(data, str(tmp_path / "model.safetensors"), MeasureOptions(device="cpu"))
+    found = validate_model(request)
     images, metrics = found.report["images"], found.report["metrics"]
     assert (images["scored"], images["scored_of_classes"]) == (4, 1)
     assert [row["name"] for row in images["labels_that_are_no_classes"]] == ["bird", "dog", "okapi"]
@@ -128,7 +128,8 @@ def test_folders_of_any_noun_are_scored_and_counted(tmp_path: Path) -> None:
     assert "3 of 4 labels are no classes of 'in1k': what lies at or above one is right" in found.notes[0]
     with pytest.raises(UsageError, match="cannot guarantee"):
         fit_calibration(
-            Request(_folders(tmp_path / "other", ["dog", "bird", "okapi", "n02110958", "fish"]), request.model), (0.9,)
+            MeasureRequest(_folders(tmp_path / "other", ["dog", "bird", "okapi", "n02110958", "fish"]), request.model),
+            (0.9,),
         )
 
 
