@@ -14,7 +14,7 @@ from miil21k.errors import LabelSpaceMismatch, UsageError
 from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import projection
 from miil21k.train.state import save_weights
-from miil21k.validate.calibration import fit_calibration
+from miil21k.validate.calibration import calibrate_model
 from miil21k.validate.options import MeasureOptions
 from miil21k.validate.run import MeasureRequest, validate_model
 from miil21k.validate.views import choose_view, without_withdrawn
@@ -127,7 +127,7 @@ def test_folders_of_any_noun_are_scored_and_counted(tmp_path: Path) -> None:
     assert metrics["semantic"]["path_accuracy"] == 0.5
     assert "3 of 4 labels are no classes of 'in1k': what lies at or above one is right" in found.notes[0]
     with pytest.raises(UsageError, match="cannot guarantee"):
-        fit_calibration(
+        calibrate_model(
             MeasureRequest(_folders(tmp_path / "other", ["dog", "bird", "okapi", "n02110958", "fish"]), request.model),
             (0.9,),
         )
