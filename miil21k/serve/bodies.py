@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from starlette.datastructures import FormData
     from starlette.requests import Request
 
-__all__ = ["Body", "Buffer", "Limits", "Refused"]
+    from miil21k.serve.options import ServeOptions
+
+__all__ = ["Body", "Buffer", "Limits", "Refused", "limits_of"]
 
 _NAME = "image"  # of an image that came without a file name
 # RFC 5987: filename*=utf-8''caf%C3%A9.jpg
@@ -44,6 +46,18 @@ class Limits:
     max_body: int = 64 << 20
     idle: float = 10.0
     answer: float = 60.0
+
+
+def limits_of(options: ServeOptions) -> Limits:
+    """Return what a request may cost under these options."""
+    return Limits(
+        options.max_bytes,
+        options.max_images,
+        options.receive_timeout,
+        options.max_body,
+        options.idle_timeout,
+        options.answer_timeout,
+    )
 
 
 class Refused(Miil21kError):

@@ -276,8 +276,8 @@ def test_the_interface_is_described_as_it_is(server: Server) -> None:
             assert reply.status == 200, path
     row = server.ask("/v1/predict", CAT.read_bytes()).json["predictions"][0]
     schemas = described["components"]["schemas"]
-    assert set(schemas["Row"]["required"]) <= set(row)
-    assert set(row["path"][0]) == set(schemas["Node"]["required"])
+    assert set(schemas["Row"]["required"]) <= set(row) <= set(schemas["Row"]["properties"])
+    assert set(row["path"][0]) == set(schemas["Row"]["properties"]["path"]["items"]["properties"]) - {"label"}
     page = server.ask("/docs").body.decode()
     assert all(f"<code>{name}</code>" in page for name in (*PARAMETERS, "GET /ready", "503"))
     assert "<script" not in page
@@ -412,7 +412,7 @@ def test_what_cannot_be_served_is_one_sentence_and_its_exit_code(
             (["--port", "0", "-m", "tresnet_q"], "tresnet_q"),
             (["--port", "0", "-m", "missing.onnx"], "missing.onnx"),
             (["--port", "0", *EMBEDDED, "--under", "unicorn"], "unicorn"),
-            (["--queue", "8"], "--queue 8 has no room for a request of --max-images 32"),
+            (["--queue", "8"], "--queue must be at least as large as --max-images."),
             (["--max-body", "100"], "--max-body must be at least as large as --max-bytes."),
         ):
             code = main(["serve", *words])

@@ -1,0 +1,58 @@
+"""How a server listens, what a request may cost, and when it answers: one frozen value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from miil21k.errors import UsageError
+from miil21k.options import check, described, option
+
+__all__ = ["MAX_PIXELS", "ServeOptions"]
+
+MAX_PIXELS = 50_000_000  # each thread that reads may hold one such picture: half a gigabyte
+_MIB = 1 << 20
+
+
+@described
+@dataclass(frozen=True)
+class ServeOptions:
+    """How a server listens, what a request may cost, and when it answers."""
+
+    host: str = option("127.0.0.1", "address to listen on; the default is this machine alone")
+    port: int = option(
+        8021, "port to listen on; 0 takes any free one (default: 8021)", metavar="N", least=0, most=65535
+    )
+    allow_origin: tuple[str, ...] = option(
+        (),
+        "let pages from there read answers, https://example.org or *, repeatable (default: none)",
+        metavar="ORIGIN",
+        repeats=True,
+    )
+    max_bytes: int = option(20 * _MIB, "bytes of one image (default: 20 MiB)", metavar="N", least=1)
+    max_images: int = option(32, "images in one request", metavar="N", least=1)
+    max_body: int = option(64 * _MIB, "bytes of one request (default: 64 MiB)", metavar="N", least=1)
+    receive_buffer: int = option(
+        512 * _MIB,
+        "bytes of all bodies that are not yet answered; more are refused with 503 (default: 512 MiB)",
+        metavar="N",
+        least=1,
+    )
+    queue: int = option(
+        256, "images that are read or wait for the network; more are refused with 503", metavar="N", least=1
+    )
+    receive_timeout: int = option(120, "seconds for the body of a request", metavar="S", least=1)
+    idle_timeout: int = option(10, "seconds in which nothing comes of a body", metavar="S", least=1)
+    answer_timeout: int = option(60, "seconds from the last byte to the answer, else 503", metavar="S", least=1)
+    drain: int = option(
+        3, "seconds after SIGTERM in which /ready says 503 and requests are still taken", metavar="S", least=0
+    )
+    max_wait: float = option(
+        5.0, "milliseconds that an image waits for others that are on their way", metavar="MS", least=0, most=60_000
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        for larger, smaller in (("max_body", "max_bytes"), ("receive_buffer", "max_body"), ("queue", "max_images")):
+            if getattr(self, larger) < getattr(self, smaller):
+                spelt = (f"--{name.replace('_', '-')}" for name in (larger, smaller))
+                raise UsageError("{} must be at least as large as {}.".format(*spelt))
