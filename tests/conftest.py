@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from web_sites import CERTIFICATE, site
 
+from miil21k import web
 from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.tree import Tree
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from miil21k.hierarchy.spaces import LabelSpace
 
 # A busy machine is no failure: examples may take as long as they need.
@@ -38,3 +43,37 @@ def zoo_tree() -> Tree:
 def winter21() -> LabelSpace:
     """Return the shipped space of 10,450 classes."""
     return load_label_space("winter21")
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[str]:
+    """Return the address of a site on the loopback, see `web_sites.site`."""
+    with site() as address:
+        yield address
+
+
+@pytest.fixture
+def protected(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Return the https address of such a site, whose certificate is trusted."""
+    pem = tmp_path_factory.mktemp("certificate") / "localhost.pem"
+    pem.write_text(CERTIFICATE, encoding="utf-8")
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    web._opener.cache_clear()
+    with site(pem) as address:
+        yield address
+    web._opener.cache_clear()
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
+    """Return, by inode, how many bytes of a file had been brought to the disk when `os.fsync` was last called on it."""
+    sizes: dict[int, int] = {}
+    bring = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        bring(descriptor)
+        found = os.fstat(descriptor)
+        sizes[found.st_ino] = found.st_size
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return sizes

@@ -70,12 +70,15 @@ class Request:
 class HubServer:
     """Use as a context manager; `url` is what HF_ENDPOINT is set to.
 
-    ranges: whether Range is honoured. etags: whether files have an ETag. Faults are taken one per GET (or HEAD,
+    ranges: whether Range is honoured. etags: whether files have an ETag, weak: one that
+    promises no equal bytes. modified: the Last-Modified of every file. Faults are taken one per GET (or HEAD,
     for those of `head_faults`) whose path contains the key; the last one of a list stays when `sticky`.
     """
 
     ranges: bool = True
     etags: bool = True
+    weak: bool = False
+    modified: str | None = None
     sticky: bool = False
     files: dict[str, bytes] = field(default_factory=dict)
     repos: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -211,7 +214,9 @@ class _Handler(BaseHTTPRequestHandler):
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         if self.hub.etags:
-            self.send_header("ETag", etag)
+            self.send_header("ETag", f"W/{etag}" if self.hub.weak else etag)
+        if self.hub.modified is not None:
+            self.send_header("Last-Modified", self.hub.modified)
         if fault.chunked:
             self.send_header("Connection", "close")
         else:
@@ -223,7 +228,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _start(self, etag: str) -> int:
         """Return the first byte that was asked for; 0 where ranges are off or the file is another one by now."""
         wanted = self.headers.get("Range", "")
-        fresh = self.headers.get("If-Range") in (None, etag)
+        fresh = self.headers.get("If-Range") in (None, etag, f"W/{etag}", self.hub.modified)
         return int(wanted.removeprefix("bytes=").partition("-")[0]) if wanted and self.hub.ranges and fresh else 0
 
     def _send(self, body: bytes, fault: Fault) -> None:

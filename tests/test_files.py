@@ -30,6 +30,22 @@ def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["rows.json"]
 
 
+def test_every_byte_is_on_the_disk_before_the_name_leads_to_it(
+    tmp_path: Path, synced: dict[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.json"
+    at_rename = []
+    rename = type(path).replace
+
+    def replace(part: Path, target: Path) -> Path:
+        at_rename.append(synced.get(part.stat().st_ino))
+        return rename(part, target)
+
+    monkeypatch.setattr(type(path), "replace", replace)
+    replace_file(path, b"x" * 1000)
+    assert at_rename == [1000]
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "x"
     replace_file(path, b"old")

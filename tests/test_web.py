@@ -3,85 +3,14 @@
 from __future__ import annotations
 
 import socket
-import ssl
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 
 import pytest
 
-from miil21k import web
 from miil21k.errors import DownloadError
 from miil21k.web import Address, fetch, open_url
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-# Made for this test, for the name localhost; it guards nothing.
-CERTIFICATE = """\
------BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgagmksDOQ7A2It8X3
-/Ak09xrGEYe0hu6dwR41zwYGLiShRANCAARGn7jLk7/VleCzqiFgSZdlYATUR//1
-4G0Hn5y06H2g29Ov1SOHA9Yhe+kzS1DH1x/K/X34n0I/pKvuudSfxRcw
------END PRIVATE KEY-----
------BEGIN CERTIFICATE-----
-MIIBmjCCAUGgAwIBAgIUGnQTbywCZyg8V+Oiyz/J2Fepl74wCgYIKoZIzj0EAwIw
-FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyODAzMDg0NFoYDzIxMjYxMTA0
-MDMwODQ0WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
-PQMBBwNCAARGn7jLk7/VleCzqiFgSZdlYATUR//14G0Hn5y06H2g29Ov1SOHA9Yh
-e+kzS1DH1x/K/X34n0I/pKvuudSfxRcwo28wbTAdBgNVHQ4EFgQUhcX4m9+2L/sJ
-mKxwCwp4DneMbuAwHwYDVR0jBBgwFoAUhcX4m9+2L/sJmKxwCwp4DneMbuAwDwYD
-VR0TAQH/BAUwAwEB/zAaBgNVHREEEzARgglsb2NhbGhvc3SHBH8AAAEwCgYIKoZI
-zj0EAwIDRwAwRAIgSpgxIdcQ8kU5AXLsdNxmCxg5H8P4dLOvzxFGLXWgSQkCIEes
-gZ+2Ph1cxXogR0VMifdDXMTaLULdwmoGwUzbvz24
------END CERTIFICATE-----
-"""
-
-
-class _Site(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        if self.path.startswith("/to/"):
-            self.send_response(302)
-            self.send_header("Location", self.path.removeprefix("/to/"))
-            self.end_headers()
-            return
-        self.send_response(404 if self.path == "/none" else 200)
-        self.send_header("Content-Length", "abc" if self.path == "/odd" else "5")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(b"hello")
-
-    do_HEAD = do_GET  # noqa: N815
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture(scope="module")
-def plain() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Site) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@pytest.fixture
-def protected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    pem = tmp_path / "localhost.pem"
-    pem.write_text(CERTIFICATE, encoding="utf-8")
-    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
-    web._opener.cache_clear()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Site) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"https://localhost:{server.server_port}"
-        server.shutdown()
-    web._opener.cache_clear()
 
 
 def get(url: str) -> bytes:

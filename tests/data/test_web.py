@@ -67,3 +67,9 @@ def test_a_fetch_that_fails_says_why(site: str, path: str, words: str) -> None:
         fetch_image(site + path, limit=4999, timeout=1.0)
     assert words in str(caught.value)
     assert site + path in str(caught.value)
+
+
+def test_an_image_is_not_fetched_unprotected_behind_a_protected_address(plain: str, protected: str) -> None:
+    assert fetch_image(f"{plain}/to/{protected}/x") == b"hello"
+    with pytest.raises(ImageError, match=r"redirected from https to 'http:.*', which is refused"):
+        fetch_image(f"{protected}/to/{plain}/x")

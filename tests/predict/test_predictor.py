@@ -177,6 +177,23 @@ def test_starting_at_a_batch_border_gives_the_same_numbers(embedded: Predictor, 
     assert rest == whole[4:]
 
 
+def test_an_image_that_asks_for_a_new_batch_shares_none_with_the_one_before(
+    embedded: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = with_options(embedded, workers=0, batch_size=3)
+    run, sizes = predictor.backend.run, []
+
+    def counted(images: np.ndarray, **options: Any) -> Any:
+        sizes.append(len(images))
+        return run(images, **options)
+
+    monkeypatch.setattr(predictor.backend, "run", counted)
+    begins = [True, False, True, False, False, False, True, True]
+    rows = predictor.predict([ImageInput(str(i), CAT, new_batch=new) for i, new in enumerate(begins)])
+    assert sizes == [2, 3, 1, 1, 1]
+    assert [row.input for row in rows] == [str(i) for i in range(8)]
+
+
 def test_every_kind_of_source_is_one_image(embedded: Predictor) -> None:
     picture = load_image(CAT)
     expected = embedded(CAT).topk
@@ -248,6 +265,9 @@ def test_depth_subtree_lists_and_threshold_restrict_the_answer(embedded: Predict
     without = with_options(embedded, exclude=[DOMESTIC_CAT])(CAT)
     assert without.topk[0].name == "lynx"
     assert words(with_options(embedded, threshold=0.1, topk=9)(CAT).topk) == ["tiger cat", "Egyptian cat", "tabby"]
+    second = embedded(CAT).topk[1].probability  # a class that is exactly as probable is listed
+    assert words(with_options(embedded, threshold=second)(CAT).topk) == ["tiger cat", "Egyptian cat"]
+    assert words(with_options(embedded, threshold=float(np.nextafter(second, 1)))(CAT).topk) == ["tiger cat"]
     with pytest.raises(UnknownClass, match="n99999999"):
         with_options(embedded, under="n99999999")
 

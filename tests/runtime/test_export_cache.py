@@ -51,6 +51,13 @@ def test_every_fact_of_the_graph_changes_its_key(name: str) -> None:
     assert GRAPH._replace().key == GRAPH.key
 
 
+def test_every_file_of_an_export_is_on_the_disk(cache: Cache, synced: dict[int, int]) -> None:
+    files = sorted(store(cache).folder.iterdir())
+    assert [(path.name, synced.get(path.stat().st_ino)) for path in files] == [
+        (path.name, path.stat().st_size) for path in files
+    ]
+
+
 def test_what_was_stored_is_found_and_listed(cache: Cache) -> None:
     assert find_proved(cache, GRAPH) is None
     found = store(cache)

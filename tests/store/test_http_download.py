@@ -71,6 +71,25 @@ def test_without_a_validator_nothing_is_resumed(hub: HubServer, tmp_path: Path) 
     assert [r.headers.get("range") for r in hub.requests] == [None, None]
 
 
+@pytest.mark.parametrize("modified", [None, "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_a_weak_validator_guards_no_range(hub: HubServer, tmp_path: Path, modified: str | None) -> None:
+    hub.weak, hub.modified = True, modified
+    transfer = _transfer(hub, tmp_path)
+    hub.faults["file.bin"] = [Fault(cut_after=300_000)]
+    download_part(transfer)
+    assert transfer.part.read_bytes() == CONTENT
+    asked = [(r.headers.get("range"), r.headers.get("if-range")) for r in hub.requests]
+    assert asked == [(None, None), ("bytes=300000-", modified) if modified else (None, None)]
+
+
+def test_a_part_is_on_the_disk_before_it_counts_as_complete(
+    hub: HubServer, tmp_path: Path, synced: dict[int, int]
+) -> None:
+    transfer = _transfer(hub, tmp_path)
+    download_part(transfer)
+    assert synced[transfer.part.stat().st_ino] == len(CONTENT)
+
+
 def test_a_file_that_changed_on_the_server_is_not_glued_to_the_old_half(hub: HubServer, tmp_path: Path) -> None:
     transfer = _transfer(hub, tmp_path)
     hub.faults["file.bin"] = [Fault(cut_after=300_000)]
@@ -195,6 +214,14 @@ def test_a_redirect_to_a_file_of_this_machine_is_refused(hub: HubServer, tmp_pat
     hub.faults["file.bin"] = [Fault(status=302, headers=(("Location", "ftp://127.0.0.1/etc/hostname"),))]
     with pytest.raises(DownloadError, match=r"to 'ftp:.*', which is refused"):
         download_part(transfer)
+
+
+def test_a_redirect_to_an_unprotected_server_is_refused(plain: str, protected: str, tmp_path: Path) -> None:
+    download_part(Transfer(f"{protected}/to/{protected}/x", tmp_path / "x.part"))
+    assert (tmp_path / "x.part").read_bytes() == b"hello"
+    with pytest.raises(DownloadError, match=r"from https to 'http:.*', which is refused"):
+        download_part(Transfer(f"{protected}/to/{plain}/x", tmp_path / "y.part"))
+    assert not (tmp_path / "y.part").exists()
 
 
 def test_a_port_where_nobody_listens_is_given_up_at_once(

@@ -32,6 +32,12 @@ def test_row_i_belongs_to_row_i_and_failures_are_nan(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[[1, 3]], [[0, 1, 2], [7, 7, 7]])
 
 
+def test_every_row_is_on_the_disk_when_the_file_is_finished(tmp_path: Path, synced: dict[int, int]) -> None:
+    path = tmp_path / "e.npy"
+    write(path, VALUES).finish()
+    assert synced[path.stat().st_ino] == path.stat().st_size
+
+
 @pytest.mark.parametrize("kept", range(5))
 @pytest.mark.parametrize("written", range(5))
 def test_an_interrupted_file_goes_on_after_the_rows_that_are_kept(tmp_path: Path, kept: int, written: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -118,6 +119,26 @@ def test_an_existing_output_is_touched_only_when_that_is_said(tmp_path: Path) ->
     file.finish()
     file.settle()
     assert path.read_bytes() == LAYOUTS["csv"].header
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_every_row_is_on_the_disk_before_the_note_goes(tmp_path: Path, synced: dict[int, int], kind: str) -> None:
+    path = tmp_path / "rows"
+    file = RowFile(path, LAYOUTS[kind], {"topk": 5}, "refuse")
+    file.begin(RUN)
+    file.write(wanted("a.jpg"))
+    file.finish()
+    assert note_path(path).exists()
+    assert synced[path.stat().st_ino] == path.stat().st_size
+
+
+def test_a_resume_goes_on_where_an_input_asked_for_a_new_batch(tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    begun(path, 4)
+    file = RowFile(path, JsonLines(), {"topk": 5}, "resume")
+    images = (replace(image, new_batch=image.name == "b.jpg") for image in inputs(NAMES))
+    now, start = already_done(file.rows(), images, skips=False, chunk=9, path=path)
+    assert (now.inputs, start.inputs, start.rows) == (4, 1, 1)
 
 
 def begun(path: Path, rows: int = 2) -> None:

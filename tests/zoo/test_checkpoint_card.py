@@ -37,3 +37,14 @@ def test_a_checkpoint_of_an_older_goog21k_finds_the_tree_that_trained_it(tmp_pat
 def test_a_tree_that_no_version_had_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LabelSpaceMismatch, match="use the version that wrote it"):
         read_card(saved(tmp_path / "odd.safetensors", label_space_sha256="0" * 64))
+
+
+def test_a_tree_that_is_not_the_one_of_its_digest_is_refused(tmp_path: Path) -> None:
+    space = load_label_space("in1k")
+    own = {"label_space": "mine", "label_space_text": space.to_text(), "label_space_sha256": space.sha256}
+    card = read_card(saved(tmp_path / "own.safetensors", **own))
+    assert card is not None
+    assert card.space.sha256 == space.sha256
+    changed = {**own, "label_space_text": space.to_text().replace("n01440764", "n00000001")}
+    with pytest.raises(LabelSpaceMismatch, match=f"{space.sha256[:12]}.*, which is "):
+        read_card(saved(tmp_path / "changed.safetensors", **changed))
