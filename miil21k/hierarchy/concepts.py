@@ -278,10 +278,14 @@ class Concepts:
 
     def count(self, classes: NDArray[np.bool_]) -> NDArray[np.int32]:
         """Return int32 [K], how many of `classes` (bool [C]) are at or below each concept."""
+        return self.totals(classes.astype(np.int64)).astype(np.int32)
+
+    def totals(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return int64 [K], the sum over the classes at or below each concept of `values` (int64 [C]), modulo 2^64."""
         order, first, last = self._branches
-        total = np.concatenate([[0], np.cumsum(classes[order])])
-        branch = (total[last] - total[first]).astype(np.int32)
-        found: NDArray[np.int32] = branch.copy()
+        total = np.concatenate([[0], np.cumsum(values[order])])
+        branch: NDArray[np.int64] = total[last] - total[first]
+        found = branch.copy()
         owners, starts, branches = self.cover
         if owners.size:
             found[owners] += np.add.reduceat(branch[branches], starts)
