@@ -46,7 +46,7 @@ LOCK = ".training.lock"
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What a user asks for.
+    """What is trained on what, by which recipe, and where the run goes.
 
     data, val: class folders or shards. model: a name of the zoo or of timm, or a checkpoint of an earlier run.
     checkpoint: a file with the weights to start from. label_space: a shipped one or a file; None means

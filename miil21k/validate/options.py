@@ -18,7 +18,10 @@ __all__ = ["MeasureOptions"]
 @described
 @dataclass(frozen=True)
 class MeasureOptions(ReadingOptions, LoadOptions):
-    """What `validate` and `calibrate` take; label_space is that of the images, when it is not the head's."""
+    """How a model is measured: which network, what computes it, how images are read.
+
+    label_space is that of the images, when it is not the head's.
+    """
 
     batch_size: int = option_again(ComputeOptions, "batch_size", 32, "images per forward pass")
     workers: int = option_again(

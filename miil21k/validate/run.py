@@ -36,7 +36,7 @@ __all__ = ["MeasureRequest", "Validation", "prepare", "validate_model"]
 
 @dataclass(frozen=True)
 class MeasureRequest:
-    """What is to be validated on what.
+    """What is measured or calibrated, and on which labelled images.
 
     data: class folders or shards. model: a name of the zoo, or a checkpoint of `miil21k train`. options: which weights,
     what computes, how images are read. view: `in1k` or None. make: makes an export that the cache lacks (see
