@@ -10,18 +10,18 @@ import os
 import re
 import sys
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miil21k.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
     from typing import IO
 
     from filelock import BaseFileLock
 
-__all__ = ["Lock", "atomic", "atomic_folder", "replace_file", "scratch_folder", "sweep"]
+__all__ = ["Lock", "atomic", "atomic_folder", "replace_file", "scratch_folder", "sweep", "temporary_folder"]
 
 _PART = re.compile(r"\..+\.[0-9a-f]{8}\.part(\.[^.]*)?")
 _KEPT = 40  # characters of a name that the name of its part repeats: file systems allow 255 bytes
@@ -80,6 +80,21 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
 
 
 @contextmanager
+def temporary_folder(name: str) -> Iterator[Path]:
+    """Yield a new, empty folder of this user alone where temporary files go; it goes when the block ends.
+
+    name: what it is for; what killed processes left under it is swept first. Raises OSError.
+    """
+    import tempfile
+
+    shared = Path(tempfile.gettempdir())
+    sweep(shared, name=name)
+    with scratch_folder(shared, name) as folder:
+        folder.chmod(0o700)
+        yield folder
+
+
+@contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path` that takes the place of `path` when the block has ended well.
 
@@ -99,10 +114,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 raise
 
 
-def sweep(folder: Path, *, remove: bool = True) -> list[Path]:
+def sweep(folder: Path, *, name: str = "", remove: bool = True) -> list[Path]:
     """Remove what killed processes left unfinished in `folder`, and return it; what a living one writes stays.
 
-    Looks at `folder` itself, not below. remove: else only look. Where a file system knows no locks, and for folders
+    Looks at `folder` itself, not below. name: only what was made under it, in a folder that others use as well.
+    remove: else only look. Where a file system knows no locks, and for folders
     on Windows, nobody can tell, and nothing is removed. A folder that is not there holds nothing.
     """
     import shutil
@@ -110,6 +126,8 @@ def sweep(folder: Path, *, remove: bool = True) -> list[Path]:
     found = []
     with suppress(OSError):
         for path in sorted(entry for entry in folder.iterdir() if _PART.fullmatch(entry.name)):
+            if name and not path.name.startswith(_part_stem(name)):
+                continue
             with suppress(OSError):  # held, or gone meanwhile
                 if path.is_dir() and not path.is_symlink():
                     held = _hold_folder(path, needed=True)
@@ -166,7 +184,11 @@ class Lock:
 
 
 def _part_name(stem: str, suffix: str) -> str:
-    return f".{stem[:_KEPT]}.{os.urandom(4).hex()}.part{suffix}"
+    return f"{_part_stem(stem)}{os.urandom(4).hex()}.part{suffix}"
+
+
+def _part_stem(stem: str) -> str:
+    return f".{stem[:_KEPT]}."
 
 
 def _new_part(path: Path) -> tuple[Path, IO[bytes]]:

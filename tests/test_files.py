@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from miil21k.errors import UsageError
-from miil21k.files import Lock, atomic, atomic_folder, replace_file, scratch_folder, sweep
+from miil21k.files import Lock, atomic, atomic_folder, replace_file, scratch_folder, sweep, temporary_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,6 +122,22 @@ def test_only_what_a_dead_process_left_is_swept(tmp_path: Path) -> None:
         assert folder.exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == [".notes.part.txt", ".part", "mine"]
     assert sweep(tmp_path / "nowhere") == []
+
+
+def test_a_temporary_folder_is_private_and_takes_what_a_killed_one_left_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    killed, other = tmp_path / ".spool.0123abcd.part", tmp_path / ".spools.0123abcd.part"
+    for left in (killed, other):
+        left.mkdir()
+        (left / "class.tar").touch()
+    with temporary_folder("spool") as folder:
+        assert folder.parent == tmp_path
+        assert folder.stat().st_mode & 0o777 == 0o700
+        with temporary_folder("spool") as second:
+            assert sorted(tmp_path.iterdir()) == sorted([other, folder, second])
+    assert sorted(tmp_path.iterdir()) == [other], "what others left is not ours to remove"
 
 
 def test_a_folder_takes_the_place_of_another_as_a_whole(tmp_path: Path) -> None:

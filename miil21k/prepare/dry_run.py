@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import PrepareError
+from miil21k.files import temporary_folder
 from miil21k.prepare.codecs import open_converter
 from miil21k.prepare.manifest import require_manifest_format
 from miil21k.prepare.members import MemberReader, list_members
@@ -67,8 +67,8 @@ def dry_run(
     sizes: list[int] = []
     ignored: list[str] = []
     classes = 0
-    with disk_errors(Path(source)), tempfile.TemporaryDirectory(prefix="miil21k-") as spool:
-        for unit in opened.units(Path(spool), lambda _: False, ignored):
+    with disk_errors(Path(source)), temporary_folder("miil21k-dry-run") as spool:
+        for unit in opened.units(spool, lambda _: False, ignored):
             listed = list_members(unit)
             if listed.damage:
                 damaged[unit.id] = listed.damage

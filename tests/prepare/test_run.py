@@ -408,8 +408,12 @@ def test_counts_and_classes_are_compared_with_a_release(tmp_path: Path) -> None:
         check_summary(summary, "raw", strict=True)
 
 
-def test_a_dry_run_counts_the_same_and_writes_nothing(outer: Path, tmp_path: Path) -> None:
+def test_a_dry_run_counts_the_same_and_writes_nothing(
+    outer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     before = sorted(tmp_path.iterdir())
+    (tmp_path / ".miil21k-dry-run.0123abcd.part").mkdir()  # what a killed one left
     plan = dry_run(str(outer), tmp_path / "out", OPTIONS)
     assert sorted(tmp_path.iterdir()) == before
     assert plan["classes"] == {"total": 4, "kept": 3, "small": 1}

@@ -6,8 +6,6 @@ import contextlib
 import io
 import logging
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import onnx
@@ -15,6 +13,7 @@ import onnx
 from miil21k.environment import silence_telemetry
 from miil21k.errors import ExportError
 from miil21k.export.onnx.network import OUTPUTS, PIXELS
+from miil21k.files import temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -83,13 +82,13 @@ def measure_ranges(network: ModelProto, batches: Iterable[NDArray[np.float32]], 
         "entropy": CalibrationMethod.Entropy,
         "percentile": CalibrationMethod.Percentile,
     }
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        path = Path(folder) / "network.onnx"
+    with temporary_folder("miil21k-quantize") as folder, _quiet():
+        path = folder / "network.onnx"
         onnx.save_model(network, str(path))
         calibrator = create_calibrator(
             path,
             [*_WEIGHTED["static"], *_BETWEEN],
-            augmented_model_path=str(Path(folder) / "augmented.onnx"),
+            augmented_model_path=str(folder / "augmented.onnx"),
             calibrate_method=kinds[method],
             extra_options={"symmetric": False},
         )

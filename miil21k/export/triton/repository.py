@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from miil21k.environment import silence_telemetry
 from miil21k.errors import ExportError, LabelSpaceMismatch, UsageError
 from miil21k.export.triton.config import LABELS, ServeOptions, Tensor, config_text
+from miil21k.files import scratch_folder, sweep
 from miil21k.records import to_json
 from miil21k.zoo.export_card import read_export_card, weights_file
 
@@ -98,24 +98,21 @@ def export_triton(
     inputs, outputs = signature(model)
     sample = _sample(card)
     _run(model, inputs[0], outputs, sample)
-    repository.mkdir(parents=True, exist_ok=True)
+    for place in (repository, folder):
+        sweep(place)
     if folder.exists():
         _require_alike(folder, present, card, labels, (inputs, outputs), options)
-        _place(model, folder / f".{version}.{os.getpid()}.part", folder / str(version))
+        _place(model, folder / str(version))
         return Served(folder, name, version)
     facts = _facts(card)
     config = config_text(name, inputs, outputs, options or ServeOptions(), sample=sample, facts=facts)
     texts = {"config.pbtxt": config, LABELS: labels, "README.md": _readme(name, card, inputs[0], sample)}
     texts["client.py"] = (_FILES / f"client_{card.form}.py").read_text(encoding="utf-8")
-    part = repository / f".{name}.{os.getpid()}.part"
-    try:
-        part.mkdir()
+    with scratch_folder(repository, name) as part:
         for title, text in texts.items():
             (part / title).write_text(text, encoding="utf-8")
-        _place(model, part / "new", part / str(version))
+        _place(model, part / str(version))
         part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return Served(folder, name, version)
 
 
@@ -126,14 +123,13 @@ def _versions(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in folder.iterdir() if path.is_dir() and re.fullmatch(r"[1-9]\d*", path.name))
 
 
-def _place(model: Path, part: Path, version: Path) -> None:
-    """Copy the model, and its report where there is one, into a folder that is renamed when it is whole.
+def _place(model: Path, version: Path) -> None:
+    """Copy the model, and its report where there is one, into the folder of a version, which is seen when it is whole.
 
     Triton takes a folder `model.onnx`, with the graph under the same name inside, for a model of several files.
     """
     weights = weights_file(model)
-    try:
-        part.mkdir()
+    with scratch_folder(version.parent, version.name) as part:
         target = part / "model.onnx"
         if weights is not None:
             target.mkdir()
@@ -144,8 +140,6 @@ def _place(model: Path, part: Path, version: Path) -> None:
         if report.exists():
             shutil.copyfile(report, part / "model.onnx.json")
         part.rename(version)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _require_alike(

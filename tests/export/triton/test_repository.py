@@ -89,8 +89,12 @@ def test_versions_are_added_and_never_replaced(embedded_export: Path, tensor_exp
     first = export_triton(embedded_export, tmp_path, name="m", version=3)
     config = (first.folder / "config.pbtxt").read_text()
     (first.folder / "config.pbtxt").write_text(config + "# mine\n")
+    for killed in (tmp_path / ".m.0123abcd.part", first.folder / ".3.0123abcd.part"):
+        killed.mkdir()
+        (killed / "model.onnx").touch()
     assert export_triton(embedded_export, tmp_path, name="m").version == 4
     assert (first.folder / "config.pbtxt").read_text() == config + "# mine\n"
+    assert sorted(path.name for path in tmp_path.rglob("*.part")) == []
     before = sorted(first.folder.rglob("*"))
     with pytest.raises(UsageError, match="never replaced"):
         export_triton(embedded_export, tmp_path, name="m", version=3)
