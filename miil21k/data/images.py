@@ -25,7 +25,7 @@ from PIL import ExifTags, Image
 from miil21k.data.options import MAX_PIXELS
 from miil21k.errors import ImageError
 from miil21k.suffixes import FORMATS, HEIF_SUFFIXES, reads_heif, suffix_of
-from miil21k.text import brief
+from miil21k.text import brief, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -245,9 +245,9 @@ def _identified(file: IO[bytes], name: str, max_pixels: int) -> Image.Image:
     except Image.DecompressionBombError:
         raise ImageError(f"'{name}' holds a picture of more pixels than Pillow's limit.", "too_large") from None
     except OSError as error:
-        raise ImageError(f"Cannot read '{name}': {error.strerror or error}.", "damaged") from None
+        raise ImageError(f"Cannot read '{name}': {_reason(error)}.", "damaged") from None
     except Exception as error:  # plugins raise whatever their parser stumbles over
-        raise ImageError(f"'{name}' is damaged: {error}.", "damaged") from None
+        raise ImageError(f"'{name}' is damaged: {_reason(error)}.", "damaged") from None
     if suffix_of(name) in HEIF_SUFFIXES and not reads_heif():
         raise ImageError(f"'{name}' is in a format that needs an extra: pip install 'miil21k[heic]'.", "not_an_image")
     raise ImageError(f"'{name}' is not an image in a format that can be read.", "not_an_image")
@@ -338,6 +338,15 @@ def _check_tiles(image: Image.Image, name: str, max_pixels: int) -> None:
         _check_size((width, height), name, max_pixels)
 
 
+def _reason(error: Exception) -> str:
+    """Return in words why a plugin gave up: its own, or what it means that its code stumbled."""
+    if not isinstance(error, (OSError, SyntaxError, ValueError)) or isinstance(error, UnicodeError):
+        return "it is cut off, or its header says what the rest does not hold"  # struct.error, IndexError, ...
+    text = getattr(error, "strerror", None) or (error.args[0] if error.args else "nothing says why")
+    words = text.decode("latin-1") if isinstance(text, bytes) else str(text)
+    return printable(words).rstrip(".")
+
+
 def _decoded(image: Image.Image, name: str, exif: bool, reduce_to: int | None) -> Picture:
     size = image.size
     box = None
@@ -349,7 +358,7 @@ def _decoded(image: Image.Image, name: str, exif: bool, reduce_to: int | None) -
     except MemoryError:
         raise
     except Exception as error:  # plugins raise whatever their decoder stumbles over
-        raise ImageError(f"'{name}' is damaged: {error}.", "damaged") from None
+        raise ImageError(f"'{name}' is damaged: {_reason(error)}.", "damaged") from None
     turn = _TURNS.get(_orientation(image)) if exif else None
     try:
         upright = _to_rgb(image if turn is None else image.transpose(turn))

@@ -11,7 +11,7 @@ from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import LABEL_SPACES, parse_label_space, recorded_space
 from miil21k.records import StrictJsonError, parse, to_json
 from miil21k.text import brief
-from miil21k.zoo.schema import Preprocess
+from miil21k.zoo.schema import Preprocess, foreign_network
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,11 +116,14 @@ def _from_metadata(metadata: dict[str, str]) -> TrainedCard:
         preprocess = parse(metadata["preprocess"], Preprocess)
     except StrictJsonError as error:
         raise ValueError(f"preprocess, key '{error.path}': {error.found}") from None
+    arguments = parse(metadata["arch_kwargs"], dict)
+    if (problem := foreign_network(metadata["arch"], arguments)) is not None:
+        raise ValueError(f"arch_kwargs: {problem}")
     known = {"miil21k_format", "arch", "arch_kwargs", "head", "recipe", "preprocess"}
     extra = {key: value for key, value in metadata.items() if key not in known and not key.startswith("label_space")}
     return TrainedCard(
         metadata["arch"],
-        parse(metadata["arch_kwargs"], dict),
+        arguments,
         metadata["head"],  # type: ignore[arg-type] # one of _HEADS, checked above
         space,
         preprocess,

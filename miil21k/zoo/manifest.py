@@ -20,6 +20,7 @@ from miil21k.zoo.schema import (
     Preprocess,
     Source,
     Weights,
+    foreign_network,
     spellings,
 )
 
@@ -116,6 +117,8 @@ def _check(weights: Weights) -> None:
         raise ManifestError(f"{row}, key 'family': weights that timm itself describes need no row.")
     if weights.preprocess_default not in weights.preprocessings:
         raise ManifestError(f"{row}, key 'preprocess_default': no preprocessing '{weights.preprocess_default}'.")
+    if (problem := foreign_network(weights.arch, weights.arch_kwargs)) is not None:
+        raise ManifestError(f"{row}, key 'arch': {problem}.")
     if not weights.sources:
         raise ManifestError(f"{row}, key 'sources': at least one source is needed.")
     for i, source in enumerate((*weights.sources, *weights.unverified_copies)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from miil21k.decode.heads import HeadKind  # noqa: TC001 - the reader of the manifest resolves it
@@ -21,6 +22,7 @@ __all__ = [
     "Source",
     "Unreleased",
     "Weights",
+    "foreign_network",
     "spellings",
 ]
 
@@ -35,6 +37,21 @@ Interpolation = Literal["bilinear", "bicubic"]
 # One network under two names: timm's, and the one of the repositories that trained it. Both find it at every door.
 SECOND_NAMES = {"tresnet_v2_l": "tresnet_l_v2"}
 _BUCKET = "miil-public-eu."
+# Arguments of timm's `create_model` itself, which read files and fetch weights: nothing that describes a network.
+_FACTORY = {
+    "model_name", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir",
+}  # fmt: skip
+
+
+def foreign_network(arch: str, arguments: Mapping[str, Any]) -> str | None:
+    """Return what is no description of a network, when a file of somebody else gives `timm.create_model` its arguments.
+
+    arch: the bare name of an architecture, not a place to fetch one from. None where nothing is wrong.
+    """
+    if not re.fullmatch(r"\w+", arch):
+        return f"'{arch}' is no architecture"
+    found = sorted(_FACTORY & arguments.keys())
+    return f"'{found[0]}' is no argument of an architecture" if found else None
 
 
 def spellings(name: str, aliases: tuple[str, ...], arch: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from timm.models._registry import get_deprecated_models
 import miil21k.models.ofa  # noqa: F401 - registers the architecture
 from miil21k.errors import CheckpointError
 from miil21k.records import FrozenMapping, parse, read_record, to_json
-from miil21k.zoo.schema import SECOND_NAMES, Preprocess, Source, Weights
+from miil21k.zoo.schema import SECOND_NAMES, Preprocess, Source, Weights, foreign_network
 
 if TYPE_CHECKING:
     from miil21k.zoo.schema import FileFormat
@@ -30,8 +30,6 @@ _FORMATS: dict[str, FileFormat] = {"safetensors": "safetensors", "pth": "pth", "
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 _FIELDS = {field.name for field in fields(PretrainedCfg)}
 _SOURCE_FIELDS = {"url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load"}
-# Arguments of timm's `create_model` itself, which no configuration of a network may set.
-_FACTORY = {"model_name", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
 
 
 def timm_cfg(weights: Weights, preprocess: Preprocess | None = None) -> PretrainedCfg:
@@ -125,7 +123,7 @@ def row_of_hub(name: str, repo: str, revision: str | None, config: str) -> Weigh
         stated, arch, arguments = _parse_model_cfg(parse(config), {})
         plain = {key: _tupled(value) for key, value in stated.items() if key in _FIELDS - _SOURCE_FIELDS}
         cfg = PretrainedCfg(**plain, hf_hub_id=repo, hf_hub_filename=stated.get("hf_hub_filename"))
-        known = is_model(arch) and "." not in arch and _FACTORY.isdisjoint(arguments)
+        known = is_model(arch) and foreign_network(arch, arguments) is None
         kept = {key: value for key, value in arguments.items() if key != "num_classes"}
         row = _row(name, arch, cfg, kept, revision)
         read_record(Weights, to_json(row))  # whoever wrote the file may have written anything

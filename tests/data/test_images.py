@@ -73,6 +73,34 @@ def test_all_eight_orientations_come_out_upright(orientation: int, kind: str) ->
     assert untouched.size == (corners().size if kind == "TIFF" else stored.size)  # Pillow turns a TIFF by itself
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (struct.error("unpack_from requires a buffer of at least 4 bytes"), "it is cut off, or its header says what"),
+        (IndexError("index out of range"), "it is cut off, or its header says what"),
+        (ValueError(b"Token too long: \x1b[31m"), r"Token too long: \\x1b\[31m\."),
+        (OSError("Expected to read 8 bytes but only got 3."), r"only got 3\.$"),
+    ],
+)
+def test_what_a_plugin_stumbles_over_is_said_in_words(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def stumble(_image: Image.Image) -> None:
+        raise error
+
+    content = encoded(Image.new("RGB", (8, 8)), "PNG")
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", stumble)
+    with pytest.raises(ImageError, match=words) as raised:
+        load_picture(content, name="a.png")
+    assert "unpack_from" not in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [b"x", b"\xff", b"II*\0", b"\0\0\1\0", b"RIFF"])
+def test_a_file_of_a_few_bytes_is_no_image(content: bytes) -> None:
+    with pytest.raises(ImageError, match=r"^'a\.jpg' is not an image in a format that can be read\.$"):
+        load_picture(content, name="a.jpg")
+
+
 def test_a_damaged_exif_block_costs_the_orientation_and_not_the_picture() -> None:
     data = encoded(corners(), "PNG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff broken")
     assert np.array_equal(np.asarray(load_image(data)), np.asarray(corners()))

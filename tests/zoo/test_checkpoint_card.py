@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from miil21k.errors import LabelSpaceMismatch
+from miil21k.errors import CheckpointError, LabelSpaceMismatch
 from miil21k.hierarchy.load import load_label_space
 from miil21k.zoo.checkpoint_card import TrainedCard, read_card
 from miil21k.zoo.schema import Preprocess
@@ -48,3 +48,21 @@ def test_a_tree_that_is_not_the_one_of_its_digest_is_refused(tmp_path: Path) -> 
     changed = {**own, "label_space_text": space.to_text().replace("n01440764", "n00000001")}
     with pytest.raises(LabelSpaceMismatch, match=f"{space.sha256[:12]}.*, which is "):
         read_card(saved(tmp_path / "changed.safetensors", **changed))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"arch_kwargs": '{"checkpoint_path": "/etc/passwd"}'}, "'checkpoint_path' is no argument of an architecture"),
+        ({"arch_kwargs": '{"drop_rate": 0.1, "pretrained": true}'}, "'pretrained' is no argument"),
+        ({"arch_kwargs": '{"pretrained_cfg": {"url": "http://x"}}'}, "'pretrained_cfg' is no argument"),
+        ({"arch_kwargs": '{"cache_dir": "/tmp"}'}, "'cache_dir' is no argument"),
+        ({"arch": "hf-hub:somebody/net"}, "'hf-hub:somebody/net' is no architecture"),
+        ({"arch": "local-dir:/tmp/net"}, "'local-dir:/tmp/net' is no architecture"),
+    ],
+)
+def test_a_card_describes_a_network_and_names_no_file_to_load(
+    tmp_path: Path, changes: dict[str, str], problem: str
+) -> None:
+    with pytest.raises(CheckpointError, match=problem):
+        read_card(saved(tmp_path / "odd.safetensors", **changes))

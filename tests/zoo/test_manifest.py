@@ -218,6 +218,10 @@ def _broken(change: Any) -> str:
         (lambda m: _row(m)["metrics"][1].update(value="x"), r"key 'metrics\[1\]\.value': expected float"),
         (lambda m: _row(m)["preprocessings"]["timm"].update(mean=[0, 0]), r"timm\.mean': expected a list of 3"),
         (lambda m: _row(m).update(preprocess_default="x"), r"no preprocessing 'x'"),
+        (
+            lambda m: _row(m).update(arch_kwargs={"checkpoint_path": "x"}),
+            r"key 'arch': 'checkpoint_path' is no argument",
+        ),
         (lambda m: _row(m).update(sources=[]), r"at least one source"),
         (lambda m: _row(m).update(family="timm"), r"key 'family': weights that timm itself describes need no row"),
         (
