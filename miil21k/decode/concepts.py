@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from miil21k.decode.path import SLACK
 from miil21k.decode.probabilities import class_probabilities, node_probabilities
 from miil21k.decode.restriction import viable
-from miil21k.decode.tree_passes import TINY, exclusive, family_order
+from miil21k.decode.tree_passes import exclusive, family_order
 from miil21k.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,20 +42,21 @@ def class_masses(
     withdrawn: NDArray[np.bool_] | None = None,
     temperature: ArrayLike | None = None,
     rule: str | None = None,
-) -> NDArray[np.float32]:
-    """Return float32 [B, C], P(exactly this class) before any restriction; the rows of softmax heads sum to at most 1.
+    dtype: type[np.floating] = np.float32,
+) -> NDArray[Any]:
+    """Return [B, C], P(exactly this class) before any restriction; the rows of softmax heads sum to at most 1.
 
     withdrawn: bool [C], classes that are never shown. One without a class that is shown below it gets 0, as if the
     head had no such class; any other stays a step of paths and keeps its mass for the concepts above it.
     logits, temperature, rule and errors: those of `probabilities`. Where a rule lets children sum to more than their
-    parent (`min`), each family is scaled down to it first.
+    parent (`min`), each family is scaled down to it first. dtype: float32; float64 for level_softmax heads alone.
     """
     alive = None if withdrawn is None else viable(tree, ~withdrawn)[: tree.num_classes]
     if head != "level_softmax":
         return class_probabilities(tree, logits, head, allowed=alive, temperature=temperature)
-    nodes = node_probabilities(tree, logits, head, allowed=alive, temperature=temperature, rule=rule)
+    nodes = node_probabilities(tree, logits, head, allowed=alive, temperature=temperature, rule=rule, dtype=dtype)
     order = family_order(tree)
-    masses = np.empty((len(nodes), tree.num_classes), np.float32)
+    masses = np.empty((len(nodes), tree.num_classes), dtype)
     step = max(1, BLOCK_VALUES // tree.num_nodes)
     for first in range(0, len(nodes), step):
         block = nodes[first : first + step].take(order.nodes, axis=1)
@@ -70,7 +71,7 @@ def _fit_families(block: Block, order: FamilyOrder) -> None:
     """Scale siblings that sum to more than their parent down to it, in place, from the roots on."""
     for generation in order.generations[1:]:
         family = block[:, generation.columns]
-        total = np.maximum(np.add.reduceat(family, generation.starts, axis=1), TINY)
+        total = np.maximum(np.add.reduceat(family, generation.starts, axis=1), np.finfo(block.dtype).tiny)
         family *= np.repeat(np.minimum(block[:, generation.parents] / total, 1), generation.sizes, axis=1)
 
 

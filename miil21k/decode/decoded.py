@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from miil21k.decode.concepts import asked_probabilities, class_masses, concept_probabilities, informative
+from miil21k.decode.conditional import conditional_probabilities
 from miil21k.decode.levels import decode_levels, levels_of_nodes
 from miil21k.decode.path import decode_path, hedge
 from miil21k.decode.probabilities import node_probabilities, probabilities
@@ -51,24 +52,36 @@ class Decoded:
     def probabilities(self) -> Probabilities:
         """P of every node and of every class, in one pass: ask for it first where both are wanted."""
         fixed = self.decoder
-        found = probabilities(
+        if fixed.restriction is None:
+            return probabilities(
+                fixed.space.tree,
+                self.logits,
+                fixed.head,
+                allowed=fixed.allowed,
+                temperature=fixed.temperatures,
+                rule=fixed.tree_rule,
+            )
+        found = conditional_probabilities(
             fixed.space.tree,
             self.logits,
             fixed.head,
-            allowed=fixed.allowed,
+            fixed.restriction.allowed,
+            self.masses,
+            withdrawn=fixed.withdrawn,
             temperature=fixed.temperatures,
             rule=fixed.tree_rule,
         )
-        self._close(found.nodes)
+        if fixed.pools is not None:  # no path goes below what is answered as one
+            found.nodes[:, fixed.pools.closed] = 0
         return found
 
     @cached_property
     def nodes(self) -> NDArray[np.float32]:
         """float32 [B, N], P(the answer is this node or lies below it)."""
-        if "probabilities" in vars(self):
-            return self.probabilities.nodes
         fixed = self.decoder
-        found = node_probabilities(
+        if "probabilities" in vars(self) or fixed.restriction is not None:
+            return self.probabilities.nodes
+        return node_probabilities(
             fixed.space.tree,
             self.logits,
             fixed.head,
@@ -76,13 +89,6 @@ class Decoded:
             temperature=fixed.temperatures,
             rule=fixed.tree_rule,
         )
-        self._close(found)
-        return found
-
-    def _close(self, nodes: NDArray[np.float32]) -> None:
-        """Set P of the nodes below a pooled one to 0, so that no path goes there."""
-        if self.decoder.pools is not None:
-            nodes[:, self.decoder.pools.closed] = 0
 
     @property
     def classes(self) -> NDArray[np.float32]:
@@ -126,14 +132,14 @@ class Decoded:
     def topk(self, k: int = 5) -> TopK:
         """Return the k most probable classes, best first, and no more than may be the answer.
 
-        Where nodes are answered as one with what lies below them, `classes` of the result holds the k best of these
-        nodes, with the sum over their classes (sigmoid: the largest).
+        Where concepts are answered as one with what lies below them, `classes` of the result holds the k best of these
+        concepts, with the sum over their classes (sigmoid: the largest).
         """
         allowed, pools = self.decoder.allowed, self.decoder.pools
         if pools is not None:
             pool = np.maximum if self.decoder.head == "sigmoid" else np.add
             best = topk_classes(pool.reduceat(self.classes[:, pools.members], pools.starts, axis=1), k)
-            return best._replace(classes=np.where(best.classes >= 0, pools.nodes[best.classes], -1).astype(np.int32))
+            return best._replace(classes=np.where(best.classes >= 0, pools.concepts[best.classes], -1).astype(np.int32))
         return topk_classes(self.classes, k if allowed is None else min(k, int(allowed.sum())))
 
     @cached_property
@@ -146,7 +152,9 @@ class Decoded:
         if restriction is None:
             return None
         left = self.masses[:, restriction.allowed]
-        found = left.max(axis=1) if self.decoder.head == "sigmoid" else np.minimum(left.sum(axis=1), np.float32(1))
+        found = (
+            left.max(axis=1) if self.decoder.head == "sigmoid" else np.minimum(left.sum(axis=1, dtype=np.float64), 1)
+        )
         return np.asarray(found, np.float32)
 
     @cached_property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -21,7 +22,6 @@ from miil21k.decode.rules import DEFAULT_RULE, rule_named
 from miil21k.errors import UsageError
 from miil21k.hierarchy.concepts import concepts_of
 from miil21k.hierarchy.questions import resolve
-from miil21k.hierarchy.search import find_one
 from miil21k.hierarchy.spaces import projection, withdrawn_classes
 
 if TYPE_CHECKING:
@@ -65,13 +65,14 @@ class SupportsCalibration(Protocol):
 class Restriction(NamedTuple):
     """Which classes a request leaves.
 
-    allowed: bool [C]. condition: the request in words, "under dog, without pug". listed: nodes that are answered as one
-    with everything below them; None where each class answers for itself.
+    allowed: bool [C]. condition: the request in words, "under dog, without pug". listed: concepts that are answered as
+    one with everything below them; None where each class answers for itself. questions: how each word was understood.
     """
 
     allowed: NDArray[np.bool_]
     condition: str
     listed: tuple[int, ...] | None = None
+    questions: tuple[Question, ...] = ()
 
     def __repr__(self) -> str:
         return f"Restriction({self.condition!r}, {int(self.allowed.sum())} classes)"
@@ -189,12 +190,12 @@ class Decoder:
 
     @cached_property
     def pools(self) -> Pools | None:
-        """The nodes that are answered as one with what lies below them; None where each class answers for itself."""
+        """The concepts that are answered as one with all below them; None where each class answers for itself."""
         if self.restriction is None or self.restriction.listed is None:
             return None
         allowed = self.allowed
         assert allowed is not None
-        return pools_of(self.space.tree, self.restriction.listed, allowed)
+        return pools_of(concepts_of(self.space), self.restriction.listed, allowed)
 
     @cached_property
     def open_children(self) -> NDArray[np.int64]:
@@ -212,9 +213,9 @@ class Decoder:
     @property
     def notes(self) -> tuple[str, ...]:
         """One line for each noun of several meanings, which says the one that was taken."""
-        concepts = concepts_of(self.space) if self.asked else None
-        found = (question.note(concepts) for question in self.asked if concepts is not None)
-        return tuple(note for note in found if note is not None)
+        questions = (*self.asked, *(() if self.restriction is None else self.restriction.questions))
+        found = (question.note(concepts_of(self.space)) for question in questions)
+        return tuple(dict.fromkeys(note for note in found if note is not None))
 
     def asking(self, questions: Sequence[str] | str) -> Decoder:
         """Return the decoder that is also asked how probable each of these concepts is, each text once.
@@ -243,34 +244,42 @@ class Decoder:
     ) -> Decoder:
         """Return the decoder with fewer classes; conditions add to those that it has.
 
-        Each is one or several wnids, or names that only one node has. under: the class is one of them or below one.
-        classes: so for these, each of which is answered as one with all that lies below it: the path ends there at the
-        latest, and the top k are of them. exclude: the class is none of them and below none. Raises UnknownClass for a
-        name of no node or of several, UsageError when no class is left.
+        Each is one or several concepts: nouns, wnids or synset names, as for `asking`. under: the class lies at or
+        below one of them, along any edge of the noun graph. classes: so for these, each of which is answered as one
+        with all that lies below it: the path ends there at the latest, and the top k are of them. exclude: the class
+        lies at or below none of them. Raises UnknownClass as `asking` does, UsageError when no class is left.
         """
         space, given = self.space, {"under": under, "classes": classes, "exclude": exclude}
         keys = {name: (key,) if isinstance(key, str) else tuple(key) for name, key in given.items() if key is not None}
         if not keys:
             return self
-        nodes = {name: [_node(space, key) for key in listed] for name, listed in keys.items()}
-        allowed = restrict(space.tree, **{name: [space.tree.wnids[n] for n in found] for name, found in nodes.items()})
+        graph = concepts_of(space)
+        understood = {name: [resolve(graph, key, self.shown) for key in listed] for name, listed in keys.items()}
+        chosen = {name: [question.concept for question in found] for name, found in understood.items()}
         words = {"under": "under {}", "classes": "one of {}", "exclude": "without {}"}
-        said = (words[name].format(" or ".join(map(space.display_name, found))) for name, found in nodes.items())
-        return self.restricted_to(allowed, ", ".join(said), listed=nodes.get("classes"))
+        said = (words[name].format(" or ".join(map(graph.display_name, found))) for name, found in chosen.items())
+        found = self.restricted_to(restrict(graph, **chosen), ", ".join(said), listed=chosen.get("classes"))
+        assert found.restriction is not None
+        questions = (*found.restriction.questions, *chain.from_iterable(understood.values()))
+        return replace(found, restriction=found.restriction._replace(questions=questions))
 
     def restricted_to(
         self, allowed: NDArray[np.bool_], condition: str, *, listed: Sequence[int] | None = None
     ) -> Decoder:
         """Return the decoder that answers with the classes of a mask, bool [C], which `condition` puts in words.
 
-        listed: the nodes that are answered as one, see `Restriction`.
+        listed: the concepts that are answered as one, see `Restriction`.
         """
         before = self.restriction
-        shown = None if listed is None else tuple(listed)
+        new = Restriction(allowed, condition, None if listed is None else tuple(listed))
         if before is not None:
-            allowed, condition = allowed & before.allowed, f"{before.condition}, {condition}"
-            shown = before.listed if shown is None else (*shown, *(before.listed or ()))
-        return replace(self, restriction=Restriction(allowed, condition, shown))
+            new = Restriction(
+                allowed & before.allowed,
+                f"{before.condition}, {condition}",
+                before.listed if new.listed is None else (*new.listed, *(before.listed or ())),
+                before.questions,
+            )
+        return replace(self, restriction=new)
 
     def project(self, logits: ArrayLike) -> NDArray[Any]:
         """Return the logits of the answers' classes, [B, C], from those of the head; raises LogitsError for a shape."""
@@ -311,10 +320,6 @@ class Decoder:
             return found
         allowed = np.ones(space.num_classes, bool)
         allowed[space.tree.indices(record["masked"])] = False
+        if found.allowed is not None and np.array_equal(found.allowed, allowed):
+            return found  # what ImageNet withdrew alone: no restriction
         return found.restricted_to(allowed, "as exported")
-
-
-def _node(space: LabelSpace, key: str) -> int:
-    """Return the node that a wnid, or a name that only one node has, stands for."""
-    known = space.tree.index_of.get(key)
-    return find_one(space, key) if known is None else known

@@ -64,7 +64,7 @@ def decode_path(
 
     node_prob: [B, N] from `node_probabilities`. A step needs P > 0; ties go to the lowest node index.
     under: start below this node; its ancestors open the chain, and a row where it has P = 0 gets no chain.
-    Nothing is renormalised here; pass `restrict(tree, under=...)` to `node_probabilities` for that.
+    Nothing is renormalised here; pass the mask of `restrict` to `node_probabilities` for that.
     max_depth: the deepest depth to go to (0: roots only).
     withdrawn: bool [C], classes that must never be shown; the walk goes through them, the chain leaves them out.
     Raises UsageError (shape, under, max_depth, withdrawn) and LogitsError (NaN among the probabilities).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -85,13 +85,17 @@ def node_probabilities(
     allowed: ArrayLike | None = None,
     temperature: ArrayLike | None = None,
     rule: str | None = None,
-) -> NDArray[np.float32]:
-    """Return float32 [B, N], P(node); arguments and errors of `probabilities`, whose first part this is."""
+    dtype: type[np.floating] = np.float32,
+) -> NDArray[Any]:
+    """Return [B, N], P(node); arguments and errors of `probabilities`, whose first part this is.
+
+    dtype: float32, or float64 where probabilities below 1e-38 matter.
+    """
     reader = _Reader(tree, head, rule, check_allowed(tree, allowed), temperature)
     given = check_shape(logits, tree.num_classes)
-    nodes = np.empty((len(given), tree.num_nodes), np.float32)
+    nodes = np.empty((len(given), tree.num_nodes), dtype)
     for rows, part in finite_blocks(given, tree.num_classes, BLOCK_VALUES):
-        block, _ = reader.read(part, own=False)
+        block, _ = reader.read(part.astype(dtype, copy=False), own=False)
         np.take(block, reader.order.column, axis=1, out=nodes[rows], mode="clip")
     return nodes
 
@@ -128,7 +132,7 @@ class _Reader:
             tree, head == "level_softmax", None if allowed is None else allowed.tobytes()
         )
 
-    def read(self, logits: NDArray[np.float32], own: bool) -> tuple[Block, Block]:
+    def read(self, logits: NDArray[np.floating], own: bool) -> tuple[Block, Block]:
         """Return P(node) and, if `own`, P(exactly this node), both [R, N]; the first one twice otherwise."""
         block = logits.take(self.source, axis=1)
         if self.silent.size:

@@ -11,91 +11,84 @@ from miil21k.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
+    from miil21k.hierarchy.concepts import Concepts
     from miil21k.hierarchy.tree import Tree
 
 __all__ = ["Pools", "pools_of", "restrict", "viable"]
 
 
 def restrict(
-    tree: Tree,
+    concepts: Concepts,
     *,
-    under: Sequence[str] | str | None = None,
-    classes: Sequence[str] | None = None,
-    exclude: Sequence[str] | None = None,
-    withdrawn: ArrayLike | None = None,
+    under: Sequence[int] | None = None,
+    classes: Sequence[int] | None = None,
+    exclude: Sequence[int] | None = None,
 ) -> NDArray[np.bool_]:
     """Return bool [C], the classes that may be the answer; every condition given must hold.
 
-    under: one wnid or several; the class is one of them or below one. classes: so for these; a decoder also pools what
-    lies below each. exclude: the class is neither listed nor below a listed one. withdrawn: bool [C], True for classes
-    that are never answered. Probabilities computed with the result are renormalised over what remains.
-    Raises UnknownClass for a wnid that is no node, UsageError when no class is left.
+    All are concepts, by index. under: the class lies at or below one of them. classes: so for these; a decoder also
+    pools what lies below each. exclude: the class lies at or below none of them.
+    Raises UsageError when no class is left.
     """
-    keep = np.ones(tree.num_nodes, bool)
-    if under is not None:
-        keep &= _below(tree, [under] if isinstance(under, str) else under)
-    if classes is not None:
-        keep &= _below(tree, classes)
+    allowed = np.ones(concepts.num_classes, bool)
+    for wanted in (under, classes):
+        if wanted is not None:
+            allowed &= _below(concepts, wanted)
     if exclude is not None:
-        keep &= ~_below(tree, exclude)
-    allowed = keep[: tree.num_classes]
-    if withdrawn is not None:
-        mask = np.asarray(withdrawn)
-        if mask.shape != allowed.shape or mask.dtype != np.bool_:
-            raise UsageError(
-                f"The withdrawn classes must be a bool array of shape [{tree.num_classes}], "
-                f"not {mask.dtype} {list(mask.shape)}."
-            )
-        allowed = allowed & ~mask
+        allowed &= ~_below(concepts, exclude)
     if not allowed.any():
         raise UsageError("No class is left by this restriction; widen the subtree or the lists.")
     return allowed
 
 
-class Pools(NamedTuple):
-    """Nodes that are answered as one, with everything below them.
+def _below(concepts: Concepts, chosen: Sequence[int]) -> NDArray[np.bool_]:
+    """Return bool [C], True for the classes at or below one of `chosen`."""
+    found = np.zeros(concepts.num_classes, bool)
+    for concept in chosen:
+        found[concepts.classes(concept)] = True
+    return found
 
-    nodes: int64 [K], ascending. members: int64 [M], the classes that belong to them, those of each node side by side;
-    a class belongs to the nearest of `nodes` at or above it. starts: int64 [K], where those of each node begin.
-    closed: bool [N], the nodes below them, which are no answers.
+
+class Pools(NamedTuple):
+    """Concepts that are answered as one, with everything below them.
+
+    concepts: int64 [P], ascending. members: int64 [M], the classes that belong to them, those of each side by side; a
+    class belongs to the concept at or above it that has the fewest classes. starts: int64 [P], where those of each
+    begin. closed: bool [N], the nodes of the tree below them, which are no steps of a path.
     """
 
-    nodes: NDArray[np.int64]
+    concepts: NDArray[np.int64]
     members: NDArray[np.int64]
     starts: NDArray[np.int64]
     closed: NDArray[np.bool_]
 
 
-def pools_of(tree: Tree, nodes: Sequence[int], allowed: NDArray[np.bool_]) -> Pools | None:
-    """Return what belongs to each of `nodes`, node indices; None where nothing lies below any of them.
+def pools_of(graph: Concepts, listed: Sequence[int], allowed: NDArray[np.bool_]) -> Pools | None:
+    """Return what belongs to each concept of `listed`, indices; None where nothing lies below any of them.
 
-    allowed: bool [C], the classes that may be the answer. A node without one of its own is left out.
+    allowed: bool [C], the classes that may be the answer. A concept without one of its own is left out.
     """
-    chosen = np.unique(np.asarray(nodes, np.int64))
-    owner = np.full(tree.num_nodes, -1, np.int64)
-    owner[chosen] = chosen
-    for level in tree.levels[1:]:
-        heirs = level.nodes[owner[level.nodes] < 0]
-        owner[heirs] = owner[tree.parent[heirs]]
-    classes = np.flatnonzero(allowed & (owner[: tree.num_classes] >= 0))
+    owner = np.full(graph.num_classes, -1, np.int64)
+    for concept in sorted(set(listed), key=lambda one: (-graph.num_below[one], graph.depth[one], -one)):
+        owner[graph.classes(concept)] = concept  # the last one is the nearest
+    classes = np.flatnonzero(allowed & (owner >= 0))
     members = classes[np.argsort(owner[classes], kind="stable")]
     if np.array_equal(owner[members], members):
         return None
     found, starts = np.unique(owner[members], return_index=True)
+    below, todo = np.zeros(len(graph), bool), list(listed)
+    while todo:
+        new = [child for child in graph.children(todo.pop()).tolist() if not below[child]]
+        below[new] = True
+        todo += new
+    tree = graph.space.tree
     leads_to = np.zeros(tree.num_nodes, bool)
-    leads_to[chosen] = True
+    leads_to[[concept for concept in listed if concept < tree.num_nodes]] = True
     for level in reversed(tree.levels[1:]):
         leads_to[tree.parent[level.nodes[leads_to[level.nodes]]]] = True
-    return Pools(found, members, starts.astype(np.int64), (owner >= 0) & ~leads_to)
-
-
-def _below(tree: Tree, wnids: Sequence[str]) -> NDArray[np.bool_]:
-    """Return bool [N], True for each of `wnids` and everything below them."""
-    chosen = np.zeros(tree.num_nodes + 1, bool)  # the last entry answers for the -1 of `level_target`
-    chosen[tree.indices(wnids)] = True
-    return np.asarray(chosen[tree.level_target].any(axis=1))
+    return Pools(found, members, starts.astype(np.int64), below[: tree.num_nodes] & ~leads_to)
 
 
 def viable(tree: Tree, allowed: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from miil21k.hierarchy.tree import Tree
 
-    Block = NDArray[np.float32]  # [R, N], columns in family order
+    Block = NDArray[np.floating]  # [R, N], columns in family order; float32, or float64 for what is very improbable
 
 __all__ = [
     "FamilyOrder",
@@ -150,7 +150,7 @@ def divide_by_family(block: Block, order: FamilyOrder) -> None:
     for generation in reversed(order.generations[1:]):  # upwards: each parent is read before it changes
         level = block[:, generation.columns]
         total = np.maximum(np.add.reduceat(level, generation.starts, axis=1), block[:, generation.parents])
-        level /= np.repeat(np.maximum(total, TINY), generation.sizes, axis=1)
+        level /= np.repeat(np.maximum(total, np.finfo(block.dtype).tiny), generation.sizes, axis=1)
 
 
 def sum_up(block: Block, order: FamilyOrder) -> None:

@@ -113,6 +113,13 @@ class Concepts:
         """Return the display name, the first lemma."""
         return self.lemmas(concept)[0].word
 
+    def display_name(self, concept: int) -> str:
+        """Return the name, with the wnid behind it when another node, or a concept of several meanings, has it too."""
+        if concept < self.space.tree.num_nodes:
+            return self.space.display_name(concept)
+        name = self.name(concept)
+        return f"{name} ({self.wnids[concept]})" if len(self.named[fold(name)]) > 1 else name
+
     @cached_property
     def named(self) -> dict[str, list[tuple[int, Lemma]]]:
         """Folded word -> the concepts that it names, each with the lemma that does, in WordNet's order of use."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from miil21k.decode.decoded import Decoded
     from miil21k.decode.heads import HeadKind
+    from miil21k.decode.topk import TopK
     from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.hierarchy.tree import Tree
     from miil21k.predict.options import PredictOptions
@@ -64,7 +65,7 @@ def answers_of(found: Decoded, options: PredictOptions) -> list[Answer]:
     answers = []
     for row, (length, reason) in enumerate(zip(found.length.tolist(), found.reasons, strict=True)):
         path = _nodes(tree, found.path.nodes[row, :length].tolist(), found.path.probs[row, :length].tolist())
-        likely = _nodes(tree, top.classes[row].tolist(), top.probs[row].tolist())
+        likely = tuple(_listed(fixed, index, prob) for index, prob in _pairs(top, row) if index >= 0)
         best = tuple(node for node in likely if node.probability >= options.threshold)
         refused = runner_up = None
         if fixed.level is not None:
@@ -84,6 +85,19 @@ def answers_of(found: Decoded, options: PredictOptions) -> list[Answer]:
             )
         )
     return answers
+
+
+def _pairs(top: TopK, row: int) -> Iterable[tuple[int, float]]:
+    return zip(top.classes[row].tolist(), top.probs[row].tolist(), strict=True)
+
+
+def _listed(decoder: Decoder, index: int, probability: float) -> Node:
+    """Return a class, or the concept that is answered as one with all below it."""
+    tree = decoder.space.tree
+    if index < tree.num_nodes:
+        return Node(tree.wnids[index], tree.names[index], probability)
+    graph = concepts_of(decoder.space)
+    return Node(graph.wnids[index], graph.name(index), probability)
 
 
 def _given(found: Decoded, row: int) -> Given | None:

@@ -65,7 +65,7 @@ def listed(names: Sequence[str] | str | None) -> tuple[str, ...]:
 @described
 @dataclass(frozen=True)
 class AnswerOptions:
-    """How logits become an answer. A restriction takes wnids, or names that only one node has."""
+    """How logits become an answer. Restrictions and questions take concepts: nouns, wnids or synset names."""
 
     topk: int = option(5, "how many classes", flags="-k --topk --top-k --k", metavar="N", least=1)
     threshold: float = option(
@@ -81,21 +81,24 @@ class AnswerOptions:
     )
     max_depth: int | None = option(None, "cut the path at this depth (0: roots)", flags="--level", metavar="N", least=0)
     under: Sequence[str] | str | None = option(
-        None, "only classes at or below it, repeatable; probabilities are renormalised", metavar="WNID", repeats=True
+        None,
+        "only classes at or below this concept, repeatable; all probabilities are given it",
+        metavar="NAME",
+        repeats=True,
     )
     classes: Sequence[str] | str | None = option(
         None,
-        "only these, each as one with all below it: a list with commas",
+        "only these concepts, each as one with all below it: a list with commas",
         metavar="LIST",
         parse=_names,
-        parsed=", or a file of wnids",
+        parsed=", or a file of them",
     )
     exclude: Sequence[str] | str | None = option(
         None,
-        "all but these and what lies below them: a list with commas",
+        "all but these concepts and what lies below them: a list with commas",
         metavar="LIST",
         parse=_names,
-        parsed=", or a file of wnids",
+        parsed=", or a file of them",
     )
     ask: Sequence[str] | str | None = option(
         None,

@@ -89,7 +89,7 @@ def test_a_restricted_row_says_what_it_is_given_and_how_probable_that_was(embedd
     assert found.given is not None
     assert found.given.condition == "under bird"
     assert found.path[-2].name != "cat"
-    assert found.path[1].probability > 0.99  # bird, given bird
+    assert (found.path[0].name, found.path[0].probability > 0.999) == ("animal", True)  # all birds are animals
     assert found.given.probability < 0.01
     assert found.to_dict()["given"]["probability"] == round(found.given.probability, 6)
     assert "given" not in embedded(CAT).to_dict()
@@ -272,13 +272,31 @@ def test_depth_subtree_lists_and_threshold_restrict_the_answer(embedded: Predict
         with_options(embedded, under="n99999999")
 
 
+def test_a_restriction_speaks_concepts(embedded: Predictor) -> None:
+    mammal = with_options(embedded, under="mammal")(CAT)  # the published tree keeps cats elsewhere
+    assert words(mammal.path)[-1] == "domestic cat"
+    assert words(mammal.topk)[:3] == ["tiger cat", "Egyptian cat", "tabby"]
+    assert mammal.given is not None
+    assert mammal.given.probability == pytest.approx(embedded.ask(CAT, "mammal").probability("mammal"), abs=1e-6)
+    free = embedded(CAT)
+    for given, before in zip(mammal.topk[:4], free.topk[:4], strict=True):
+        assert given.wnid == before.wnid
+        assert given.probability * mammal.given.probability == pytest.approx(before.probability, abs=1e-6)
+    listed = with_options(embedded, classes=["instrumentality", "mammal", "lynx"])
+    answer = listed(CAT)
+    assert words(answer.topk) == ["mammal", "instrumentality", "lynx"]
+    assert answer.given is not None
+    before = {node.wnid: node.probability for node in free.topk}["n02127052"]
+    assert answer.topk[2].probability * answer.given.probability == pytest.approx(before, abs=1e-6)
+
+
 def test_a_restriction_takes_names_that_only_one_node_has(embedded: Predictor) -> None:
     assert (
         with_options(embedded, under="domestic cat")(CAT).topk == with_options(embedded, under=DOMESTIC_CAT)(CAT).topk
     )
     assert words(with_options(embedded, classes="Tabby")(CAT).topk) == ["tabby"]
     assert with_options(embedded, exclude=["domestic_cat"])(CAT).topk[0].name == "lynx"
-    with pytest.raises(UnknownClass, match=r"2 nodes of 'in1k' are named 'crane'.*n02012849.*n03126707"):
+    with pytest.raises(UnknownClass, match=r"'crane' has 2 meanings.*n03126707.*n02012849"):
         with_options(embedded, under="crane")
     with pytest.raises(UnknownClass, match="Near: 'dog'"):
         with_options(embedded, under="dogg")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 from writers.rows import row
 
+from miil21k.errors import UnknownClass
+from miil21k.hierarchy.load import load_label_space
 from miil21k.predict.prediction import AskedConcept, Given, LevelLabel, Node, Origin, Prediction, Sense, Stop
+from miil21k.writers.labels import label_of
 from miil21k.writers.layouts import Separated
 from miil21k.writers.rows import ROW, Shape, cells, json_schema
 
@@ -106,3 +109,20 @@ def test_cells_that_a_row_does_not_have_are_empty() -> None:
         "0.25; 0.25",
     )
     assert Separated(",", Shape(1)).columns[:3] == ["input", "status", "error"]
+
+
+@pytest.mark.parametrize(
+    ("label_type", "label"),
+    [
+        ("wnid", "n00004475"),
+        ("name", "organism"),
+        ("path", "entity > physical entity > object > whole > living thing > organism"),
+        ("detailed", "organism, being: a living thing that has (or can develop) the ability to act or function"),
+    ],
+)
+def test_a_concept_beside_the_tree_has_labels_too(label_type: str, label: str) -> None:
+    space = load_label_space("in1k")
+    assert "n00004475" not in space.tree.index_of
+    assert label_of(space, "n00004475", label_type).startswith(label)
+    with pytest.raises(UnknownClass, match="neither a node nor a concept"):
+        label_of(space, "n99999999", "name")

@@ -12,6 +12,7 @@ import numpy as np
 
 from miil21k.decode.logits import inverse_temperature
 from miil21k.decode.path import SLACK
+from miil21k.errors import UsageError
 from miil21k.export.onnx.rules import onnx_rule
 from miil21k.export.onnx.tree_graph import TreeGraph, groups_by_size, walk_tables
 
@@ -33,8 +34,15 @@ def write_decoding(graph: GraphWriter, logits: str, decoder: Decoder, topk: int)
     With L depths and k = min(topk, allowed classes): topk_index int32 [B, k] and topk_prob float32 [B, k]; path int32
     [B, L], node indices root first, padded with -1, and path_prob float32 [B, L]; hedge_node int32 [B], -1 when not
     even the root is sure enough, and hedge_prob float32 [B]. The default of `hedge` is the decoder's level.
-    Raises UsageError for a rule without an ONNX form.
+    Raises UsageError for a rule without an ONNX form, and for a restriction that masking logits does not obey.
     """
+    if decoder.restriction is not None and (
+        decoder.head == "level_softmax" or decoder.withdrawn is not None or decoder.pools is not None
+    ):
+        raise UsageError(
+            f"A graph cannot hold the restriction ({decoder.restriction.condition}) of this head: export without it, "
+            "and restrict the decoder that reads the exported logits."
+        )
     _Writer(graph, decoder, topk).write(logits)
 
 

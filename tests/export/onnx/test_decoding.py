@@ -149,8 +149,24 @@ def test_any_forest_and_mask_is_walked_as_numpy_walks_it(case: Case, head: str, 
 @given(cases(only_classes=True), st.sampled_from(list(numpy_rules.RULES)), st.floats(0.05, 1))
 def test_any_forest_of_levels_is_walked_as_numpy_walks_it(case: Case, rule: str, level: float) -> None:
     if len(case.logits):
-        decoder = Decoder(named(case.tree), "level_softmax", rule=rule).restricted_to(case.allowed, "a mask")
-        assert_decides_alike(decoder, case.logits, (level,), ties=True, topk=4)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("miil21k.decode.decoder.withdrawn_classes", lambda _: ~case.allowed)
+            decoder = Decoder(named(case.tree), "level_softmax", rule=rule)
+            assert_decides_alike(decoder, case.logits, (level,), ties=True, topk=4)
+
+
+@pytest.mark.parametrize(
+    ("space", "head", "choice"),
+    [
+        ("winter21", "level_softmax", {"under": "dog"}),
+        ("fall11", "leaf_softmax", {"under": "dog"}),
+        ("in1k", "leaf_softmax", {"classes": "dog"}),
+    ],
+)
+def test_a_restriction_that_a_graph_would_not_obey_is_refused(space: str, head: str, choice: dict[str, str]) -> None:
+    decoder = decoder_for(space, head).restricted(**choice)
+    with pytest.raises(UsageError, match=r"cannot hold the restriction \((under|one of) dog.*restrict the decoder"):
+        DecodingGraph(decoder)
 
 
 def test_nothing_is_answered_below_the_wanted_certainty() -> None:
