@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Instead", "Option", "check", "declared", "described", "option", "option_again", "option_of"]
 
-Class = TypeVar("Class", bound=type)
+ClassT = TypeVar("ClassT", bound=type)
 
 
 class Instead(NamedTuple):
@@ -148,7 +148,7 @@ def check(value: Any) -> None:
             raise UsageError(f"{chosen[found.one_of]} and {declaration.name} exclude each other.")
 
 
-def described(cls: Class) -> Class:
+def described(cls: ClassT) -> ClassT:
     """Add a line for each option to the docstring of a dataclass: name, type, default, meaning, what it may be.
 
     Its `repr` shows the options that are not their defaults.

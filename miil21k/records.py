@@ -20,7 +20,7 @@ from miil21k.text import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    Reader = Callable[[object], Any]
+    RecordReader = Callable[[object], Any]
 
 __all__ = ["FrozenMapping", "StrictJsonError", "parse", "read_json", "read_record", "to_json"]
 
@@ -203,7 +203,7 @@ def to_json(value: Any) -> Any:
 
 
 @cache
-def _readers(cls: Any) -> tuple[dict[str, Reader], frozenset[str]]:
+def _readers(cls: Any) -> tuple[dict[str, RecordReader], frozenset[str]]:
     names = vars(sys.modules[cls.__module__])
     hints = {
         name: hint if isinstance(hint, str) else hint.__forward_arg__ for name, hint in cls.__annotations__.items()
@@ -214,7 +214,7 @@ def _readers(cls: Any) -> tuple[dict[str, Reader], frozenset[str]]:
     return readers, frozenset(readers.keys() - cls._field_defaults)
 
 
-def _reader(annotation: str, names: Mapping[str, Any]) -> Reader:
+def _reader(annotation: str, names: Mapping[str, Any]) -> RecordReader:
     """Return the function that checks a JSON value against an annotation and converts it."""
     base, _, optional = annotation.partition(" | ")
     if base in _SCALARS:
@@ -232,7 +232,7 @@ def _reader(annotation: str, names: Mapping[str, Any]) -> Reader:
     return partial(read_record, named)
 
 
-def _scalar(base: str, optional: bool, choices: tuple[str, ...] = ()) -> Reader:
+def _scalar(base: str, optional: bool, choices: tuple[str, ...] = ()) -> RecordReader:
     types = _SCALARS[base]
 
     def scalar(value: object) -> object:
@@ -247,7 +247,7 @@ def _scalar(base: str, optional: bool, choices: tuple[str, ...] = ()) -> Reader:
     return scalar
 
 
-def _sequence(each: Reader, length: int | None) -> Reader:
+def _sequence(each: RecordReader, length: int | None) -> RecordReader:
     def sequence(value: object) -> tuple[Any, ...]:
         if not isinstance(value, list) or length not in (None, len(value)):
             wanted = "a list" if length is None else f"a list of {length}"
@@ -262,7 +262,7 @@ def _sequence(each: Reader, length: int | None) -> Reader:
     return sequence
 
 
-def _mapping(each: Reader | None) -> Reader:
+def _mapping(each: RecordReader | None) -> RecordReader:
     def mapping(value: object) -> Mapping[str, Any]:
         if not isinstance(value, dict):
             raise StrictJsonError(f"expected an object, found {_kind(value)}")

@@ -18,7 +18,7 @@ __all__ = [
     "FORMATS",
     "HEIF_SUFFIXES",
     "JUNK_FOLDERS",
-    "Format",
+    "ImageFormat",
     "PassedOver",
     "image_suffixes",
     "is_image_name",
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-class Format(NamedTuple):
+class ImageFormat(NamedTuple):
     """plugin: Pillow's module for the format, without `ImagePlugin`. suffixes: in lower case, with their dot."""
 
     plugin: str
@@ -36,33 +36,33 @@ class Format(NamedTuple):
 
 # By Pillow's names, in the order in which they are tried; those that cannot be told by their first bytes come last.
 FORMATS = {
-    "JPEG": Format("Jpeg", (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")),
-    "PNG": Format("Png", (".png", ".apng")),
-    "GIF": Format("Gif", (".gif",)),
-    "BMP": Format("Bmp", (".bmp",)),
-    "PPM": Format("Ppm", (".pbm", ".pgm", ".ppm", ".pnm", ".pfm")),
-    "WEBP": Format("WebP", (".webp",)),
-    "TIFF": Format("Tiff", (".tif", ".tiff")),
-    "JPEG2000": Format("Jpeg2K", (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c")),
-    "AVIF": Format("Avif", (".avif", ".avifs")),
-    "ICO": Format("Ico", (".ico",)),
-    "CUR": Format("Cur", (".cur",)),
-    "ICNS": Format("Icns", (".icns",)),
-    "PSD": Format("Psd", (".psd",)),
-    "DDS": Format("Dds", (".dds",)),
-    "QOI": Format("Qoi", (".qoi",)),
-    "SGI": Format("Sgi", (".sgi", ".rgb", ".rgba", ".bw")),
-    "SUN": Format("Sun", (".ras",)),
-    "DCX": Format("Dcx", (".dcx",)),
-    "FLI": Format("Fli", (".fli", ".flc")),
-    "MSP": Format("Msp", (".msp",)),
-    "PIXAR": Format("Pixar", (".pxr",)),
-    "XBM": Format("Xbm", (".xbm",)),
-    "XPM": Format("Xpm", (".xpm",)),
-    "PCX": Format("Pcx", (".pcx",)),
-    "DIB": Format("Bmp", (".dib",)),
-    "PCD": Format("Pcd", (".pcd",)),
-    "TGA": Format("Tga", (".tga", ".icb", ".vda", ".vst")),
+    "JPEG": ImageFormat("Jpeg", (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")),
+    "PNG": ImageFormat("Png", (".png", ".apng")),
+    "GIF": ImageFormat("Gif", (".gif",)),
+    "BMP": ImageFormat("Bmp", (".bmp",)),
+    "PPM": ImageFormat("Ppm", (".pbm", ".pgm", ".ppm", ".pnm", ".pfm")),
+    "WEBP": ImageFormat("WebP", (".webp",)),
+    "TIFF": ImageFormat("Tiff", (".tif", ".tiff")),
+    "JPEG2000": ImageFormat("Jpeg2K", (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c")),
+    "AVIF": ImageFormat("Avif", (".avif", ".avifs")),
+    "ICO": ImageFormat("Ico", (".ico",)),
+    "CUR": ImageFormat("Cur", (".cur",)),
+    "ICNS": ImageFormat("Icns", (".icns",)),
+    "PSD": ImageFormat("Psd", (".psd",)),
+    "DDS": ImageFormat("Dds", (".dds",)),
+    "QOI": ImageFormat("Qoi", (".qoi",)),
+    "SGI": ImageFormat("Sgi", (".sgi", ".rgb", ".rgba", ".bw")),
+    "SUN": ImageFormat("Sun", (".ras",)),
+    "DCX": ImageFormat("Dcx", (".dcx",)),
+    "FLI": ImageFormat("Fli", (".fli", ".flc")),
+    "MSP": ImageFormat("Msp", (".msp",)),
+    "PIXAR": ImageFormat("Pixar", (".pxr",)),
+    "XBM": ImageFormat("Xbm", (".xbm",)),
+    "XPM": ImageFormat("Xpm", (".xpm",)),
+    "PCX": ImageFormat("Pcx", (".pcx",)),
+    "DIB": ImageFormat("Bmp", (".dib",)),
+    "PCD": ImageFormat("Pcd", (".pcd",)),
+    "TGA": ImageFormat("Tga", (".tga", ".icb", ".vda", ".vst")),
 }
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")  # with the extra `heic`
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from miil21k.export.triton.config import ServeOptions
+    from miil21k.export.triton.config import TritonOptions
 
 __all__ = ["HELP", "configure", "run"]
 
@@ -68,16 +68,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _options(args: argparse.Namespace) -> ServeOptions | None:
+def _options(args: argparse.Namespace) -> TritonOptions | None:
     """Return what the user said about serving; None when he said nothing."""
-    from miil21k.export.triton.config import ServeOptions
+    from miil21k.export.triton.config import TritonOptions
 
     names = ("max_batch_size", "preferred_batch_sizes", "queue_delay", "instances", "device", "gpus")
     said = {name: getattr(args, name) for name in (*names, "threads", "keep", "warmup")}
     if said["gpus"] is not None:
         said["device"] = "gpu"
     said = {name: value for name, value in said.items() if value is not None}
-    return ServeOptions(**said) if said else None
+    return TritonOptions(**said) if said else None
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_loudness", "add_model_name", "add_options", "given", "names_of", "value_of", "whole"]
 
-Value = TypeVar("Value")
+ValueT = TypeVar("ValueT")
 
 
 def _whole(text: str) -> int:
@@ -144,7 +144,7 @@ def given(args: argparse.Namespace, cls: type) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
 
-def value_of(args: argparse.Namespace, cls: type[Value], **changes: Any) -> Value:
+def value_of(args: argparse.Namespace, cls: type[ValueT], **changes: Any) -> ValueT:
     """Return the value of `cls` that the command line describes, with `changes`; raises what its constructor does."""
     return cls(**{**given(args, cls), **changes})
 

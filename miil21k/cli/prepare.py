@@ -21,7 +21,7 @@ from miil21k.data.options import MAX_PIXELS
 from miil21k.distribute.local import LocalEngine
 from miil21k.environment import available_cpus
 from miil21k.errors import UsageError
-from miil21k.prepare.options import Codec, Format, Manifest, Mode, PrepareOptions, Resize
+from miil21k.prepare.options import Codec, DatasetFormat, ManifestFormat, PrepareOptions, Resize, ResizeMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +57,7 @@ _ALLOWED = {
     "verify": frozenset({"release", "decode", "workers", "json", "strict"}),
     "stats": frozenset({"plot", "json"}),
 }
-_CHOICES = {"mode": Mode, "format": Format}
+_CHOICES = {"mode": ResizeMode, "format": DatasetFormat}
 # Options that only some choices of another one heed.
 _WITHOUT_EFFECT = {
     "size": ("mode", ("squish", "short-edge")),
@@ -94,11 +94,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def _configure_content(group: Any) -> None:  # argparse's group type is private
     group.add_argument("--min-images", type=int, metavar="N", help="keep classes with strictly more (default: 500)")
     group.add_argument("--val-per-class", type=int, metavar="N", help="first N by bytewise file name (default: 50)")
-    group.add_argument("--mode", choices=get_args(Mode), help="default: squish")
+    group.add_argument("--mode", choices=get_args(ResizeMode), help="default: squish")
     group.add_argument("--size", type=int, metavar="PIXELS", help="default: 224 for squish, 256 for short-edge")
     group.add_argument("--resize", choices=get_args(Resize), help="published aliases (default: antialiased)")
-    group.add_argument("--format", choices=get_args(Format), help="default: folders")
-    group.add_argument("--manifest", choices=get_args(Manifest), help="parquet needs pyarrow (default: csv)")
+    group.add_argument("--format", choices=get_args(DatasetFormat), help="default: folders")
+    group.add_argument("--manifest", choices=get_args(ManifestFormat), help="parquet needs pyarrow (default: csv)")
     group.add_argument("--shard-size", type=int, metavar="N", help="images per shard (default: 5000)")
     group.add_argument("--seed", type=int, metavar="N", help="of the order in shards (default: 0)")
     group.add_argument("--max-pixels", type=int, metavar="N", help=f"larger images fail (default: {MAX_PIXELS:,})")

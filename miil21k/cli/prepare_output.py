@@ -41,7 +41,7 @@ def _bar(unit: str, total: int | None, done: int = 0) -> Any:
     return tqdm(**options, file=_Lines(), ncols=80, mininterval=seconds, maxinterval=seconds, delay=seconds, miniters=1)
 
 
-class _Progress:
+class _OneBar:
     def __init__(self) -> None:
         self._bar: Any = None
 
@@ -54,7 +54,7 @@ class _Progress:
             self._bar = None
 
 
-class PrepareProgress(_Progress):
+class PrepareProgress(_OneBar):
     """Finished images, then finished shards. How many images there are is estimated from the share of the source."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class PrepareProgress(_Progress):
         self._bar.update(1)
 
 
-class VerifyProgress(_Progress):
+class VerifyProgress(_OneBar):
     """Files that are checked."""
 
     def __enter__(self) -> VerifyProgress:

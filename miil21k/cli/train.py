@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("Training needs DATA and --model, for example: miil21k train images -m tresnet_m_21k")
     if min(args.workers, args.checkpoint_every) < 0 or args.log_every < 1:
         raise UsageError("--workers and --checkpoint-every must be 0 or more, --log-every 1 or more.")
-    progress = _Progress(args.quiet)
+    progress = _Reports(args.quiet)
     recipe = _recipe(args, progress.say)
     from miil21k.store.cache import Cache
     from miil21k.train.job import TrainRequest
@@ -152,7 +152,7 @@ def _list_recipes() -> int:
     return 0
 
 
-class _Progress:
+class _Reports:
     """Writes one line per report to stderr, at most twice a second between epochs."""
 
     def __init__(self, quiet: bool) -> None:

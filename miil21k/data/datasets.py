@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.suffixes import PassedOver
 
-__all__ = ["ImageSource", "LabelledImages", "label_images", "matching_space", "open_source"]
+__all__ = ["ClassImages", "LabelledImages", "label_images", "matching_space", "open_source"]
 
 
-class ImageSource(Protocol):
+class ClassImages(Protocol):
     """Images under class keys, readable in any order; see `FolderSource` and `ShardSource`.
 
     passed: what lies beside them and is no picture.
@@ -61,7 +61,7 @@ class LabelledImages:
     exif, max_pixels: see `read_as`.
     """
 
-    source: ImageSource
+    source: ClassImages
     space: LabelSpace
     rows: NDArray[np.int64]
     labels: NDArray[np.int32]
@@ -98,7 +98,7 @@ class LabelledImages:
         return replace(self, exif=exif, max_pixels=max_pixels)
 
 
-def open_source(path: str, cache: Path | None = None) -> ImageSource:
+def open_source(path: str, cache: Path | None = None) -> ClassImages:
     """Return the images at `path`: class folders, a folder of .tar shards, or shards: one, a glob, `a-{000..003}.tar`,
     or the `index.json` that `miil21k prepare` wrote.
 
@@ -135,7 +135,7 @@ def matching_space(keys: Iterable[str]) -> str | None:
 
 
 def label_images(
-    source: ImageSource, space: LabelSpace, *, partial: bool = False, skip: Sequence[str] = (), nouns: bool = False
+    source: ClassImages, space: LabelSpace, *, partial: bool = False, skip: Sequence[str] = (), nouns: bool = False
 ) -> LabelledImages:
     """Return the images of `source` labelled in `space`.
 

@@ -69,14 +69,14 @@ def _store(path: Path, index: ShardIndex) -> None:
         np.savez(file, **index._asdict())
 
 
-class _Found(NamedTuple):
+class _Member(NamedTuple):
     name: str
     offset: int
     size: int
 
 
 def _scan(path: Path) -> ShardIndex:
-    images: list[_Found] = []
+    images: list[_Member] = []
     labels: dict[str, str] = {}
     try:
         with path.open("rb") as file:
@@ -86,7 +86,7 @@ def _scan(path: Path) -> ShardIndex:
                 if not info.isreg() or stem.rpartition("/")[2].startswith("."):
                     continue
                 if is_image_name(info.name):
-                    images.append(_Found(info.name, info.offset_data, info.size))
+                    images.append(_Member(info.name, info.offset_data, info.size))
                 elif suffix.lower() == "cls" or (suffix.lower() == "json" and stem not in labels):
                     wnid = _label(read_member(file, info), suffix.lower(), f"'{info.name}' in {path}")
                     if wnid:
@@ -104,7 +104,7 @@ def _scan(path: Path) -> ShardIndex:
     )
 
 
-def _labelled(path: Path, images: Iterable[_Found], labels: dict[str, str]) -> list[tuple[_Found, str]]:
+def _labelled(path: Path, images: Iterable[_Member], labels: dict[str, str]) -> list[tuple[_Member, str]]:
     """Return the images with their labels, in order; raises UsageError for one without, or two of one key.
 
     The key of an image is the longest stem of its name that has a label: `a.2021.05.jpg` belongs to `a.2021.05.cls`
@@ -113,7 +113,7 @@ def _labelled(path: Path, images: Iterable[_Found], labels: dict[str, str]) -> l
     """
     images = list(images)
     keys = [next((stem for stem in _stems(image.name) if stem in labels), None) for image in images]
-    owners: dict[str, _Found] = {}
+    owners: dict[str, _Member] = {}
     for image, key in sorted(zip(images, keys, strict=True), key=lambda pair: not _owns(*pair)):
         if key is None:
             raise UsageError(
@@ -139,7 +139,7 @@ def _stems(name: str) -> Iterator[str]:
             yield f"{folder}{slash}{base}"
 
 
-def _owns(image: _Found, key: str | None) -> bool:
+def _owns(image: _Member, key: str | None) -> bool:
     return image.name.rpartition(".")[0] == key
 
 

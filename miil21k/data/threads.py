@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 __all__ = ["in_order"]
 
-Task = TypeVar("Task")
-Result = TypeVar("Result")
+TaskT = TypeVar("TaskT")
+ResultT = TypeVar("ResultT")
 
 
-def in_order(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int, name: str) -> Iterator[Result]:
+def in_order(work: Callable[[TaskT], ResultT], tasks: Iterable[TaskT], workers: int, name: str) -> Iterator[ResultT]:
     """Yield `work(task)` of every task in order, from `workers` threads called `name`, or from this one for 0.
 
     At most two tasks per worker are under way or wait to be yielded. Leaving early cancels what has not begun.
@@ -26,7 +26,7 @@ def in_order(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int
     from concurrent.futures import ThreadPoolExecutor
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
-    pending: deque[Future[Result]] = deque()
+    pending: deque[Future[ResultT]] = deque()
     try:
         for task in tasks:
             pending.append(pool.submit(work, task))

@@ -86,7 +86,7 @@ class _Step(NamedTuple):
     targets: NDArray[np.int64]
 
 
-class _Plan(NamedTuple):
+class _Passes(NamedTuple):
     """The passes over a block [R, K]: branches of the spanning tree upwards, what they miss, and rounding."""
 
     branches: tuple[_Step, ...]
@@ -95,13 +95,13 @@ class _Plan(NamedTuple):
 
 
 @lru_cache(maxsize=8)
-def _plan(concepts: Concepts) -> _Plan:
+def _plan(concepts: Concepts) -> _Passes:
     branches = [
         _Step(family.nodes.astype(np.int64), family.starts.astype(np.int64), family.parents.astype(np.int64))
         for family in reversed(concepts.tree.families[1:])
     ]
     owners, starts, missed = (part.astype(np.int64) for part in concepts.cover)
-    return _Plan(tuple(branches), _Step(missed, starts, owners), tuple(_rounding(concepts)))
+    return _Passes(tuple(branches), _Step(missed, starts, owners), tuple(_rounding(concepts)))
 
 
 def _rounding(concepts: Concepts) -> list[_Step]:

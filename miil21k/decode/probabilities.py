@@ -64,7 +64,7 @@ def probabilities(
     Raises LogitsError (shape, NaN, infinite) and UsageError (head, mask, temperature, rule, or a
     level_softmax head on a tree whose inner nodes are not all classes and so have no logit).
     """
-    reader = _Reader(tree, head, rule, check_allowed(tree, allowed), temperature)
+    reader = _BlockReader(tree, head, rule, check_allowed(tree, allowed), temperature)
     given = check_shape(logits, tree.num_classes)
     nodes = np.empty((len(given), tree.num_nodes), np.float32)
     classes = np.empty(given.shape, np.float32)
@@ -91,7 +91,7 @@ def node_probabilities(
 
     dtype: float32, or float64 where probabilities below 1e-38 matter.
     """
-    reader = _Reader(tree, head, rule, check_allowed(tree, allowed), temperature)
+    reader = _BlockReader(tree, head, rule, check_allowed(tree, allowed), temperature)
     given = check_shape(logits, tree.num_classes)
     nodes = np.empty((len(given), tree.num_nodes), dtype)
     for rows, part in finite_blocks(given, tree.num_classes, BLOCK_VALUES):
@@ -113,7 +113,7 @@ def class_probabilities(
     return probabilities(tree, logits, head, allowed=allowed, temperature=temperature, rule=rule).classes
 
 
-class _Reader:
+class _BlockReader:
     """Reads blocks of logits of one head on one tree; columns are in family order."""
 
     def __init__(

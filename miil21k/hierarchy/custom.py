@@ -28,7 +28,7 @@ _CHILD, _PARENT = ("child", "wnid"), ("parent", "parent_wnid")
 _YES, _NO = frozenset({"1", "true", "yes"}), frozenset({"0", "false", "no", ""})
 
 
-class Row(NamedTuple):
+class HierarchyRow(NamedTuple):
     """One node as the user wrote it; `where` is the line or folder that a message names, `logit` None without one."""
 
     where: str
@@ -84,7 +84,7 @@ def from_csv(path: Path, *, all_nodes: bool = False) -> LabelSpace:
     return _assemble(path, rows, further, lambda r, leaf: r.logit is not None if marked else all_nodes or leaf)
 
 
-def _row(path: Path, where: str, cells: dict[str, str]) -> Row:
+def _row(path: Path, where: str, cells: dict[str, str]) -> HierarchyRow:
     key = next(cells[title] for title in _CHILD if title in cells)
     parent = next((cells[title] for title in _PARENT if title in cells), "")
     if not key:
@@ -99,7 +99,7 @@ def _row(path: Path, where: str, cells: dict[str, str]) -> Row:
         logit = 0  # all marked rows tie: the order of appearance decides
     elif mark not in _NO:
         raise TreeError(f"{path}, {where}: class must be 1 or 0, not {mark!r}.")
-    return Row(where, key, parent or None, cells.get("name") or key, cells.get("gloss", ""), logit)
+    return HierarchyRow(where, key, parent or None, cells.get("name") or key, cells.get("gloss", ""), logit)
 
 
 def from_folder(path: Path, *, all_nodes: bool = False) -> LabelSpace:
@@ -109,7 +109,7 @@ def from_folder(path: Path, *, all_nodes: bool = False) -> LabelSpace:
     side by side is the order of torchvision's ImageFolder. Hidden folders are left out; links are followed.
     Folders side by side that are all named by wnids stand in WordNet's tree, as a list of them would (`from_list`).
     """
-    rows: list[Row] = []
+    rows: list[HierarchyRow] = []
 
     def walk(folder: Path, parent: str | None, above: tuple[str, ...]) -> bool:
         """Add the folders in `folder`; return whether it holds images."""
@@ -124,7 +124,7 @@ def from_folder(path: Path, *, all_nodes: bool = False) -> LabelSpace:
             if entry.is_dir():
                 inside = Path(entry.path)
                 at = len(rows)
-                rows.append(Row(f"folder '{inside.relative_to(path)}'", entry.name, parent, entry.name))
+                rows.append(HierarchyRow(f"folder '{inside.relative_to(path)}'", entry.name, parent, entry.name))
                 if walk(inside, entry.name, (*above, real)):
                     rows[at] = rows[at]._replace(logit=0)
         return any(e.is_file() and is_image_name(e.name) for e in entries)
@@ -217,14 +217,14 @@ def from_json(path: Path) -> LabelSpace:
     return LabelSpace(content["name"], space.tree, words, space.gloss_text, space.further_parents)
 
 
-def _json_row(number: int, node: dict[str, Any]) -> Row:
+def _json_row(number: int, node: dict[str, Any]) -> HierarchyRow:
     texts = (node["wnid"], node["parent_wnid"] or "", node["name"], node["gloss"])
     if not all(isinstance(text, str) for text in texts) or not isinstance(node["index"], int | None):
         raise TypeError(f"the right types in node {number}")
-    return Row(f"node {number}", texts[0], texts[1] or None, texts[2], texts[3], node["index"])
+    return HierarchyRow(f"node {number}", texts[0], texts[1] or None, texts[2], texts[3], node["index"])
 
 
-def _check_logits(path: Path, rows: Sequence[Row]) -> None:
+def _check_logits(path: Path, rows: Sequence[HierarchyRow]) -> None:
     """Refuse indices that do not count 0, 1, 2, ... without gap: a logit belongs to exactly one class."""
     marked = sorted((row for row in rows if row.logit is not None), key=lambda row: row.logit or 0)
     for expected, row in enumerate(marked):
@@ -235,12 +235,12 @@ def _check_logits(path: Path, rows: Sequence[Row]) -> None:
             )
 
 
-def _one_per_node(path: Path, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+def _one_per_node(path: Path, rows: Sequence[HierarchyRow]) -> tuple[list[HierarchyRow], list[HierarchyRow]]:
     """Return the first row of each node, with the logit of any, and the rows that give a node another parent.
 
     Raises TreeError for a node that stands twice with one parent, with two logits, or as a root and below a parent.
     """
-    by_key: dict[str, list[Row]] = {}
+    by_key: dict[str, list[HierarchyRow]] = {}
     for row in rows:
         before = by_key.setdefault(row.key, [])
         first = before[0] if before else row
@@ -257,7 +257,10 @@ def _one_per_node(path: Path, rows: Sequence[Row]) -> tuple[list[Row], list[Row]
 
 
 def _assemble(
-    path: Path, rows: Sequence[Row], further: Sequence[Row], is_class: Callable[[Row, bool], bool]
+    path: Path,
+    rows: Sequence[HierarchyRow],
+    further: Sequence[HierarchyRow],
+    is_class: Callable[[HierarchyRow, bool], bool],
 ) -> LabelSpace:
     """Return the space of `rows`, one per node, and the further parents of some.
 
@@ -287,12 +290,12 @@ def _assemble(
     return LabelSpace(path.stem, tree, tuple(r.name for r in nodes), tuple(r.gloss for r in nodes), edges)
 
 
-def _refuse_cycles(path: Path, rows: Sequence[Row]) -> None:
+def _refuse_cycles(path: Path, rows: Sequence[HierarchyRow]) -> None:
     """Take away every row whose parent has no row any more, again and again; what cannot be taken holds a cycle."""
-    left: dict[str, list[Row]] = {}
+    left: dict[str, list[HierarchyRow]] = {}
     for row in rows:
         left.setdefault(row.key, []).append(row)
-    below: dict[str | None, list[Row]] = {}
+    below: dict[str | None, list[HierarchyRow]] = {}
     for row in rows:
         below.setdefault(row.parent, []).append(row)
     free = below.get(None, [])

@@ -212,7 +212,7 @@ def _reader(root: str, streams: ExitStack) -> Any:
 
     from nltk.corpus.reader.wordnet import WordNetCorpusReader
 
-    class Reader(WordNetCorpusReader):  # type: ignore[misc]
+    class EnglishReader(WordNetCorpusReader):  # type: ignore[misc]
         """nltk's reader, without the parts that need more than the English database."""
 
         def open(self, file: str) -> Any:
@@ -227,7 +227,7 @@ def _reader(root: str, streams: ExitStack) -> Any:
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The multilingual functions")
-        return Reader(root, None)
+        return EnglishReader(root, None)
 
 
 def class_list(name: str) -> list[str]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from miil21k.runtime.loading import Loaded
     from miil21k.runtime.resolve import Count, Make
 
-__all__ = ["BulkPredictor", "Job", "answer_job", "answering"]
+__all__ = ["BulkJob", "BulkPredictor", "answer_job", "answering"]
 
 BATCHES_PER_JOB = 16  # of files: seconds of work on a CPU, little to do again after a death
 BYTES_PER_JOB = 2**27  # of a shard: its headers are read once per job
@@ -44,7 +44,7 @@ _MOST_THREADS = 8
 
 
 @dataclass(frozen=True)
-class Job:
+class BulkJob:
     """What a worker answers at a time: `images`, or part `part` of `parts` of `shard`; with what, and how.
 
     seen: a file that the driver saw and every node must see, None when there is none.
@@ -98,7 +98,7 @@ def _predictor(model: str | None, options: PredictOptions) -> Predictor:
     return _kept[2]
 
 
-def answer_job(job: Job) -> Answers:
+def answer_job(job: BulkJob) -> Answers:
     """Return the predictions of `job`; an image that cannot be read is one of status `error`.
 
     Raises EngineError when this machine lacks the weights, or does not see the inputs; LogitsError as `Predictor`.
@@ -176,7 +176,7 @@ class BulkPredictor:
         The images of a job that was given up get the reason as their error. Raises EngineError when the nodes differ,
         lack the weights or the inputs, or `MOST_LOST` jobs in a row were given up, and what `Predictor.stream` does.
         """
-        waiting: list[tuple[Job, Lost]] = []
+        waiting: list[tuple[BulkJob, Lost]] = []
         done = self._engine.run_in_order(answer_job, self._jobs(units))
         for job, result in done:
             if isinstance(result, Lost):
@@ -194,7 +194,7 @@ class BulkPredictor:
             yield from result.predictions
         yield from self._given_up(waiting)
 
-    def _given_up(self, lost: list[tuple[Job, Lost]]) -> Iterator[Prediction]:
+    def _given_up(self, lost: list[tuple[BulkJob, Lost]]) -> Iterator[Prediction]:
         for job, result in lost:
             inputs = job.inputs()
             self.jobs += 1
@@ -211,8 +211,8 @@ class BulkPredictor:
                 "install the same packages and models on all nodes."
             )
 
-    def _jobs(self, units: Iterable[Unit]) -> Iterator[Job]:
-        base = Job(self._model, self._options, self.batch_size)
+    def _jobs(self, units: Iterable[Unit]) -> Iterator[BulkJob]:
+        base = BulkJob(self._model, self._options, self.batch_size)
         files: list[ImageInput] = []
         for unit in units:
             if files and (isinstance(unit, Shard) or len(files) == BATCHES_PER_JOB * self.batch_size):
@@ -226,7 +226,7 @@ class BulkPredictor:
             yield _of_files(base, files)
 
 
-def _of_files(base: Job, files: list[ImageInput]) -> Job:
+def _of_files(base: BulkJob, files: list[ImageInput]) -> BulkJob:
     images = tuple(replace(image, source=_absolute_source(image)) for image in files)
     paths = (image.source for image in images if isinstance(image.source, str) and not is_url(image.source))
     return replace(base, images=images, seen=next(filter(os.path.lexists, paths), None))
@@ -239,7 +239,7 @@ def _absolute_source(image: ImageInput) -> ImageSource | Callable[[], ImageSourc
     return os.path.abspath(source) if isinstance(source, str) and not is_url(source) else source  # noqa: PTH100
 
 
-def _of_shard(base: Job, shard: Shard) -> Iterator[Job]:
+def _of_shard(base: BulkJob, shard: Shard) -> Iterator[BulkJob]:
     shard = shard._replace(path=os.path.abspath(shard.path))  # noqa: PTH100
     try:
         size = os.stat(shard.path).st_size  # noqa: PTH116

@@ -26,7 +26,7 @@ __all__ = ["AnswerOptions", "PredictOptions", "RunOptions", "changed", "listed"]
 _END_OF_NAME = re.compile(r"[,\t]|(?<=^n\d{8})\s")
 
 
-Options = TypeVar("Options", "PredictOptions", "RunOptions")
+OptionsT = TypeVar("OptionsT", "PredictOptions", "RunOptions")
 
 
 def _rules() -> tuple[str, ...]:
@@ -200,7 +200,7 @@ class RunOptions:
         return "overwrite" if self.overwrite else "refuse"
 
 
-def changed(options: Options, changes: dict[str, Any]) -> Options:
+def changed(options: OptionsT, changes: dict[str, Any]) -> OptionsT:
     """Return `options` with `changes` applied; raises UsageError for an unknown name, with the nearest one."""
     known = [field.name for field in fields(options)]
     for name in changes:

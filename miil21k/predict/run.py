@@ -23,7 +23,7 @@ from miil21k.suffixes import PassedOver
 from miil21k.writers.embeddings import EmbeddingFile
 from miil21k.writers.formats import FORMATS, TABLE, format_of, open_output
 from miil21k.writers.lock import locked
-from miil21k.writers.output import Progress, already_done
+from miil21k.writers.output import RowsDone, already_done
 from miil21k.writers.rows import Shape
 
 if TYPE_CHECKING:
@@ -262,12 +262,12 @@ class _Run:
         log.info("'%s' is complete already: %d rows, nothing to do.", file.path, now.rows)
         return True
 
-    def _resumed(self, chunk: int) -> tuple[Progress, Iterator[Unit]]:
+    def _resumed(self, chunk: int) -> tuple[RowsDone, Iterator[Unit]]:
         """Return where the run goes on, at the beginning of a batch of `chunk`, and the inputs from there."""
         inputs = self._images()
         self._passed = inputs.passed
         if not self._options.resume or not isinstance(self._sink, FileSink):
-            return Progress(0, 0, 0, 0), inputs.rest([])
+            return RowsDone(0, 0, 0, 0), inputs.rest([])
         file = self._sink.file
         recent: deque[ImageInput] = deque(maxlen=chunk)
 
@@ -282,7 +282,7 @@ class _Run:
         again = now.inputs - start.inputs
         return start, inputs.rest(list(recent)[len(recent) - again :])
 
-    def _work(self, answers: Answering, inputs: Iterator[Unit], before: Progress) -> Literal["complete", "stopped"]:
+    def _work(self, answers: Answering, inputs: Iterator[Unit], before: RowsDone) -> Literal["complete", "stopped"]:
         """Take every prediction; returns how it ended."""
         stream = cast("Generator[Prediction, None, None]", self._predictions(answers, inputs, before))
         again = None if {"-", "@-"} & set(self._inputs) else self._images
@@ -298,7 +298,7 @@ class _Run:
         self._ended = "complete"
         return "complete"
 
-    def _predictions(self, answers: Answering, inputs: Iterator[Unit], before: Progress) -> Iterator[Prediction]:
+    def _predictions(self, answers: Answering, inputs: Iterator[Unit], before: RowsDone) -> Iterator[Prediction]:
         if answers.takes_shards:
             return answers.stream(inputs)
         images: Iterator[ImageInput] = Unfolded(inputs)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from miil21k.prepare.codecs import Converter
     from miil21k.prepare.members import Member, MemberList
     from miil21k.prepare.options import PrepareOptions
-    from miil21k.prepare.split import Assigned, Place
+    from miil21k.prepare.split import Assigned, SplitPlace
 
 __all__ = ["ClassJob", "prepare_class"]
 
@@ -49,7 +49,7 @@ class ClassJob:
 
 
 class _Output(Protocol):
-    def add(self, place: Place, member: Member, converted: Converted) -> tuple[str, str]:
+    def add(self, place: SplitPlace, member: Member, converted: Converted) -> tuple[str, str]:
         """Write the image; return its name in the target and "", or "" and the reason why it has none."""
 
     def publish(self) -> dict[str, int] | None:
@@ -63,9 +63,9 @@ class _FolderOutput:
         self._space = space
         self._staging = staging
         self._wnid = wnid
-        self._places: set[Place] = set()
+        self._places: set[SplitPlace] = set()
 
-    def add(self, place: Place, member: Member, converted: Converted) -> tuple[str, str]:
+    def add(self, place: SplitPlace, member: Member, converted: Converted) -> tuple[str, str]:
         """Write the image under its own name, with .JPEG behind it when it has become one."""
         name = member.basename
         if converted.outcome == "resized" and not name.lower().endswith(_JPEG_SUFFIXES):

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from miil21k.prepare.options import PrepareOptions
 
-Key = TypeVar("Key")
-Value = TypeVar("Value")
+KeyT = TypeVar("KeyT")
+ValueT = TypeVar("ValueT")
 
 __all__ = ["AntialiasedResizer", "PublishedResizer", "SimplejpegConverter"]
 
@@ -106,7 +106,7 @@ def _four_channels(pixels: NDArray[np.uint8]) -> Image.Image:
     return Image.frombuffer("CMYK", pixels.shape[1::-1], pixels, "raw", "CMYK", 0, 1)
 
 
-def _remember(known: dict[Key, Value], key: Key, value: Value) -> Value:
+def _remember(known: dict[KeyT, ValueT], key: KeyT, value: ValueT) -> ValueT:
     """Put `value` into `known`, which is emptied before it grows large; sizes repeat in a data set."""
     if len(known) >= _REMEMBERED:
         known.clear()

@@ -9,13 +9,13 @@ from miil21k.data.options import MAX_PIXELS
 from miil21k.errors import UsageError
 from miil21k.prepare.geometry import LONGEST_SIDE
 
-__all__ = ["Codec", "Format", "Manifest", "Mode", "PrepareOptions", "Resize"]
+__all__ = ["Codec", "DatasetFormat", "ManifestFormat", "PrepareOptions", "Resize", "ResizeMode"]
 
-Mode = Literal["squish", "short-edge", "keep"]
+ResizeMode = Literal["squish", "short-edge", "keep"]
 Resize = Literal["antialiased", "published"]
-Format = Literal["folders", "webdataset"]
+DatasetFormat = Literal["folders", "webdataset"]
 Codec = Literal["simplejpeg", "pillow"]
-Manifest = Literal["csv", "parquet"]
+ManifestFormat = Literal["csv", "parquet"]
 PUBLISHED_SIZE = {"squish": 224, "short-edge": 256, "keep": 0}
 JPEG_QUALITY = 95  # OpenCV's default, which the published script takes
 
@@ -36,19 +36,25 @@ class PrepareOptions:
 
     min_images: int = 500
     val_per_class: int = 50
-    mode: Mode = "squish"
+    mode: ResizeMode = "squish"
     size: int | None = None
     resize: Resize = "antialiased"
-    format: Format = "folders"
+    format: DatasetFormat = "folders"
     codec: Codec = "pillow"
-    manifest: Manifest = "csv"
+    manifest: ManifestFormat = "csv"
     quality: int = JPEG_QUALITY
     shard_size: int = 5000
     seed: int = 0
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
-        choices = {"mode": Mode, "resize": Resize, "format": Format, "codec": Codec, "manifest": Manifest}
+        choices = {
+            "mode": ResizeMode,
+            "resize": Resize,
+            "format": DatasetFormat,
+            "codec": Codec,
+            "manifest": ManifestFormat,
+        }
         for name, kinds in choices.items():
             if getattr(self, name) not in get_args(kinds):
                 raise UsageError(f"No {name} '{getattr(self, name)}': choose one of {', '.join(get_args(kinds))}.")

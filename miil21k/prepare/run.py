@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from miil21k.prepare.options import PrepareOptions
     from miil21k.prepare.sources import RawSource
 
-__all__ = ["Outcome", "check_summary", "make_plan", "prepare", "require_well"]
+__all__ = ["PrepareOutcome", "check_summary", "make_plan", "prepare", "require_well"]
 
 PLAN_VERSION = 2
 _FEW = 3
 
 
-class Outcome(NamedTuple):
+class PrepareOutcome(NamedTuple):
     """summary: what `summary.json` holds. resumed: classes that stayed as an earlier run left them."""
 
     summary: dict[str, Any]
@@ -46,7 +46,7 @@ def prepare(
     *,
     release: str = "auto",
     progress: Callable[[dict[str, Any]], None] | None = None,
-) -> Outcome:
+) -> PrepareOutcome:
     """Prepare `source` into `target`, or go on with what an interrupted run left; return the summary.
 
     release: what the result is compared with (`compare_with_release`). progress: called with the record of every
@@ -68,7 +68,7 @@ def prepare(
         with space.locked():
             if space.begin(plan):
                 summary = read_json(space.summary, "classes")
-                return Outcome(summary, summary["classes"]["total"])
+                return PrepareOutcome(summary, summary["classes"]["total"])
             try:
                 return _carry_out(opened, space, options, engine, plan, progress or _silent)
             except UsageError:
@@ -103,7 +103,7 @@ def _carry_out(
     engine: Engine,
     plan: dict[str, Any],
     progress: Callable[[dict[str, Any]], None],
-) -> Outcome:
+) -> PrepareOutcome:
     ignored: list[str] = []
     found: set[str] = set()
     before = {record["id"] for record in space.records()}
@@ -122,7 +122,7 @@ def _carry_out(
     summary = write_report(space, plan, ignored)
     if not summary["damaged_archives"] and not summary["unreadable"]:
         space.finish()
-    return Outcome(summary, len(resumed))
+    return PrepareOutcome(summary, len(resumed))
 
 
 def _require_all(source: RawSource, gone: list[str]) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from miil21k.prepare.codec_pillow import Converted
     from miil21k.prepare.members import ClassUnit, Member
-    from miil21k.prepare.split import Place
+    from miil21k.prepare.split import SplitPlace
 
 __all__ = [
     "SampleWriter",
@@ -77,12 +77,12 @@ class SampleWriter:
         self._space = space
         self._staging = staging
         self._unit = unit
-        self._ends: dict[Place, list[int]] = {}
-        self._waiting: dict[Place, list[bytes]] = {}
+        self._ends: dict[SplitPlace, list[int]] = {}
+        self._waiting: dict[SplitPlace, list[bytes]] = {}
         self._waiting_bytes = 0
         self._keys: set[str] = set()
 
-    def add(self, place: Place, member: Member, converted: Converted) -> tuple[str, str]:
+    def add(self, place: SplitPlace, member: Member, converted: Converted) -> tuple[str, str]:
         """Write the sample; return its name and "", or "" and why it has none: another one has its key."""
         stem = member.basename.rpartition(".")[0].replace(".", "_")
         key = f"{self._unit.wnid}/{stem}"
@@ -149,7 +149,7 @@ class ShardJob:
     """Shard `number` of `place`: `size` samples (fewer in the last) of the order that `seed` gives."""
 
     target: str
-    place: Place
+    place: SplitPlace
     number: int
     size: int
     seed: int
@@ -181,7 +181,7 @@ def drop_outdated_shards(space: Workspace) -> None:
     replace_file(noted, now)
 
 
-def shard_jobs(target: Path, counts: dict[Place, int], size: int, seed: int) -> Iterator[ShardJob]:
+def shard_jobs(target: Path, counts: dict[SplitPlace, int], size: int, seed: int) -> Iterator[ShardJob]:
     """Yield the shards that are not written yet; counts: samples per place."""
     for place, count in counts.items():
         for number in range(-(-count // size)):
@@ -233,7 +233,7 @@ def _blocks(files: tuple[str, ...], starts: tuple[int, ...], samples: list[int])
 
 
 @lru_cache(maxsize=4)
-def _sample_files(folder: Path, place: Place, _changed: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def _sample_files(folder: Path, place: SplitPlace, _changed: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Return the files of samples of `place` in bytewise order, and the rank of the first of each and of the end."""
     found = sorted(folder.glob(f"*.{place}"))
     return tuple(map(str, found)), tuple(accumulate(map(_count_samples, found), initial=0))

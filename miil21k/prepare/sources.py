@@ -63,14 +63,14 @@ class RawSource:
                 "compressed), or a folder of class folders."
             )
 
-    def _classes(self, ignored: list[str]) -> Iterator[_Found]:
+    def _classes(self, ignored: list[str]) -> Iterator[_ClassFile]:
         if self.kind in ("archive", "stream"):
             return _archive_classes(self.path, self.kind == "stream", ignored)
         return _folder_classes(self.path, self.kind == "tars", ignored)
 
 
 @dataclass(frozen=True)
-class _Found:
+class _ClassFile:
     wnid: str
     path: Path
     offset: int = 0
@@ -121,7 +121,7 @@ def _class_name(name: str) -> str | None:
     return stem if base.endswith(".tar") and _CLASS_NAME.fullmatch(stem) else None
 
 
-def _archive_classes(path: Path, stream: bool, ignored: list[str]) -> Iterator[_Found]:
+def _archive_classes(path: Path, stream: bool, ignored: list[str]) -> Iterator[_ClassFile]:
     total, stamp = path.stat().st_size, _stamp(path.stat())
     count = 0
     try:
@@ -136,11 +136,11 @@ def _archive_classes(path: Path, stream: bool, ignored: list[str]) -> Iterator[_
                 if not stream and info.offset_data + info.size > total:
                     raise _cut(path, count, f"'{info.name}' goes on behind the end")
                 if stream:
-                    yield _Found(wnid, path, stamp=stamp, content=archive.extractfile(info), compressed=file)
+                    yield _ClassFile(wnid, path, stamp=stamp, content=archive.extractfile(info), compressed=file)
                 else:
                     end = info.offset_data + info.size
                     place = f"{stamp} at {info.offset_data}"
-                    yield _Found(wnid, path, info.offset_data, info.size, end / total, place)
+                    yield _ClassFile(wnid, path, info.offset_data, info.size, end / total, place)
                 count += 1
             _check_end(path, archive.offset, stream, count)
     except (tarfile.TarError, EOFError, zlib.error) as error:
@@ -171,7 +171,7 @@ def _cut(path: Path, count: int, why: str) -> PrepareError:
     )
 
 
-def _spool(found: _Found, unit: ClassUnit, spool: Path, count: int) -> ClassUnit:
+def _spool(found: _ClassFile, unit: ClassUnit, spool: Path, count: int) -> ClassUnit:
     """Copy a class tar out of the stream; count: of classes before it."""
     assert found.content is not None
     assert found.compressed is not None
@@ -187,7 +187,7 @@ def _spool(found: _Found, unit: ClassUnit, spool: Path, count: int) -> ClassUnit
     return replace(unit, path=copy, offset=0, size=copy.stat().st_size, reached=reached, spooled=True)
 
 
-def _folder_classes(root: Path, tars: bool, ignored: list[str]) -> Iterator[_Found]:
+def _folder_classes(root: Path, tars: bool, ignored: list[str]) -> Iterator[_ClassFile]:
     entries = sorted(os.scandir(root), key=lambda found: os.fsencode(found.name))
     for number, entry in enumerate(entries, 1):
         path = Path(entry.path)
@@ -195,7 +195,7 @@ def _folder_classes(root: Path, tars: bool, ignored: list[str]) -> Iterator[_Fou
         of_kind = entry.is_file() if tars else entry.is_dir()
         if of_kind and name is not None and _CLASS_NAME.fullmatch(name):
             stamp = _stamp(entry.stat()) if tars else _folder_stamp(path)
-            yield _Found(name, path, 0, entry.stat().st_size if tars else 0, number / len(entries), stamp)
+            yield _ClassFile(name, path, 0, entry.stat().st_size if tars else 0, number / len(entries), stamp)
         else:
             ignored.append(entry.name)
 

@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
     from miil21k.prepare.members import Member
 
-__all__ = ["FOLDERS", "PLACES", "Assigned", "Place", "assign_places"]
+__all__ = ["FOLDERS", "PLACES", "Assigned", "SplitPlace", "assign_places"]
 
-Place = Literal["train", "val", "small_class", "duplicate", "failed"]
-PLACES: tuple[Place, ...] = ("train", "val", "small_class", "duplicate", "failed")
-FOLDERS: dict[Place, str] = {  # the published layout
+SplitPlace = Literal["train", "val", "small_class", "duplicate", "failed"]
+PLACES: tuple[SplitPlace, ...] = ("train", "val", "small_class", "duplicate", "failed")
+FOLDERS: dict[SplitPlace, str] = {  # the published layout
     "train": "imagenet21k_train",
     "val": "imagenet21k_val",
     "small_class": "imagenet21k_small_classes",
@@ -25,7 +25,7 @@ class Assigned(NamedTuple):
     """A member with its place; reason: why it failed, empty otherwise."""
 
     member: Member
-    place: Place
+    place: SplitPlace
     reason: str = ""
 
 
@@ -45,7 +45,7 @@ def assign_places(
     chosen = {position: member for position, member in enumerate(members) if last.get(member.basename) == position}
     images = _bytewise(list(chosen.values()))
     kept = len(images) > min_images
-    place_of: dict[Member, Place] = {
+    place_of: dict[Member, SplitPlace] = {
         member: "small_class" if not kept else "val" if rank < val_per_class else "train"
         for rank, member in enumerate(images)
     }

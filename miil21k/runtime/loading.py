@@ -38,7 +38,7 @@ DEFAULT_MODEL = "tresnet_m_21k"
 FALLBACK_MODEL = "embedded"
 PROVED_IN = "onnx"  # the runtime in which `miil21k export onnx` proves a file
 log = logging.getLogger("miil21k.runtime")
-Options = TypeVar("Options", bound="LoadOptions")
+OptionsT = TypeVar("OptionsT", bound="LoadOptions")
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ def _network(name: str | None, options: LoadOptions) -> Loaded:
     return replace(_published(weights, options), notice=notice)
 
 
-def default_model(options: Options) -> tuple[Weights, Options, str | None]:
+def default_model(options: OptionsT) -> tuple[Weights, OptionsT, str | None]:
     """Return the weights that answer when no model is named, the options for them, and the notice, if any.
 
     They are fetched when they are not cached; no torch is imported.

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
-__all__ = ["Batch", "Batcher", "Places", "QueueFull"]
+__all__ = ["Batcher", "Places", "QueueFull", "ServedBatch"]
 
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+ItemT = TypeVar("ItemT")
+AnswerT = TypeVar("AnswerT")
 
 
 class QueueFull(Miil21kError):
     """As many items are waiting as may wait, or the batcher takes no more."""
 
 
-class Batch(NamedTuple):
+class ServedBatch(NamedTuple):
     """What is known of one batch: size, the seconds that each item waited, and the seconds that it took to compute."""
 
     size: int
@@ -39,7 +39,7 @@ class _Waiting(NamedTuple):
     since: float
 
 
-class Batcher(Generic[Item, Answer]):
+class Batcher(Generic[ItemT, AnswerT]):
     """Gathers items into batches for one function that runs in a thread of its own.
 
     compute: takes up to `max_batch` items and returns as many answers in their order; an exception in place of an
@@ -52,12 +52,12 @@ class Batcher(Generic[Item, Answer]):
 
     def __init__(
         self,
-        compute: Callable[[list[Item]], Sequence[Answer | Exception]],
+        compute: Callable[[list[ItemT]], Sequence[AnswerT | Exception]],
         *,
         max_batch: int,
         max_wait: float,
         capacity: int,
-        observe: Callable[[Batch], None] = lambda _: None,
+        observe: Callable[[ServedBatch], None] = lambda _: None,
     ) -> None:
         self._compute, self._observe = compute, observe
         self._max_batch, self._max_wait, self.capacity = max_batch, max_wait, capacity
@@ -93,7 +93,7 @@ class Batcher(Generic[Item, Answer]):
             self._expected += count
             self._changed.notify()
 
-    def places(self) -> Places[Item, Answer]:
+    def places(self) -> Places[ItemT, AnswerT]:
         """Return a context in which places are taken and used; what is unused at its end is free again."""
         return Places(self)
 
@@ -116,9 +116,9 @@ class Batcher(Generic[Item, Answer]):
             self._taken -= count
             self._changed.notify()
 
-    def submit(self, item: Item) -> Future[Answer]:
+    def submit(self, item: ItemT) -> Future[AnswerT]:
         """Put `item` on a place that was taken, and return where its answer will be."""
-        answer: Future[Answer] = Future()
+        answer: Future[AnswerT] = Future()
         with self._changed:
             self._ready.append(_Waiting(item, answer, time.monotonic()))  # type: ignore[arg-type]
             self._changed.notify()
@@ -131,7 +131,7 @@ class Batcher(Generic[Item, Answer]):
             self._changed.notify()
         self._thread.join()
 
-    def __enter__(self) -> Batcher[Item, Answer]:
+    def __enter__(self) -> Batcher[ItemT, AnswerT]:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -174,13 +174,13 @@ class Batcher(Generic[Item, Answer]):
             for entry in batch:
                 if not entry.answer.done():
                     entry.answer.set_exception(error)
-        self._observe(Batch(len(batch), [start - entry.since for entry in batch], time.monotonic() - start))
+        self._observe(ServedBatch(len(batch), [start - entry.since for entry in batch], time.monotonic() - start))
 
 
-class Places(Generic[Item, Answer]):
+class Places(Generic[ItemT, AnswerT]):
     """The places of one caller, in one thread; leaving the context frees those that are left."""
 
-    def __init__(self, batcher: Batcher[Item, Answer]) -> None:
+    def __init__(self, batcher: Batcher[ItemT, AnswerT]) -> None:
         self._batcher = batcher
         self._left = 0
 
@@ -194,13 +194,13 @@ class Places(Generic[Item, Answer]):
         self._left -= 1
         self._batcher.give_back(1)
 
-    def submit(self, item: Item) -> Future[Answer]:
+    def submit(self, item: ItemT) -> Future[AnswerT]:
         """Put `item` on one of the places, and return where its answer will be."""
         assert self._left > 0, "no place was taken for this item"
         self._left -= 1
         return self._batcher.submit(item)
 
-    def __enter__(self) -> Places[Item, Answer]:
+    def __enter__(self) -> Places[ItemT, AnswerT]:
         return self
 
     def __exit__(

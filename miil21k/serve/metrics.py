@@ -18,7 +18,7 @@ from prometheus_client import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from miil21k.serve.batching import Batch
+    from miil21k.serve.batching import ServedBatch
     from miil21k.serve.bodies import Buffer
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
@@ -79,7 +79,7 @@ class Metrics:
         for status in ("ok", "error"):
             self.images.labels(status)  # present before the first of them
 
-    def batch(self, batch: Batch) -> None:
+    def batch(self, batch: ServedBatch) -> None:
         """Count one batch."""
         self._sizes.observe(batch.size)
         self._computing.observe(batch.seconds)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from miil21k.data.datasets import ImageSource, LabelledImages
+    from miil21k.data.datasets import ClassImages, LabelledImages
     from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.train.recipe import Recipe
     from miil21k.zoo.schema import Weights
@@ -76,7 +76,7 @@ class TrainRequest:
     __repr__ = brief
 
 
-def choose_space(request: TrainRequest, source: ImageSource) -> LabelSpace:
+def choose_space(request: TrainRequest, source: ClassImages) -> LabelSpace:
     """Return the label space of a run over `source`.
 
     A hierarchy of the user's own gets a class for every node when the objective needs a logit for every node.

@@ -16,7 +16,7 @@ from miil21k.train.evaluation import Evaluation, levels_of
 from miil21k.train.fitting import fit_average, fit_precision
 from miil21k.train.job import augmentation_of, choose_space, create_network, own_folder, run_id_of
 from miil21k.train.level_order import head_order, to_level_order
-from miil21k.train.loop import Job, Run, create_sampler
+from miil21k.train.loop import Run, TrainJob, create_sampler
 from miil21k.train.objectives import create_objective, find_objective
 from miil21k.train.processes import join_processes, leave_processes, pick_device
 from miil21k.train.teachers import load_teacher
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from miil21k.train.loop import Report
     from miil21k.train.processes import Processes
     from miil21k.train.recipe import Recipe
-    from miil21k.train.state import Progress
+    from miil21k.train.state import TrainProgress
     from miil21k.zoo.checkpoint_card import TrainedCard
 
-__all__ = ["Outcome", "train_model"]
+__all__ = ["TrainOutcome", "train_model"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainOutcome:
     """How a run ended: where it stands, the metric that decided about `best` (empty without a validation set)."""
 
-    progress: Progress
+    progress: TrainProgress
     metric: str
     is_main: bool
 
@@ -56,7 +56,7 @@ def train_model(
     *,
     resume: bool = False,
     overwrite: bool = False,
-) -> Outcome:
+) -> TrainOutcome:
     """Train as `request` says, and return how it ended; the checkpoints are in the request's folder.
 
     report: called with where the run stands, say with a sentence that explains; in the main process only. resume: go on
@@ -83,12 +83,12 @@ def train_model(
             progress = run.to_the_end()
     finally:
         leave_processes()
-    return Outcome(progress, job.metric if job.evaluate else "", processes.is_main)
+    return TrainOutcome(progress, job.metric if job.evaluate else "", processes.is_main)
 
 
 def _assemble(
     request: TrainRequest, device: torch.device, processes: Processes, say: Callable[[str], None]
-) -> tuple[Job, dict[str, Any]]:
+) -> tuple[TrainJob, dict[str, Any]]:
     """Return the job, and what config.json says about it."""
     say(f"Looking for images in '{request.data}'")
     source = processes.first(lambda: open_source(request.data, request.shard_cache))
@@ -112,7 +112,7 @@ def _assemble(
     facts = _facts(request, card, images, evaluate, processes.world)
     facts["weights"] = "random" if loaded is None else loaded._asdict()
     identity = run_id_of(recipe, card, images, processes.world) if processes.is_main else ""
-    job = Job(
+    job = TrainJob(
         recipe=recipe,
         model=model,
         objective=objective.to(device),

@@ -15,7 +15,17 @@ from miil21k.errors import UsageError
 from miil21k.train.journal import Journal, read_unreadable
 from miil21k.train.level_order import to_class_order
 from miil21k.train.optimization import Schedule, create_optimizer, freeze
-from miil21k.train.state import AVERAGED, BEST, LAST, STATE, Progress, Trained, load_state, save_state, save_weights
+from miil21k.train.state import (
+    AVERAGED,
+    BEST,
+    LAST,
+    STATE,
+    Trained,
+    TrainProgress,
+    load_state,
+    save_state,
+    save_weights,
+)
 from miil21k.train.step import UpdateStep
 
 if TYPE_CHECKING:
@@ -32,11 +42,11 @@ if TYPE_CHECKING:
     from miil21k.train.recipe import Recipe
     from miil21k.zoo.schema import Preprocess
 
-__all__ = ["Job", "Report", "Run", "create_sampler"]
+__all__ = ["Report", "Run", "TrainJob", "create_sampler"]
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainJob:
     """Everything a run needs.
 
     model: on its device, with the head of the label space. images: the training set. evaluate: returns fractions by
@@ -99,7 +109,7 @@ def create_sampler(recipe: Recipe, images: int, processes: Processes) -> EpochSa
 class Run:
     """A run whose parts are all built and fit together: making one raises whatever can be wrong with the recipe."""
 
-    def __init__(self, job: Job, report: Callable[[Report], None]) -> None:
+    def __init__(self, job: TrainJob, report: Callable[[Report], None]) -> None:
         recipe, processes = job.recipe, job.processes
         self.job, self.report = job, report
         self.sampler = create_sampler(recipe, len(job.images), processes)
@@ -115,14 +125,14 @@ class Run:
             job.images, job.augmentation, self.sampler, job.workers, pin_memory=self.step.device.type == "cuda"
         )
         self.state_path = job.folder / STATE
-        self.progress = Progress()
+        self.progress = TrainProgress()
         self.journal: Journal | None = None
         self.unreadable: dict[str, str] = {}
         self._dropped = 0
         self._marked = (time.perf_counter(), 0)
         self._silent = True  # until the first report
 
-    def to_the_end(self) -> Progress:
+    def to_the_end(self) -> TrainProgress:
         """Train from where the state file stands, or from the start, and return where it ended.
 
         Writes `last`, `best`, the state and the journal. Raises Miil21kError when a loss is NaN or infinite.

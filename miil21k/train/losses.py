@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from miil21k.train.level_order import HeadOrder, LevelTable
+    from miil21k.train.recipe import Confidence
 
 __all__ = [
     "MULTI_LABEL",
-    "Confidence",
     "Reduction",
     "asymmetric",
     "cross_entropy",
@@ -34,7 +34,6 @@ __all__ = [
     "teacher_kl",
 ]
 
-Confidence = Literal["paper", "code"]
 Reduction = Literal["batchmean", "sum"]
 
 

@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from miil21k.decode.heads import HeadKind
     from miil21k.hierarchy.tree import Tree
     from miil21k.train.level_order import HeadOrder
-    from miil21k.train.losses import Confidence, Reduction
-    from miil21k.train.recipe import Recipe
+    from miil21k.train.losses import Reduction
+    from miil21k.train.recipe import Confidence, Recipe
 
 __all__ = [
     "OBJECTIVES",
     "USI",
     "CrossEntropy",
-    "Given",
+    "Ingredients",
     "MultiLabel",
     "Objective",
     "SemanticKD",
@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 
-class Given(NamedTuple):
+class Ingredients(NamedTuple):
     """What an objective is made of; order: of the columns of the logits."""
 
     recipe: Recipe
@@ -82,7 +82,7 @@ class Objective(ABC):
 
     @classmethod
     @abstractmethod
-    def from_recipe(cls, given: Given) -> Self:
+    def from_recipe(cls, given: Ingredients) -> Self:
         """Return the objective with the numbers of the recipe, on the CPU."""
 
     @abstractmethod
@@ -107,7 +107,7 @@ class SemanticSoftmax(Objective):
     smoothing: float = 0.2
 
     @classmethod
-    def from_recipe(cls, given: Given) -> Self:
+    def from_recipe(cls, given: Ingredients) -> Self:
         """Return it with the levels of `tree`, for a head in either order."""
         return cls(given.levels, given.recipe.label_smoothing)
 
@@ -133,7 +133,7 @@ class CrossEntropy(Objective):
     smoothing: float = 0.2
 
     @classmethod
-    def from_recipe(cls, given: Given) -> Self:
+    def from_recipe(cls, given: Ingredients) -> Self:
         """Return it with the recipe's smoothing."""
         return cls(given.recipe.label_smoothing)
 
@@ -157,7 +157,7 @@ class MultiLabel(Objective):
     kind: str = "asymmetric"
 
     @classmethod
-    def from_recipe(cls, given: Given) -> Self:
+    def from_recipe(cls, given: Ingredients) -> Self:
         """Return it with the ancestors of `tree`."""
         return cls(ancestor_table(given.tree), given.recipe.multi_label_loss)
 
@@ -229,7 +229,7 @@ class SemanticKD(Objective):
     reduction: Reduction = "batchmean"
 
     @classmethod
-    def from_recipe(cls, given: Given) -> Self:
+    def from_recipe(cls, given: Ingredients) -> Self:
         """Return it with the levels of `tree`, for a head in either order."""
         recipe = given.recipe
         return cls(given.levels, given.source, recipe.kd_weight, recipe.label_smoothing, recipe.kd_confidence)
@@ -269,7 +269,7 @@ class USI(Objective):
     smoothing: float = 0.0
 
     @classmethod
-    def from_recipe(cls, given: Given) -> Self:
+    def from_recipe(cls, given: Ingredients) -> Self:
         """Return it with the recipe's weight and smoothing."""
         return cls(given.source, given.recipe.kd_weight, given.recipe.label_smoothing)
 
@@ -326,7 +326,7 @@ def create_objective(
         raise UsageError(
             f"The objective '{recipe.objective}' needs a head in class order; call from_level_order(head) first."
         )
-    return kind.from_recipe(Given(recipe, tree, teacher, order))
+    return kind.from_recipe(Ingredients(recipe, tree, teacher, order))
 
 
 def _refuse_mixed(share: float, what: str) -> None:

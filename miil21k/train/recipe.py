@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
+from miil21k.decode.levels import Deepest  # noqa: TC001 - the types of fields are read
 from miil21k.errors import UsageError
 from miil21k.text import brief, did_you_mean
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Recipe", "override", "unasked"]
 
-Deepest = Literal["published", "keep"]
 MultiLabelLoss = Literal["bce", "asymmetric"]
 Confidence = Literal["paper", "code"]
 Tick = Literal["update", "epoch"]

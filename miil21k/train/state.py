@@ -26,7 +26,7 @@ __all__ = [
     "LAST",
     "STATE",
     "WEIGHTS",
-    "Progress",
+    "TrainProgress",
     "Trained",
     "load_state",
     "save_state",
@@ -39,7 +39,7 @@ _FORMAT = 1
 
 
 @dataclass
-class Progress:
+class TrainProgress:
     """Where a run stands.
 
     epoch: epochs finished. batch: batches of the current epoch that are used up. updates: optimizer updates done.
@@ -70,7 +70,7 @@ class Trained:
     scaler: torch.amp.GradScaler | None = None
 
 
-def save_state(path: Path, trained: Trained, progress: Progress, run_id: str) -> None:
+def save_state(path: Path, trained: Trained, progress: TrainProgress, run_id: str) -> None:
     """Replace the state file at `path`; it holds tensors, numbers and strings only.
 
     run_id: names the configuration of the run, so that a state is never continued by another one.
@@ -89,7 +89,7 @@ def save_state(path: Path, trained: Trained, progress: Progress, run_id: str) ->
     replace_file(path, buffer.getvalue())
 
 
-def load_state(path: Path, trained: Trained, run_id: str) -> Progress:
+def load_state(path: Path, trained: Trained, run_id: str) -> TrainProgress:
     """Put the state file at `path` into `trained` and return where the run stood.
 
     Raises CheckpointError for a damaged file, CheckpointMismatch when it belongs to another configuration.
@@ -112,7 +112,7 @@ def load_state(path: Path, trained: Trained, run_id: str) -> Progress:
             trained.scaler.load_state_dict(content["scaler"])
     except (RuntimeError, ValueError) as error:
         raise CheckpointMismatch(f"The state file '{path}' does not fit the model: {error}") from None
-    return Progress(**content["progress"])
+    return TrainProgress(**content["progress"])
 
 
 def save_weights(path: Path, state_dict: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:

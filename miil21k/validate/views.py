@@ -16,7 +16,7 @@ from miil21k.hierarchy.spaces import projection, withdrawn_classes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from miil21k.data.datasets import ImageSource, LabelledImages
+    from miil21k.data.datasets import ClassImages, LabelledImages
     from miil21k.decode.heads import HeadKind
     from miil21k.hierarchy.spaces import LabelSpace
 
@@ -54,7 +54,7 @@ class View:
         return found if self.allowed is None else found.restricted_to(self.allowed, f"the classes of {self.name}")
 
 
-def without_withdrawn(view: View, source: ImageSource) -> View:
+def without_withdrawn(view: View, source: ClassImages) -> View:
     """Return the view without the classes that ImageNet withdrew, as prediction answers; itself when there are none."""
     withdrawn = withdrawn_classes(view.space)
     if not withdrawn.any() or view.allowed is not None:
@@ -65,7 +65,7 @@ def without_withdrawn(view: View, source: ImageSource) -> View:
 
 
 def choose_view(
-    source: ImageSource, head: LabelSpace, *, label_space: str | None = None, view: str | None = None
+    source: ClassImages, head: LabelSpace, *, label_space: str | None = None, view: str | None = None
 ) -> View:
     """Return the view of `source` for a head of the space `head`.
 
@@ -93,7 +93,7 @@ def choose_view(
     return _view(wanted.name, label_images(source, wanted, partial=True, nouns=True), None)
 
 
-def _in1k(source: ImageSource, head: LabelSpace) -> View:
+def _in1k(source: ClassImages, head: LabelSpace) -> View:
     known = load_label_space("in1k").wnids
     strangers = [key for key in source.keys if key.rpartition("/")[2] not in set(known)]
     if strangers:

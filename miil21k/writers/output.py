@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from miil21k.writers.layouts import DoneRow, Layout
     from miil21k.writers.rows import Row
 
-__all__ = ["Existing", "Output", "Progress", "RowFile", "RowStream", "already_done", "naming", "note_path"]
+__all__ = ["Existing", "Output", "RowFile", "RowStream", "RowsDone", "already_done", "naming", "note_path"]
 
 Existing = Literal["refuse", "resume", "append", "overwrite"]
 NOTE_SCHEMA = 1
@@ -272,7 +272,7 @@ def _same_options(path: Path, before: dict[str, Any], now: dict[str, Any]) -> No
             )
 
 
-class Progress(NamedTuple):
+class RowsDone(NamedTuple):
     """A point of a run: inputs consumed, rows written, inputs that failed, and the byte where the rows end."""
 
     inputs: int
@@ -283,7 +283,7 @@ class Progress(NamedTuple):
 
 def already_done(
     rows: Iterable[DoneRow], inputs: Iterator[ImageInput], *, skips: bool, chunk: int, path: Path
-) -> tuple[Progress, Progress]:
+) -> tuple[RowsDone, RowsDone]:
     """Return how far an output reaches, and the last beginning of a batch before that, where a run can go on.
 
     rows: the rows of the output. inputs: those of this run, consumed as far as the rows reach.
@@ -291,7 +291,7 @@ def already_done(
     what shares its batch, so the rows of a broken batch are computed again.
     Raises UsageError when the rows are not a prefix of what this run would write.
     """
-    now = aligned = Progress(0, 0, 0, 0)
+    now = aligned = RowsDone(0, 0, 0, 0)
     in_batch = 0
 
     def following() -> str | None:
@@ -317,5 +317,5 @@ def already_done(
                 f"Row {now.rows + 1} of '{path}' is '{wanted}', but {found}: resume with the same inputs, "
                 "or --overwrite."
             )
-        now = Progress(now.inputs, now.rows + 1, now.failed - row.ok, row.end)
+        now = RowsDone(now.inputs, now.rows + 1, now.failed - row.ok, row.end)
     return now, now if in_batch == chunk else aligned

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     # Names and shapes of the model that the tensors are meant for, in its own order.
     Template = Mapping[str, torch.Size]
 
-__all__ = ["LAYOUTS", "Layout", "adapt", "foreign_prefix", "unwrapped"]
+__all__ = ["LAYOUTS", "KeyLayout", "adapt", "foreign_prefix", "unwrapped"]
 
 # Modules that training puts around a network, whose names then stand before those of all tensors: data-parallel
 # training, Lightning and others, detectors and segmenters.
@@ -35,7 +35,7 @@ INPLACE_ABN_EPS = 1e-5
 
 
 @dataclass(frozen=True)
-class Layout:
+class KeyLayout:
     """One published naming of tensors: how to recognise it, and how to turn it into timm's."""
 
     recognise: Callable[[StateDict], bool]
@@ -182,13 +182,13 @@ def _has(key: str) -> Callable[[StateDict], bool]:
     return lambda state_dict: key in state_dict
 
 
-LAYOUTS: Mapping[str, Layout] = {
-    "timm": Layout(lambda _: False, lambda state_dict, _: dict(state_dict)),
-    "torchvision": Layout(lambda _: False, lambda state_dict, _: dict(state_dict)),  # ResNet names equal timm's
-    "tresnet_inplace_abn": Layout(_has("body.conv1.0.weight"), _from_inplace_abn),
-    "ofa": Layout(is_once_for_all, lambda state_dict, _: from_once_for_all(state_dict)),
-    "bit_npz": Layout(_has("resnet/root_block/standardized_conv2d/kernel"), _from_big_transfer),
-    "levit_usi": Layout(_has("patch_embed.0.c.weight"), _from_levit),
-    "edgenext": Layout(_has("downsample_layers.0.0.weight"), _from_edgenext),
-    "efficientnet_pytorch": Layout(_has("_conv_stem.weight"), _from_efficientnet_pytorch),
+LAYOUTS: Mapping[str, KeyLayout] = {
+    "timm": KeyLayout(lambda _: False, lambda state_dict, _: dict(state_dict)),
+    "torchvision": KeyLayout(lambda _: False, lambda state_dict, _: dict(state_dict)),  # ResNet names equal timm's
+    "tresnet_inplace_abn": KeyLayout(_has("body.conv1.0.weight"), _from_inplace_abn),
+    "ofa": KeyLayout(is_once_for_all, lambda state_dict, _: from_once_for_all(state_dict)),
+    "bit_npz": KeyLayout(_has("resnet/root_block/standardized_conv2d/kernel"), _from_big_transfer),
+    "levit_usi": KeyLayout(_has("patch_embed.0.c.weight"), _from_levit),
+    "edgenext": KeyLayout(_has("downsample_layers.0.0.weight"), _from_edgenext),
+    "efficientnet_pytorch": KeyLayout(_has("_conv_stem.weight"), _from_efficientnet_pytorch),
 }

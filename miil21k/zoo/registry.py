@@ -71,7 +71,7 @@ def create_model(  # noqa: PLR0913 - the options of torch.hub and timm, one keyw
     CheckpointError and CheckpointMismatch, DownloadError and ChecksumMismatch.
     """
     found = identify(_text(name), cache_dir=cache_dir, offline=offline)
-    plan, target = _Plan(name, found, num_classes, in_chans, arch_kwargs), (_device(device), _dtype(dtype))
+    plan, target = _Building(name, found, num_classes, in_chans, arch_kwargs), (_device(device), _dtype(dtype))
     loaded = None
     if checkpoint is not None:
         model = plan.from_tensors(read_state_dict(Path(checkpoint)), str(checkpoint))
@@ -97,7 +97,7 @@ def _text(name: object) -> str:
     return name
 
 
-class _Plan:
+class _Building:
     """How to build one model: the row, the head that is wanted, and what timm is told."""
 
     def __init__(

@@ -30,7 +30,7 @@ SpaceName = Literal["fall11", "winter21", "goog21k", "in1k"]
 Availability = Literal["mirrored", "single_host", "bucket_only", "package"]
 SourceKind = Literal["hub", "url", "package"]
 FileFormat = Literal["safetensors", "pth", "npz", "json"]
-Origin = Literal["hub", "official", "timm_release", "historic", "package", "third_party"]
+SourceOrigin = Literal["hub", "official", "timm_release", "historic", "package", "third_party"]
 CropMode = Literal["center", "squash"]
 Interpolation = Literal["bilinear", "bicubic"]
 
@@ -96,7 +96,7 @@ class Source(NamedTuple):
     """
 
     kind: SourceKind
-    origin: Origin = "hub"
+    origin: SourceOrigin = "hub"
     file: str = "model.safetensors"
     format: FileFormat = "safetensors"
     layout: str = "timm"

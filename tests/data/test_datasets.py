@@ -19,7 +19,7 @@ from miil21k.suffixes import image_suffixes
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from miil21k.data.datasets import ImageSource
+    from miil21k.data.datasets import ClassImages
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def pack(path: Path, members: dict[str, str | None]) -> Path:
     return path
 
 
-def labelled(source: ImageSource) -> dict[str, str]:
+def labelled(source: ClassImages) -> dict[str, str]:
     names = [source.name(index).partition("/")[2] for index in range(len(source))]
     return dict(zip(names, (source.keys[key] for key in source.key_of), strict=True))
 

@@ -10,7 +10,7 @@ from small_networks import small_network
 
 from miil21k.export.onnx.file import export_onnx
 from miil21k.export.onnx.model import ExportOptions
-from miil21k.export.triton.config import ServeOptions
+from miil21k.export.triton.config import TritonOptions
 from miil21k.export.triton.repository import export_triton
 from miil21k.predict.options import PredictOptions
 from miil21k.runtime.loading import load_model
@@ -48,7 +48,7 @@ def embedded_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def triton_repository(embedded_export: Path, tensor_export: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("triton") / "models"
-    export_triton(embedded_export, path, ServeOptions(preferred_batch_sizes=(4, 8), queue_delay=200, threads=1))
-    export_triton(embedded_export, path, ServeOptions(max_batch_size=0), name="unbatched")
-    export_triton(tensor_export, path, ServeOptions(device="gpu", gpus=(0, 1), instances=2, keep="all", warmup=False))
+    export_triton(embedded_export, path, TritonOptions(preferred_batch_sizes=(4, 8), queue_delay=200, threads=1))
+    export_triton(embedded_export, path, TritonOptions(max_batch_size=0), name="unbatched")
+    export_triton(tensor_export, path, TritonOptions(device="gpu", gpus=(0, 1), instances=2, keep="all", warmup=False))
     return path

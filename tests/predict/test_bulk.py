@@ -17,7 +17,7 @@ from miil21k.data.tar_inputs import Shard
 from miil21k.distribute.processes import Lost
 from miil21k.errors import EngineError, UsageError
 from miil21k.predict import bulk
-from miil21k.predict.bulk import BulkPredictor, Job, answer_job
+from miil21k.predict.bulk import BulkJob, BulkPredictor, answer_job
 from miil21k.predict.options import PredictOptions
 from miil21k.predict.predictor import Predictor
 
@@ -37,7 +37,7 @@ class Here:
 
     def __init__(self, lost: Iterable[int] = (), change: Callable[[Any], Any] = lambda result: result) -> None:
         self.lost, self.change = set(lost), change
-        self.jobs: list[Job] = []
+        self.jobs: list[BulkJob] = []
 
     def run(self, work: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
         return map(work, jobs)
@@ -125,7 +125,7 @@ def test_jobs_give_what_one_predictor_gives(
 def test_parts_of_a_shard_tile_it_at_batch_ends(names: list[str]) -> None:
     shard = Shard("s0.tar", str(Path("s0.tar").resolve()), skip=0)
     for parts in range(1, 9):
-        found = [Job("m", OPTIONS, 3, shard=shard, part=part, parts=parts).inputs() for part in range(parts)]
+        found = [BulkJob("m", OPTIONS, 3, shard=shard, part=part, parts=parts).inputs() for part in range(parts)]
         assert [image.name for part in found for image in part] == [f"s0.tar/{number}.jpg" for number in range(7)]
         assert all(len(part) % 3 == 0 for part in found[:-1])
 
@@ -173,11 +173,11 @@ def test_a_node_that_lacks_the_inputs_or_the_weights_says_which_it_is(
     monkeypatch.setattr("socket.gethostname", lambda: "node-7")
     gone = str(tmp_path / "gone.jpg")
     with pytest.raises(EngineError, match=r"'node-7' does not see .*all nodes see"):
-        answer_job(Job("embedded", OPTIONS, 3, seen=gone))
+        answer_job(BulkJob("embedded", OPTIONS, 3, seen=gone))
     monkeypatch.setattr(bulk, "_kept", None)
     bare = replace(OPTIONS, offline=True, cache_dir=tmp_path)
     with pytest.raises(EngineError, match=r"'node-7' cannot load the model: .*miil21k fetch"):
-        answer_job(Job("tresnet_m_21k", bare, 3, images=(ImageInput("x", gone),)))
+        answer_job(BulkJob("tresnet_m_21k", bare, 3, images=(ImageInput("x", gone),)))
 
 
 def test_a_cluster_chooses_the_gpu() -> None:

@@ -16,7 +16,7 @@ from miil21k.cli.main import main
 from miil21k.distribute.local import LocalEngine
 from miil21k.errors import PrepareError, UsageError
 from miil21k.prepare.options import PrepareOptions
-from miil21k.prepare.run import Outcome, prepare, require_well
+from miil21k.prepare.run import PrepareOutcome, prepare, require_well
 from miil21k.prepare.verify import verify
 from miil21k.prepare.workspace import Workspace
 
@@ -41,11 +41,11 @@ def as_tars(folder: Path, found: dict[str, bytes]) -> Path:
     return folder
 
 
-def run(source: Path, target: Path, options: PrepareOptions = OPTIONS, **more: Any) -> Outcome:
+def run(source: Path, target: Path, options: PrepareOptions = OPTIONS, **more: Any) -> PrepareOutcome:
     return prepare(str(source), target, options, LocalEngine(1), **more)
 
 
-def done_by(source: Path, target: Path, options: PrepareOptions) -> tuple[list[str], Outcome]:
+def done_by(source: Path, target: Path, options: PrepareOptions) -> tuple[list[str], PrepareOutcome]:
     """Return the classes that this run did, and what came of it."""
     done: list[str] = []
     before = {path.stem: path.stat().st_ino for path in Workspace(target).units.glob("*.csv")}

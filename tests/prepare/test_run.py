@@ -27,7 +27,7 @@ from miil21k.prepare.dry_run import dry_run
 from miil21k.prepare.manifest import ManifestRow, _escaped, _unescaped, decode_rows, encode_rows, read_manifest
 from miil21k.prepare.members import Member, MemberReader
 from miil21k.prepare.options import PrepareOptions
-from miil21k.prepare.run import Outcome, check_summary, prepare
+from miil21k.prepare.run import PrepareOutcome, check_summary, prepare
 from miil21k.prepare.split import FOLDERS
 from miil21k.prepare.verify import verify
 from miil21k.prepare.workspace import Workspace
@@ -56,7 +56,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_outer(tmp_path_factory.mktemp("few") / "few.tar", few_classes())
 
 
-def run(source: Path, target: Path, options: PrepareOptions = OPTIONS, workers: int = 1, **more: Any) -> Outcome:
+def run(source: Path, target: Path, options: PrepareOptions = OPTIONS, workers: int = 1, **more: Any) -> PrepareOutcome:
     return prepare(str(source), target, options, LocalEngine(workers), **more)
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miil21k.serve.batching import Batch, Batcher, QueueFull
+from miil21k.serve.batching import Batcher, QueueFull, ServedBatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +59,7 @@ def put(batcher: Batcher[int, int], *items: int) -> list[Future[int]]:
 def test_every_item_gets_its_own_answer(clients: list[list[str]], max_batch: int, max_wait: float) -> None:
     """Bad items fail alone, fatal ones take their batch with them, and a place may be given back instead of used."""
     batches: list[list[tuple[int, str]]] = []
-    seen: list[Batch] = []
+    seen: list[ServedBatch] = []
 
     def compute(items: list[tuple[int, str]]) -> list[Any]:
         batches.append(items)

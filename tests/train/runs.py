@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from miil21k.train.job import TrainRequest
-from miil21k.train.launch import Outcome, train_model
+from miil21k.train.launch import TrainOutcome, train_model
 from miil21k.train.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def run(
     resume: bool = False,
     overwrite: bool = False,
     **changes: Any,
-) -> tuple[Outcome, list[Report]]:
+) -> tuple[TrainOutcome, list[Report]]:
     """Train; return the outcome and all reports."""
     reports: list[Report] = []
     wanted = request(data, folder, recipe, **changes)

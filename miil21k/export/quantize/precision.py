@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto, NodeProto
 
-__all__ = ["METHODS", "MODES", "Method", "Mode", "dynamic_int8", "fp16", "measure_ranges"]
+__all__ = ["METHODS", "MODES", "Method", "QuantizeMode", "dynamic_int8", "fp16", "measure_ranges"]
 
 silence_telemetry()
 __all__ += ["quantizable", "static_int8", "staying"]
 
-Mode = Literal["static", "dynamic", "fp16"]
+QuantizeMode = Literal["static", "dynamic", "fp16"]
 Method = Literal["minmax", "entropy", "percentile"]
-MODES: tuple[str, ...] = get_args(Mode)
+MODES: tuple[str, ...] = get_args(QuantizeMode)
 METHODS: tuple[str, ...] = get_args(Method)
 # What carries weights, by which a layer is counted, left out and measured.
 _WEIGHTED = {"static": ("Conv", "Gemm", "MatMul"), "dynamic": ("Gemm", "MatMul")}
@@ -41,7 +41,7 @@ _BETWEEN += ("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Split")
 _FLOAT_IN_FP16 = ("Softmax", "LayerNormalization", "ReduceMean", "ReduceSum", "InstanceNormalization", "Erf")
 
 
-def quantizable(network: ModelProto, mode: Mode) -> list[str]:
+def quantizable(network: ModelProto, mode: QuantizeMode) -> list[str]:
     """Return the names of the nodes with weights that `mode` turns into 8 bits, first to last.
 
     MatMul counts where one factor is constant: a product of two activations has no weights.
@@ -93,11 +93,11 @@ def measure_ranges(network: ModelProto, batches: Iterable[NDArray[np.float32]], 
             extra_options={"symmetric": False},
         )
         for pixels in batches:
-            calibrator.collect_data(_Reader(pixels))
+            calibrator.collect_data(_OneBatch(pixels))
         return calibrator.compute_data()
 
 
-class _Reader:
+class _OneBatch:
     """One batch, as the calibrators read it."""
 
     def __init__(self, pixels: NDArray[np.float32]) -> None:
@@ -160,7 +160,7 @@ def dynamic_int8(network: ModelProto, *, leave_out: Sequence[str] = (), weight_b
     )
 
 
-def _int8(quantizer: Any, kind: Mode, network: ModelProto, weight_bits: int, **how: Any) -> ModelProto:
+def _int8(quantizer: Any, kind: QuantizeMode, network: ModelProto, weight_bits: int, **how: Any) -> ModelProto:
     """Return what a quantizer class makes of `network`: int8 weights per output channel, in 8 bits or 7 of them.
 
     A processor without instructions for it adds two products of 8 bits in 16, which overflow; those of 7 bits fit.

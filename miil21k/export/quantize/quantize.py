@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from miil21k.export.quantize.agreement import Agreement
-    from miil21k.export.quantize.search import Progress, Setting
+    from miil21k.export.quantize.search import Setting, ShowProgress
     from miil21k.runtime.base import Backend
     from miil21k.zoo.export_card import ExportCard
 
@@ -50,7 +50,7 @@ def quantize_onnx(
     *,
     judges: Sequence[Path] = (),
     say: Callable[[str], None] = lambda _: None,
-    progress: Progress = no_progress,
+    progress: ShowProgress = no_progress,
 ) -> dict[str, Any]:
     """Quantise the fp32 export `source` to `output`, and return the report that lies beside it as `<output>.json`.
 
@@ -144,7 +144,9 @@ def _roles(pictures: Sequence[Path], judges: Sequence[Path], options: QuantizeOp
     return Roles(spread(roles.setting_up, most), spread(roles.choosing, most), roles.judging)
 
 
-def _judged(backends: Sequence[Backend], judging: Sequence[Path], card: ExportCard, progress: Progress) -> Agreement:
+def _judged(
+    backends: Sequence[Backend], judging: Sequence[Path], card: ExportCard, progress: ShowProgress
+) -> Agreement:
     counting = Agreeing(card.decoder())
     with progress("judging", len(judging)) as done:
         for crops in read_crops(judging, card.preprocess, BATCH, done):

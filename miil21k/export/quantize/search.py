@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
     from miil21k.decode.decoder import Decoder
     from miil21k.export.quantize.agreement import Agreement
-    from miil21k.export.quantize.precision import Method, Mode
+    from miil21k.export.quantize.precision import Method, QuantizeMode
     from miil21k.zoo.schema import Preprocess
 
-    Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+    ShowProgress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 __all__ = [
     "QuantizeOptions",
@@ -74,7 +74,7 @@ class QuantizeOptions:
     no. backend: `onnx` or `openvino`, which measures agreement and speed. Raises UsageError for anything else.
     """
 
-    mode: Mode | str = "auto"
+    mode: QuantizeMode | str = "auto"
     method: Method = "minmax"
     symmetric: bool = False
     weight_bits: int | None = None
@@ -112,7 +112,7 @@ class Setting:
     """
 
     network: ModelProto
-    mode: Mode
+    mode: QuantizeMode
     method: Method | None
     layers: int
     left_out: tuple[str, ...]
@@ -143,7 +143,7 @@ class Setting:
         }
 
 
-def choose_mode(network: ModelProto) -> Mode:
+def choose_mode(network: ModelProto) -> QuantizeMode:
     """Return `static` where most of the layers with weights are convolutions, else `dynamic`."""
     products = len(quantizable(network, "dynamic"))
     return "static" if len(quantizable(network, "static")) > 2 * products else "dynamic"
@@ -179,7 +179,7 @@ def choose_setting(
     options: QuantizeOptions,
     needed: float,
     *,
-    progress: Progress = no_progress,
+    progress: ShowProgress = no_progress,
 ) -> Setting:
     """Return the setting with the fewest layers in float that agrees well enough on `choosing`, else the best one.
 
@@ -189,7 +189,7 @@ def choose_setting(
     that float costs little there, and what they lose every later layer reads. Raises UsageError when there is nothing
     to quantise, ExportError when ONNX Runtime refuses.
     """
-    mode: Mode = options.mode  # type: ignore[assignment]
+    mode: QuantizeMode = options.mode  # type: ignore[assignment]
     if options.mode == "auto":
         mode = "static" if options.symmetric else choose_mode(network)
     ours, theirs = normalise(setting_up, preprocess), normalise(choosing, preprocess)
@@ -206,12 +206,12 @@ class _Search:
     setting_up: NDArray[np.float32]
     choosing: NDArray[np.float32]
     decoder: Decoder
-    progress: Progress
+    progress: ShowProgress
 
     def __post_init__(self) -> None:
         self.exact = network_logits(self.network, self.choosing)
 
-    def run(self, mode: Mode) -> Setting:
+    def run(self, mode: QuantizeMode) -> Setting:
         if mode == "fp16":
             return self.setting(fp16(self.network), mode)
         layers = quantizable(self.network, mode)
@@ -237,14 +237,14 @@ class _Search:
         chosen = found[count] if found[count].agreement.expected >= self.needed else found[best]
         return replace(chosen, tried=len(found))
 
-    def quantised(self, mode: Mode, ranges: Any, floats: Sequence[str]) -> ModelProto:
+    def quantised(self, mode: QuantizeMode, ranges: Any, floats: Sequence[str]) -> ModelProto:
         stay, bits = staying(self.network, floats), self.options.weight_bits or 8
         if mode == "dynamic":
             return dynamic_int8(self.network, leave_out=stay, weight_bits=bits)
         symmetric = self.options.symmetric
         return static_int8(self.network, ranges, leave_out=stay, symmetric=symmetric, weight_bits=bits)
 
-    def setting(self, network: ModelProto, mode: Mode, layers: Sequence[str] = (), floats: int = 0) -> Setting:
+    def setting(self, network: ModelProto, mode: QuantizeMode, layers: Sequence[str] = (), floats: int = 0) -> Setting:
         counting = Agreeing(self.decoder)
         counting.add(self.exact, network_logits(network, self.choosing))
         return Setting(

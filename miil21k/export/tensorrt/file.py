@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
     from miil21k.zoo.export_card import ExportCard
 
-__all__ = ["PRECISION_BOUNDS", "Engine", "export_tensorrt", "plan_command", "precision_of"]
+__all__ = ["PRECISION_BOUNDS", "RunningEngine", "export_tensorrt", "plan_command", "precision_of"]
 
 # How far logits may be from ONNX Runtime's on the same file, relative to their range.
 PRECISION_BOUNDS = {"float32": BOUNDS.logits, "tf32": 5e-3, "float16": 2e-2, "int8": 5e-2}
 
 
-class Engine(Protocol):
+class RunningEngine(Protocol):
     """What the proof needs of an engine."""
 
     plan: bytes
@@ -71,7 +71,7 @@ def export_tensorrt(
     bound: float | None = None,
     photos: Sequence[Path] = (),
     say: Callable[[str], None] = lambda _: None,
-    build: Callable[..., Engine] | None = None,
+    build: Callable[..., RunningEngine] | None = None,
 ) -> dict[str, Any]:
     """Build the engine of an export of the form `tensor`, prove it, and return the report kept as `<output>.json`.
 
@@ -143,7 +143,7 @@ def _opened(model: Path) -> tuple[ExportCard, onnx.ModelProto]:
 
 
 def _measure(
-    engine: Engine, model: Path, card: ExportCard, options: EngineOptions, photos: Sequence[Path]
+    engine: RunningEngine, model: Path, card: ExportCard, options: EngineOptions, photos: Sequence[Path]
 ) -> list[dict[str, Any]]:
     """Return one row per batch: how far the engine is from ONNX Runtime, and how many answers are the same."""
     session = open_session(model)

@@ -16,7 +16,7 @@ from miil21k.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["LABELS", "ServeOptions", "Tensor", "config_text"]
+__all__ = ["LABELS", "Tensor", "TritonOptions", "config_text"]
 
 LABELS = "labels.txt"
 _TYPES = {
@@ -51,7 +51,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class ServeOptions:
+class TritonOptions:
     """How Triton runs a model.
 
     max_batch_size: the most images per call; 0 turns batching by the server off, and lets requests set the inputs that
@@ -91,7 +91,7 @@ def config_text(
     name: str,
     inputs: Sequence[Tensor],
     outputs: Sequence[Tensor],
-    options: ServeOptions,
+    options: TritonOptions,
     *,
     sample: Sequence[int],
     facts: Mapping[str, str],
@@ -108,7 +108,7 @@ def _lines(
     name: str,
     inputs: Sequence[Tensor],
     outputs: Sequence[Tensor],
-    options: ServeOptions,
+    options: TritonOptions,
     sample: Sequence[int],
     facts: Mapping[str, str],
 ) -> Iterator[str]:
@@ -149,7 +149,7 @@ def _tensor(tensor: Tensor, *, batched: bool) -> list[str]:
     return lines
 
 
-def _warmup(images: Tensor, options: ServeOptions, sample: Sequence[int]) -> Iterator[str]:
+def _warmup(images: Tensor, options: TritonOptions, sample: Sequence[int]) -> Iterator[str]:
     """Yield one sample of one image, and one of the largest batch that is expected."""
     batched = options.max_batch_size > 0
     largest = max(options.preferred_batch_sizes, default=options.max_batch_size)

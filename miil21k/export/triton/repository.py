@@ -14,7 +14,7 @@ import numpy as np
 
 from miil21k.environment import silence_telemetry
 from miil21k.errors import ExportError, LabelSpaceMismatch, UsageError
-from miil21k.export.triton.config import LABELS, ServeOptions, Tensor, config_text
+from miil21k.export.triton.config import LABELS, Tensor, TritonOptions, config_text
 from miil21k.files import scratch_folder, sweep
 from miil21k.records import to_json
 from miil21k.zoo.export_card import read_export_card, weights_file
@@ -57,7 +57,7 @@ class Served:
 def export_triton(
     model: Path,
     repository: Path,
-    options: ServeOptions | None = None,
+    options: TritonOptions | None = None,
     *,
     name: str | None = None,
     version: int | None = None,
@@ -105,7 +105,7 @@ def export_triton(
         _place(model, folder / str(version))
         return Served(folder, name, version)
     facts = _facts(card)
-    config = config_text(name, inputs, outputs, options or ServeOptions(), sample=sample, facts=facts)
+    config = config_text(name, inputs, outputs, options or TritonOptions(), sample=sample, facts=facts)
     texts = {"config.pbtxt": config, LABELS: labels, "README.md": _readme(name, card, inputs[0], sample)}
     texts["client.py"] = (_FILES / f"client_{card.form}.py").read_text(encoding="utf-8")
     with scratch_folder(repository, name) as part:
@@ -148,7 +148,7 @@ def _require_alike(
     card: ExportCard,
     labels: str,
     tensors: tuple[list[Tensor], list[Tensor]],
-    options: ServeOptions | None,
+    options: TritonOptions | None,
 ) -> None:
     """Raise unless the model fits `config.pbtxt` and the label file, which all versions share."""
     if options is not None:

@@ -15,7 +15,7 @@ from miil21k.cli.main import main
 from miil21k.errors import CheckpointError, LabelSpaceMismatch, UsageError
 from miil21k.export.onnx.file import export_onnx
 from miil21k.export.onnx.model import ExportOptions
-from miil21k.export.triton.config import ServeOptions, Tensor, config_text
+from miil21k.export.triton.config import Tensor, TritonOptions, config_text
 from miil21k.export.triton.repository import export_triton, labels_text, signature
 from miil21k.hierarchy.load import load_label_space
 from miil21k.zoo.export_card import read_export_card
@@ -99,7 +99,7 @@ def test_versions_are_added_and_never_replaced(embedded_export: Path, tensor_exp
     with pytest.raises(UsageError, match="never replaced"):
         export_triton(embedded_export, tmp_path, name="m", version=3)
     with pytest.raises(UsageError, match="stays as it is"):
-        export_triton(embedded_export, tmp_path, ServeOptions(instances=2), name="m")
+        export_triton(embedded_export, tmp_path, TritonOptions(instances=2), name="m")
     with pytest.raises(UsageError, match=r"tensors of this export.*pixels"):
         export_triton(tensor_export, tmp_path, name="m")
     (tmp_path / "strange").mkdir()
@@ -192,7 +192,7 @@ def test_the_command_says_no_in_one_sentence(
 def test_any_text_survives_the_config(
     facts: dict[str, str], sizes: tuple[int, ...], instances: int, batch: int
 ) -> None:
-    options = ServeOptions(max_batch_size=batch, preferred_batch_sizes=sizes if batch else (), instances=instances)
+    options = TritonOptions(max_batch_size=batch, preferred_batch_sizes=sizes if batch else (), instances=instances)
     inputs = [Tensor("x", "tensor(float)", (-1, 3)), Tensor("hedge", "tensor(float)", (), optional=True)]
     outputs = [Tensor("y", "tensor(int32)", (-1,))]
     config = parse_config(config_text("a-b.c", inputs, outputs, options, sample=(3,), facts=facts))
