@@ -27,6 +27,12 @@ SILENCE = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 _REPORTERS = ("openvino_telemetry",)  # OpenVINO reports through this package, and goes without where there is none
+# The packages of a whole installation by what is imported; a runtime for exported models does without most of them.
+REQUIRED = {
+    "PIL": "pillow",
+    **{name: name for name in ("filelock", "huggingface_hub", "nltk", "numpy", "onnxruntime", "safetensors", "timm")},
+    **{name: name for name in ("torch", "torchvision", "tqdm")},
+}
 COMPUTING = ("torch", "timm", "numpy", "pillow", "safetensors")
 
 

@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from miil21k import __version__
-from miil21k.errors import Miil21kError
+from miil21k.errors import Miil21kError, UsageError
 from miil21k.text import did_you_mean, printable
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _run(name: str, words: list[str], prog: str) -> int:
         parser.formatter_class = argparse.HelpFormatter
     args = parser.parse_args(words)
     try:
-        code = verb.run(args)
+        code = _called(verb, args)
         _flush()
         return code
     except Miil21kError as error:
@@ -185,6 +185,22 @@ def _run(name: str, words: list[str], prog: str) -> int:
     except MemoryError:
         print(f"{prog}: not enough memory; smaller images or a smaller --batch-size need less.", file=sys.stderr)
         return 1
+
+
+def _called(verb: Verb, args: argparse.Namespace) -> int:
+    """Run the verb; raises UsageError for a package of the whole installation that was left out of this one."""
+    try:
+        return verb.run(args)
+    except ModuleNotFoundError as error:
+        from miil21k.environment import REQUIRED
+
+        package = REQUIRED.get((error.name or "").partition(".")[0])
+        if package is None:
+            raise
+        raise UsageError(
+            f"this needs the package '{package}', which was left out of this installation: pip install '{package}'. "
+            "Without it an exported model, -m FILE.onnx, is predicted and validated."
+        ) from None
 
 
 def _flush() -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from miil21k import __version__
-from miil21k.environment import version_of
+from miil21k.environment import available_cpus, version_of
 from miil21k.errors import DownloadError
 from miil21k.hierarchy.wordnet import find_wordnet
 from miil21k.store.cache import Cache, cached_path, is_offline
@@ -170,7 +170,9 @@ def _mebibytes(path: Path) -> float:
 
 
 def _devices() -> tuple[str, ...]:
-    """Return the devices that torch sees, with their memory."""
+    """Return the devices that torch sees, with their memory; without torch there is the processor."""
+    if version_of("torch") is None:
+        return (f"cpu ({available_cpus()} threads; torch is not installed)",)
     import torch
 
     found = [f"cpu ({torch.get_num_threads()} threads)"]
