@@ -102,9 +102,11 @@ def test_flat_accuracy_equals_sorting(case) -> None:
     found = metric.compute()
     assert found["top1"] == pytest.approx(np.mean([r < 1 for r in ranks]))
     assert found["top2"] == pytest.approx(np.mean([r < 2 for r in ranks]))
+    each = []
     for label in set(labels.tolist()):
-        hits = [r < 1 for r, y in zip(ranks, labels, strict=True) if y == label]
-        assert metric.per_class[label] == pytest.approx(np.mean(hits))
+        each.append(np.mean([r < 1 for r, y in zip(ranks, labels, strict=True) if y == label]))
+        assert metric.per_class[label] == pytest.approx(each[-1])
+    assert found["class_mean"] == pytest.approx(np.mean(each))
 
 
 @settings(deadline=None)
