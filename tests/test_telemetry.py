@@ -13,12 +13,15 @@ import time
 import urllib.request
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from child_processes import started
-from small_networks import small_network
+from colour_export import write_colour_export
+from onnx import TensorProto, helper, numpy_helper
 
 from miil21k.environment import SILENCE, version_of
-from miil21k.export.onnx.file import export_onnx, own_photographs
+from miil21k.export.onnx.file import own_photographs
 
 ROOT = Path(__file__).parent.parent
 PHOTO = str(own_photographs()[0])
@@ -71,19 +74,46 @@ def seen(home: Path, *command: str, before: tuple[str, ...] = ()) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An export of a small network, from images to paths."""
-    path = tmp_path_factory.mktemp("full") / "small.onnx"
-    export_onnx(small_network(), path)
+def colours(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An export of a network that has no cost."""
+    path = tmp_path_factory.mktemp("colours") / "colours.onnx"
+    write_colour_export(path)
     return str(path)
+
+
+def write_full_answer(path: Path) -> None:
+    """Write a graph with the interface of a full export that names node 1 of three in any picture."""
+    answers = {
+        "path": np.array([[0, 1]], np.int64),
+        "path_prob": np.array([[0.9, 0.8]], np.float32),
+        "hedge_node": np.array([1], np.int64),
+        "topk_index": np.array([[1, 2]], np.int64),
+    }
+    inputs = [
+        helper.make_tensor_value_info("images", TensorProto.UINT8, [1, "height", "width", 3]),
+        helper.make_tensor_value_info("hedge", TensorProto.FLOAT, []),
+    ]
+    outputs = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+        for name, value in answers.items()
+    ]
+    nodes = [
+        helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
+        for name, value in answers.items()
+    ]
+    graph = helper.make_graph(nodes, "answer", inputs, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    lines = ["format", "columns", *(f"n{node}\t-1\tnode {node}\t" for node in range(3))]
+    helper.set_model_props(model, {"label_space_text": "\n".join(lines)})
+    onnx.save(model, path)
 
 
 @traced
 @pytest.mark.skipif(not _traces("unshare", "-rn"), reason="no namespace without a network is to be had")
-def test_what_would_be_reported_is_seen(full: str, tmp_path: Path) -> None:
+def test_what_would_be_reported_is_seen(colours: str, tmp_path: Path) -> None:
     if version_of("openvino-telemetry") is None:
         pytest.skip("OpenVINO has nothing here to report through")
-    session = f"import onnxruntime; onnxruntime.InferenceSession({full!r}, providers=['CPUExecutionProvider'])"
+    session = f"import onnxruntime; onnxruntime.InferenceSession({colours!r}, providers=['CPUExecutionProvider'])"
     alone = ("unshare", "-rn")  # where attempts fail and are seen all the same
     version = tuple(map(int, pytest.importorskip("onnxruntime").__version__.split(".")[:2]))
     assert bool(seen(tmp_path, sys.executable, "-c", session, before=alone)) == (version >= (1, 29))
@@ -97,20 +127,28 @@ def test_what_would_be_reported_is_seen(full: str, tmp_path: Path) -> None:
 
 @traced
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
-def test_predict_reports_nothing(backend: str, full: str, tmp_path: Path) -> None:
+def test_predict_reports_nothing(backend: str, colours: str, tmp_path: Path) -> None:
     pytest.importorskip(backend if backend == "openvino" else "onnxruntime")
-    assert seen(tmp_path, *PREDICT, "-m", full, "--backend", backend) == []
+    assert seen(tmp_path, *PREDICT, "-m", colours, "--backend", backend) == []
 
 
 @traced
-def test_the_example_reports_nothing(full: str, tmp_path: Path) -> None:
-    assert seen(tmp_path, sys.executable, str(ROOT / "examples" / "onnx_only.py"), full, PHOTO) == []
+def test_a_cluster_of_our_own_reports_nothing_and_asks_nobody_where_it_is(colours: str, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    assert seen(tmp_path, *PREDICT, "-m", colours, "--engine", "ray", "--workers", "1") == []
 
 
 @traced
-def test_serve_reports_nothing(full: str, tmp_path: Path) -> None:
+def test_the_example_reports_nothing(tmp_path: Path) -> None:
+    write_full_answer(tmp_path / "full.onnx")
+    example = str(ROOT / "examples" / "onnx_only.py")
+    assert seen(tmp_path, sys.executable, example, str(tmp_path / "full.onnx"), PHOTO) == []
+
+
+@traced
+def test_serve_reports_nothing(colours: str, tmp_path: Path) -> None:
     pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
-    serve = [sys.executable, "-m", "miil21k", "serve", "-m", full, "--port", "0"]
+    serve = [sys.executable, "-m", "miil21k", "serve", "-m", colours, "--port", "0"]
     with started([*strace(tmp_path), *serve], env=environment(tmp_path), stderr=subprocess.PIPE, text=True) as server:
         line = next(line for line in server.stderr if line.startswith("ready: "))
         request = urllib.request.Request(line.split()[1] + "/v1/predict", Path(PHOTO).read_bytes())
@@ -145,10 +183,10 @@ def test_no_command_reports_anything(words: list[str], tmp_path: Path, monkeypat
 
 @traced
 @pytest.mark.slow
-def test_a_process_that_lives_longer_than_the_first_report_sends_none(full: str, tmp_path: Path) -> None:
+def test_a_process_that_lives_longer_than_the_first_report_sends_none(colours: str, tmp_path: Path) -> None:
     code = (
         "import time; from miil21k.predict.predictor import Predictor; from miil21k.export.onnx.file import *;"
-        f"[Predictor({full!r}, backend=name).predict({PHOTO!r}) for name in ('onnx', 'openvino')]; time.sleep(25)"
+        f"[Predictor({colours!r}, backend=name).predict({PHOTO!r}) for name in ('onnx', 'openvino')]; time.sleep(25)"
     )
     assert seen(tmp_path, sys.executable, "-c", code) == []
 

@@ -213,9 +213,35 @@ def _ray(address: str) -> Any:  # Ray is not typed
 def _start(ray: Any) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")  # 15, Ray's own, leaves its workers what others do not want
     try:
-        ray.init(address="local", log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+        with _loopback():
+            ray.init(address="local", log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise ClusterError(f"Ray cannot be started on this machine: {_first_line(error)}.") from None
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Let a cluster that is started meanwhile ask nobody where it is: it lives on the loopback device alone.
+
+    Ray finds its own address by a socket to 8.8.8.8, except where a machine can be no cluster; it has no option that
+    says so. Its dashboard, of which one process runs even without, asks the hosts of three clouds whether this is one
+    of theirs, also where usage statistics are off.
+    """
+    from ray._private import node, ray_constants
+
+    known, start = ray_constants.ENABLE_RAY_CLUSTER, node.Node.start_api_server
+    told = os.environ.get(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR)
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"  # for the processes of the cluster
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    node.Node.start_api_server = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER, node.Node.start_api_server = known, start
+        if told is None:
+            del os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR]
+        else:
+            os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = told
 
 
 def _join(ray: Any, address: str) -> str:

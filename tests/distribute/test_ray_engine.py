@@ -176,5 +176,5 @@ def test_a_cluster_of_somebody_else_is_not_joined_unasked(session: Path) -> None
         mine = subprocess.run(
             [sys.executable, "-c", script.format("")], env=home, check=True, capture_output=True, text=True
         )
-        assert mine.stdout.startswith("None ")
+        assert mine.stdout.startswith("None 127.0.0.1:"), "a cluster of one's own asks nobody where it is"
         assert not mine.stdout.endswith(f":{address.rpartition(':')[2]}\n")
