@@ -172,7 +172,9 @@ class RunOptions:
     engine: Literal["local", "ray"] | None = option(
         None, "let processes, or the nodes of a cluster, do the work", choices=("local", "ray")
     )
-    address: str | None = option(None, "of the Ray cluster, or auto (default: RAY_ADDRESS, else one is started here)", metavar="HOST:PORT")
+    address: str | None = option(
+        None, "of the Ray cluster, or auto (default: RAY_ADDRESS, else one is started here)", metavar="HOST:PORT"
+    )
 
     def __post_init__(self) -> None:
         check(self)
