@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 from dataclasses import replace
@@ -105,6 +106,8 @@ def _serve(args: argparse.Namespace, server: ServeOptions, listener: socket.sock
     options = _options(args)
     predictor = Predictor(args.model, options=options, loaded=resolve(args.model, options, make=make_export))
     settle()
+    for note in predictor.notes:
+        logging.getLogger("miil21k.serve").info("%s", note)
     with serving(
         predictor,
         workers=predictor.workers,

@@ -7,13 +7,11 @@ largest one for sigmoid heads, whose classes do not exclude each other.
 
 from __future__ import annotations
 
-import hashlib
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from miil21k.decode.path import SLACK
 from miil21k.decode.probabilities import class_probabilities, node_probabilities
 from miil21k.decode.restriction import viable
 from miil21k.decode.tree_passes import exclusive, family_order
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from miil21k.hierarchy.concepts import Concepts
     from miil21k.hierarchy.tree import Tree
 
-__all__ = ["asked_probabilities", "class_masses", "concept_probabilities", "informative"]
+__all__ = ["asked_probabilities", "class_masses", "concept_probabilities"]
 
 BLOCK_VALUES = 1 << 18  # concept values per block of rows: 1 MiB of float32 stays in the cache between passes
 
@@ -173,34 +171,6 @@ def asked_probabilities(
         below = masses.take(concepts.classes(concept), axis=1)
         found[:, column] = below.max(axis=1, initial=0) if head == "sigmoid" else below.sum(axis=1)
     return np.minimum(found, 1, out=found)
-
-
-def informative(
-    concepts: Concepts, probabilities: NDArray[np.float32], least: float, hidden: NDArray[np.bool_] | None = None
-) -> list[list[int]]:
-    """Return the concepts (indices) of each row with P >= `least`, those with the fewest classes below first.
-
-    Of equally informative ones the most probable comes first. Of concepts with the same classes below, the class
-    speaks if one of them is a class, else the lowest in the graph. probabilities: float32 [B, K]. hidden: bool [C],
-    classes that are not listed.
-    """
-    listed = np.ones(len(concepts), bool)
-    if hidden is not None:
-        listed[: concepts.num_classes] = ~hidden
-    found = []
-    for row in probabilities:
-        sure = np.flatnonzero(listed & (row >= least - SLACK) & (row > 0))
-        sure = sure[np.lexsort((sure, -concepts.depth[sure], sure >= concepts.num_classes))]
-        speakers: dict[bytes, int] = {}
-        for concept in sure.tolist():
-            speakers.setdefault(_classes_digest(concepts, concept), concept)
-        found.append(sorted(speakers.values(), key=lambda one: (concepts.num_below[one], -row[one], one)))
-    return found
-
-
-@lru_cache(maxsize=1 << 15)
-def _classes_digest(concepts: Concepts, concept: int) -> bytes:
-    return hashlib.blake2b(concepts.classes(concept).tobytes(), digest_size=16).digest()
 
 
 def _check(concepts: Concepts, masses: NDArray[np.float32]) -> None:

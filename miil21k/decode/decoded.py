@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from miil21k.decode.concepts import asked_probabilities, class_masses, concept_probabilities, informative
+from miil21k.decode.concepts import asked_probabilities, class_masses, concept_probabilities
 from miil21k.decode.conditional import conditional_probabilities
 from miil21k.decode.levels import decode_levels, levels_of_nodes
-from miil21k.decode.path import decode_path, hedge
+from miil21k.decode.path import SLACK, decode_path, hedge
 from miil21k.decode.probabilities import node_probabilities, probabilities
 from miil21k.decode.topk import topk_classes
 from miil21k.errors import UsageError
@@ -125,9 +125,15 @@ class Decoded:
     def likely_concepts(self, least: float) -> list[list[int]]:
         """Return the concepts (indices) of each row with P >= `least`, the most informative first.
 
-        Whatever the restriction; a withdrawn class is not among them. See `informative`.
+        Of equally informative ones the most probable comes first; of those with the same classes below, one speaks
+        (`decode.concept_reading.vocabulary`). Whatever the restriction; a withdrawn class is not among them.
         """
-        return informative(concepts_of(self.decoder.space), self.concepts, least, self.decoder.withdrawn)
+        words = self.decoder.vocabulary
+        found = []
+        for row in self.concepts:
+            sure = words.order[(row[words.order] >= least - SLACK) & (row[words.order] > 0)]
+            found.append(sure[np.lexsort((sure, -row[sure], -words.bits[sure]))].tolist())
+        return found
 
     def topk(self, k: int = 5) -> TopK:
         """Return the k most probable classes, best first, and no more than may be the answer.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from miil21k.decode.concept_reading import vocabulary
 from miil21k.decode.decoded import Decoded
 from miil21k.decode.heads import HEAD_KINDS
 from miil21k.decode.logits import check_shape
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from miil21k.decode.concept_reading import Vocabulary
     from miil21k.decode.heads import HeadKind
     from miil21k.decode.restriction import Pools
     from miil21k.hierarchy.questions import Question
@@ -209,6 +211,17 @@ class Decoder:
     def shown(self) -> NDArray[np.bool_] | None:
         """bool [C], the classes that are not withdrawn; None for all."""
         return None if self.withdrawn is None else ~self.withdrawn
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The concepts that may be listed, one for each set of classes; withdrawn classes are not."""
+        graph, withdrawn = concepts_of(self.space), self.withdrawn
+        if withdrawn is None:
+            return vocabulary(graph, min_bits=0)
+        hidden = np.zeros(len(graph), bool)
+        hidden[: graph.num_classes] = withdrawn
+        existing = viable(self.space.tree, ~withdrawn)[: graph.num_classes]
+        return vocabulary(graph, min_bits=0, existing=existing, hidden=hidden)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from miil21k.data.web import is_url
 from miil21k.environment import require
 from miil21k.errors import ImageError, UsageError
 from miil21k.files import atomic
+from miil21k.predict.prediction import Node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from miil21k.data.images import ImageInput
-    from miil21k.predict.prediction import Node, Prediction
+    from miil21k.predict.prediction import Prediction
 
 __all__ = ["Gallery", "draw_prediction", "picture_name", "require_matplotlib"]
 
@@ -69,7 +70,7 @@ class _Row:
 
 
 def draw_prediction(image: Image.Image, prediction: Prediction, target: Path) -> None:
-    """Write a PNG of `image` (RGB) beside the path, the step that was not taken and the topk; returns nothing.
+    """Write a PNG of `image` (RGB) beside the path, the step that was not taken, the topk and what was asked.
 
     The last node of the path is emphasised, a dotted line marks the hedge, what lies below it is grey.
     target: the file, replaced atomically. Raises MissingExtra without matplotlib.
@@ -80,8 +81,9 @@ def draw_prediction(image: Image.Image, prediction: Prediction, target: Path) ->
 
     path = _path_rows(prediction)
     top = [_row(node, 0, GREY, INK) for node in prediction.topk]
+    asked = [_row(Node(one.wnid, one.name, one.probability), 0, STEP, INK) for one in prediction.asked or ()]
     heading, *rest = _heading(prediction)
-    height = _height(path, top, 1 + len(rest))
+    height = _height((path, top, asked), 1 + len(rest))
     image_height = min(max(IMAGE_WIDTH * image.height / image.width, 0.4), 5.0)
     height = max(height, image_height + 2 * MARGIN)
     width = 3 * MARGIN + IMAGE_WIDTH + NAMES + BARS + NUMBERS
@@ -96,6 +98,9 @@ def draw_prediction(image: Image.Image, prediction: Prediction, target: Path) ->
     if top:
         panel.caption(f"most probable {'class' if len(top) == 1 else 'classes'}")
         panel.rows(top, hedge=None)
+    if asked:
+        panel.caption("asked")
+        panel.rows(asked, hedge=None)
     axes.text(width - MARGIN, height - 0.12, _footer(prediction), size=6.5, color=FAINT, ha="right", va="bottom")
     with atomic(target) as partial:
         figure.savefig(partial, format="png", dpi=DPI)
@@ -132,10 +137,9 @@ def _path_rows(prediction: Prediction) -> list[_Row]:
     return rows
 
 
-def _height(path: list[_Row], top: list[_Row], heading_lines: int) -> float:
-    inner = 0.3 * heading_lines + 0.3 + sum(row.height for row in path)
-    if top:
-        inner += 0.5 + sum(row.height for row in top)
+def _height(parts: tuple[list[_Row], ...], heading_lines: int) -> float:
+    inner = 0.3 * heading_lines + 0.3 + sum(row.height for part in parts for row in part)
+    inner += 0.5 * sum(bool(part) for part in parts[1:])  # captions
     return 2 * MARGIN + inner + 0.1
 
 

@@ -67,6 +67,7 @@ def create_app(service: Service, usual: Asked, limits: Limits, *, allow_origin: 
             Route("/v1/predict", handlers.predict, methods=["POST"]),
             Route("/v1/predict/", handlers.predict, methods=["POST"]),
             Route("/v1/model", handlers.model),
+            Route("/v1/concepts", handlers.concepts),
             Route("/health", handlers.health),
             Route("/ready", handlers.ready),
             Route("/metrics", handlers.metrics),
@@ -159,6 +160,11 @@ class _Handlers:
     async def model(self, _request: Request) -> Response:
         """Say what answers."""
         return _json(self._service.description())
+
+    async def concepts(self, request: Request) -> Response:
+        """Say which nouns begin with the letters `like`."""
+        found = await asyncio.to_thread(self._service.concepts, request.query_params.get("like", ""))
+        return _json({"schema": ROW_SCHEMA, "concepts": found})
 
     async def health(self, _request: Request) -> Response:
         """Say that the process lives."""

@@ -81,6 +81,16 @@ def description(limits: Limits) -> dict[str, Any]:
                 }
             },
             "/v1/model": _get("model", "What answers: weights, label space, preprocessing, options"),
+            "/v1/concepts": {
+                "get": {
+                    "operationId": "concepts",
+                    "summary": "Nouns that may be asked, and begin with these letters",
+                    "parameters": [
+                        {"name": "like", "in": "query", "schema": {"type": "string"}, "description": "first letters"}
+                    ],
+                    "responses": {"200": _json_answer("At most a dozen.", {"type": "object"})},
+                }
+            },
             "/health": _get("health", "Whether the process lives"),
             "/ready": _get("ready", "Whether an image would be taken now", "503"),
             "/metrics": {

@@ -17,6 +17,8 @@ from miil21k import __version__
 from miil21k.data.images import ImageInput
 from miil21k.environment import available_cpus
 from miil21k.errors import Miil21kError
+from miil21k.hierarchy.concepts import concepts_of
+from miil21k.hierarchy.nouns import fold
 from miil21k.predict.decoding import answers_of
 from miil21k.predict.prediction import Prediction
 from miil21k.records import to_json
@@ -132,11 +134,25 @@ class Service:
             answers.update(zip(rows, _answers(batch[rows[0]].decoder, options, logits[rows]), strict=True))
         return [answers[row] for row in range(len(batch))]
 
+    def concepts(self, like: str) -> list[dict[str, Any]]:
+        """Return at most a dozen nouns that begin with `like`, those with most classes below first.
+
+        Each with its `noun`, `wnid` and how many `classes` are below.
+        """
+        graph, shown = concepts_of(self.predictor.space), self.predictor.decoder.shown
+        beginning = fold(like)
+        if not beginning:
+            return []
+        count = graph.num_below if shown is None else graph.count(shown)
+        nouns = ((word, meanings[0][0]) for word, meanings in graph.named.items() if word.startswith(beginning))
+        found = sorted((-int(count[one]), noun, one) for noun, one in nouns if count[one])[:12]
+        return [{"noun": noun, "wnid": graph.wnids[one], "classes": -fewer} for fewer, noun, one in found]
+
     def description(self) -> dict[str, Any]:
         """Return what answers, as `GET /v1/model` says it."""
         predictor, options = self.predictor, self.predictor.options
         calibration = predictor.decoder.calibration
-        defaults = ("topk", "threshold", "hedge", "levels", "under", "classes", "exclude")
+        defaults = ("topk", "threshold", "hedge", "levels", "under", "classes", "exclude", "ask", "min_node")
         return {
             "schema": 1,
             **predictor.origin._asdict(),

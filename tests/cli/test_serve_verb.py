@@ -291,6 +291,19 @@ def test_other_origins_may_read_answers_only_where_that_was_allowed(server: Serv
     assert (allowed(ORIGIN), allowed("https://other.example")) == (ORIGIN, None)
 
 
+def test_any_noun_may_be_asked_and_is_suggested(server: Server) -> None:
+    row = server.ask("/v1/predict?ask=mammal,vehicle", CAT.read_bytes(), "image/jpeg").json["predictions"][0]
+    assert [one["question"] for one in row["asked"]] == ["mammal", "vehicle"]
+    assert row["asked"][0]["probability"] > 0.9 > 0.01 > row["asked"][1]["probability"]
+    refused = server.ask("/v1/predict?ask=crane", CAT.read_bytes(), "image/jpeg")
+    assert (refused.status, "2 meanings" in refused.json["error"]) == (400, True)
+    found = server.ask("/v1/concepts?like=mUs").json["concepts"]
+    assert {"noun": "musical instrument", "wnid": "n03800933", "classes": found[0]["classes"]} == found[0]
+    assert all(concept["noun"].startswith("mus") for concept in found)
+    assert len(found) <= 12
+    assert server.ask("/v1/concepts").json["concepts"] == []
+
+
 def test_the_page_needs_nothing_from_elsewhere_and_writes_no_markup(server: Server) -> None:
     reply = server.ask("/")
     page = reply.body.decode()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from reference_concepts import class_sets
 
-from miil21k.decode.concepts import asked_probabilities, class_masses, concept_probabilities, informative
+from miil21k.decode.concepts import asked_probabilities, class_masses, concept_probabilities
 from miil21k.decode.decoder import Decoder
 from miil21k.decode.probabilities import node_probabilities
 from miil21k.decode.restriction import viable
@@ -145,31 +145,6 @@ def test_a_decoder_answers_about_concepts_whatever_its_restriction() -> None:
     assert np.array_equal(bound.concepts, free.concepts)
     bird = concepts.index_of["n01503061"]
     np.testing.assert_allclose(bound.concept([bird, 7]), free.concepts[:, [bird, 7]], atol=1e-6)
-
-
-def test_the_most_informative_concept_stands_first_and_one_speaks_for_each_set(tmp_path: Path) -> None:
-    concepts = graph(tmp_path)
-    found = np.full((2, len(concepts)), 0.1, np.float32)
-    names = ["animal", "canine", "wild", "wolf"]
-    found[0, [concepts.index_of[name] for name in names]] = [1, 0.9, 0.9, 0.5]
-    listed = [[concepts.wnids[one] for one in row] for row in informative(concepts, found, 0.5)]
-    assert listed == [["wolf", "canine", "animal", "wild"], []]  # of equally informative ones the surer
-    hidden = np.isin(concepts.wnids[: concepts.num_classes], ["wolf"])
-    assert concepts.index_of["wolf"] not in informative(concepts, found, 0.5, hidden)[0]
-
-
-def test_of_concepts_with_the_same_classes_the_class_speaks_else_the_lowest() -> None:
-    concepts = concepts_of(load_label_space("in1k"))
-    masses = np.zeros((1, 1000), np.float32)
-    masses[0, concepts.index_of["n02123045"]] = 1  # tabby
-    (listed,) = informative(concepts, concept_probabilities(concepts, masses), 0.9)
-    sets = [concepts.classes(one).tobytes() for one in listed]
-    assert len(set(sets)) == len(sets)
-    assert listed[0] == concepts.index_of["n02123045"]
-    above = {one for one in range(len(concepts)) if concepts.index_of["n02123045"] in concepts.classes(one)}
-    for one in above - set(listed):
-        speaker = listed[sets.index(concepts.classes(one).tobytes())]
-        assert speaker < 1000 or concepts.depth[speaker] >= concepts.depth[one]
 
 
 def test_no_rows_and_no_questions_are_fine_and_other_shapes_are_refused(tmp_path: Path) -> None:

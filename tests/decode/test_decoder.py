@@ -132,6 +132,27 @@ def test_a_decoder_is_asked_each_question_once(zoo_tree: Tree) -> None:
         whole.asking("hsky")
 
 
+def test_the_most_informative_concept_is_listed_first_and_the_class_speaks_for_its_set() -> None:
+    space = load_label_space("in1k")
+    graph, logits = concepts_of(space), np.zeros((2, 1000), np.float32)
+    tabby = graph.index_of["n02123045"]
+    logits[0, tabby] = 30
+    first, flat = Decoder(space, "leaf_softmax").read(logits).likely_concepts(0.9)
+    assert first[0] == tabby
+    sets = [graph.classes(one).tobytes() for one in first]
+    assert len(set(sets)) == len(sets)
+    assert {graph.classes(one).tobytes() for one in graph.ancestors(tabby)} <= set(sets)
+    assert np.diff(graph.num_below[first]).min() >= 0
+    assert [graph.name(one) for one in flat] == ["whole", "object", "physical entity", "entity"]
+    space = load_label_space("fall11")
+    withdrawn = concepts_of(space).index_of["n09632518"]
+    logits = np.zeros((1, space.num_classes), np.float32)
+    logits[0, withdrawn] = 30  # a worker, who is a person
+    (listed,) = Decoder(space, "leaf_softmax").read(logits).likely_concepts(0.9)
+    assert concepts_of(space).index_of["n00007846"] in listed
+    assert withdrawn not in listed
+
+
 def test_restrictions_add_up_and_leave_the_decoder_as_it_was(zoo_tree: Tree) -> None:
     whole = Decoder(named(zoo_tree), "leaf_softmax")
     fewer = whole.restricted(under="animal").restricted(exclude=["cat"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +12,8 @@ import pytest
 from PIL import Image
 
 from miil21k.errors import MissingExtra
-from miil21k.predict.pictures import STRONG, draw_prediction, picture_name
-from miil21k.predict.prediction import Node, Origin, Prediction, Stop
+from miil21k.predict.pictures import STEP, STRONG, draw_prediction, picture_name
+from miil21k.predict.prediction import AskedConcept, Node, Origin, Prediction, Stop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +27,7 @@ TIGER, EGYPTIAN = Node("n02123159", "tiger cat", 0.39), Node("n02124075", "Egypt
 ANIMAL, CAT = Node("n00015388", "animal", 0.95), Node("n02121808", "domestic cat", 0.91)
 UNSURE = Stop("hedge", 0.9, False, TIGER, EGYPTIAN)
 ORANGE = (255, 160, 0)
+STEP_INK = tuple(bytes.fromhex(STEP[1:]))
 
 
 def drawn(folder: Path, prediction: Prediction, size: tuple[int, int] = (60, 40)) -> NDArray[np.uint8]:
@@ -50,6 +52,14 @@ def test_the_image_and_the_emphasised_bar_are_in_the_picture(tmp_path: Path) -> 
     half = Node("n02121808", "domestic cat", 0.455)
     unsure = drawn(tmp_path, Prediction("x", ORIGIN, path=(ANIMAL, half), stop=UNSURE, topk=(TIGER, EGYPTIAN)))
     assert pixels(sure, strong()) / pixels(unsure, strong()) == pytest.approx(2, rel=0.1)
+
+
+def test_what_was_asked_has_a_bar_each(tmp_path: Path) -> None:
+    plain = Prediction("x", ORIGIN, path=(CAT,), stop=UNSURE, topk=(TIGER,) * 6)
+    more = replace(plain, asked=tuple(AskedConcept(name, "n1", name, 0.8) for name in ("bird", "mammal", "dog")))
+    before, after = drawn(tmp_path, plain), drawn(tmp_path, more)
+    assert after.shape[0] > before.shape[0]
+    assert pixels(after, STEP_INK) > 5 * max(1, pixels(before, STEP_INK))
 
 
 def test_an_empty_path_has_no_emphasised_bar(tmp_path: Path) -> None:
