@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from miil21k.cli.options import add_options
 from miil21k.errors import BundleError, UsageError
+from miil21k.runtime.options import ModelOptions
 from miil21k.zoo.manifest import find_weights
 
 if TYPE_CHECKING:
@@ -25,11 +27,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     create.add_argument(
         "--calibration", action="append", default=[], metavar="NAME=FILE.json", help="add it for NAME; repeatable"
     )
-    create.add_argument("--cache-dir", metavar="DIR", help="take files from here")
-    create.add_argument("--offline", action="store_true", default=None, help="never connect: cached files only")
+    place = dict.fromkeys(("cache_dir", "offline"))
+    add_options(create, ModelOptions, only=place, defaults=place)
     install = verbs.add_parser("install", help="check a bundle and put its files into the cache")
     install.add_argument("bundle", type=Path, metavar="FILE.tar")
-    install.add_argument("--cache-dir", metavar="DIR", help="put files here")
+    add_options(install, ModelOptions, only=["cache_dir"], defaults={"cache_dir": None})
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,6 +7,9 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING
 
+from miil21k.cli.options import add_options
+from miil21k.runtime.options import ModelOptions
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -22,8 +25,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `miil21k doctor`."""
     parser.add_argument("-f", "--format", choices=("text", "json"), default="text", help="default: text")
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as -f json")
-    parser.add_argument("--cache-dir", metavar="DIR", help="look here instead of the usual caches")
-    parser.add_argument("--offline", action="store_true", default=None, help="ask no host")
+    place = dict.fromkeys(("cache_dir", "offline"))
+    add_options(parser, ModelOptions, only=place, defaults=place)
     parser.add_argument("--timeout", type=_seconds, default=5.0, metavar="S", help="seconds per host, default: 5")
 
 

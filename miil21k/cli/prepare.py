@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from miil21k.cli.options import add_options
 from miil21k.cli.prepare_output import (
     PrepareProgress,
     VerifyProgress,
@@ -17,10 +18,11 @@ from miil21k.cli.prepare_output import (
     print_summary,
     print_warnings,
 )
-from miil21k.data.options import MAX_PIXELS
+from miil21k.data.options import ReadingOptions
 from miil21k.distribute.local import LocalEngine
 from miil21k.environment import available_cpus
 from miil21k.errors import UsageError
+from miil21k.predict.options import RunOptions
 from miil21k.prepare.options import Codec, DatasetFormat, ManifestFormat, PrepareOptions, Resize, ResizeMode
 
 if TYPE_CHECKING:
@@ -101,7 +103,7 @@ def _configure_content(group: Any) -> None:  # argparse's group type is private
     group.add_argument("--manifest", choices=get_args(ManifestFormat), help="parquet needs pyarrow (default: csv)")
     group.add_argument("--shard-size", type=int, metavar="N", help="images per shard (default: 5000)")
     group.add_argument("--seed", type=int, metavar="N", help="of the order in shards (default: 0)")
-    group.add_argument("--max-pixels", type=int, metavar="N", help=f"larger images fail (default: {MAX_PIXELS:,})")
+    add_options(group, ReadingOptions, only=["max_pixels"])
     group.add_argument(
         "--codec", choices=("auto", *get_args(Codec)), help="simplejpeg needs the extra 'prepare' (default: auto)"
     )
@@ -109,12 +111,7 @@ def _configure_content(group: Any) -> None:  # argparse's group type is private
 
 def _configure_work(group: Any) -> None:
     group.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores); 1 is this one")
-    group.add_argument("--engine", choices=("local", "ray"), help="default: local")
-    group.add_argument(
-        "--address",
-        metavar="ADDRESS",
-        help="of a Ray cluster, e.g. auto, head:6379 (default: RAY_ADDRESS, else one is started here)",
-    )
+    add_options(group, RunOptions, only=("engine", "address"))
     group.add_argument("--dry-run", action="store_true", help="say what would happen and how much space it takes")
 
 

@@ -41,7 +41,6 @@ _MODEL = ("checkpoint", "label_space", "revision", "cache_dir", "offline")
 _MEANINGS = {
     "checkpoint": "weights to start from, in any published layout",
     "label_space": "fall11, winter21, goog21k, in1k or a file (default: from the folders)",
-    "offline": "no connection at all (default: HF_HUB_OFFLINE)",
 }
 
 

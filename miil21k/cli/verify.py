@@ -7,7 +7,9 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from miil21k.cli.options import add_options
 from miil21k.errors import UsageError
+from miil21k.runtime.options import ModelOptions
 from miil21k.zoo.manifest import load_manifest
 from miil21k.zoo.names import trained_weights
 
@@ -26,8 +28,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `miil21k verify`."""
     parser.add_argument("names", nargs="*", metavar="NAME", help="names or aliases; each must be cached")
     parser.add_argument("--all", action="store_true", help="every cached file, converted ones and exports included")
-    parser.add_argument("--revision", help="branch, tag or commit of the Hub repository")
-    parser.add_argument("--cache-dir", metavar="DIR", help="look here instead of the usual caches")
+    place = ("revision", "cache_dir")
+    add_options(parser, ModelOptions, only=place, defaults=dict.fromkeys(place))
     parser.add_argument("--json", action="store_true", help="one JSON object per file")
 
 

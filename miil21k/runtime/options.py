@@ -40,7 +40,7 @@ class ModelOptions:
     )
     revision: str | None = option(None, "branch, tag or commit of the Hub repository", metavar="REV")
     cache_dir: str | Path | None = option(None, "where checkpoints are kept (default: the Hub's cache)", metavar="DIR")
-    offline: bool | None = option(None, "no connection at all, URL inputs included (default: HF_HUB_OFFLINE)")
+    offline: bool | None = option(None, "no connection at all (default: HF_HUB_OFFLINE)")
     img_size: int | None = option(
         None, "input edge of the network", flags="--img-size --imgsz", metavar="PX", least=1, most=MAX_IMG_SIZE
     )

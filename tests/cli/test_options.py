@@ -32,7 +32,8 @@ def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
             yield from ((f"{verb} {name}", found) for name, found in action.choices.items())
 
 
-FLAGS = {name: {flag: a.dest for a in parser._actions for flag in a.option_strings} for name, parser in parsers()}
+PARSERS = dict(parsers())
+FLAGS = {name: {flag: a.dest for a in parser._actions for flag in a.option_strings} for name, parser in PARSERS.items()}
 NETWORKS = ("predict", "serve", "validate", "calibrate", "export onnx", "export torch")  # which load any network
 IMAGES = ("predict", "serve", "validate", "calibrate")  # which read images of the user
 LOGITS = ("predict", "serve", "validate", "calibrate", "export onnx")  # which read logits
@@ -69,6 +70,28 @@ def test_a_verb_that_reads_logits_takes_the_rule(verb: str) -> None:
 @pytest.mark.parametrize("verb", WEIGHTS)
 def test_a_verb_that_may_download_takes_what_says_from_where(verb: str) -> None:
     assert {"--revision", "--cache-dir", "--offline"} <= set(FLAGS[verb])
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "verbs"),
+    [
+        (ModelOptions, "cache_dir", {*WEIGHTS, "verify", "doctor", "bundle create", "bundle install"}),
+        (ModelOptions, "offline", {*WEIGHTS, "doctor", "bundle create"}),
+        (ModelOptions, "revision", {*WEIGHTS, "verify"}),
+        (ReadingOptions, "max_pixels", {"predict", "validate", "calibrate", "prepare"}),
+        (RunOptions, "engine", {"predict", "prepare"}),
+        (RunOptions, "address", {"predict", "prepare"}),
+    ],
+)
+def test_what_one_class_declares_is_explained_alike_by_every_verb(cls: type, name: str, verbs: set[str]) -> None:
+    meaning = next(found.meaning for declaration, found in declared(cls) if declaration.name == name)
+    explained = {
+        verb: str(action.help).partition(" (default")[0]
+        for verb, parser in PARSERS.items()
+        for action in parser._actions
+        if f"--{name.replace('_', '-')}" in action.option_strings
+    }
+    assert {verb for verb, text in explained.items() if text == meaning.partition(" (default")[0]} >= verbs
 
 
 def test_a_declared_flag_means_the_same_field_in_every_verb() -> None:
