@@ -103,7 +103,7 @@ class Concepts:
         row = _graph().row.get(self.wnids[concept])
         if row is None and own:
             return tuple(Lemma(word, 0, 0) for word in own.split("|"))
-        text = wordnet_nouns().lemma_text(self.wnids[concept]) if row is None else _graph().lemmas[row]
+        text = wordnet_nouns().lemma_text(self.wnids[concept]) if row is None else _graph().field(row, 2)
         name = own.partition("|")[0]
         if own and not (text.startswith(name) and text[len(name) : len(name) + 1] in {"", "|", "#"}):
             return tuple(Lemma(word, 0, 0) for word in own.split("|"))
@@ -139,7 +139,7 @@ class Concepts:
         wnid, graph = self.wnids[concept], _graph()
         if wnid not in graph.row:
             return ""
-        return graph.glosses[graph.row[wnid]] or shipped("goog21k").gloss_text[shipped("goog21k").tree.index(wnid)]
+        return graph.field(graph.row[wnid], 3) or shipped("goog21k").gloss_text[shipped("goog21k").tree.index(wnid)]
 
     @cached_property
     def depth(self) -> NDArray[np.int32]:
@@ -340,7 +340,7 @@ def _wordnet_edges(space: LabelSpace) -> dict[str, list[str]]:
         wnid = todo.pop()
         if wnid not in found:
             row = graph.row.get(wnid)
-            text = wordnet_nouns().hypernym_text(wnid) if row is None else graph.hypernyms[row]
+            text = wordnet_nouns().hypernym_text(wnid) if row is None else graph.field(row, 1)
             found[wnid] = text.split() if text != "-" else []
             todo += found[wnid]
     return found
@@ -363,20 +363,24 @@ def _reaches(edges: dict[str, list[str]], start: str, goal: str) -> bool:
 
 
 class _Graph(NamedTuple):
-    """The shipped file, column by column; row: wnid -> line."""
+    """The shipped file: lines are taken apart when they are asked for, which is soon enough for a thousand classes.
+
+    row: wnid -> line.
+    """
 
     row: dict[str, int]
-    hypernyms: list[str]
-    lemmas: list[str]
-    glosses: list[str]
+    lines: list[str]
+
+    def field(self, row: int, column: int) -> str:
+        """Return what stands in a line: column 1 the hypernyms, 2 the lemmas, 3 the gloss."""
+        return self.lines[row].split("\t")[column]
 
 
 @cache
 def _graph() -> _Graph:
     text = _FILE.read_text(encoding="utf-8")
-    fields = text.replace("\n", "\t").split("\t")
-    count = text.count("\n") - 2
-    if not text.startswith(f"{CONCEPT_HEADER}{count}\n{CONCEPT_COLUMNS}\n") or len(fields) != 4 * count + 9:
+    lines = text.split("\n")[2:-1]
+    whole = text.startswith(f"{CONCEPT_HEADER}{len(lines)}\n{CONCEPT_COLUMNS}\n") and text.endswith("\n")
+    if not whole or text.count("\t") != 3 * (len(lines) + 2):
         raise TreeError(f"{_FILE} is damaged or was cut off: install miil21k again.")
-    wnids, hypernyms, lemmas, glosses = (fields[column:-1:4] for column in range(8, 12))
-    return _Graph(dict(zip(wnids, range(count), strict=True)), hypernyms, lemmas, glosses)
+    return _Graph({line[:9]: number for number, line in enumerate(lines)}, lines)
