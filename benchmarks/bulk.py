@@ -2,10 +2,10 @@
 
     python benchmarks/bulk.py [--images 960] [--shards 12] [--rounds 3] [--backend torch]
 
-Prints Markdown. Needs the extras embedded and ray, psutil, and scikit-image for the photographs. Each command is run
-over a quarter of the shards and over all of them, by turns, and the best of the rounds counts: the difference is the
-cost of an image once all have started, what is left is the start. CPU seconds are those of every process under this
-one, Ray's included; they mean something on a busy machine too. The rows must be the same, byte for byte.
+Prints Markdown. Needs the extra bench. Each command is run over a quarter of the shards and over all of them, by
+turns, and the best of the rounds counts: the difference is the cost of an image once all have started, what is left
+is the start. CPU seconds are those of every process under this one, Ray's included; they mean something on a busy
+machine too. The rows must be the same, byte for byte.
 """
 
 from __future__ import annotations

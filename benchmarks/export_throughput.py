@@ -5,9 +5,9 @@
     python benchmarks/export_throughput.py decoders             from file to crop: decoders and resizers
     python benchmarks/export_throughput.py bfloat16 FILE DIR    how often bf16 answers as fp32 does, in OpenVINO
 
-Prints Markdown. Needs the extras export, openvino and prepare, and scikit-image for the photographs. Weights are
-random: speed does not depend on them. All contenders take turns in one run on the cores that the process may use, and
-the best of the rounds counts for each; numbers of different runs do not compare. --exports DIR keeps the exports.
+Prints Markdown. Needs the extra bench. Weights are random: speed does not depend on them. All contenders take turns
+in one run on the cores that the process may use, and the best of the rounds counts for each; numbers of different
+runs do not compare. --exports DIR keeps the exports.
 On a machine with other load, `network --busy` compares one thread each by the time of the processor.
 """
 

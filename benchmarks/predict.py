@@ -2,8 +2,8 @@
 
     python benchmarks/predict.py [--images 400] [--rounds 3] [--only one|folder|draft]
 
-Prints Markdown. Needs scikit-image for the photographs that the folder is cut from. Weights are random: speed does
-not depend on them. Ours and the peer alternate in one run, and the best of the rounds counts for both.
+Prints Markdown. Needs the extra bench: the folder is cut from scikit-image's photographs. Weights are random: speed
+does not depend on them. Ours and the peer alternate in one run, and the best of the rounds counts for both.
 """
 
 from __future__ import annotations

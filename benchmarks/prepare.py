@@ -4,9 +4,9 @@
     python benchmarks/prepare.py pipeline    outer tar to finished layout; peak memory at 1x and 10x
     python benchmarks/prepare.py ray         the local engine and Ray, start and images apart
 
-Needs: pip install 'miil21k[published]'; ray and psutil for the last. Images are crops of examples/images at
-many sizes, with grain, as JPEG of quality 95. The published script is restated here: OpenCV, eight threads, bilinear
-without antialiasing. Numbers of one run are comparable with each other only.
+Needs the extra bench. Images are crops of examples/images at many sizes, with grain, as JPEG of quality 95. The
+published script is restated here: OpenCV, eight threads, bilinear without antialiasing. Numbers of one run are
+comparable with each other only.
 """
 
 from __future__ import annotations
