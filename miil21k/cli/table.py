@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.predict.prediction import AskedConcept, Given, Origin, Prediction, Stop
 
-__all__ = ["Style", "Table", "TableSink", "beginning", "cells", "fit", "given_sentence", "shortened", "stop_sentence"]
+__all__ = [
+    "Style",
+    "Table",
+    "TableSink",
+    "beginning",
+    "cells",
+    "given_sentence",
+    "shortened",
+    "stop_sentence",
+    "to_width",
+]
 
 BAR = 24  # cells of a bar of probability 1
 BOLD, DIM, GREEN, RED = "1", "2", "32", "31"
@@ -42,7 +52,7 @@ def cells(text: str) -> int:
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-def fit(text: str, width: int) -> str:
+def to_width(text: str, width: int) -> str:
     """Return `text` in exactly `width` cells: padded, or its beginning replaced by an ellipsis."""
     text = printable(text)
     if cells(text) > width:
@@ -59,7 +69,7 @@ def beginning(text: str, width: int) -> str:
         while cells(text) >= width:
             text = text[:-1]
         text = f"{text}…"
-    return fit(text, width)
+    return to_width(text, width)
 
 
 def shortened(text: str, width: int) -> str:
@@ -69,11 +79,11 @@ def shortened(text: str, width: int) -> str:
     if cells(text) <= width or " > " not in text:
         return beginning(text, width)
     if behind >= width - 1:
-        return fit(text, width)
+        return to_width(text, width)
     end = text
     while cells(end) > behind:
         end = end[1:]
-    return fit(beginning(text, width - behind) + end, width)
+    return to_width(beginning(text, width - behind) + end, width)
 
 
 def stop_sentence(stop: Stop, path: tuple[Node, ...]) -> str:
@@ -120,7 +130,7 @@ class Table:
         return self._card(prediction) if self._single else self._line(prediction)
 
     def _error(self, prediction: Prediction) -> str:
-        name = "" if self._single else fit(prediction.input, self._name_width) + "  "
+        name = "" if self._single else to_width(prediction.input, self._name_width) + "  "
         return f"{name}{self._style('error', RED)}  {printable(prediction.error, lines=True)}\n"
 
     @property
@@ -131,7 +141,7 @@ class Table:
         return printable(node.name if self._label is None else self._label(node.wnid))
 
     def _line(self, prediction: Prediction) -> str:
-        name = fit(prediction.input, self._name_width)
+        name = to_width(prediction.input, self._name_width)
         label = prediction.label
         if label is None:
             return f"{name}     -  {self._style(self._unsure(prediction), DIM)}\n" + self._further(prediction)
@@ -140,7 +150,7 @@ class Table:
         if self._label:
             head, mark, tail = "", "", shortened(self._called(label), room).rstrip()
         else:
-            shown = fit(" > ".join(node.name for node in prediction.path), room).rstrip()
+            shown = to_width(" > ".join(node.name for node in prediction.path), room).rstrip()
             head, mark, tail = shown.rpartition(" > ")
         line = f"{name}  {label.probability:.2f}  {self._style(head + mark, DIM)}{self._style(tail, BOLD)}{given}\n"
         return line + self._further(prediction)

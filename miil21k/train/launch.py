@@ -12,8 +12,8 @@ from torch import nn
 from miil21k.data.datasets import label_images, open_source
 from miil21k.errors import UsageError
 from miil21k.records import to_json
+from miil21k.train.adjustments import adjust_average, adjust_precision
 from miil21k.train.evaluation import Evaluation, levels_of
-from miil21k.train.fitting import fit_average, fit_precision
 from miil21k.train.job import augmentation_of, choose_space, create_network, own_folder, run_id_of
 from miil21k.train.level_order import head_order, to_level_order
 from miil21k.train.loop import Run, TrainJob, create_sampler
@@ -135,9 +135,9 @@ def _assemble(
 
 
 def _fitted(recipe: Recipe, device: torch.device, images: int, processes: Processes) -> tuple[Recipe, list[str]]:
-    recipe, slow = fit_precision(recipe, device)
+    recipe, slow = adjust_precision(recipe, device)
     batches = create_sampler(recipe, images, processes).num_batches  # refuses too few images
-    recipe, frozen = fit_average(recipe, recipe.updates(batches // recipe.accumulate))
+    recipe, frozen = adjust_average(recipe, recipe.updates(batches // recipe.accumulate))
     return recipe, [change for change in (slow, frozen) if change]
 
 

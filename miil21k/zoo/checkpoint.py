@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-__all__ = ["fit", "read_state_dict"]
+__all__ = ["load_strictly", "read_state_dict"]
 
 # Where training scripts put the tensors: MIIL, USI and EdgeNeXt, then Facebook's.
 _WRAPPERS = ("state_dict", "model")
@@ -132,7 +132,7 @@ def _damaged(path: Path, error: Exception | str) -> CheckpointError:
     return CheckpointError(f"{path} is damaged or no checkpoint ({reason[:160]}). Download it again.")
 
 
-def fit(model: nn.Module, state_dict: Mapping[str, Tensor], name: str) -> None:
+def load_strictly(model: nn.Module, state_dict: Mapping[str, Tensor], name: str) -> None:
     """Put the tensors into the model, by assignment; parameters keep the model's dtype and requires_grad.
 
     name: what the model is called in messages. Batch counters, which some layouts do not hold, may be missing.

@@ -137,11 +137,11 @@ def load_trained(path: Path) -> tuple[nn.Module, TrainedCard]:
 
     Raises CheckpointError when the file carries no card, CheckpointMismatch when its tensors do not fit.
     """
-    from miil21k.zoo.checkpoint import fit, read_state_dict
+    from miil21k.zoo.checkpoint import load_strictly, read_state_dict
 
     card = read_card(path)
     if card is None:
         raise CheckpointError(f"'{path}' was not written by miil21k train: name the model it is of with --model.")
     model = card.build()
-    fit(model, read_state_dict(path), f"'{card.arch}'")
+    load_strictly(model, read_state_dict(path), f"'{card.arch}'")
     return model.eval(), card

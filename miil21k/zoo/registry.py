@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from miil21k.errors import CheckpointMismatch, UnknownModel, UsageError
 from miil21k.zoo.adapters import LAYOUTS, adapt, foreign_prefix, unwrapped
-from miil21k.zoo.checkpoint import fit, read_state_dict
+from miil21k.zoo.checkpoint import load_strictly, read_state_dict
 from miil21k.zoo.manifest import list_models, load_manifest
 from miil21k.zoo.names import Architecture, identify
 from miil21k.zoo.timm_config import timm_cfg
@@ -176,7 +176,7 @@ class _Building:
             with _SkipParameterInit():
                 model = self._build(rows)
         self._adapt_first_convolution(model, state)
-        fit(model, state, self.name)
+        load_strictly(model, state, self.name)
         if self.features_only:
             model = self._features(state, rows)
         elif wanted != rows:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from miil21k.errors import CheckpointError, CheckpointMismatch
-from miil21k.zoo.checkpoint import fit, read_state_dict
+from miil21k.zoo.checkpoint import load_strictly, read_state_dict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -165,7 +165,7 @@ def _net() -> nn.Module:
 def test_a_fit_copies_every_tensor_and_keeps_dtype_and_requires_grad() -> None:
     net, other = _net(), _net()
     net[0].bias.requires_grad_(False)
-    fit(net, {k: v.half() if v.is_floating_point() else v for k, v in other.state_dict().items()}, "net")
+    load_strictly(net, {k: v.half() if v.is_floating_point() else v for k, v in other.state_dict().items()}, "net")
     assert net[0].weight.dtype == torch.float32
     assert torch.allclose(net[0].weight, other[0].weight, atol=1e-3)
     assert (net[0].weight.requires_grad, net[0].bias.requires_grad) == (True, False)
@@ -175,7 +175,7 @@ def test_a_fit_copies_every_tensor_and_keeps_dtype_and_requires_grad() -> None:
 def test_batch_counters_may_be_missing_and_start_at_zero() -> None:
     net, state = _net(), _net().state_dict()
     del state["1.num_batches_tracked"]
-    fit(net, state, "net")
+    load_strictly(net, state, "net")
     assert net[1].num_batches_tracked.item() == 0
 
 
@@ -187,7 +187,7 @@ def test_a_misfit_lists_what_is_missing_unexpected_and_misshaped() -> None:
     before = net[1].running_var.clone()
     state["1.running_var"] = before + 1
     with pytest.raises(CheckpointMismatch) as caught:
-        fit(net, state, "net")
+        load_strictly(net, state, "net")
     assert str(caught.value) == (
         "The checkpoint does not fit net: 1 missing (0.bias); 1 unexpected (2.weight); "
         "1 mis-shaped (0.weight (2, 4) instead of (2, 3))."
@@ -198,9 +198,9 @@ def test_a_misfit_lists_what_is_missing_unexpected_and_misshaped() -> None:
 def test_whole_numbers_are_no_weights() -> None:
     net = _net()
     with pytest.raises(CheckpointMismatch, match=r"1 not floating-point \(0\.weight torch\.int64\)"):
-        fit(net, {**net.state_dict(), "0.weight": torch.ones(2, 3, dtype=torch.int64)}, "net")
+        load_strictly(net, {**net.state_dict(), "0.weight": torch.ones(2, 3, dtype=torch.int64)}, "net")
 
 
 def test_a_long_report_is_cut() -> None:
     with pytest.raises(CheckpointMismatch, match=r"12 unexpected \(x0, x1, x10, x11, x2 and 7 more\)"):
-        fit(_net(), {**_net().state_dict(), **{f"x{i}": torch.zeros(1) for i in range(12)}}, "net")
+        load_strictly(_net(), {**_net().state_dict(), **{f"x{i}": torch.zeros(1) for i in range(12)}}, "net")

@@ -18,7 +18,7 @@ from miil21k.decode.probabilities import node_probabilities
 from miil21k.errors import UsageError
 from miil21k.hierarchy.load import load_label_space
 from miil21k.zoo.adapters import adapt
-from miil21k.zoo.checkpoint import fit
+from miil21k.zoo.checkpoint import load_strictly
 from miil21k.zoo.manifest import load_manifest
 from miil21k.zoo.registry import create_model
 
@@ -80,7 +80,7 @@ def test_every_published_layout_has_the_tensors_of_the_model(weights: Weights) -
             assert published.keys() != state.keys()
         adapted = adapt(published, weights.layouts, template)
         assert {k: v.shape for k, v in adapted.items()}.items() <= template.items()
-        fit(model, adapted, weights.name)  # on the meta device nothing but names and shapes can change hands
+        load_strictly(model, adapted, weights.name)  # on the meta device nothing but names and shapes can change hands
 
 
 @pytest.mark.parametrize("weights", SMALL, ids=lambda w: w.name)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from miil21k.train.fitting import fit_average, fit_precision
+from miil21k.train.adjustments import adjust_average, adjust_precision
 from miil21k.train.recipe import Recipe
 from miil21k.train.recipes import RECIPES
 
@@ -32,7 +32,7 @@ def test_a_cpu_trains_in_what_it_computes_at_speed(
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(f"processor\t: 0\nmodel name\t: a bf16 one\nflags\t\t: {flags}\n")
     recipe = replace(RECIPES["miil_semantic"], precision=precision)
-    found, change = fit_precision(recipe, CPU, cpuinfo)
+    found, change = adjust_precision(recipe, CPU, cpuinfo)
     assert found == replace(recipe, precision=becomes)
     assert says in change
     assert bool(change) == bool(says)
@@ -40,15 +40,15 @@ def test_a_cpu_trains_in_what_it_computes_at_speed(
 
 def test_an_arm_with_bf16_is_known_and_no_list_of_instructions_forbids_nothing(tmp_path: Path) -> None:
     recipe = replace(RECIPES["miil_semantic"], precision="bf16")
-    assert fit_precision(recipe, CPU, tmp_path / "absent") == (recipe, "")
+    assert adjust_precision(recipe, CPU, tmp_path / "absent") == (recipe, "")
     (tmp_path / "cpuinfo").write_text("processor: 0\nFeatures\t: fp asimd bf16 i8mm\n")
-    assert fit_precision(recipe, CPU, tmp_path / "cpuinfo") == (recipe, "")
+    assert adjust_precision(recipe, CPU, tmp_path / "cpuinfo") == (recipe, "")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_a_gpu_keeps_the_precision_of_the_recipe(precision: str) -> None:
     recipe = replace(RECIPES["miil_semantic"], precision=precision)
-    assert fit_precision(recipe, GPU) == (recipe, "")
+    assert adjust_precision(recipe, GPU) == (recipe, "")
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_gpu_keeps_the_precision_of_the_recipe(precision: str) -> None:
 )
 def test_an_average_leaves_the_weights_of_the_start(decay: float, updates: int, becomes: float) -> None:
     recipe = Recipe("cross_entropy", ema_decay=decay)
-    found, change = fit_average(recipe, updates)
+    found, change = adjust_average(recipe, updates)
     assert found == replace(recipe, ema_decay=becomes)
     assert bool(change) == (becomes != decay)
     assert not decay or becomes**updates < 0.5

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
     from miil21k.train.recipe import Recipe
 
-__all__ = ["fit_average", "fit_precision"]
+__all__ = ["adjust_average", "adjust_precision"]
 
 CPUINFO = Path("/proc/cpuinfo")
 _BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # as Linux calls them on x86 and on ARM
 
 
-def fit_precision(recipe: Recipe, device: torch.device, cpuinfo: Path = CPUINFO) -> tuple[Recipe, str]:
+def adjust_precision(recipe: Recipe, device: torch.device, cpuinfo: Path = CPUINFO) -> tuple[Recipe, str]:
     """Return `recipe` in a precision that `device` computes at speed, and why it was changed; empty when it was not.
 
     On a CPU, fp16 becomes fp32, and so does bf16 where the processor lacks the instructions (as `cpuinfo` tells on
@@ -39,7 +39,7 @@ def _has_bf16(cpuinfo: Path) -> bool:
     return not flags.isdisjoint(_BF16)
 
 
-def fit_average(recipe: Recipe, updates: int) -> tuple[Recipe, str]:
+def adjust_average(recipe: Recipe, updates: int) -> tuple[Recipe, str]:
     """Return `recipe` with a moving average that leaves its start within `updates`, and what was changed.
 
     Where the weights of the start would keep more than half of the average, it becomes one over about a tenth of the
