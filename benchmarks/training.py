@@ -34,11 +34,11 @@ from miil21k.decode.decoder import Decoder
 from miil21k.environment import available_cpus
 from miil21k.hierarchy.load import load_label_space
 from miil21k.runtime.torch_backend import TorchBackend
-from miil21k.train.job import TrainRequest
 from miil21k.train.launch import train_model
 from miil21k.train.level_order import level_table, to_level_order
 from miil21k.train.objectives import create_objective
 from miil21k.train.optimization import Schedule, create_optimizer
+from miil21k.train.options import TrainRequest
 from miil21k.train.processes import Processes
 from miil21k.train.recipes import RECIPES
 from miil21k.train.state import Trained

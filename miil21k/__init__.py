@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from miil21k.predict.predictor import Predictor as Predictor
     from miil21k.runtime.loading import load_model as load_model
     from miil21k.store.download import fetch_weights as fetch_weights
-    from miil21k.train.job import TrainRequest as TrainRequest
     from miil21k.train.launch import train_model as train_model
+    from miil21k.train.options import TrainRequest as TrainRequest
     from miil21k.train.recipe import Recipe as Recipe
     from miil21k.train.recipes import get_recipe as get_recipe
     from miil21k.validate.calibration import calibrate_model as calibrate_model
@@ -58,7 +58,7 @@ _DOORS = {
     "Predictor": "miil21k.predict.predictor",
     "QuantizeOptions": "miil21k.export.quantize.search",
     "Recipe": "miil21k.train.recipe",
-    "TrainRequest": "miil21k.train.job",
+    "TrainRequest": "miil21k.train.options",
     "Tree": "miil21k.hierarchy.tree",
     "UsageError": "miil21k.errors",
     "calibrate_model": "miil21k.validate.calibration",

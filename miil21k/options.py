@@ -19,7 +19,7 @@ class ReadingOptions:
 from __future__ import annotations
 
 import operator
-from dataclasses import field, fields
+from dataclasses import MISSING, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from miil21k.errors import UsageError
@@ -47,7 +47,7 @@ class Option(NamedTuple):
     meaning: one line. flags: how the command line spells it, in order; empty where it has no spelling that takes a
     value. instead: further flags, each for one value. metavar: what stands for the value in the help. choices: what it
     may be, or a function that says it, for tables that are costly to import. least, most: the bounds of a number;
-    above: a bound that it may not reach. parse: from a word of the command line, where the type does not say it;
+    above, below: bounds that it may not reach. parse: from a word of the command line, where the type does not say it;
     parsed: what such a word may be besides, the end of the meaning there.
     repeats: the flag may be given several times. one_of: options with the same word exclude each other.
     """
@@ -60,6 +60,7 @@ class Option(NamedTuple):
     least: float | None = None
     most: float | None = None
     above: float | None = None
+    below: float | None = None
     parse: Callable[[str], Any] | None = None
     parsed: str = ""
     repeats: bool = False
@@ -82,7 +83,12 @@ class Option(NamedTuple):
         return None if self._fits(value) else f"{self._bounds()}, not {value}"
 
     def _fits(self, value: Any) -> bool:
-        bounds = ((self.least, operator.ge), (self.above, operator.gt), (self.most, operator.le))
+        bounds = (
+            (self.least, operator.ge),
+            (self.above, operator.gt),
+            (self.most, operator.le),
+            (self.below, operator.lt),
+        )
         given = [(bound, holds) for bound, holds in bounds if bound is not None]
         try:
             return all(holds(value, bound) for bound, holds in given)
@@ -90,11 +96,14 @@ class Option(NamedTuple):
             return False
 
     def _bounds(self) -> str:
-        if self.most is None:
-            return f"must be at least {self.least:g}"
-        if self.above is not None:
-            return f"lies above {self.above:g} and up to {self.most:g}"
-        return f"lies between {self.least:g} and {self.most:g}"
+        lower = f"at least {self.least:g}" if self.above is None else f"above {self.above:g}"
+        upper = None if self.most is None else f"up to {self.most:g}"
+        upper = upper if self.below is None else f"below {self.below:g}"
+        if upper is None:
+            return f"must be {lower}"
+        if self.least is not None and self.most is not None:
+            return f"lies between {self.least:g} and {self.most:g}"
+        return f"lies {lower} and {upper}"
 
 
 def option(default: Any, meaning: str, *, flags: str | None = "", **details: Any) -> Any:
@@ -107,10 +116,11 @@ def option(default: Any, meaning: str, *, flags: str | None = "", **details: Any
     return field(default=default, metadata={"option": Option(meaning, spelt or (), **details), "named": spelt == ()})
 
 
-def option_again(cls: Any, name: str, default: Any, meaning: str) -> Any:
-    """Return the field `name` of `cls` with another default, for a class that is made of it."""
+def option_again(cls: Any, name: str, default: Any, meaning: str | None = None) -> Any:
+    """Return the field `name` of `cls` with another default, and another meaning where one is given."""
     declared_before = next(declaration for declaration in fields(cls) if declaration.name == name).metadata
-    changed = declared_before["option"]._replace(meaning=meaning)
+    found = declared_before["option"]
+    changed = found if meaning is None else found._replace(meaning=meaning)
     return field(default=default, metadata={**declared_before, "option": changed})
 
 
@@ -130,10 +140,11 @@ def declared(of: Any) -> Iterator[tuple[Field[Any], Option]]:
             yield declaration, found
 
 
-def check(value: Any) -> None:
+def check(value: Any, *, of: str = "") -> None:
     """Check every option of `value`; raises UsageError that names one that is out of bounds, or two that exclude.
 
-    A value that is the default is right, and so is None where the type says so.
+    of: whose they are, in front of the name. A value that is the default is right, and so is None where the type says
+    so.
     """
     chosen: dict[str, str] = {}
     for declaration, found in declared(value):
@@ -143,7 +154,7 @@ def check(value: Any) -> None:
         if given is not None or "None" not in str(declaration.type).split(" | "):
             refusal = found.refusal(given)
             if refusal is not None:
-                raise UsageError(f"{declaration.name} {refusal}{'' if refusal.endswith('?') else '.'}")
+                raise UsageError(f"{of}{declaration.name} {refusal}{'' if refusal.endswith('?') else '.'}")
         if found.one_of is not None and chosen.setdefault(found.one_of, declaration.name) != declaration.name:
             raise UsageError(f"{chosen[found.one_of]} and {declaration.name} exclude each other.")
 
@@ -155,7 +166,8 @@ def described(cls: ClassT) -> ClassT:
     """
     lines = [cls.__doc__ or "", ""]
     for declaration, found in declared(cls):
-        lines.append(f"    {declaration.name}: {declaration.type} = {declaration.default!r}")
+        usual = "" if declaration.default is MISSING else f" = {declaration.default!r}"
+        lines.append(f"    {declaration.name}: {declaration.type}{usual}")
         allowed = "" if found.choices is None or callable(found.choices) else f" ({', '.join(found.choices)})"
         lines.append(f"        {found.meaning}{allowed}")
     cls.__doc__ = "\n".join(lines) + "\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import MISSING
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,11 +61,16 @@ def _columns() -> Iterator[str]:
 def _all() -> Iterator[str]:
     for title, of in CLASSES.items():
         yield f"\n**{title}** (`{of.__name__}`)\n"
-        yield "| command line | Python | default | meaning |"
-        yield "|---|---|---|---|"
-        for field, option in declared(of):
-            yield f"| {_spelt(option)} | `{field.name}` | {_default(field.default, option)} | {_meaning(option)} |"
+        yield from option_table(of)
     yield ""
+
+
+def option_table(of: type) -> Iterator[str]:
+    """Yield the lines of the table of the options of `of`."""
+    yield "| command line | Python | default | meaning |"
+    yield "|---|---|---|---|"
+    for field, option in declared(of):
+        yield f"| {_spelt(option)} | `{field.name}` | {_default(field.default, option)} | {_meaning(option)} |"
 
 
 def _spelt(option: Option) -> str:
@@ -74,6 +80,8 @@ def _spelt(option: Option) -> str:
 
 
 def _default(value: Any, option: Option) -> str:
+    if value is MISSING or value == "":
+        return ""
     stated = re.search(r"\(default: ([^)]*)\)", option.meaning)
     return stated[1] if stated else f"`{value}`"
 

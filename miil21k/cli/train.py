@@ -6,42 +6,22 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from miil21k.cli.options import add_options, given
-from miil21k.runtime.options import ComputeOptions, ModelOptions
+from miil21k.cli.options import add_options, given, value_of
+from miil21k.options import declared
 from miil21k.text import printable
+from miil21k.train.options import TrainRequest
+from miil21k.train.recipe import Recipe
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
     from miil21k.train.loop import Report
-    from miil21k.train.recipe import Recipe
 
 HELP = "Train a model with semantic softmax or a baseline, on ImageNet-21K-P or on images and a hierarchy of your own."
-
-# Flags that are recipe fields under their usual names.
-_FIELDS = {
-    "epochs": "epochs",
-    "batch_size": "images per process and forward pass",
-    "lr": "peak learning rate; not rescaled by the batch size",
-    "optimizer": "a name of timm's factory: adam, adamw, sgd, lamb, ...",
-    "weight_decay": "weight decay",
-    "label_smoothing": "label smoothing",
-    "image_size": "training and evaluation side in pixels",
-    "precision": "fp32, fp16 or bf16",
-    "teacher": "a model of the zoo or a checkpoint to distil from",
-    "freeze": "'backbone', or prefixes of module names",
-    "seed": "decides every random draw",
-}
-
-
-_MODEL = ("checkpoint", "label_space", "revision", "cache_dir", "offline")
-_MEANINGS = {
-    "checkpoint": "weights to start from, in any published layout",
-    "label_space": "fall11, winter21, goog21k, in1k or a file (default: from the folders)",
-}
+_FIELDS = [field.name for field, option in declared(Recipe) if option.flags]  # that have a flag of their own
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -58,20 +38,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--list-recipes", action="store_true", help="show the recipes, their sources and what they reach, and exit")
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="change any field of the recipe; repeatable")
-    for field, text in _FIELDS.items():
-        add(f"--{field.replace('_', '-')}", metavar="X", help=f"{text} (default: the recipe's)")
-    add("--val", metavar="DIR", help="images to evaluate on after every epoch; decides about best.safetensors")
+    add_options(parser, Recipe, more=dict.fromkeys(_FIELDS, " (default: the recipe's)"))
     add(
         "-o", "--output", type=Path, default=Path("run"), metavar="RUN", help="folder of the run (default: %(default)s)"
     )
     add("--resume", action="store_true", help="go on with the run in RUN where its last state file stands")
     add("--overwrite", action="store_true", help="start anew where RUN holds a run already")
-    add_options(parser, ModelOptions, only=_MODEL, meanings=_MEANINGS)
-    add("--partial", action="store_true", help="accept classes without images")
-    add_options(parser, ComputeOptions, only=("device",))
-    add("-j", "--workers", type=int, default=4, help="processes that read and augment images (default: %(default)s)")
-    add("--checkpoint-every", type=int, default=1000, metavar="N", help="updates between state files; 0: epochs only")
-    add("--log-every", type=int, default=50, metavar="N", help="updates between log rows (default: %(default)s)")
+    add_options(parser, TrainRequest)
     add("-q", "--quiet", action="store_true", help="no progress on stderr")
 
 
@@ -83,29 +56,20 @@ def run(args: argparse.Namespace) -> int:
         return _list_recipes()
     if args.data is None or args.model is None:
         raise UsageError("Training needs DATA and --model, for example: miil21k train images -m tresnet_m_21k")
-    if min(args.workers, args.checkpoint_every) < 0 or args.log_every < 1:
-        raise UsageError("--workers and --checkpoint-every must be 0 or more, --log-every 1 or more.")
     progress = _Reports(args.quiet)
     recipe = _recipe(args, progress.say)
     from miil21k.store.cache import Cache
-    from miil21k.train.job import TrainRequest
     from miil21k.train.launch import train_model
 
-    cache = Cache.at(given(args, ModelOptions).get("cache_dir"))
-    request = TrainRequest(
+    request = value_of(
+        args,
+        TrainRequest,
         data=args.data,
         model=args.model,
         recipe_name=Path(args.recipe).stem,
         recipe=recipe,
         folder=args.output,
-        val=args.val,
-        **given(args, ModelOptions),
-        device=given(args, ComputeOptions).get("device", "auto"),
-        partial=args.partial,
-        workers=args.workers,
-        log_every=args.log_every,
-        checkpoint_every=args.checkpoint_every,
-        shard_cache=cache.root / "shards",
+        shard_cache=Cache.at(getattr(args, "cache_dir", None)).root / "shards",
     )
     outcome = train_model(request, progress, progress.say, resume=args.resume, overwrite=args.overwrite)
     if outcome.is_main:
@@ -121,17 +85,17 @@ def _recipe(args: argparse.Namespace, say: Callable[[str], None]) -> Recipe:
     from miil21k.train.recipe import override, unasked
     from miil21k.train.recipes import get_recipe
 
-    changes: dict[str, str] = {}
+    changes: dict[str, Any] = {}
     for pair in args.set:
         field, equals, value = pair.partition("=")
         if not equals:
             raise UsageError(f"--set takes FIELD=VALUE, not '{pair}'.")
         changes[field.strip().replace("-", "_")] = value
-    flags = {field: getattr(args, field) for field in _FIELDS if getattr(args, field) is not None}
+    flags = given(args, Recipe)
     if args.from_scratch:
-        if "checkpoint" in given(args, ModelOptions):
+        if hasattr(args, "checkpoint"):
             raise UsageError("--from-scratch and --checkpoint exclude each other.")
-        flags["pretrained"] = "false"
+        flags["pretrained"] = False
     twice = sorted(set(flags) & set(changes))
     if twice:
         raise UsageError(f"'{twice[0]}' is given twice, by its flag and by --set.")

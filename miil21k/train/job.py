@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ from miil21k.hierarchy.load import load_label_space, load_own
 from miil21k.hierarchy.spaces import LABEL_SPACES
 from miil21k.records import to_json
 from miil21k.store.integrity import sha256_of
-from miil21k.text import brief
 from miil21k.train.journal import clear_run, holds_run, read_config, write_config
 from miil21k.train.objectives import find_objective
 from miil21k.zoo.checkpoint_card import TrainedCard, load_trained, read_card
@@ -35,45 +34,14 @@ if TYPE_CHECKING:
 
     from miil21k.data.datasets import ClassImages, LabelledImages
     from miil21k.hierarchy.spaces import LabelSpace
+    from miil21k.train.options import TrainRequest
     from miil21k.train.recipe import Recipe
     from miil21k.zoo.schema import Weights
 
-__all__ = ["TrainRequest", "augmentation_of", "choose_space", "create_network", "own_folder", "run_id_of"]
+__all__ = ["augmentation_of", "choose_space", "create_network", "own_folder", "run_id_of"]
 
 
 LOCK = ".training.lock"
-
-
-@dataclass(frozen=True)
-class TrainRequest:
-    """What is trained on what, by which recipe, and where the run goes.
-
-    data, val: class folders or shards. model: a name of the zoo or of timm, or a checkpoint of an earlier run.
-    checkpoint: a file with the weights to start from. label_space: a shipped one or a file; None means
-    the shipped space whose classes the folders are, or else the folders as a hierarchy of their own. partial:
-    classes may be without images. folder: of the run. revision, cache_dir, offline: where trained weights come from, as
-    for `create_model`. shard_cache: where indices of shards are kept.
-    """
-
-    data: str
-    model: str
-    recipe_name: str
-    recipe: Recipe
-    folder: Path
-    val: str | None = None
-    checkpoint: str | None = None
-    label_space: str | None = None
-    revision: str | None = None
-    cache_dir: str | None = None
-    offline: bool | None = None
-    partial: bool = False
-    device: str = "auto"
-    workers: int = 4
-    log_every: int = 50
-    checkpoint_every: int = 1000
-    shard_cache: Path | None = None
-
-    __repr__ = brief
 
 
 def choose_space(request: TrainRequest, source: ClassImages) -> LabelSpace:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from miil21k.data.datasets import LabelledImages
     from miil21k.decode.levels import Deepest
-    from miil21k.train.job import TrainRequest
     from miil21k.train.loop import Report
+    from miil21k.train.options import TrainRequest
     from miil21k.train.processes import Processes
     from miil21k.train.recipe import Recipe
     from miil21k.train.state import TrainProgress
@@ -177,7 +177,7 @@ def _facts(
         "recipe": asdict(request.recipe),
         "model": request.model,
         "arch": card.arch,
-        "checkpoint": request.checkpoint,
+        "checkpoint": None if request.checkpoint is None else str(request.checkpoint),
         "label_space": {"name": card.space.name, "sha256": card.space.sha256, "classes": card.space.num_classes},
         "head": card.head,
         "preprocess": to_json(card.preprocess),

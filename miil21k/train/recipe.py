@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from miil21k.decode.levels import Deepest  # noqa: TC001 - the types of fields are read
+from miil21k.decode.levels import Deepest
 from miil21k.errors import UsageError
-from miil21k.text import brief, did_you_mean
+from miil21k.options import check, described, option
+from miil21k.text import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -27,145 +28,129 @@ Precision = Literal["fp32", "fp16", "bf16"]
 Sampling = Literal["shuffle", "replacement"]
 
 
+@described
 @dataclass(frozen=True)
 class Recipe:
-    """Every number of a training run except where the images are.
+    """Every number of a training run except where the images are; each field's line says what it is and may be.
 
-    objective: what is minimised, a name in `miil21k.train.objectives.OBJECTIVES`, which says what goes with it.
-    source, expected: where the numbers come from; what the source says they reach (not reproduced by us).
-    pretrained: start from the weights that the model's name stands for, when it stands for any.
-    batch_size: images per process and forward pass; one update sees batch_size * accumulate * processes images.
-    steps: updates of the run, in the place of epochs; the warm-up is then warmup_steps, and milestones count updates.
-    sampling: `shuffle` draws every image once an epoch; `replacement` draws each by itself, so that a data set may be
-    smaller than a batch, and calls 100 updates an epoch where the images fill fewer.
-
-    Objective: label_smoothing in [0, 1). max_level_weight: the clamp of the level weights. deepest: `keep` every
-    level with more than one class, or drop the deepest as the `published` code does. multi_label_loss: `bce` or
-    `asymmetric`. teacher: a zoo name or checkpoint; kd_weight: its coefficient. kd_confidence: `paper` or `code`.
-
-    Optimizer: any name of timm's factory; lr is not rescaled by the batch size. layer_decay: lr factor per layer
-    from the head down, 1 = off. clip_grad: largest gradient norm, 0 = off. freeze: comma-separated parameter
-    prefixes, or `backbone` for everything but the head. zero_head: a new head starts from zeros.
-
-    Schedule: `onecycle` (torch; pct_start, div_factor, final_div_factor) or a name of timm's factory
-    (warmup_epochs from warmup_lr, then to min_lr, then cooldown_epochs). `step` multiplies the rate by decay_rate every
-    decay_epochs, `multistep` at each of the milestones, in epochs. schedule_step: `update` or `epoch`.
-
-    Augmentation: crop `squash` (resize to a square, aspect ignored), `resized` (to a square of side `resize`, then a
-    random crop of it) or `random` (random resized crop, `scale`, `ratio`). policy: `miil` (the published pipeline's
-    RandAugment), a timm policy string (`rand-m7-mstd0.5-inc1`, `v0`), or empty. cutout: side of the erased box as a
-    fraction of the image side. repeats: copies of an image per epoch, in distributed runs only. image_size 0: what the
-    model was built for. normalise: by the model's mean and std, or `none`: pixels in [0, 1] as they are. Evaluation
-    squashes where training does not cut by area; else it cuts out the centre, eval_crop_pct of the side (0: the
-    model's).
-
-    ema_decay 0 = off. precision: `fp32`, `fp16` (with gradient scaling) or `bf16`.
+    source, expected: where the numbers come from; what the source says they reach (not reproduced by us). lr is not
+    rescaled by the batch size: one update sees batch_size * accumulate * processes images. Evaluation squashes where
+    training does not cut by area; else it cuts out the centre.
     """
 
-    objective: str
-    source: str = "chosen on the command line"
-    expected: str = "unknown"
+    objective: str = option(
+        MISSING, "what is minimised, a name of `OBJECTIVES`, which says what goes with it", flags=None
+    )
+    source: str = option("chosen on the command line", "where the numbers come from", flags=None)
+    expected: str = option("unknown", "what the source says they reach (not reproduced by us)", flags=None)
 
-    pretrained: bool = True
-    epochs: int = 80
-    steps: int = 0
-    sampling: Sampling = "shuffle"
-    batch_size: int = 64
-    accumulate: int = 1
-    seed: int = 42
+    pretrained: bool = option(True, "start from the weights that the model's name stands for", flags=None)
+    epochs: int = option(80, "epochs of the schedule", metavar="N", least=1)
+    steps: int = option(
+        0,
+        "updates of the run, in the place of epochs; the warm-up is then warmup_steps, and milestones count updates",
+        flags=None,
+        least=0,
+    )
+    sampling: Sampling = option(
+        "shuffle",
+        "draw every image once an epoch, or each by itself: a data set may then be smaller than a batch, and calls 100 "
+        "updates an epoch where its images fill fewer",
+        flags=None,
+        choices=get_args(Sampling),
+    )
+    batch_size: int = option(64, "images per process and forward pass", flags="-b --batch-size", metavar="N", least=1)
+    accumulate: int = option(1, "forward passes per update", flags=None, least=1)
+    seed: int = option(42, "decides every random draw", metavar="N", least=0)
 
-    label_smoothing: float = 0.0
-    max_level_weight: float = 20.0
-    deepest: Deepest = "keep"
-    multi_label_loss: MultiLabelLoss = "asymmetric"
-    teacher: str = ""
-    kd_weight: float = 1.0
-    kd_confidence: Confidence = "paper"
+    label_smoothing: float = option(0.0, "label smoothing", metavar="S", least=0, below=1)
+    max_level_weight: float = option(20.0, "clamp of the level weights", flags=None, least=0)
+    deepest: Deepest = option(
+        "keep",
+        "keep every level with more than one class, or drop the deepest as the published code does",
+        flags=None,
+        choices=get_args(Deepest),
+    )
+    multi_label_loss: MultiLabelLoss = option(
+        "asymmetric", "of the objective multi_label", flags=None, choices=get_args(MultiLabelLoss)
+    )
+    teacher: str = option("", "a model of the zoo or a checkpoint to distil from", metavar="NAME")
+    kd_weight: float = option(1.0, "coefficient of the distillation", flags=None, least=0)
+    kd_confidence: Confidence = option(
+        "paper",
+        "how sure the teacher is of a level, by the paper or its code",
+        flags=None,
+        choices=get_args(Confidence),
+    )
 
-    optimizer: str = "adam"
-    lr: float = 3e-4
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    layer_decay: float = 1.0
-    clip_grad: float = 0.0
-    freeze: str = ""
-    zero_head: bool = False
+    optimizer: str = option("adam", "a name of timm's factory: adam, adamw, sgd, lamb, ...", metavar="NAME")
+    lr: float = option(3e-4, "peak learning rate; not rescaled by the batch size", metavar="X", above=0)
+    momentum: float = option(0.9, "of optimizers that have one", flags=None)
+    weight_decay: float = option(1e-4, "weight decay", metavar="X", least=0)
+    layer_decay: float = option(1.0, "factor of lr per layer from the head down; 1: off", flags=None, above=0, most=1)
+    clip_grad: float = option(0.0, "largest gradient norm; 0: off", flags=None, least=0)
+    freeze: str = option("", "'backbone', or prefixes of parameter names, separated by commas", metavar="NAMES")
+    zero_head: bool = option(False, "a new head starts from zeros", flags=None)
 
-    schedule: str = "onecycle"
-    schedule_step: Tick = "update"
-    pct_start: float = 0.1
-    div_factor: float = 20.0
-    final_div_factor: float = 1e4
-    warmup_epochs: int = 0
-    warmup_steps: int = 0
-    warmup_lr: float = 1e-5
-    min_lr: float = 0.0
-    cooldown_epochs: int = 0
-    decay_epochs: int = 0
-    decay_rate: float = 0.1
-    milestones: tuple[int, ...] = ()
+    schedule: str = option(
+        "onecycle",
+        "onecycle (torch), or a name of timm's factory: cosine, step, multistep, ...",
+        flags=None,
+    )
+    schedule_step: Tick = option("update", "when the rate changes", flags=None, choices=get_args(Tick))
+    pct_start: float = option(0.1, "of onecycle: part of the run in which the rate rises", flags=None, least=0, most=1)
+    div_factor: float = option(20.0, "of onecycle: lr over the first rate", flags=None, above=0)
+    final_div_factor: float = option(1e4, "of onecycle: the first rate over the last", flags=None, above=0)
+    warmup_epochs: int = option(0, "epochs in which the rate rises from warmup_lr to lr", flags=None, least=0)
+    warmup_steps: int = option(0, "the same in updates, for a run of steps", flags=None, least=0)
+    warmup_lr: float = option(1e-5, "the first rate of the warm-up", flags=None)
+    min_lr: float = option(0.0, "the last rate", flags=None, least=0)
+    cooldown_epochs: int = option(0, "epochs at min_lr behind the schedule", flags=None, least=0)
+    decay_epochs: int = option(0, "of step: epochs between two falls", flags=None, least=0)
+    decay_rate: float = option(0.1, "of step and multistep: what the rate is multiplied by", flags=None, above=0)
+    milestones: tuple[int, ...] = option((), "of multistep: epochs, or updates of a run of steps", flags=None)
 
-    image_size: int = 0
-    normalise: Normalise = "model"
-    interpolation: Filter = "bilinear"
-    crop: Crop = "squash"
-    resize: int = 0
-    scale: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    hflip: float = 0.0
-    color_jitter: float = 0.0
-    policy: str = "miil"
-    cutout: float = 0.5
-    random_erase: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    mixup_prob: float = 1.0
-    mixup_switch: float = 0.5
-    repeats: int = 1
-    eval_crop_pct: float = 0.0
+    image_size: int = option(0, "training and evaluation side in pixels; 0: what the model was built for", metavar="PX")
+    normalise: Normalise = option(
+        "model", "by the model's mean and std, or pixels in [0, 1] as they are", flags=None, choices=get_args(Normalise)
+    )
+    interpolation: Filter = option("bilinear", "how images are resized", flags=None, choices=get_args(Filter))
+    crop: Crop = option(
+        "squash",
+        "resize to a square, aspect ignored (squash); to one of side resize, then a random window of it (resized); a "
+        "random part of the area (random)",
+        flags=None,
+        choices=get_args(Crop),
+    )
+    resize: int = option(0, "of the crop resized: side of the square in pixels", flags=None, least=0)
+    scale: tuple[float, float] = option((0.08, 1.0), "of the crop random: its part of the area", flags=None)
+    ratio: tuple[float, float] = option((3 / 4, 4 / 3), "of the crop random: its aspect", flags=None)
+    hflip: float = option(0.0, "probability of a mirrored image", flags=None, least=0, most=1)
+    color_jitter: float = option(0.0, "how much colours vary", flags=None, least=0)
+    policy: str = option(
+        "miil",
+        "miil (the published pipeline's RandAugment), a policy of timm (rand-m7-mstd0.5-inc1, v0), or empty",
+        flags=None,
+    )
+    cutout: float = option(0.5, "side of the erased box, as a part of the image's side", flags=None, least=0, most=1)
+    random_erase: float = option(0.0, "probability of timm's random erasing", flags=None, least=0, most=1)
+    mixup: float = option(0.0, "alpha of mixup; 0: off", flags=None, least=0)
+    cutmix: float = option(0.0, "alpha of cutmix; 0: off", flags=None, least=0)
+    mixup_prob: float = option(1.0, "probability that a batch is mixed", flags=None, least=0, most=1)
+    mixup_switch: float = option(0.5, "probability of cutmix where both are on", flags=None, least=0, most=1)
+    repeats: int = option(1, "copies of an image per epoch, in distributed runs only", flags=None, least=1)
+    eval_crop_pct: float = option(0.0, "part of the side that evaluation cuts out; 0: the model's", flags=None, least=0)
 
-    ema_decay: float = 0.0
-    dropout: float = 0.0
-    drop_path: float = 0.0
-    precision: Precision = "fp32"
-    channels_last: bool = False
-    compile: bool = False
-    sync_bn: bool = False
-
-    __repr__ = brief
+    ema_decay: float = option(0.0, "decay of the moving average of the weights; 0: off", flags=None, least=0, below=1)
+    dropout: float = option(0.0, "dropout before the head", flags=None, least=0, most=1)
+    drop_path: float = option(0.0, "stochastic depth", flags=None, least=0, most=1)
+    precision: Precision = option("fp32", "of the forward pass; fp16 scales gradients", choices=get_args(Precision))
+    channels_last: bool = option(False, "memory format of the network", flags=None)
+    compile: bool = option(False, "torch.compile", flags=None)
+    sync_bn: bool = option(False, "batch norm over all processes, on GPUs", flags=None)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "repeats"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in (
-            "hflip",
-            "random_erase",
-            "mixup_prob",
-            "mixup_switch",
-            "dropout",
-            "drop_path",
-            "cutout",
-            "pct_start",
-        ):
-            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
-        for name in ("label_smoothing", "ema_decay"):
-            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
-        for name in ("weight_decay", "clip_grad", "mixup", "cutmix", "min_lr", "kd_weight", "seed"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        for name in (
-            "warmup_epochs",
-            "cooldown_epochs",
-            "decay_epochs",
-            "color_jitter",
-            "eval_crop_pct",
-            "max_level_weight",
-        ):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        for name in ("lr", "div_factor", "final_div_factor", "decay_rate"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
-        _require(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "in (0, 1]")
-        for field, options in _literals().items():
-            _require(getattr(self, field) in options, field, repr(getattr(self, field)), f"one of {', '.join(options)}")
+        check(self, of="The recipe's ")
         self._check_schedule()
 
     def _check_schedule(self) -> None:
@@ -205,12 +190,8 @@ def _hints() -> dict[str, Any]:
     return typing.get_type_hints(Recipe)
 
 
-def _literals() -> dict[str, tuple[str, ...]]:
-    return {name: typing.get_args(hint) for name, hint in _hints().items() if typing.get_origin(hint) is Literal}
-
-
-def override(recipe: Recipe, changes: Mapping[str, str]) -> Recipe:
-    """Return `recipe` with fields set from text, as `--set lr=1e-3` gives them.
+def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """Return `recipe` with fields set, from text as `--set lr=1e-3` gives it or from values.
 
     Several numbers are written `0.5,1`; a switch is `true` or `false`. A warm-up and a cool-down that nobody asked for
     give way when `epochs` changes: each gets a fifth of them at most (`unasked` tells). Raises UsageError for an
@@ -222,7 +203,7 @@ def override(recipe: Recipe, changes: Mapping[str, str]) -> Recipe:
         if name not in known:
             hint = did_you_mean(name, known) or f" Fields: {', '.join(known)}."
             raise UsageError(f"A recipe has no field '{name}'.{hint}")
-        parsed[name] = _parse(name, text)
+        parsed[name] = _parse(name, text) if isinstance(text, str) else text
     for name in ("warmup_epochs", "cooldown_epochs"):
         if "epochs" in parsed and name not in parsed:
             parsed[name] = min(getattr(recipe, name), parsed["epochs"] // 5)

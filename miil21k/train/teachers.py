@@ -15,6 +15,8 @@ from miil21k.train.objectives import create_teacher, find_objective
 from miil21k.zoo.checkpoint_card import load_trained
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from miil21k.decode.heads import HeadKind
     from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.train.objectives import Teacher
@@ -43,7 +45,7 @@ def load_teacher(
     student: Preprocess,
     head: HeadKind,
     *,
-    cache_dir: str | None = None,
+    cache_dir: str | PathLike[str] | None = None,
     offline: bool | None = None,
 ) -> Teacher | None:
     """Return the recipe's teacher on the CPU, None when its objective needs none.
@@ -68,7 +70,9 @@ def load_teacher(
     return create_teacher(model, (student.mean, student.std), (preprocess.mean, preprocess.std))
 
 
-def _load(name: str, cache_dir: str | None, offline: bool | None) -> tuple[nn.Module, LabelSpace, HeadKind, Preprocess]:
+def _load(
+    name: str, cache_dir: str | PathLike[str] | None, offline: bool | None
+) -> tuple[nn.Module, LabelSpace, HeadKind, Preprocess]:
     path = Path(name)
     if path.suffix == ".safetensors":
         model, card = load_trained(path)

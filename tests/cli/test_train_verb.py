@@ -92,7 +92,7 @@ def test_without_validation_the_last_checkpoint_is_the_result(
         (["--set", "epochs=3"], "'epochs' is given twice"),
         (["--recipe", "mil_semantic"], "Did you mean 'miil_semantic'?"),
         (["--set", "objective=usl"], "No objective 'usl'. Did you mean 'usi'?"),
-        (["-j", "-1"], "--workers and --checkpoint-every must be 0 or more"),
+        (["--set", "label_smoothing=1"], "The recipe's label_smoothing lies at least 0 and below 1, not 1.0"),
         (["--device", "tpu"], "No device 'tpu'"),
         (["--label-space", "winter20"], "Did you mean"),
         (["-m", "test_resnex"], "No weight 'test_resnex'"),
@@ -105,6 +105,25 @@ def test_usage_errors_are_one_sentence_and_exit_2(
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("miil21k train: ")
     assert message in last
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["-j", "-1"], "-j/--workers: must be at least 0, not -1"),
+        (["--log-every", "0"], "--log-every: must be at least 1, not 0"),
+        (["--lr", "0"], "--lr: must be above 0, not 0.0"),
+        (["--label-smoothing", "1"], "--label-smoothing: lies at least 0 and below 1, not 1.0"),
+        (["--precision", "fp8"], "--precision: must be fp32 or fp16 or bf16, not 'fp8'"),
+    ],
+)
+def test_an_option_out_of_bounds_is_refused_by_its_declaration(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*_words(data, tmp_path / "run"), *extra])
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from miil21k.train.job import TrainRequest
 from miil21k.train.launch import TrainOutcome, train_model
+from miil21k.train.options import TrainRequest
 from miil21k.train.recipes import RECIPES
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from miil21k.train.teachers import load_teacher
 from miil21k.zoo.manifest import load_manifest
 
 if TYPE_CHECKING:
-    from miil21k.train.job import TrainRequest
+    from miil21k.train.options import TrainRequest
 
 TAG = "test_resnet.r160_in1k"
 TRAINED = replace(runs.TINY, pretrained=True, epochs=1, lr=1e-9)

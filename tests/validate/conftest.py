@@ -7,8 +7,8 @@ import pytest
 import torch
 from shapes import shape_space, write_folders
 
-from miil21k.train.job import TrainRequest
 from miil21k.train.launch import train_model
+from miil21k.train.options import TrainRequest
 from miil21k.train.recipes import RECIPES
 
 if TYPE_CHECKING:
