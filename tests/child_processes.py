@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import time
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+KILLS = int(os.environ.get("MIIL21K_KILLS", "50"))  # of one command, in the slow tests
 
 
 @contextmanager
@@ -37,3 +40,28 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[Any] | N
             assert condition(), f"ended with {process.returncode} before that"
             return
         time.sleep(0.005)
+
+
+def kill_at_random(command: Sequence[Any], finished: Callable[[], None], kills: int = KILLS, **options: Any) -> None:
+    """Start `command` again and again, and kill it with its children `kills` times, each time at a random moment.
+
+    The moments spread over the time that a whole run takes, which comes first. finished: called after each run that
+    came to its end, the last one after all kills included: it checks what was made, and removes it.
+    """
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **options}
+    began = time.monotonic()
+    subprocess.run(command, check=True, **options)
+    whole = time.monotonic() - began
+    finished()
+    moments, killed = random.Random(0), 0
+    while killed < kills:
+        with started(command, **options) as process:
+            try:
+                code = process.wait(moments.uniform(0, whole))
+            except subprocess.TimeoutExpired:
+                killed += 1
+                continue  # leaving the block kills
+        assert code == 0
+        finished()
+    subprocess.run(command, check=True, **options)
+    finished()

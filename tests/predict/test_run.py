@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from child_processes import kill_at_random
 
 from miil21k.errors import UsageError
 from miil21k.hierarchy.load import load_label_space
@@ -137,23 +138,17 @@ answer({inputs!r}, Slow(), output={output!r}, embeddings={vectors!r}, resume=Tru
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
 def test_fifty_kills_lose_neither_rows_nor_embeddings(suffix: str, tmp_path: Path) -> None:
     inputs = [f"{'bad' if number % 7 == 3 else number}.jpg" for number in range(1, 400)]
-    output, vectors, kills = tmp_path / f"rows.{suffix}", tmp_path / "e.npy", 0
+    output, vectors = tmp_path / f"rows.{suffix}", tmp_path / "e.npy"
     script = SLOWLY.format(path=sys.path, inputs=inputs, output=str(output), vectors=str(vectors))
     answer(inputs, output=tmp_path / f"whole.{suffix}", embeddings=tmp_path / "w.npy")
-    random = np.random.default_rng(0)
-    while kills < 50:
-        process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
-        try:
-            assert process.wait(timeout=random.uniform(0.3, 1.8)) == 0
-            output.unlink()  # finished: begin anew
-            vectors.unlink()
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            kills += 1
-    answer(inputs, output=output, embeddings=vectors, resume=True)
-    assert output.read_bytes() == (tmp_path / f"whole.{suffix}").read_bytes()
-    assert vectors.read_bytes() == (tmp_path / "w.npy").read_bytes()
+
+    def finished() -> None:
+        assert output.read_bytes() == (tmp_path / f"whole.{suffix}").read_bytes()
+        assert vectors.read_bytes() == (tmp_path / "w.npy").read_bytes()
+        output.unlink()
+        vectors.unlink()
+
+    kill_at_random([sys.executable, "-c", script], finished)
 
 
 def test_complete_rows_without_their_embeddings_are_not_called_complete(inputs: list[str], tmp_path: Path) -> None:

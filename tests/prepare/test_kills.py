@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import resource
 import shutil
 import signal
@@ -14,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from child_processes import started, wait_until
+from child_processes import kill_at_random, started, wait_until
 from raw_archives import MAX_PIXELS, raw_classes, write_outer
 
 OPTIONS = ["--min-images", "10", "--val-per-class", "2", "--codec", "pillow", "--max-pixels"]
@@ -197,17 +196,9 @@ def test_a_kill_while_a_mended_class_is_done_again_costs_nothing(tmp_path: Path,
 def test_fifty_kills_at_random_moments(outer: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
     subprocess.run(command(outer, tmp_path / "whole", *options), check=True, capture_output=True, timeout=120)
     expected, target = tree(tmp_path / "whole"), tmp_path / "out"
-    moments, kills = random.Random(0), 0
-    while kills < 50:
-        with started(command(outer, target, *options), **SILENT) as process:
-            try:
-                assert process.wait(moments.uniform(0.2, 2.5)) == 0
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                kills += 1
-                continue
+
+    def finished() -> None:
         assert tree(target) == expected
         shutil.rmtree(target)
-    subprocess.run(command(outer, target, *options), check=True, capture_output=True, timeout=120)
-    assert tree(target) == expected
+
+    kill_at_random(command(outer, target, *options), finished)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import runs
 import torch
-from child_processes import started, wait_until
+from child_processes import kill_at_random, started, wait_until
 from safetensors import safe_open
 from safetensors.torch import load, load_file
 
@@ -121,15 +121,19 @@ def test_the_journal_of_a_resumed_run_has_every_update_once_with_the_same_losses
     assert [line.split(",")[1] for line in table] == ["epoch", "1", "2", "3"]
 
 
-def test_kill_nine_loses_nothing(shapes: Path, tmp_path: Path, uninterrupted: Path) -> None:
-    folder = tmp_path / "run"
+def _command(shapes: Path, folder: Path) -> list[str]:
     command = [sys.executable, "-m", "miil21k", "train", str(shapes / "train"), "-m", "test_resnet", "-o", str(folder)]
     command += ["--label-space", str(shapes / "shapes.tsv"), "--val", str(shapes / "val"), "--device", "cpu", "-j", "2"]
     command += ["--checkpoint-every", "2", "--log-every", "1", "--epochs", "3", "--batch-size", "8", "--lr", "3e-3"]
     command += ["--precision", "fp32", "--image-size", "32"]
     for pair in ("pretrained=false", "ema_decay=0.9", "dropout=0.2", "random_erase=0.5", "hflip=0.5"):
         command += ["--set", pair]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return command
+
+
+def test_kill_nine_loses_nothing(shapes: Path, tmp_path: Path, uninterrupted: Path) -> None:
+    folder = tmp_path / "run"
+    command, environment = _command(shapes, folder), {**os.environ, "OMP_NUM_THREADS": "1"}
     with started(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         wait_until((folder / "state.pt").exists, process)
         process.send_signal(signal.SIGKILL)
@@ -138,6 +142,19 @@ def test_kill_nine_loses_nothing(shapes: Path, tmp_path: Path, uninterrupted: Pa
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(folder / "best.safetensors")
     assert _files(folder) == _files(uninterrupted)
+
+
+@pytest.mark.slow
+def test_fifty_kills_end_with_the_weights_of_an_uninterrupted_run(
+    shapes: Path, tmp_path: Path, uninterrupted: Path
+) -> None:
+    folder = tmp_path / "run"
+
+    def finished() -> None:
+        assert _files(folder) == _files(uninterrupted)
+        shutil.rmtree(folder)
+
+    kill_at_random([*_command(shapes, folder), "--resume"], finished, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def test_resuming_a_finished_run_changes_nothing(shapes: Path, tmp_path: Path) -> None:
