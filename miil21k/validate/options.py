@@ -31,5 +31,5 @@ class MeasureOptions(ReadingOptions, LoadOptions):
         ReadingOptions,
         "resizer",
         "pillow",
-        "what resizes: pillow, as published, or cykooz: faster, a grey level from it",
+        "what resizes: pillow, as published, or cykooz: faster, a grey level or two from it",
     )

@@ -31,7 +31,7 @@ def test_fifty_kills_of_an_export(tmp_path: Path) -> None:
 
     def finished() -> None:
         assert sorted(path.name for path in folder.iterdir()) == ["net.onnx", "net.onnx.json"]
-        assert Predictor(str(folder / "net.onnx")).label_space.sha256 == shape_space().sha256
+        assert Predictor(str(folder / "net.onnx")).space.sha256 == shape_space().sha256
         shutil.rmtree(folder)
         folder.mkdir()
 
