@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from miil21k.calibrate.guarantee import calibrate, conformal_threshold, coverage_band, hedge_scores
-from miil21k.calibrate.record import load_calibration
+from miil21k.calibrate.record import load_calibration, mask_digest
 from miil21k.calibrate.temperature import fit_temperatures
 from miil21k.decode.decoder import Decoder
 from miil21k.decode.path import decode_path, hedge
@@ -225,3 +225,54 @@ def test_labels_out_of_range_and_odd_accuracies_are_refused(space) -> None:
         calibrate(Decoder(space, "leaf_softmax"), logits, labels, accuracies=(1.0,))
     with pytest.raises(UsageError, match="at least four"):
         calibrate(decoder, logits[:3], labels[:3])
+
+
+def test_labels_must_be_integers_one_per_row_and_nodes_of_the_tree(space) -> None:
+    logits, labels = _leaf_problem(np.random.default_rng(0), space.tree, 10, 1.0)
+    decoder = Decoder(space, "leaf_softmax")
+    for wrong, words in (
+        (labels[:9], r"Expected 10 integer labels, not int64 \[9\]"),
+        (labels[:, None], r"not int64 \[10, 1\]"),
+        (labels.astype(float), r"not float64 \[10\]"),
+        (np.full(10, space.tree.num_nodes), rf"in 0\.\.{space.tree.num_nodes - 1}, not {space.tree.num_nodes}\.\."),
+        (np.arange(10) - 1, r"not -1\.\.8"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            calibrate(decoder, logits, wrong)
+    calibrate(decoder, logits, np.repeat([0, space.tree.num_nodes - 1], 5))
+
+
+@pytest.mark.parametrize("head", ["leaf_softmax", "level_softmax"])
+def test_a_calibration_records_what_it_was_made_of(space, head) -> None:
+    logits, labels = _leaf_problem(np.random.default_rng(0), space.tree, 301, 2.0)
+    found = calibrate(Decoder(space, head, hedge=0.3), logits, labels, model="net.toy", weights="ab" * 32)
+    assert (found.label_space, found.sha256, found.head) == ("toy", space.sha256, head)
+    assert (found.model, found.weights, found.allowed) == ("net.toy", "ab" * 32, mask_digest(None))
+    assert found.rule == ("coherent" if head == "level_softmax" else "")
+    assert found.samples == (151, 150)
+    assert [accuracy for accuracy, _ in found.thresholds] == [0.8, 0.9, 0.95, 0.99]
+    assert [level for _, level in found.thresholds] == sorted(level for _, level in found.thresholds)
+    plain = calibrate(Decoder(space, head), logits, labels)
+    assert (plain.model, plain.weights) == ("", "")
+    assert replace(plain, model="net.toy", weights="ab" * 32) == found  # the hedge level plays no part
+    assert calibrate(Decoder(space, head), logits, labels, seed=0) == plain
+    assert calibrate(Decoder(space, head), logits, labels, seed=1) != plain
+    twice = calibrate(Decoder(space, head), logits, labels, accuracies=(0.9, 0.8, 0.9))
+    assert twice.thresholds == plain.thresholds[:2]
+
+
+def test_four_samples_are_enough_to_begin_with(space) -> None:
+    logits, labels = _leaf_problem(np.random.default_rng(0), space.tree, 4, 1.0)
+    found = calibrate(Decoder(space, "leaf_softmax"), logits, labels)
+    assert (found.samples, found.thresholds) == ((2, 2), ())
+
+
+def test_what_is_right_lies_on_the_branch_of_the_label(zoo_tree) -> None:
+    """One chain, animal > dog > husky; its score is the probability of the first node off the label's branch."""
+    names = ("animal", "dog", "husky", "pug", "cat", "car")
+    labels = np.array([zoo_tree.index(name) for name in names])
+    logits = np.zeros((6, 7), np.float32)
+    logits[:, zoo_tree.index("husky")] = 3
+    paths = decode_path(zoo_tree, node_probabilities(zoo_tree, logits, "leaf_softmax"))
+    animal, dog, husky = paths.probs[0, :3].tolist()
+    assert hedge_scores(zoo_tree, paths, labels).tolist() == [0, 0, 0, husky, dog, animal]

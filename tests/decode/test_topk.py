@@ -9,6 +9,7 @@ from reference import chain, top_classes
 from miil21k.decode.probabilities import probabilities
 from miil21k.decode.topk import MOST_PASSES, topk_classes, topk_paths
 from miil21k.errors import UsageError
+from miil21k.hierarchy.tree import Tree
 
 PROBS = hnp.arrays(
     np.float32,
@@ -62,3 +63,20 @@ def test_few_and_many_are_the_same_order() -> None:
     assert np.array_equal(many.classes[:, :MOST_PASSES], few.classes)
     assert np.array_equal(few.classes, np.argsort(-values, axis=1, kind="stable")[:, :MOST_PASSES])
     assert np.array_equal(many.probs, -np.sort(-values, axis=1))
+
+
+def test_five_are_listed_unless_told_otherwise() -> None:
+    values = np.random.default_rng(1).random((2, 9)).astype(np.float32)
+    found = topk_classes(values)
+    assert np.array_equal(found.classes, np.argsort(-values, axis=1)[:, :5])
+    assert (found.classes.dtype, found.probs.dtype) == (np.int32, np.float32)
+
+
+def test_the_chains_leave_out_what_is_withdrawn(zoo_tree: Tree) -> None:
+    logits = np.array([[5, 0, 4, 0, 3, 2, 1]], np.float32)
+    withdrawn = np.arange(7) == zoo_tree.index("dog")
+    found = probabilities(zoo_tree, logits, "leaf_softmax", allowed=~withdrawn)
+    top, paths = topk_paths(zoo_tree, found, withdrawn=withdrawn)
+    assert top.classes.tolist() == [[zoo_tree.index(name) for name in ("husky", "pug", "cat", "car", "boat")]]
+    assert [zoo_tree.wnids[n] for n in paths.nodes[0, 0] if n >= 0] == ["animal", "husky"]
+    assert topk_paths(zoo_tree, found)[1].length.tolist() == [[3, 3, 3, 2, 2]]
