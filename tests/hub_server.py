@@ -44,7 +44,8 @@ class Fault:
 
     status: answer this code instead. cut_after: close the connection after that many bytes of the body.
     body: send these bytes instead, under the honest headers of their length. pause: seconds before each block of
-    `block` bytes. silent: seconds before the answer begins. chunked: tell no length.
+    `block` bytes. silent: seconds before the answer begins. chunked: tell no length. extra: further headers, or other
+    values of those that a file has.
     """
 
     status: int | None = None
@@ -55,6 +56,7 @@ class Fault:
     block: int = 1 << 16
     silent: float = 0.0
     chunked: bool = False
+    extra: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._empty(416, ("Content-Range", f"bytes */{len(body)}"))
             return
         self.send_response(206 if start else 200)
-        if start:
+        for name, value in fault.extra:
+            self.send_header(name, value)
+        if start and not fault.extra:
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         if self.hub.etags:
             self.send_header("ETag", f"W/{etag}" if self.hub.weak else etag)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import email.utils
 import time
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -245,3 +246,106 @@ def test_a_host_that_answers_anything_is_reachable_and_a_silent_one_is_not(
     hub.head_faults["/"] = [Fault(silent=0.6)]
     with pytest.raises(Unreachable, match="timed out"):
         require_answer(hub.url)
+
+
+def test_an_encoding_that_was_not_asked_for_is_refused(hub: HubServer, tmp_path: Path) -> None:
+    transfer = _transfer(hub, tmp_path)
+    hub.faults["file.bin"] = [Fault(extra=(("Content-Encoding", "gzip"),))]
+    with pytest.raises(DownloadError, match="sent the encoding 'gzip', which was not asked for"):
+        download_part(transfer)
+    hub.faults["file.bin"] = [Fault(extra=(("Content-Encoding", "identity"),))]
+    download_part(transfer)
+    assert transfer.part.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("span", ["0-999999", "299999-999999", ""])
+def test_another_range_than_the_one_asked_for_is_refused(hub: HubServer, tmp_path: Path, span: str) -> None:
+    transfer = _transfer(hub, tmp_path)
+    hub.faults["file.bin"] = [Fault(cut_after=300_000), Fault(extra=(("Content-Range", f"bytes {span}/1000000"),))]
+    with pytest.raises(DownloadError, match=f"answered bytes from 300000 with the range '{span}'"):
+        download_part(transfer)
+
+
+def test_a_range_that_tells_no_total_is_taken(hub: HubServer, tmp_path: Path) -> None:
+    transfer = _transfer(hub, tmp_path)
+    hub.faults["file.bin"] = [Fault(cut_after=300_000), Fault(extra=(("Content-Range", "bytes 300000-999999/*"),))]
+    download_part(transfer)
+    assert transfer.part.read_bytes() == CONTENT
+
+
+def test_a_body_without_a_length_that_ends_early_is_no_whole_file(hub: HubServer, tmp_path: Path) -> None:
+    transfer = _transfer(hub, tmp_path, size=len(CONTENT) + 1)
+    hub.faults["file.bin"] = [Fault(chunked=True)]
+    with pytest.raises(DownloadError, match="the file has 1000000 bytes, published are 1000001"):
+        download_part(transfer)
+
+
+def test_a_file_that_the_disk_has_no_room_for_is_not_begun(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+    free = [len(CONTENT) - 1]
+
+    def disk_usage(folder: Path) -> Any:
+        asked.append(folder)
+        return SimpleNamespace(free=free[0])
+
+    monkeypatch.setattr(http_download.shutil, "disk_usage", disk_usage)
+    transfer = _transfer(hub, tmp_path)
+    with pytest.raises(DownloadError, match=f"1000000 bytes are to come, but {tmp_path} has only 999999 bytes free"):
+        download_part(transfer)
+    assert not transfer.part.exists()
+    free[0] += 1
+    download_part(transfer)
+    assert asked == [tmp_path, tmp_path]
+    transfer.part.write_bytes(b"")
+    free[0] = 0
+    hub.faults["file.bin"] = [Fault(chunked=True)]
+    download_part(transfer)  # who tells no length is not held against the disk
+    assert transfer.part.read_bytes() == CONTENT
+
+
+def test_the_rest_of_a_file_is_all_that_must_find_room(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transfer = _transfer(hub, tmp_path)
+    hub.faults["file.bin"] = [Fault(cut_after=300_000)]
+    with pytest.raises(http_download._Retry):
+        http_download._attempt(transfer)
+    monkeypatch.setattr(http_download.shutil, "disk_usage", lambda _: SimpleNamespace(free=700_000))
+    download_part(transfer)
+    assert transfer.part.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(("value", "seconds"), [(None, 10.0), ("", 10.0), ("2.5", 2.5), ("soon", 10.0)])
+def test_the_wait_for_a_silent_server_is_that_of_the_hub(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, seconds: float
+) -> None:
+    monkeypatch.delenv("HF_HUB_DOWNLOAD_TIMEOUT", raising=False)
+    if value is not None:
+        monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", value)
+    assert http_download.timeout_seconds() == seconds
+
+
+def test_a_file_that_comes_in_crumbs_is_given_up_in_the_end(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_download, "_FIRST_WAIT", 0.0)
+    monkeypatch.setattr(http_download, "_MAX_ATTEMPTS", 6)
+    transfer = _transfer(hub, tmp_path)
+    hub.sticky = True
+    hub.faults["file.bin"] = [Fault(cut_after=1000)]
+    with pytest.raises(DownloadError, match="gave up after 6 attempts"):
+        download_part(transfer)
+    assert len(hub.requests) == 6
+    assert transfer.part.read_bytes() == CONTENT[:6000]  # each attempt kept what the one before it had
+
+
+@pytest.mark.parametrize("note", ["{", "[]", '{"url": 1}', '{"validator": "\\"x\\""}'])
+def test_a_note_that_is_damaged_resumes_nothing(hub: HubServer, tmp_path: Path, note: str) -> None:
+    transfer = _transfer(hub, tmp_path)
+    transfer.part.write_bytes(b"x" * 1000)
+    transfer.note.write_text(note, encoding="utf-8")
+    download_part(transfer)
+    assert transfer.part.read_bytes() == CONTENT
+    assert "range" not in hub.requests[0].headers
