@@ -22,7 +22,7 @@ from miil21k.train.level_order import (
     to_class_order,
     to_level_order,
 )
-from miil21k.train.level_softmax import level_cross_entropy
+from miil21k.train.level_softmax import _composed, level_cross_entropy
 
 if TYPE_CHECKING:
     from miil21k.hierarchy.spaces import LabelSpace
@@ -257,6 +257,20 @@ def test_half_precision_logits_inside_autocast_are_computed_in_float32(zoo_tree)
     loss.backward()
     assert z.grad is not None
     assert z.grad.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("head", ["class", "level"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_what_is_left_to_the_compiler_is_the_same_formula(zoo_tree, head, smoothing) -> None:
+    levels = level_table(_all_classes(zoo_tree), deepest="keep", head=head)
+    targets = levels.targets_of(torch.tensor([0, 4, 8, 5]))
+    assert (targets < 0).any()
+    z = (3 * torch.randn(4, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))).requires_grad_()
+    ours, composed = level_cross_entropy(z, targets, levels, smoothing), _composed(z, targets, levels, smoothing)
+    torch.testing.assert_close(composed, ours)
+    weights = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    found, wanted = (torch.autograd.grad((loss * weights).sum(), z)[0] for loss in (composed, ours))
+    torch.testing.assert_close(found, wanted)
 
 
 @pytest.mark.parametrize("head", ["class", "level"])
