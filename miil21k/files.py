@@ -170,6 +170,8 @@ class Lock:
         try:
             lock.acquire(timeout=-1 if self._busy is None else 0)
         except Timeout:
+            if not self.path.exists():  # nobody holds it: making it raises what is in the way
+                self.path.touch()
             raise UsageError(self._busy or "") from None
         self._lock = lock
         return self

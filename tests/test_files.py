@@ -7,15 +7,12 @@ import stat
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from miil21k.errors import UsageError
 from miil21k.files import Lock, atomic, atomic_folder, replace_file, scratch_folder, sweep, temporary_folder
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -169,6 +166,12 @@ def test_folders_and_locks_too_have_the_mode_of_the_umask(tmp_path: Path) -> Non
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o755
     assert stat.S_IMODE((tmp_path / "y").stat().st_mode) == 0o644
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="has no folder where nobody may make a file")
+def test_a_lock_that_cannot_be_made_is_not_called_busy() -> None:
+    with pytest.raises(OSError, match=r"/proc/x\.lock"), Lock(Path("/proc/x.lock"), busy="Another run is writing."):
+        pass
 
 
 def test_one_at_a_time_holds_a_lock(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, get_args
 
 from miil21k.errors import UsageError
+from miil21k.text import did_you_mean
 from miil21k.zoo.manifest import load_manifest, select_weights
 from miil21k.zoo.schema import Availability, SpaceName
 
@@ -65,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
         rows = tuple(w for w in rows if _is_cached(w) == args.cached)
     {"table": _table, "json": _json, "csv": _csv}[args.format](rows)
     if not rows:
-        print("No weight passes. All of them: miil21k models", file=sys.stderr)
+        hint = did_you_mean(args.pattern, [name for w in select_weights() for name in w.names])
+        print(f"No weight passes.{hint} All of them: miil21k models", file=sys.stderr)
     return 0 if rows else 1
 
 

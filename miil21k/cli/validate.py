@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,7 +110,8 @@ def _print_table(report: dict[str, Any]) -> None:
     for group, metrics in report["metrics"].items():
         print(group)
         for name, value in metrics.items():
-            print(f"  {name:<28}{value:8.4f}{_REMARKS.get((group, name), '')}")
+            shown = f"{value:8.4f}" if math.isfinite(value) else f"{'-':>8}"  # nothing was counted
+            print(f"  {name:<28}{shown}{_REMARKS.get((group, name), '')}")
 
 
 _REMARKS = {("hedged", "correct"): "  (no answer counts as correct)"}

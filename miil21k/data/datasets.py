@@ -191,6 +191,10 @@ def _check(
         both = [key for key, found in zip(keys, label_of, strict=True) if found == twice]
         wnid = (*space.tree.wnids, *outside)[twice]
         raise LabelSpaceMismatch(f"The folders '{both[0]}' and '{both[1]}' both mean the class '{wnid}'.")
+    if "." in unknown:
+        raise LabelSpaceMismatch(
+            "Images lie in the folder itself, beside no class: give the folder around it, whose subfolders are classes."
+        )
     if unknown:
         raise LabelSpaceMismatch(
             f"{len(unknown)} of {len(keys)} class folders are no classes of label space '{space.name}': "

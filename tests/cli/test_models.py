@@ -123,7 +123,9 @@ def test_no_match_is_an_empty_list_and_exit_code_1(capsys: pytest.CaptureFixture
     assert main(["models", "nothing*", "--json"]) == 1
     done = capsys.readouterr()
     assert json.loads(done.out) == []
-    assert "No weight passes" in done.err
+    assert "No weight passes. All of them" in done.err
+    assert main(["models", "tresnt_m_21k"]) == 1
+    assert "No weight passes. Did you mean 'tresnet_m_21k'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,11 @@ def test_classes_without_images_are_refused_unless_that_is_accepted(tmp_path: Pa
     assert images.absent.size == 12
 
 
+def test_a_folder_of_pictures_is_no_folder_of_classes(tmp_path: Path, folders: Path) -> None:
+    with pytest.raises(LabelSpaceMismatch, match="Images lie in the folder itself"):
+        label_images(open_source(str(next(folders.iterdir()))), shape_space(), partial=True)
+
+
 def test_skipped_classes_are_left_out_and_listed(tmp_path: Path) -> None:
     source = open_source(str(write_folders(tmp_path, 2, names=("red", "blue"))))
     images = label_images(source, shape_space(), partial=True, skip=("blue",))
