@@ -74,7 +74,10 @@ class Recipe:
     multi_label_loss: MultiLabelLoss = option(
         "asymmetric", "of the objective multi_label", flags=None, choices=get_args(MultiLabelLoss)
     )
-    teacher: str = option("", "a model of the zoo or a checkpoint to distil from", metavar="NAME")
+    teacher: str = option("", "a model of the zoo, of timm or a checkpoint to distil from", metavar="NAME")
+    teacher_label_space: str = option(
+        "", "what it answers in, a name or a file, where nothing says so: for weights of timm", metavar="SPACE"
+    )
     kd_weight: float = option(1.0, "coefficient of the distillation", flags=None, least=0)
     kd_confidence: Confidence = option(
         "paper",

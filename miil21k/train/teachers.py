@@ -57,7 +57,7 @@ def load_teacher(
     """
     if not find_objective(recipe).needs_teacher:
         return None
-    model, own, kind, preprocess = _load(recipe.teacher, cache_dir, offline)
+    model, own, kind, preprocess = _load(recipe, cache_dir, offline)
     if kind != head:
         raise UsageError(
             f"The teacher '{recipe.teacher}' has a head of kind {kind}, the objective '{recipe.objective}' distils one "
@@ -71,17 +71,38 @@ def load_teacher(
 
 
 def _load(
-    name: str, cache_dir: str | PathLike[str] | None, offline: bool | None
+    recipe: Recipe, cache_dir: str | PathLike[str] | None, offline: bool | None
 ) -> tuple[nn.Module, LabelSpace, HeadKind, Preprocess]:
-    path = Path(name)
+    name, path = recipe.teacher, Path(recipe.teacher)
+    named = load_label_space(recipe.teacher_label_space) if recipe.teacher_label_space else None
     if path.suffix == ".safetensors":
         model, card = load_trained(path)
-        return model, card.space, card.head, card.preprocess
+        return model, _space(name, named, card.space), card.head, card.preprocess
     from miil21k.zoo.names import trained_weights
     from miil21k.zoo.registry import create_model
 
     weights = trained_weights(name, cache_dir=cache_dir, offline=offline)
-    if weights.label_space is None:
-        raise LabelSpaceMismatch(f"The label space of '{name}' was never published: choose another teacher.")
+    space = _space(name, named, load_label_space(weights.label_space) if weights.label_space else None)
     model = create_model(name, pretrained=True, cache_dir=cache_dir, offline=offline)
-    return model, load_label_space(weights.label_space), weights.head, weights.preprocess
+    if weights.num_classes != space.num_classes:
+        raise LabelSpaceMismatch(
+            f"The teacher '{name}' has {weights.num_classes:,} classes, and the label space '{space.name}' "
+            f"{space.num_classes:,}: name the one in which it answers."
+        )
+    return model, space, weights.head, weights.preprocess
+
+
+def _space(name: str, named: LabelSpace | None, known: LabelSpace | None) -> LabelSpace:
+    """Return the label space of a teacher: the known one, else the one that the recipe names."""
+    if known is None:
+        if named is None:
+            raise LabelSpaceMismatch(
+                f"The label space of '{name}' was never published: say --teacher-label-space, or choose another "
+                "teacher."
+            )
+        return named
+    if named is not None and named.sha256 != known.sha256:
+        raise LabelSpaceMismatch(
+            f"The teacher '{name}' answers in '{known.name}', not in '{named.name}': leave --teacher-label-space out."
+        )
+    return known

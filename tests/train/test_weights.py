@@ -14,12 +14,14 @@ import torch
 from hub_server import HubServer
 from safetensors.torch import load_file, save, save_file
 
-from miil21k.errors import DownloadError, Miil21kError, UnknownModel, UsageError
+from miil21k.errors import DownloadError, LabelSpaceMismatch, Miil21kError, UnknownModel, UsageError
+from miil21k.hierarchy.load import load_label_space
 from miil21k.store.integrity import sha256_of
 from miil21k.train.job import create_network
 from miil21k.train.launch import train_model
 from miil21k.train.teachers import load_teacher
 from miil21k.zoo.manifest import load_manifest
+from miil21k.zoo.names import trained_weights
 
 if TYPE_CHECKING:
     from miil21k.train.options import TrainRequest
@@ -99,3 +101,28 @@ def test_a_teacher_is_trained_and_its_classes_are_known(teacher: str, error: typ
     recipe = replace(runs.TINY, objective="semantic_kd", teacher=teacher)
     with pytest.raises(error, match=r"is an architecture|was never published"):
         load_teacher(recipe, None, None, "level_softmax")
+
+
+def test_a_teacher_of_timm_answers_in_the_space_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("MIIL21K_CACHE", str(tmp_path / "cache"))
+    in1k, preprocess = load_label_space("in1k"), trained_weights(TAG).preprocess
+    recipe = replace(runs.TINY, objective="usi", teacher=TAG, teacher_label_space="in1k")
+    own = timm.create_model("test_resnet", num_classes=1000)
+    with HubServer() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        hub.publish(f"timm/{TAG}", "model.safetensors", save(own.state_dict()))
+        teacher = load_teacher(recipe, in1k, preprocess, "leaf_softmax")
+        with pytest.raises(LabelSpaceMismatch, match=r"has 1,000 classes, and the label space 'winter21' 10,450"):
+            load_teacher(replace(recipe, teacher_label_space="winter21"), in1k, preprocess, "leaf_softmax")
+    images = torch.rand(2, 3, 32, 32)
+    assert teacher is not None
+    assert torch.allclose(teacher(images), own.eval()(images), atol=1e-5)
+
+
+def test_a_space_that_contradicts_the_teacher_is_refused(shapes: Path, tmp_path: Path) -> None:
+    runs.run(shapes / "train", tmp_path, replace(runs.TINY, epochs=1, batch_size=56))
+    recipe = replace(runs.TINY, objective="semantic_kd", teacher=str(tmp_path / "last.safetensors"))
+    with pytest.raises(LabelSpaceMismatch, match=r"answers in .*, not in 'in1k': leave --teacher-label-space out"):
+        load_teacher(replace(recipe, teacher_label_space="in1k"), None, None, "level_softmax")
