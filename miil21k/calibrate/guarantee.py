@@ -16,8 +16,10 @@ import numpy as np
 
 from miil21k.calibrate.record import Calibration, mask_digest
 from miil21k.calibrate.temperature import fit_temperatures, row_blocks
+from miil21k.decode.concept_reading import read_concepts, reading_scores, right_answers
 from miil21k.decode.path import SLACK
 from miil21k.errors import UsageError
+from miil21k.hierarchy.concepts import concepts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +50,8 @@ def calibrate(
 
     logits: [n, C] of the head. labels: int [n], node indices of `decoder.space.tree`. Half of the samples, drawn with
     `seed`, fit the temperatures; the other half fits one hedge level per accuracy, so that the guarantee stays exact.
-    An accuracy that so few samples, or this model, cannot guarantee is left out. Raises UsageError for fewer than four
+    So twice: for answers on the tree, and for those on concepts that say at least `min_bits` of the decoder. An
+    accuracy that so few samples, or this model, cannot guarantee is left out. Raises UsageError for fewer than four
     samples or an accuracy outside (0, 1), LogitsError for logits that cannot be decoded.
     """
     if not all(0 < accuracy < 1 for accuracy in accuracies):
@@ -61,15 +64,16 @@ def calibrate(
     first, second = np.array_split(order, 2)
     temperature = fit_temperatures(space.tree, decoder.project(logits[first]), labels[first], head, allowed=allowed)
     fitted = replace(decoder, temperature=temperature if head == "level_softmax" else temperature[0], hedge=None)
-    scores, first_steps = np.empty(second.size), np.empty(second.size)
+    concepts = concepts_of(space)
+    scores, on_concepts, surest = np.empty(second.size), np.empty(second.size), np.empty(second.size)
     done = 0
-    for rows in row_blocks(second, space.tree.num_nodes):
-        path = fitted.read(logits[rows]).path
-        scores[done : done + rows.size] = hedge_scores(space.tree, path, labels[rows])
-        first_steps[done : done + rows.size] = path.probs[:, 0]
+    for rows in row_blocks(second, len(concepts)):
+        found, to = fitted.read(logits[rows]), slice(done, done + rows.size)
+        scores[to] = hedge_scores(space.tree, found.path, labels[rows])
+        on_concepts[to] = reading_scores(concepts, fitted.vocabulary, found.concepts_given, labels[rows])
+        surest[to] = _surest(fitted, found.path)
         done += rows.size
-    levels = ((float(accuracy), conformal_threshold(scores, accuracy)) for accuracy in sorted(set(accuracies)))
-    thresholds = tuple((accuracy, level) for accuracy, level in levels if level <= 1)
+    thresholds, concept_thresholds = _thresholds(scores, accuracies), _thresholds(on_concepts, accuracies)
     return Calibration(
         label_space=space.name,
         sha256=space.sha256,
@@ -81,16 +85,54 @@ def calibrate(
         temperature=temperature,
         thresholds=thresholds,
         samples=(first.size, second.size),
-        outcomes=tuple(_outcome(accuracy, level, scores, first_steps) for accuracy, level in thresholds),
+        outcomes=tuple(_outcome(accuracy, level, scores, surest) for accuracy, level in thresholds),
+        concepts=concepts.sha256,
+        concept_thresholds=concept_thresholds,
+        concept_outcomes=_concept_outcomes(fitted, logits[second], labels[second], concept_thresholds),
+        min_bits=decoder.min_bits,
     )
 
 
+def _thresholds(scores: NDArray[np.float64], accuracies: Sequence[float]) -> tuple[tuple[float, float], ...]:
+    levels = ((float(accuracy), conformal_threshold(scores, accuracy)) for accuracy in sorted(set(accuracies)))
+    return tuple((accuracy, level) for accuracy, level in levels if level <= 1)
+
+
+def _surest(decoder: Decoder, path: Paths) -> NDArray[np.float32]:
+    """Return float32 [B], the largest P on each whole chain of a node that says enough to be an answer; 0 for none."""
+    enough = (path.nodes >= 0) & (decoder.node_bits[path.nodes] >= decoder.min_bits - SLACK)
+    surest: NDArray[np.float32] = np.where(enough, path.probs, np.float32(0)).max(axis=1)
+    return surest
+
+
 def _outcome(
-    accuracy: float, level: float, scores: NDArray[np.float64], first_steps: NDArray[np.float64]
+    accuracy: float, level: float, scores: NDArray[np.float64], surest: NDArray[np.float64]
 ) -> tuple[float, float, float]:
-    answered = first_steps >= level - SLACK
+    answered = surest >= level - SLACK
     right = answered & (scores < level - SLACK)
     return accuracy, float(answered.mean()), float(right.sum() / answered.sum()) if answered.any() else 1.0
+
+
+def _concept_outcomes(
+    decoder: Decoder,
+    logits: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    thresholds: tuple[tuple[float, float], ...],
+) -> tuple[tuple[float, float, float], ...]:
+    """Read once more, at each threshold: a score above one may belong to another answer than that which is given."""
+    concepts = concepts_of(decoder.space)
+    answered, right = np.zeros(len(thresholds), np.int64), np.zeros(len(thresholds), np.int64)
+    for rows in row_blocks(np.arange(len(labels)), len(concepts)):
+        probabilities = decoder.read(logits[rows]).concepts_given
+        for at, (_, level) in enumerate(thresholds):
+            given = read_concepts(decoder.vocabulary, probabilities, level).concept
+            fine = right_answers(concepts, given, labels[rows])
+            answered[at] += (given >= 0).sum()
+            right[at] += ((given >= 0) & fine).sum()
+    return tuple(
+        (accuracy, float(count / len(labels)), float(hits / count) if count else 1.0)
+        for (accuracy, _), count, hits in zip(thresholds, answered, right, strict=True)
+    )
 
 
 def hedge_scores(tree: Tree, paths: Paths, labels: NDArray[np.integer]) -> NDArray[np.float64]:

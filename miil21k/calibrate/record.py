@@ -19,10 +19,13 @@ from miil21k.records import StrictJsonError, read_json
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
+    from miil21k.decode.decoded import Reading
     from miil21k.decode.heads import HeadKind
+    from miil21k.hierarchy.concepts import Concepts
     from miil21k.hierarchy.spaces import LabelSpace
 
 __all__ = ["Calibration", "load_calibration", "mask_digest"]
@@ -40,7 +43,9 @@ class Calibration:
     allowed: digest of the class mask, empty for all classes. temperature: one number, or one per depth for
     level_softmax. thresholds: (accuracy, hedge level in (0, 1]) pairs. samples: how many labels the temperatures and
     the thresholds were fitted on. outcomes: (accuracy, share of the latter samples that were answered, share of these
-    answers that were right) at each threshold; empty in files that do not say.
+    answers that were right) at each threshold; empty in files that do not say. concepts: digest of the graph that
+    answers on concepts are read on, empty in files that know none; concept_thresholds, concept_outcomes: the like of
+    these, for answers of at least `min_bits`.
     """
 
     label_space: str
@@ -54,24 +59,49 @@ class Calibration:
     thresholds: tuple[tuple[float, float], ...]
     samples: tuple[int, int]
     outcomes: tuple[tuple[float, float, float], ...] = ()
+    concepts: str = ""
+    concept_thresholds: tuple[tuple[float, float], ...] = ()
+    concept_outcomes: tuple[tuple[float, float, float], ...] = ()
+    min_bits: float = 1.0
 
     def __repr__(self) -> str:
         accuracies = ", ".join(f"{accuracy:g}" for accuracy, _ in self.thresholds) or "none"
         return f"Calibration({self.model!r}, {self.label_space}, {self.head}, right at least: {accuracies})"
 
-    def threshold(self, accuracy: float) -> float:
+    def threshold(self, accuracy: float, reading: Reading = "published") -> float:
         """Return the hedge level whose answers are correct with at least this probability.
 
         Raises UsageError when the file holds none for it.
         """
-        for known, level in self.thresholds:
+        thresholds = {"published": self.thresholds, "concepts": self.concept_thresholds}[reading]
+        for known, level in thresholds:
             if math.isclose(known, accuracy, abs_tol=1e-9):
                 return level
-        held = ", ".join(f"{known:g}" for known, _ in self.thresholds) or "none"
+        held = ", ".join(f"{known:g}" for known, _ in thresholds) or "none"
+        where = " of answers on concepts" if reading == "concepts" else ""
         raise UsageError(
-            f"This calibration holds no threshold for accuracy {accuracy:g}, only for {held}: ask for one of these, or "
-            "calibrate again with it (an accuracy that the samples could not guarantee was left out)."
+            f"This calibration holds no threshold for accuracy {accuracy:g}{where}, only for {held}: ask for one of "
+            "these, or calibrate again with it (an accuracy that the samples could not guarantee was left out)."
         )
+
+    def require_concepts(self, concepts: Concepts, min_bits: float) -> None:
+        """Raise unless the file knows levels for answers on this graph that say at least `min_bits`.
+
+        Raises UsageError where it knows none, or for those of more bits alone, LabelSpaceMismatch for another graph.
+        """
+        again = f"miil21k calibrate DATA --model {self.model or 'MODEL'} --output FILE"
+        if not self.concepts:
+            raise UsageError(f"This calibration knows no levels for answers on concepts: make one that does: {again}")
+        if self.concepts != concepts.sha256:
+            raise LabelSpaceMismatch(
+                f"The calibration was made with another graph of concepts ({self.concepts[:12]}) than that of "
+                f"'{concepts.space.name}' here ({concepts.sha256[:12]}): calibrate again: {again}"
+            )
+        if min_bits < self.min_bits:
+            raise UsageError(
+                f"The calibration is of answers on concepts that say at least {self.min_bits:g} bits: ask for no less "
+                f"than that, not {min_bits:g}."
+            )
 
     def require(self, space: LabelSpace, head: HeadKind, allowed: NDArray[np.bool_] | None = None) -> None:
         """Raise LabelSpaceMismatch unless the calibration was made for this space, kind of head and class mask."""
@@ -118,20 +148,38 @@ def load_calibration(path: str | os.PathLike[str]) -> Calibration:
 
 def _checked(data: dict[str, Any]) -> Calibration:
     temperature = tuple(float(value) for value in data.pop("temperature"))
-    thresholds = tuple((float(accuracy), float(level)) for accuracy, level in data.pop("thresholds"))
-    outcomes = tuple((float(a), float(answered), float(right)) for a, answered, right in data.pop("outcomes", ()))
+    thresholds, on_concepts = _pairs(data.pop("thresholds")), _pairs(data.pop("concept_thresholds", ()))
+    outcomes, of_concepts = _triples(data.pop("outcomes", ())), _triples(data.pop("concept_outcomes", ()))
+    min_bits = float(data.pop("min_bits", 1.0))
     first, second = (int(count) for count in data.pop("samples"))
     if not all(value > 0 for value in temperature):
         raise ValueError(f"temperatures {temperature}")
-    if not all(0 < accuracy < 1 and 0 < level <= 1 for accuracy, level in thresholds):
-        raise ValueError(f"thresholds {thresholds}")
-    if not all(0 <= share <= 1 for outcome in outcomes for share in outcome):
-        raise ValueError(f"outcomes {outcomes}")
+    if not all(0 < accuracy < 1 and 0 < level <= 1 for accuracy, level in (*thresholds, *on_concepts)):
+        raise ValueError(f"thresholds {thresholds}, {on_concepts}")
+    if not all(0 <= share <= 1 for outcome in (*outcomes, *of_concepts) for share in outcome):
+        raise ValueError(f"outcomes {outcomes}, {of_concepts}")
+    if not 0 <= min_bits < math.inf:
+        raise ValueError(f"min_bits {min_bits}")
     if data["head"] not in HEAD_KINDS or not all(isinstance(value, str) for value in data.values()):
         raise ValueError(f"head {data['head']!r}")
     return Calibration(
-        **data, temperature=temperature, thresholds=thresholds, samples=(first, second), outcomes=outcomes
+        **data,
+        temperature=temperature,
+        thresholds=thresholds,
+        samples=(first, second),
+        outcomes=outcomes,
+        concept_thresholds=on_concepts,
+        concept_outcomes=of_concepts,
+        min_bits=min_bits,
     )
+
+
+def _pairs(given: Iterable[Iterable[Any]]) -> tuple[tuple[float, float], ...]:
+    return tuple((float(accuracy), float(level)) for accuracy, level in given)
+
+
+def _triples(given: Iterable[Iterable[Any]]) -> tuple[tuple[float, float, float], ...]:
+    return tuple((float(accuracy), float(answered), float(right)) for accuracy, answered, right in given)
 
 
 def mask_digest(allowed: NDArray[np.bool_] | None) -> str:

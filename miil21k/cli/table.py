@@ -97,6 +97,8 @@ def stop_sentence(stop: Stop, path: tuple[Node, ...]) -> str:
         return f"Cut there as asked; below: {rivals}." if rivals else "Cut there as asked."
     if stop.reason == "restriction":
         return "Nothing below it is among the allowed classes."
+    if stop.reason == "bits":
+        return f"What is sure enough says too little to be an answer; below: {rivals}."
     where = "Nothing below it" if path else "Nothing"
     if stop.level is None or stop.level == stop.hedge:
         return f"{where} is {stop.hedge:g} sure: {rivals}."

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from miil21k.decode.path import SLACK, Paths
+from miil21k.decode.path import SLACK, Hedged, Paths
 from miil21k.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,9 +27,12 @@ __all__ = [
     "Reading",
     "Vocabulary",
     "concept_paths",
+    "hedge_concepts",
     "information",
+    "next_below",
     "read_concepts",
     "reading_scores",
+    "right_answers",
     "right_concepts",
     "vocabulary",
 ]
@@ -213,6 +216,45 @@ def concept_paths(words: Vocabulary, probabilities: NDArray[np.float32], answers
     return Paths(nodes, probs, length)
 
 
+def hedge_concepts(concepts: Concepts, words: Vocabulary, probabilities: NDArray[np.float32], level: float) -> Hedged:
+    """Return the answer of each row at a hedge level, the chain down to it, and what competes below.
+
+    The fields hold concepts. paths: the chains to the answers, of which `length` is all. refused: the most probable
+    concept directly below the answer, runner_up: the next one; of no answer, those that say enough. Arguments and
+    errors as for `read_concepts`.
+    """
+    found = read_concepts(words, probabilities, level)
+    paths = concept_paths(words, probabilities, found.concept)
+    rivals = np.full((2, len(found.concept)), -1, np.int32)
+    rival_probs = np.zeros((2, len(found.concept)), np.float32)
+    below = {one: next_below(concepts, words, one) for one in np.unique(found.concept).tolist()}
+    for row, one in enumerate(found.concept.tolist()):
+        probs = probabilities[row, below[one]]
+        best = np.argsort(-probs, kind="stable")[:2]
+        best = best[probs[best] > 0]
+        rivals[: best.size, row], rival_probs[: best.size, row] = below[one][best], probs[best]
+    return Hedged(found.concept, found.prob, paths.length, rivals[0], rival_probs[0], rivals[1], rival_probs[1], paths)
+
+
+def next_below(concepts: Concepts, words: Vocabulary, concept: int) -> NDArray[np.int32]:
+    """Return int32, ascending: the nearest concepts below `concept` that may answer; of -1, the highest that may."""
+    spoken = np.zeros(len(concepts), bool)
+    spoken[words.order] = True
+    seen: set[int] = set()
+    found = []
+    roots = np.flatnonzero(concepts.depth == 0)
+    todo = (roots if concept < 0 else concepts.children(concept)).tolist()
+    while todo:
+        one = todo.pop()
+        if one not in seen:
+            seen.add(one)
+            if spoken[one]:
+                found.append(one)
+            else:
+                todo += concepts.children(one).tolist()
+    return np.array(sorted(found), np.int32)
+
+
 def right_concepts(concepts: Concepts, label: int) -> NDArray[np.bool_]:
     """Return bool [K], the answers that are right for a picture of `label`: it, what holds it, what it holds.
 
@@ -223,6 +265,15 @@ def right_concepts(concepts: Concepts, label: int) -> NDArray[np.bool_]:
     shared = concepts.count(own)
     right: NDArray[np.bool_] = (shared == own.sum()) | (shared == concepts.num_below)
     return right
+
+
+def right_answers(concepts: Concepts, answers: NDArray[np.integer], labels: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Return bool [B], whether each answer is right for its label (both concepts); no answer (-1) is never wrong."""
+    fine = answers < 0
+    for label in np.unique(labels[~fine]).tolist():
+        at = np.flatnonzero(~fine & (labels == label))
+        fine[at] = right_concepts(concepts, label)[answers[at]]
+    return fine
 
 
 def reading_scores(

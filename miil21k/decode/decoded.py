@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from miil21k.decode.concept_reading import concept_paths, hedge_concepts
 from miil21k.decode.concepts import asked_probabilities, class_masses, concept_probabilities
 from miil21k.decode.conditional import conditional_probabilities
 from miil21k.decode.levels import decode_levels, levels_of_nodes
 from miil21k.decode.path import SLACK, decode_path, hedge
 from miil21k.decode.probabilities import node_probabilities, probabilities
 from miil21k.decode.topk import topk_classes
+from miil21k.decode.tree_passes import TINY
 from miil21k.errors import UsageError
 from miil21k.hierarchy.concepts import concepts_of
 
@@ -27,9 +29,11 @@ if TYPE_CHECKING:
     from miil21k.decode.probabilities import Probabilities
     from miil21k.decode.topk import TopK
 
-__all__ = ["Decoded", "StopReason"]
+__all__ = ["READINGS", "Decoded", "Reading", "StopReason"]
 
-StopReason = Literal["leaf", "hedge", "depth", "restriction"]
+Reading = Literal["published", "concepts"]
+READINGS: tuple[Reading, ...] = ("published", "concepts")
+StopReason = Literal["leaf", "hedge", "depth", "restriction", "bits"]
 
 
 class Decoded:
@@ -113,6 +117,18 @@ class Decoded:
         """float32 [B, K], P of every concept of the space (`concepts_of`), whatever the restriction."""
         return concept_probabilities(concepts_of(self.decoder.space), self.masses, self.decoder.head)
 
+    @cached_property
+    def concepts_given(self) -> NDArray[np.float32]:
+        """float32 [B, K], P of every concept, given the restriction."""
+        fixed, given = self.decoder, self.given
+        if fixed.restriction is None or given is None:
+            return self.concepts
+        left = np.where(fixed.restriction.allowed, self.masses, np.float32(0))
+        if fixed.head != "sigmoid":
+            possible = given[:, None] > TINY
+            left = np.where(possible, left / np.where(possible, given[:, None], 1), self.classes)
+        return concept_probabilities(concepts_of(fixed.space), left, fixed.head)
+
     def concept(self, concepts: Sequence[int]) -> NDArray[np.float32]:
         """Return float32 [B, len(concepts)], P of a few concepts (indices), without that of all others."""
         return asked_probabilities(concepts_of(self.decoder.space), self.masses, concepts, self.decoder.head)
@@ -165,46 +181,90 @@ class Decoded:
 
     @cached_property
     def path(self) -> Paths:
-        """The whole chain, from the best root to the best child, however sure."""
-        if self.decoder.level is not None:
-            return self.hedged.paths
+        """The whole chain, however sure: from the best root to the best child, on concepts down to the answer.
+
+        Read on concepts the nodes are concepts; without a hedge level the answer is the most probable class.
+        """
         fixed = self.decoder
+        if fixed.level is not None:
+            return self.hedged.paths
+        if fixed.reading == "concepts":
+            return concept_paths(fixed.vocabulary, self.concepts_given, self.topk(1).classes[:, 0])
         return decode_path(fixed.space.tree, self.nodes, max_depth=fixed.max_depth, withdrawn=fixed.withdrawn)
 
     @cached_property
     def hedged(self) -> Hedged:
-        """Where the path is no longer sure enough, and what competes there; UsageError without a hedge level."""
+        """The answer, and what competes below it; UsageError without a hedge level.
+
+        One that says less than `min_bits` is none. Read on concepts, nodes are concepts: see `hedge_concepts`.
+        """
         fixed = self.decoder
         if fixed.level is None:
             raise UsageError("This decoder has no hedge level: give it one with hedge=.")
-        return hedge(fixed.space.tree, self.nodes, fixed.level, max_depth=fixed.max_depth, withdrawn=fixed.withdrawn)
+        if fixed.reading == "concepts":
+            return hedge_concepts(concepts_of(fixed.space), fixed.vocabulary, self.concepts_given, fixed.level)
+        found = hedge(fixed.space.tree, self.nodes, fixed.level, max_depth=fixed.max_depth, withdrawn=fixed.withdrawn)
+        empty = self._says_little(found.node)
+        return found._replace(
+            node=np.where(empty, np.int32(-1), found.node),
+            prob=np.where(empty, np.float32(0), found.prob),
+            length=np.where(empty, np.int32(0), found.length),
+        )
+
+    def _says_little(self, answers: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Return bool [B], the answers (-1 for none) that say less than an answer must."""
+        fixed = self.decoder
+        bits = fixed.vocabulary.bits if fixed.reading == "concepts" else fixed.node_bits
+        little: NDArray[np.bool_] = (answers >= 0) & (bits[answers] < fixed.min_bits - SLACK)
+        return little
 
     @cached_property
     def length(self) -> NDArray[np.int32]:
         """int32 [B], how many nodes of `path` are the answer."""
-        return self.path.length if self.decoder.level is None else self.hedged.length
+        if self.decoder.level is not None:
+            return self.hedged.length
+        nodes, length = self.path.nodes, self.path.length
+        last = np.where(length > 0, nodes[np.arange(len(nodes)), length - 1], -1)
+        return np.where(self._says_little(last), np.int32(0), length)
 
     @cached_property
     def reasons(self) -> list[StopReason]:
         """Why each answer ends where it does.
 
         `leaf`: nothing lies below. `hedge`: the next step is not sure enough. `depth`: `max_depth` is reached.
-        `restriction`: nothing below is allowed.
+        `restriction`: nothing below is allowed. `bits`: there is none, for what is sure enough says too little.
         """
-        fixed = self.decoder
         at = self.length - 1
         last = np.where(at >= 0, self.path.nodes[np.arange(len(at)), at], -1)
-        found: list[StopReason] = []
-        for row, node in enumerate(last.tolist()):
-            if fixed.level is not None and self.hedged.refused[row] >= 0:
-                found.append("hedge")
-            elif node >= 0 and not fixed.open_children[node]:
-                found.append("leaf")
-            elif node >= 0 and fixed.max_depth is not None and fixed.space.tree.depth[node] >= fixed.max_depth:
-                found.append("depth")
-            else:
-                found.append("restriction")
-        return found
+        return [self._reason(row, node) for row, node in enumerate(last.tolist())]
+
+    def _reason(self, row: int, node: int) -> StopReason:
+        fixed = self.decoder
+        if node < 0 and self._something_sure[row]:
+            return "bits"
+        if fixed.level is not None and self.hedged.refused[row] >= 0:
+            return "hedge"
+        if node >= 0 and not self._open_below(node):
+            return "leaf"
+        if node >= 0 and fixed.max_depth is not None and fixed.space.tree.depth[node] >= fixed.max_depth:
+            return "depth"
+        return "restriction"
+
+    @cached_property
+    def _something_sure(self) -> NDArray[np.bool_]:
+        """bool [B], whether anything at all, however little it says, is sure enough."""
+        fixed = self.decoder
+        probabilities = self.concepts_given if fixed.reading == "concepts" else self.nodes
+        most = probabilities.max(axis=1)
+        return np.asarray((most > 0) & (most >= (fixed.level or 0) - SLACK))
+
+    def _open_below(self, node: int) -> bool:
+        """Return whether something that may be shown lies below."""
+        fixed = self.decoder
+        if fixed.reading == "concepts":
+            below = concepts_of(fixed.space).classes(node)
+            return bool(np.any((below != node) if fixed.shown is None else (below != node) & fixed.shown[below]))
+        return bool(fixed.open_children[node])
 
     @cached_property
     def levels(self) -> Levels:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from miil21k.decode.concept_reading import vocabulary
-from miil21k.decode.decoded import Decoded
+from miil21k.decode.decoded import READINGS, Decoded
 from miil21k.decode.heads import HEAD_KINDS
 from miil21k.decode.logits import check_shape
 from miil21k.decode.restriction import pools_of, restrict, viable
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from miil21k.decode.concept_reading import Vocabulary
+    from miil21k.decode.decoded import Reading
     from miil21k.decode.heads import HeadKind
     from miil21k.decode.restriction import Pools
+    from miil21k.hierarchy.concepts import Concepts
     from miil21k.hierarchy.questions import Question
     from miil21k.hierarchy.spaces import LabelSpace
 
@@ -55,7 +57,10 @@ class SupportsCalibration(Protocol):
     def require(self, space: LabelSpace, head: HeadKind, allowed: NDArray[np.bool_] | None) -> None:
         """Raise LabelSpaceMismatch unless it was made for this space, kind of head and mask of classes."""
 
-    def threshold(self, accuracy: float) -> float:
+    def require_concepts(self, concepts: Concepts, min_bits: float) -> None:
+        """Raise unless it knows levels for answers of at least so many bits on this graph."""
+
+    def threshold(self, accuracy: float, reading: Reading) -> float:
         """Return the hedge level whose answers are correct this often; UsageError when it knows none."""
         ...
 
@@ -91,10 +96,12 @@ class Decoder:
     None for the whole path. max_depth: the deepest depth of the path. include_withdrawn: answer also with the classes
     that ImageNet withdrew. restriction: the classes that may be the answer, see `restricted`. calibration: brings
     temperatures, rule and the level that keeps `hedge`. asked: the concepts whose probability is wanted too, see
-    `asking`.
+    `asking`. reading: where the path runs, on the tree as `published` or on `concepts`, see `decode.concept_reading`.
+    min_bits: an answer that says less, log2(all classes / classes at or below it), is none.
 
-    Raises UsageError (head, rule, hedge, two sources of temperature or rule, no class left) and LabelSpaceMismatch (a
-    class of the answers that the head lacks, a calibration of something else).
+    Raises UsageError (head, rule, hedge, reading, two sources of temperature or rule, a calibration without what the
+    reading needs, no class left) and LabelSpaceMismatch (a class of the answers that the head lacks, a calibration of
+    something else).
     """
 
     own: LabelSpace
@@ -108,11 +115,19 @@ class Decoder:
     restriction: Restriction | None = None
     calibration: SupportsCalibration | None = None
     asked: tuple[Question, ...] = ()
+    reading: Reading = "published"
+    min_bits: float = 1.0
 
     def __post_init__(self) -> None:
         if self.head not in HEAD_KINDS:
             raise UsageError(f"No head kind '{self.head}'; the kinds are {', '.join(HEAD_KINDS)}.")
         rule_named(self.tree_rule)
+        if self.reading not in READINGS:
+            raise UsageError(f"No reading '{self.reading}'; there are {' and '.join(READINGS)}.")
+        if not self.min_bits >= 0:
+            raise UsageError(f"An answer says 0 bits or more; min_bits={self.min_bits} asks for less.")
+        if self.reading == "concepts" and self.max_depth is not None:
+            raise UsageError("A depth is one of the published tree: leave it out, or read the answer as published.")
         if self.hedge is not None and not 0 < self.hedge <= 1:
             raise UsageError(f"A hedge level lies above 0 and up to 1, not {self.hedge}.")
         _ = self._columns
@@ -121,6 +136,8 @@ class Decoder:
         if self.calibration is not None:
             self._require_one_source(self.calibration)
             self.calibration.require(self.space, self.head, self.allowed)
+            if self.reading == "concepts":
+                self.calibration.require_concepts(concepts_of(self.space), self.min_bits)
             _ = self.level
 
     def _require_one_source(self, calibration: SupportsCalibration) -> None:
@@ -184,7 +201,7 @@ class Decoder:
         """The least P(node) of an answer; None for the whole path."""
         if self.calibration is None or self.hedge is None:
             return self.hedge
-        return self.calibration.threshold(self.hedge)
+        return self.calibration.threshold(self.hedge, self.reading)
 
     @cached_property
     def _columns(self) -> NDArray[np.int32] | None:
@@ -220,8 +237,35 @@ class Decoder:
             return vocabulary(graph, min_bits=0)
         hidden = np.zeros(len(graph), bool)
         hidden[: graph.num_classes] = withdrawn
-        existing = viable(self.space.tree, ~withdrawn)[: graph.num_classes]
-        return vocabulary(graph, min_bits=0, existing=existing, hidden=hidden)
+        return vocabulary(graph, min_bits=0, existing=self.viable, hidden=hidden)
+
+    @cached_property
+    def viable(self) -> NDArray[np.bool_] | None:
+        """bool [C], the classes that may have mass: all but those withdrawn with nothing shown below; None for all."""
+        tree = self.space.tree
+        return None if self.withdrawn is None else viable(tree, ~self.withdrawn)[: tree.num_classes]
+
+    @cached_property
+    def node_bits(self) -> NDArray[np.float64]:
+        """float64 [N], what each node of the tree says: log2(classes / classes at or below it in the tree)."""
+        tree = self.space.tree
+        exist = np.arange(tree.num_classes) if self.viable is None else np.flatnonzero(self.viable)
+        chains = tree.level_target[exist]
+        size = np.bincount(chains[chains >= 0], minlength=tree.num_nodes)
+        return np.asarray(np.log2(exist.size / np.maximum(size, 1)))
+
+    @cached_property
+    def answer_vocabulary(self) -> Vocabulary:
+        """The concepts that may answer: none that is withdrawn, and none below one that is answered as a whole."""
+        concepts = concepts_of(self.space)
+        hidden = np.zeros(len(concepts), bool)
+        listed = () if self.restriction is None else self.restriction.listed or ()
+        for one in listed:
+            hidden |= concepts.within(one)
+        hidden[list(listed)] = False
+        if self.withdrawn is not None:
+            hidden[: concepts.num_classes] |= self.withdrawn
+        return vocabulary(concepts, min_bits=self.min_bits, existing=self.viable, hidden=hidden)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -314,12 +358,17 @@ class Decoder:
             "temperature": None if temperatures is None else np.asarray(temperatures).tolist(),
             "calibration": None if self.calibration is None else self.calibration.to_json(),
             "removed_labels": self.withdrawn_labels,
+            "reading": self.reading,
+            "min_bits": self.min_bits,
             "masked": [tree.wnids[index] for index in masked],
         }
 
     @classmethod
     def from_record(cls, space: LabelSpace, head: HeadKind, record: Mapping[str, Any]) -> Decoder:
-        """Return what decides as the decoder of the record did; of an empty one, the decoder of all defaults."""
+        """Return what decides as the decoder of the record did; of an empty one, a decoder of defaults.
+
+        Only `min_bits` is then 0, for records were written before there was such a floor.
+        """
         temperature = record.get("temperature")
         found = cls(
             space,
@@ -327,6 +376,8 @@ class Decoder:
             rule=record.get("rule"),
             temperature=tuple(temperature) if isinstance(temperature, list) else temperature,
             hedge=record.get("hedge", 0.9),
+            reading=record.get("reading", "published"),
+            min_bits=record.get("min_bits", 0.0),
             include_withdrawn=record.get("removed_labels", "masked") != "masked",
         )
         if not record.get("masked"):

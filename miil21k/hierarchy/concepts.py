@@ -283,6 +283,13 @@ class Concepts:
         """int32 [K], how many classes are at or below each concept."""
         return self.count(np.ones(self.num_classes, bool))
 
+    def within(self, concept: int) -> NDArray[np.bool_]:
+        """Return bool [K], the concepts all of whose classes are at or below `concept`, itself included."""
+        own = np.zeros(self.num_classes, bool)
+        own[self.classes(concept)] = True
+        inside: NDArray[np.bool_] = self.count(own) == self.num_below
+        return inside
+
     def count(self, classes: NDArray[np.bool_]) -> NDArray[np.int32]:
         """Return int32 [K], how many of `classes` (bool [C]) are at or below each concept."""
         return self.totals(classes.astype(np.int64)).astype(np.int32)

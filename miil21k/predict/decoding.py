@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from miil21k.decode.decoder import Decoder
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from miil21k.decode.decoded import Decoded
     from miil21k.decode.heads import HeadKind
     from miil21k.decode.topk import TopK
+    from miil21k.hierarchy.concepts import Concepts
     from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.hierarchy.tree import Tree
     from miil21k.predict.options import PredictOptions
@@ -46,6 +48,8 @@ def decoder_of(own: LabelSpace, space: LabelSpace, head: HeadKind, options: Pred
         hedge=options.hedge,
         max_depth=options.max_depth,
         include_withdrawn=options.include_removed_labels,
+        reading=options.reading,
+        min_bits=options.min_bits,
     ).restricted(under=options.under, classes=options.classes, exclude=options.exclude)
     decoder = decoder.asking(listed(options.ask))
     if options.calibration is None:
@@ -62,16 +66,18 @@ def answers_of(found: Decoded, options: PredictOptions) -> list[Answer]:
     _ = found.probabilities  # nodes and classes in one pass
     top = found.topk(options.topk)
     asked, concepts = _asked(found), _concepts(found, options.min_node)
+    word = partial(_concept, concepts_of(fixed.space)) if fixed.reading == "concepts" else partial(_node, tree)
     answers = []
     for row, (length, reason) in enumerate(zip(found.length.tolist(), found.reasons, strict=True)):
-        path = _nodes(tree, found.path.nodes[row, :length].tolist(), found.path.probs[row, :length].tolist())
+        steps = zip(found.path.nodes[row, :length].tolist(), found.path.probs[row, :length].tolist(), strict=True)
+        path = tuple(node for step in steps if (node := word(*step)))
         likely = tuple(_listed(fixed, index, prob) for index, prob in _pairs(top, row) if index >= 0)
         best = tuple(node for node in likely if node.probability >= options.threshold)
         refused = runner_up = None
         if fixed.level is not None:
             hedged = found.hedged
-            refused = _node(tree, hedged.refused[row], hedged.refused_prob[row])
-            runner_up = _node(tree, hedged.runner_up[row], hedged.runner_up_prob[row])
+            refused = word(hedged.refused[row], hedged.refused_prob[row])
+            runner_up = word(hedged.runner_up[row], hedged.runner_up_prob[row])
         stop = Stop(reason, options.hedge, calibrated, refused, runner_up, fixed.level)
         answers.append(
             Answer(
@@ -148,6 +154,10 @@ def _levels(tree: Tree, found: Decoded, row: int) -> tuple[LevelLabel, ...]:
 def _nodes(tree: Tree, indices: Iterable[int], probs: Iterable[float]) -> tuple[Node, ...]:
     found = (_node(tree, index, prob) for index, prob in zip(indices, probs, strict=True))
     return tuple(node for node in found if node)
+
+
+def _concept(graph: Concepts, index: int, probability: float) -> Node | None:
+    return None if index < 0 else Node(graph.wnids[index], graph.name(index), float(probability))
 
 
 def _node(tree: Tree, index: int, probability: float) -> Node | None:

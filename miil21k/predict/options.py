@@ -79,6 +79,15 @@ class AnswerOptions:
         most=1,
         instead={"--no-hedge": Instead(None, "follow the path down to a leaf, sure or not")},
     )
+    reading: Literal["published", "concepts"] = option(
+        "published",
+        "where the path runs: on the tree as published, or on concepts, which have more words for what is unsure",
+        flags="--read",
+        choices=("published", "concepts"),
+    )
+    min_bits: float = option(
+        1.0, "an answer that says less, log2(all classes / classes below it), is none", metavar="BITS", least=0
+    )
     max_depth: int | None = option(None, "cut the path at this depth (0: roots)", flags="--level", metavar="N", least=0)
     under: Sequence[str] | str | None = option(
         None,

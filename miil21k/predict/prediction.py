@@ -52,7 +52,7 @@ class Stop(NamedTuple):
 
     reason: `leaf`: the path reached a class without children; `hedge`: the next step was less sure than
     `hedge` asks for; `depth`: the path was cut at the depth that was asked for; `restriction`: nothing below is
-    allowed.
+    allowed; `bits`: what is sure enough says too little to be an answer.
     hedge: the wanted certainty (with a calibration file, the wanted share of answers that are right or not given), None
     when the whole chain was asked for. calibrated: whether temperatures that were fitted to this model were applied;
     without them a probability is what the network says. refused: the next step that was not taken. runner_up: its most
@@ -141,8 +141,9 @@ class Prediction:
     """The answer to one input; exactly one exists per input, in the order of the inputs.
 
     input: the path or name that was given. error: one sentence, None when all is well.
-    path: root first, one chain of the tree; its probabilities never grow. Empty when not even a root is as sure as
-    the hedge, or on an error. stop: why the path ended, None on an error. topk: the most probable classes,
+    path: root first, one chain of the tree or of concepts; its probabilities never grow. Empty when nothing that says
+    enough is as sure as the hedge, or on an error. stop: why the path ended, None on an error. topk: the most probable
+    classes,
     best first. levels: the published per-level rule, None unless asked for. given: the restriction, None without one.
     asked: the concepts that were asked for, in their order, None without a question. concepts: every concept above the
     probability that `min_node` says, the most informative first, None unless asked for.

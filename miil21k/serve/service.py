@@ -152,7 +152,10 @@ class Service:
         """Return what answers, as `GET /v1/model` says it."""
         predictor, options = self.predictor, self.predictor.options
         calibration = predictor.decoder.calibration
-        defaults = ("topk", "threshold", "hedge", "levels", "under", "classes", "exclude", "ask", "min_node")
+        defaults = (
+            *("topk", "threshold", "hedge", "reading", "min_bits", "levels"),
+            *("under", "classes", "exclude", "ask", "min_node"),
+        )
         return {
             "schema": 1,
             **predictor.origin._asdict(),

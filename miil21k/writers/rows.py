@@ -214,9 +214,9 @@ ROW = Struct(
         Field(
             "stop",
             STOP,
-            "null on an error, else `reason` (`leaf`, `hedge`, `depth`, `restriction`), `hedge` (what was asked for), "
-            "`level` (the probability that a step had to have for that; another one with a calibration), `calibrated`, "
-            "`refused` (the next step, not taken), `runner_up` (its most probable sibling)",
+            "null on an error, else `reason` (`leaf`, `hedge`, `depth`, `restriction`, `bits`), `hedge` (what was "
+            "asked for), `level` (the probability that a step had to have for that; another one with a calibration), "
+            "`calibrated`, `refused` (the next step, not taken), `runner_up` (its most probable sibling)",
         ),
         Field("topk", Many(NODE), "nodes, most probable first"),
         Field(

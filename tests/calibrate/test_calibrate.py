@@ -10,10 +10,12 @@ import pytest
 from miil21k.calibrate.guarantee import calibrate, conformal_threshold, coverage_band, hedge_scores
 from miil21k.calibrate.record import load_calibration, mask_digest
 from miil21k.calibrate.temperature import fit_temperatures
+from miil21k.decode.concept_reading import right_answers
 from miil21k.decode.decoder import Decoder
 from miil21k.decode.path import decode_path, hedge
 from miil21k.decode.probabilities import node_probabilities
 from miil21k.errors import LabelSpaceMismatch, UsageError
+from miil21k.hierarchy.concepts import concepts_of
 from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import OLDER_SPACES, LabelSpace
 from miil21k.hierarchy.tree import Tree
@@ -276,3 +278,58 @@ def test_what_is_right_lies_on_the_branch_of_the_label(zoo_tree) -> None:
     paths = decode_path(zoo_tree, node_probabilities(zoo_tree, logits, "leaf_softmax"))
     animal, dog, husky = paths.probs[0, :3].tolist()
     assert hedge_scores(zoo_tree, paths, labels).tolist() == [0, 0, 0, husky, dog, animal]
+
+
+def test_one_calibration_serves_both_readings_and_each_keeps_its_promise() -> None:
+    space = load_label_space("in1k")
+    rng = np.random.default_rng(0)
+    logits = (4 * rng.standard_normal((2400, 1000))).astype(np.float32)
+    labels = _softmax_draw(rng, logits / 1.5)
+    found = calibrate(Decoder(space, "leaf_softmax"), logits[:1200], labels[:1200], accuracies=(0.8, 0.9))
+    graph = concepts_of(space)
+    assert found.concepts == graph.sha256
+    assert found.min_bits == 1
+    assert found.threshold(0.9, "concepts") != found.threshold(0.9)
+    for (accuracy, answered, right), (_, level) in zip(found.concept_outcomes, found.concept_thresholds, strict=True):
+        decoder = Decoder(space, "leaf_softmax", hedge=accuracy, reading="concepts").calibrated(found)
+        assert decoder.level == level
+        answers = decoder.read(logits[1200:]).hedged.node
+        fine = right_answers(graph, answers, labels[1200:])
+        assert fine.mean() == pytest.approx(accuracy, abs=0.05)
+        shown = answers >= 0
+        assert shown.mean() == pytest.approx(answered, abs=0.05)
+        assert fine[shown].mean() == pytest.approx(right, abs=0.05)
+
+
+def test_a_calibration_is_refused_for_concepts_that_it_does_not_know() -> None:
+    space = load_label_space("in1k")
+    rng = np.random.default_rng(0)
+    logits = (4 * rng.standard_normal((60, 1000))).astype(np.float32)
+    found = calibrate(Decoder(space, "leaf_softmax"), logits, logits.argmax(1), accuracies=(0.8,), model="resnet50.bit")
+    decoder = Decoder(space, "leaf_softmax", hedge=0.8, reading="concepts")
+    with pytest.raises(UsageError, match=r"make one that does: miil21k calibrate DATA --model resnet50\.bit"):
+        decoder.calibrated(replace(found, concepts="", concept_thresholds=()))
+    with pytest.raises(LabelSpaceMismatch, match="another graph of concepts"):
+        decoder.calibrated(replace(found, concepts="0" * 64))
+    with pytest.raises(UsageError, match=r"at least 1 bits: ask for no less than that, not 0\.5"):
+        replace(decoder, min_bits=0.5).calibrated(found)
+    with pytest.raises(UsageError, match=r"accuracy 0\.7 of answers on concepts, only for 0\.8"):
+        replace(decoder, hedge=0.7).calibrated(found)
+    assert replace(decoder, reading="published").calibrated(replace(found, concepts="")).level == found.threshold(0.8)
+
+
+def test_a_file_keeps_what_it_knows_of_concepts(tmp_path, space) -> None:
+    logits, labels = _leaf_problem(np.random.default_rng(0), space.tree, 200, 1.0)
+    found = calibrate(Decoder(space, "leaf_softmax", min_bits=0), logits, labels, accuracies=(0.5, 0.6))
+    found.save(tmp_path / "c.json")
+    assert load_calibration(tmp_path / "c.json") == found
+    assert found.concept_thresholds
+    data = json.loads((tmp_path / "c.json").read_text())
+    for key in ("concepts", "concept_thresholds", "concept_outcomes", "min_bits"):
+        del data[key]
+    (tmp_path / "c.json").write_text(json.dumps(data))
+    older = load_calibration(tmp_path / "c.json")
+    assert (older.concepts, older.concept_thresholds, older.min_bits) == ("", (), 1)
+    (tmp_path / "c.json").write_text(json.dumps(data | {"min_bits": -1}))
+    with pytest.raises(UsageError, match="damaged calibration"):
+        load_calibration(tmp_path / "c.json")

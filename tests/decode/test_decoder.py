@@ -21,9 +21,10 @@ from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import projection, withdrawn_classes
 
 if TYPE_CHECKING:
+    from miil21k.decode.decoded import Decoded
     from miil21k.hierarchy.tree import Tree
 
-FALL11, WINTER21 = load_label_space("fall11"), load_label_space("winter21")
+FALL11, WINTER21, IN1K = (load_label_space(name) for name in ("fall11", "winter21", "in1k"))
 LOGITS = (3 * np.random.default_rng(0).standard_normal((4, 11221))).astype(np.float32)
 
 
@@ -90,7 +91,10 @@ def test_nothing_is_computed_before_it_is_asked_for_and_the_best_class_pays_no_p
 def test_why_an_answer_ends(zoo_tree: Tree) -> None:
     logits = np.array([[9, 0, 0, 0, 0, 0, 0], [2, 0, 2, 0, 0, 0, 0], [0, 0, 0, 9, 0, 0, 0]], np.float32)
     space = named(zoo_tree)
-    assert Decoder(space, "leaf_softmax").read(logits).reasons == ["leaf", "hedge", "hedge"]
+    assert Decoder(space, "leaf_softmax", min_bits=0).read(logits).reasons == ["leaf", "hedge", "hedge"]
+    little = Decoder(space, "leaf_softmax").read(logits)
+    assert (little.reasons, little.length.tolist()) == (["leaf", "hedge", "bits"], [3, 0, 0])
+    assert little.hedged.node[2] == -1
     assert Decoder(space, "leaf_softmax", hedge=None, max_depth=1).read(logits).reasons == ["depth"] * 3
     only = Decoder(space, "leaf_softmax", hedge=None).restricted_to(np.arange(7) == zoo_tree.index("dog"), "dog")
     assert only.read(logits).reasons == ["restriction"] * 3
@@ -243,7 +247,7 @@ def test_a_record_gives_back_what_decides_alike(included: bool) -> None:
     assert again.record() == decoder.record()
     assert np.array_equal(again.read(LOGITS).hedged.node, decoder.read(LOGITS).hedged.node)
     assert len(decoder.record()["masked"]) == (0 if included else 771)
-    assert Decoder.from_record(FALL11, "sigmoid", {}).record() == Decoder(FALL11, "sigmoid").record()
+    assert Decoder.from_record(FALL11, "sigmoid", {}).record() == Decoder(FALL11, "sigmoid", min_bits=0).record()
 
 
 def test_a_decoder_is_a_frozen_value_that_shows_what_differs_from_the_defaults() -> None:
@@ -262,3 +266,70 @@ def test_a_decoder_is_a_frozen_value_that_shows_what_differs_from_the_defaults()
 def test_what_makes_no_sense_is_refused_at_once(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Decoder(**{"own": FALL11, "head": "sigmoid", **changes})
+
+
+def _between(*names: str) -> np.ndarray:
+    """Return logits [1, 1000] of a picture that is as probably one of the classes as another."""
+    logits = np.full((1, 1000), -20, np.float32)
+    logits[0, [IN1K.tree.names.index(name) for name in names]] = 10
+    return logits
+
+
+def _said(found: Decoded, row: int = 0) -> list[str]:
+    graph = concepts_of(found.decoder.space)
+    return [graph.name(one) for one in found.path.nodes[row, : found.length[row]].tolist()]
+
+
+def test_concepts_are_read_where_the_tree_has_no_word() -> None:
+    logits = _between("Great Pyrenees", "timber wolf")
+    decoder = Decoder(IN1K, "leaf_softmax", reading="concepts")
+    found = decoder.read(logits)
+    assert _said(found) == ["animal", "vertebrate", "mammal", "carnivore", "canine"]
+    assert found.reasons == ["hedge"]
+    graph = concepts_of(IN1K)
+    assert {graph.name(found.hedged.refused[0]), graph.name(found.hedged.runner_up[0])} == {"dog", "wolf"}
+    np.testing.assert_allclose([found.hedged.refused_prob[0], found.hedged.runner_up_prob[0]], 0.5, atol=1e-4)
+    published = Decoder(IN1K, "leaf_softmax").read(logits)
+    assert [IN1K.tree.names[node] for node in published.path.nodes[0, : published.length[0]]] == ["animal"]
+    whole = Decoder(IN1K, "leaf_softmax", reading="concepts", hedge=None).read(_between("tabby"))
+    assert (_said(whole)[-1], whole.reasons) == ("tabby", ["leaf"])
+
+
+def test_an_answer_that_says_too_little_is_none() -> None:
+    logits = _between("tabby", "espresso")
+    found = Decoder(IN1K, "leaf_softmax", reading="concepts").read(logits)
+    assert (found.length.tolist(), found.reasons, found.hedged.node.tolist()) == ([0], ["bits"], [-1])
+    assert found.hedged.refused[0] >= 0
+    assert _said(Decoder(IN1K, "leaf_softmax", reading="concepts", min_bits=0).read(logits)) == ["physical entity"]
+    things = _between("acoustic guitar", "church")  # artifact: 0.94 bits in the tree
+    published = Decoder(IN1K, "leaf_softmax").read(things)
+    assert (published.length.tolist(), published.reasons) == ([0], ["bits"])
+    assert Decoder(IN1K, "leaf_softmax", min_bits=0.9).read(things).length.tolist() == [1]
+
+
+def test_a_restricted_answer_on_concepts_is_given_the_restriction() -> None:
+    logits = _between("Great Pyrenees", "timber wolf", "tabby", "tiger cat")
+    decoder = Decoder(IN1K, "leaf_softmax", reading="concepts").restricted(classes=["dog", "domestic cat"])
+    found = decoder.read(logits)
+    graph = concepts_of(IN1K)
+    np.testing.assert_allclose(found.given, 0.75, atol=1e-4)
+    np.testing.assert_allclose(found.concepts_given[0, graph.index_of["n02121808"]], 2 / 3, atol=1e-4)
+    assert found.reasons == ["hedge"]
+    assert _said(found)[-1] == "domestic animal"
+    cats = decoder.read(_between("tabby", "tiger cat"))
+    assert (_said(cats)[-1], cats.reasons) == ("domestic cat", ["restriction"])
+
+
+def test_impossible_readings_are_refused() -> None:
+    with pytest.raises(UsageError, match="No reading 'tree'; there are published and concepts"):
+        Decoder(IN1K, "leaf_softmax", reading="tree")
+    with pytest.raises(UsageError, match="min_bits=-1 asks for less"):
+        Decoder(IN1K, "leaf_softmax", min_bits=-1)
+    with pytest.raises(UsageError, match="A depth is one of the published tree"):
+        Decoder(IN1K, "leaf_softmax", reading="concepts", max_depth=1)
+
+
+def test_a_record_keeps_the_reading() -> None:
+    decoder = Decoder(IN1K, "leaf_softmax", reading="concepts", min_bits=2)
+    again = Decoder.from_record(IN1K, "leaf_softmax", decoder.record())
+    assert (again.reading, again.min_bits, again.record()) == ("concepts", 2, decoder.record())

@@ -79,6 +79,7 @@ def decoder_of(loaded: Loaded, options: ExportOptions) -> Decoder:
         hedge=options.hedge,
         include_withdrawn=options.include_removed_labels,
         calibration=options.calibration,
+        min_bits=0,  # the graph answers whatever is sure enough
     )
     if options.form == "full" and decoder.head == "level_softmax":
         onnx_rule(decoder.tree_rule)
