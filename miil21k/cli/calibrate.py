@@ -26,15 +26,22 @@ def _summary(found: Calibration) -> Iterator[str]:
 
     first, second = found.samples
     yield f"temperature {', '.join(f'{value:.3g}' for value in found.temperature)} from {first} images"
-    for (accuracy, level), (_, answered, right) in zip(found.thresholds, found.outcomes, strict=True):
+    kinds = (
+        ("", found.thresholds, found.outcomes),
+        (" --read concepts", found.concept_thresholds, found.concept_outcomes),
+    )
+    for reading, thresholds, outcomes in kinds:
+        for (accuracy, level), (_, answered, right) in zip(thresholds, outcomes, strict=True):
+            yield (
+                f"--hedge {accuracy:g}{reading}: P >= {level:.4f}; of these {second} images {answered:.1%} were "
+                f"answered, and {right:.1%} of the answers were right"
+            )
+    for accuracy in sorted({accuracy for accuracy, _ in (*found.thresholds, *found.concept_thresholds)}):
         low, high = coverage_band(second, accuracy)
         yield (
-            f"--hedge {accuracy:g}: P >= {level:.4f}; of these {second} images {answered:.1%} were answered, and "
-            f"{right:.1%} of the answers were right"
-        )
-        yield (
-            f"  at least {accuracy:.4g} of further images like these are answered rightly or not at all, on average "
-            f"over such calibrations; with {second} images 9 in 10 of them reach between {low:.3f} and {high:.3f}"
+            f"--hedge {accuracy:g}: at least {accuracy:.4g} of further images like these are answered rightly or not "
+            f"at all, on average over such calibrations; with {second} images 9 in 10 of them reach between {low:.3f} "
+            f"and {high:.3f}"
         )
 
 

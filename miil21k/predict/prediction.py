@@ -143,8 +143,8 @@ class Prediction:
     input: the path or name that was given. error: one sentence, None when all is well.
     path: root first, one chain of the tree or of concepts; its probabilities never grow. Empty when nothing that says
     enough is as sure as the hedge, or on an error. stop: why the path ended, None on an error. topk: the most probable
-    classes,
-    best first. levels: the published per-level rule, None unless asked for. given: the restriction, None without one.
+    classes, best first. levels: the published per-level rule, None unless asked for. given: the restriction, None
+    without one.
     asked: the concepts that were asked for, in their order, None without a question. concepts: every concept above the
     probability that `min_node` says, the most informative first, None unless asked for.
     embedding: float32 [D], the network's pre-logits, None unless asked for.
