@@ -72,7 +72,7 @@ def rows(decoder: Decoder, test: Photographs) -> Iterator[tuple[str, ...]]:
         for reading in READINGS:
             fixed = replace(decoder, hedge=level, reading=reading)
             answers = fixed.read(test.logits).hedged.node
-            bits = (fixed.vocabulary.bits if reading == "concepts" else fixed.node_bits)[answers]
+            bits = (fixed.answer_vocabulary.bits if reading == "concepts" else fixed.node_bits)[answers]
             given = answers >= 0
             fine = given & right[np.arange(len(answers)), answers]
             yield (

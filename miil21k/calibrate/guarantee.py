@@ -70,7 +70,7 @@ def calibrate(
     for rows in row_blocks(second, len(concepts)):
         found, to = fitted.read(logits[rows]), slice(done, done + rows.size)
         scores[to] = hedge_scores(space.tree, found.path, labels[rows])
-        on_concepts[to] = reading_scores(concepts, fitted.vocabulary, found.concepts_given, labels[rows])
+        on_concepts[to] = reading_scores(concepts, fitted.answer_vocabulary, found.concepts_given, labels[rows])
         surest[to] = _surest(fitted, found.path)
         done += rows.size
     thresholds, concept_thresholds = _thresholds(scores, accuracies), _thresholds(on_concepts, accuracies)
@@ -125,7 +125,7 @@ def _concept_outcomes(
     for rows in row_blocks(np.arange(len(labels)), len(concepts)):
         probabilities = decoder.read(logits[rows]).concepts_given
         for at, (_, level) in enumerate(thresholds):
-            given = read_concepts(decoder.vocabulary, probabilities, level).concept
+            given = read_concepts(decoder.answer_vocabulary, probabilities, level).concept
             fine = right_answers(concepts, given, labels[rows])
             answered[at] += (given >= 0).sum()
             right[at] += ((given >= 0) & fine).sum()

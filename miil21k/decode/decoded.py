@@ -189,7 +189,7 @@ class Decoded:
         if fixed.level is not None:
             return self.hedged.paths
         if fixed.reading == "concepts":
-            return concept_paths(fixed.vocabulary, self.concepts_given, self.topk(1).classes[:, 0])
+            return concept_paths(fixed.answer_vocabulary, self.concepts_given, self.topk(1).classes[:, 0])
         return decode_path(fixed.space.tree, self.nodes, max_depth=fixed.max_depth, withdrawn=fixed.withdrawn)
 
     @cached_property
@@ -202,7 +202,7 @@ class Decoded:
         if fixed.level is None:
             raise UsageError("This decoder has no hedge level: give it one with hedge=.")
         if fixed.reading == "concepts":
-            return hedge_concepts(concepts_of(fixed.space), fixed.vocabulary, self.concepts_given, fixed.level)
+            return hedge_concepts(concepts_of(fixed.space), fixed.answer_vocabulary, self.concepts_given, fixed.level)
         found = hedge(fixed.space.tree, self.nodes, fixed.level, max_depth=fixed.max_depth, withdrawn=fixed.withdrawn)
         empty = self._says_little(found.node)
         return found._replace(
@@ -214,7 +214,7 @@ class Decoded:
     def _says_little(self, answers: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Return bool [B], the answers (-1 for none) that say less than an answer must."""
         fixed = self.decoder
-        bits = fixed.vocabulary.bits if fixed.reading == "concepts" else fixed.node_bits
+        bits = fixed.answer_vocabulary.bits if fixed.reading == "concepts" else fixed.node_bits
         little: NDArray[np.bool_] = (answers >= 0) & (bits[answers] < fixed.min_bits - SLACK)
         return little
 
