@@ -108,7 +108,7 @@ def test_a_projected_head_answers_in_the_other_label_space(tmp_path: Path) -> No
     assert report["model"]["label_space"] == "fall11"
 
 
-def test_folders_of_any_noun_are_scored_and_counted(tmp_path: Path) -> None:
+def test_folders_of_any_noun_are_scored_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     in1k = load_label_space("in1k")
     card = TrainedCard("test_resnet", {}, "leaf_softmax", in1k, PREPROCESS, "none", {})
     model = card.build()
@@ -131,6 +131,7 @@ def test_folders_of_any_noun_are_scored_and_counted(tmp_path: Path) -> None:
             MeasureRequest(_folders(tmp_path / "other", ["dog", "bird", "okapi", "n02110958", "fish"]), request.model),
             (0.9,),
         )
+    assert "1 of 5 images were left out: their labels are no nodes of 'in1k'." in caplog.text
 
 
 def test_withdrawn_classes_are_left_out_as_prediction_leaves_them_out(tmp_path: Path) -> None:
