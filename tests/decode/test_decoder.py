@@ -10,6 +10,7 @@ import pytest
 from forests import named, with_withdrawn
 
 from miil21k.calibrate.record import Calibration, mask_digest
+from miil21k.decode.concepts import class_masses
 from miil21k.decode.conditional import conditional_probabilities
 from miil21k.decode.decoder import Decoder
 from miil21k.decode.levels import decode_levels, levels_of_nodes
@@ -224,6 +225,16 @@ def test_a_calibration_brings_temperatures_rule_and_level(head: Any) -> None:
     assert np.array_equal(calibrated.read(LOGITS).hedged.node, by_hand.read(LOGITS).hedged.node)
 
 
+def test_each_depth_has_the_temperature_that_the_calibration_gives_it() -> None:
+    temperatures = tuple(1 + depth / 4 for depth in range(FALL11.tree.max_depth + 1))
+    decoder = Decoder(FALL11, "level_softmax")
+    found = decoder.calibrated(calibration_of(decoder, temperature=temperatures)).read(LOGITS)
+    by_hand = Decoder(FALL11, "level_softmax", rule="product", temperature=temperatures).read(LOGITS)
+    assert np.array_equal(found.nodes, by_hand.nodes)
+    one = Decoder(FALL11, "level_softmax", rule="product", temperature=temperatures[0]).read(LOGITS)
+    assert not np.array_equal(found.nodes, one.nodes)
+
+
 def test_a_calibration_of_something_else_is_refused() -> None:
     decoder = Decoder(FALL11, "level_softmax")
     found = calibration_of(decoder)
@@ -333,3 +344,21 @@ def test_a_record_keeps_the_reading() -> None:
     decoder = Decoder(IN1K, "leaf_softmax", reading="concepts", min_bits=2)
     again = Decoder.from_record(IN1K, "leaf_softmax", decoder.record())
     assert (again.reading, again.min_bits, again.record()) == ("concepts", 2, decoder.record())
+
+
+@pytest.mark.parametrize("changes", [{"rule": "product"}, {"temperature": 2.0}, {"include_withdrawn": True}])
+def test_the_masses_follow_rule_temperature_and_withdrawn_classes(changes: dict[str, Any]) -> None:
+    decoder = Decoder(FALL11, "level_softmax", **changes)
+    found = decoder.read(LOGITS).masses
+    withdrawn = None if "include_withdrawn" in changes else withdrawn_classes(FALL11)
+    temperature = changes.get("temperature", 1.0)
+    wanted = class_masses(
+        FALL11.tree,
+        LOGITS,
+        "level_softmax",
+        withdrawn=withdrawn,
+        temperature=temperature,
+        rule=changes.get("rule", "coherent"),
+    )
+    assert np.array_equal(found, wanted)
+    assert not np.allclose(found, Decoder(FALL11, "level_softmax").read(LOGITS).masses, atol=1e-4)

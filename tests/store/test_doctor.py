@@ -11,7 +11,7 @@ from hub_server import Fault, HubServer
 
 from miil21k.files import atomic, replace_file
 from miil21k.store.cache import Cache
-from miil21k.store.doctor import ask_hosts, checkpoint_hosts, examine
+from miil21k.store.doctor import Host, _advice, ask_hosts, checkpoint_hosts, examine
 from miil21k.zoo.manifest import find_weights, load_manifest
 
 if TYPE_CHECKING:
@@ -112,3 +112,16 @@ def test_wordnet_counts_when_it_is_version_3_0(tmp_path: Path, monkeypatch: pyte
     assert not found()
     (tmp_path / "data.noun").write_text("  1 This software and database is WordNet 3.0 Copyright 2006\n")
     assert found()
+
+
+@pytest.mark.parametrize(("status", "gives"), [(200, True), (302, True), (399, True), (400, False), (404, False)])
+def test_a_host_that_answers_400_or_more_gives_nothing(status: int, gives: bool) -> None:
+    def advice(*hosts: Host) -> str:
+        return "\n".join(_advice((), hosts, ("x",), offline=False, embedded=True, wordnet=True))
+
+    asked = Host("odd.example", "https://odd.example/x", status, 5, None)
+    well = Host("well.example", "https://well.example/x", 200, 5, None)
+    assert ("No host gave a checkpoint" in advice(asked)) is not gives
+    assert (f"odd.example gives nothing ({status})" in advice(asked, well)) is not gives
+    silent = Host("odd.example", "https://odd.example/x", None, None, "timed out")
+    assert "odd.example gives nothing (timed out); all of its weights have other sources." in advice(silent, well)

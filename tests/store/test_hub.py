@@ -10,7 +10,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from miil21k.errors import DownloadError
-from miil21k.store.hub import DEFAULT_ENDPOINT, download_from_hub, endpoint
+from miil21k.store.hub import DEFAULT_ENDPOINT, _reason, download_from_hub, endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +45,22 @@ def test_a_refusal_says_what_may_help(hub: HubServer, tmp_path: Path, status: in
     hub.head_faults["/resolve/"] = [Fault(status=status)]
     with pytest.raises(DownloadError, match=reason):
         download_from_hub(hub_source(), None, tmp_path, progress=False)
+
+
+class ReadTimeout(Exception):
+    """Named as the exceptions of HTTP clients are."""
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ReadTimeout("read"), "timed out"),
+        (OSError("It broke.\nIn several lines."), "It broke"),
+        (OSError("  "), "OSError"),
+    ],
+)
+def test_a_failure_without_a_status_is_named_in_one_line(error: Exception, reason: str) -> None:
+    assert _reason(error) == reason
 
 
 def test_a_name_that_no_repository_can_have_is_a_failure_like_others(hub: HubServer, tmp_path: Path) -> None:
