@@ -201,3 +201,14 @@ def test_ties_go_to_the_lowest_index() -> None:
     even = np.full((1, 6), 0.5, np.float32)
     assert decode_path(TREE, even).nodes.tolist() == [[ANIMAL, CAT, -1]]
     assert children(TREE, ANIMAL) == [CAT, DOG]
+
+
+def test_the_parts_of_a_hedged_answer_have_the_types_that_are_promised(zoo_tree: Tree) -> None:
+    logits = np.array([[5, 0, 4, 0, 3, 2, 1]], np.float32)
+    found = hedge(zoo_tree, node_probabilities(zoo_tree, logits, "leaf_softmax"), 0.9)
+    assert {found.refused_prob.dtype, found.runner_up_prob.dtype} == {np.dtype(np.float32)}
+    assert {part.dtype for part in (found.node, found.length, found.refused, found.runner_up)} == {np.dtype(np.int32)}
+    assert [zoo_tree.wnids[part[0]] for part in (found.node, found.refused, found.runner_up)] == [
+        *("animal", "dog"),
+        "feline",
+    ]

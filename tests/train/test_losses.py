@@ -259,6 +259,13 @@ def test_half_precision_logits_inside_autocast_are_computed_in_float32(zoo_tree)
     assert z.grad.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("labels", [torch.zeros(4, 9), torch.zeros(4), torch.zeros(4, 1).long()])
+def test_mixed_labels_have_no_semantic_target(zoo_tree, labels) -> None:
+    levels = level_table(_all_classes(zoo_tree))
+    with pytest.raises(UsageError, match=r"\]: turn mixup, cutmix and soft labels off, or train with cross_entropy\.$"):
+        levels.targets_of(labels)
+
+
 @pytest.mark.parametrize("head", ["class", "level"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 def test_what_is_left_to_the_compiler_is_the_same_formula(zoo_tree, head, smoothing) -> None:
