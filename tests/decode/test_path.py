@@ -212,3 +212,12 @@ def test_the_parts_of_a_hedged_answer_have_the_types_that_are_promised(zoo_tree:
         *("animal", "dog"),
         "feline",
     ]
+
+
+def test_a_sibling_without_probability_is_no_runner_up(zoo_tree: Tree) -> None:
+    logits = np.array([[2, 2, 0, 0, 1.5, 0, 0]], np.float32)
+    allowed = np.isin(zoo_tree.wnids[:7], ["husky", "dog", "cat"])
+    probs = node_probabilities(zoo_tree, logits, "leaf_softmax", allowed=allowed)
+    found = hedge(zoo_tree, probs, 0.6)
+    assert [zoo_tree.wnids[part[0]] for part in (found.node, found.refused)] == ["dog", "husky"]
+    assert (found.runner_up.tolist(), found.runner_up_prob.tolist()) == ([-1], [0])

@@ -141,3 +141,13 @@ def test_a_prefix_narrows_to_the_digest_that_was_pinned(tmp_path: Path) -> None:
     cache.find(source)
     assert cache.expected(source) == (digest, "pinned")
     assert cache.expected(mirror_source(URL, sha256="0" * 64)) == ("0" * 64, "published"), "the manifest comes first"
+
+
+def test_what_is_recorded_of_one_revision_holds_for_that_revision(tmp_path: Path) -> None:
+    cache, source, path = Cache.at(tmp_path), hub_source(), tmp_path / "model.safetensors"
+    replace_file(path, b"weights")
+    recorded, actual = "ab" * 32, hashlib.sha256(b"weights").hexdigest()
+    cache.write_pin(source, path, recorded, COMMIT)  # reading the file again would tell another digest
+    assert cache.check(source, path, COMMIT).sha256 == recorded
+    assert cache.check(source, path).sha256 == actual
+    assert cache.check(source, path, COMMIT[::-1].replace("f", "e")).sha256 == actual
