@@ -19,12 +19,11 @@ import numpy as np
 
 from miil21k.calibrate.guarantee import calibrate
 from miil21k.data.inputs import ImageInput
-from miil21k.decode.concept_reading import right_concepts
 from miil21k.decode.decoded import READINGS
 from miil21k.decode.decoder import Decoder
-from miil21k.hierarchy.concepts import Concepts, concepts_of
-from miil21k.hierarchy.nouns import wordnet_nouns
+from miil21k.hierarchy.concepts import concepts_of
 from miil21k.predict.predictor import Predictor
+from miil21k.validate.concepts import right_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,18 +50,6 @@ def photographs(predictor: Predictor, folder: Path, most: int, seed: int, *, unk
         crops = [predictor.crop(ImageInput(str(path), path)) for path in files[start : start + BATCH]]
         logits.append(predictor.outputs(np.stack(crops)).logits)
     return Photographs(np.concatenate(logits), [path.parent.name for path in files])
-
-
-def right_for(graph: Concepts, wnid: str) -> np.ndarray:
-    """Return bool [K], the concepts that are right for a label, which need be no concept."""
-    if wnid in graph.index_of:
-        return right_concepts(graph, graph.index_of[wnid])
-    right, todo = np.zeros(len(graph), bool), [wnid]
-    while todo:
-        hypernyms = wordnet_nouns().hypernym_text(todo.pop())
-        todo += hypernyms.split() if hypernyms != "-" else []
-        right[[graph.index_of[one] for one in todo if one in graph.index_of]] = True
-    return right
 
 
 def rows(decoder: Decoder, test: Photographs) -> Iterator[tuple[str, ...]]:

@@ -30,7 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add(
         "--view", choices=["in1k"], help="the images are ImageNet-1K's: score the head on the classes it shares with it"
     )
-    add_options(parser, AnswerOptions, only=("hedge", "rule", "calibration"), without=("--no-hedge",))
+    add_options(
+        parser, AnswerOptions, only=("hedge", "reading", "min_bits", "rule", "calibration"), without=("--no-hedge",)
+    )
     add("-o", "--output", type=Path, metavar="DIR", help="write JSON, CSV tables and pictures there")
     add("-f", "--format", choices=["table", "json"], help="what stdout gets (default: table on a terminal, else json)")
     add_measuring(parser)
@@ -67,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
         request_of(args),
         hedge=answer.hedge,
         rule=answer.rule,
+        reading=answer.reading,
+        min_bits=answer.min_bits,
         calibration=load_calibration(answer.calibration) if answer.calibration else None,
         progress=None if args.quiet else show_progress,
     )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from miil21k.calibrate.record import Calibration
     from miil21k.data.resizers import ResizerName
+    from miil21k.decode.decoded import Reading
     from miil21k.runtime.base import Backend
     from miil21k.runtime.loading import Loaded
     from miil21k.runtime.resolve import Make
@@ -100,21 +101,31 @@ def validate_model(
     hedge: float = 0.9,
     rule: str | None = None,
     calibration: Calibration | None = None,
+    reading: Reading = "published",
+    min_bits: float = 1.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Validation:
     """Return every metric of the model on the images.
 
     hedge: how sure the hedged answers are to be; with a calibration, how often they are to be correct. rule: how a
-    level_softmax head becomes one tree; None for the calibration's, or the default. progress: called with images done
-    and in all. Raises LabelSpaceMismatch (images, head or calibration do not belong together),
-    LogitsError (not finite), UsageError (no image can be read) and what loading the model raises.
+    level_softmax head becomes one tree; None for the calibration's, or the default. reading: whether hedged answers are
+    those of the tree or of concepts; min_bits: what they must say. progress: called with images done and in all. Raises
+    LabelSpaceMismatch (images, head or calibration do not belong together), LogitsError (not finite), UsageError (no
+    image can be read) and what loading the model raises.
     """
     prepared = prepare(request)
     view = prepared.view
     if calibration is not None and calibration.allowed == mask_digest(prepared.masked.mask):
         view = prepared.masked
     loaded = prepared.loaded
-    decoder = view.decoder(loaded.space, loaded.head, hedge=hedge, rule=rule, calibration=calibration)
+    decoder = view.decoder(
+        *(loaded.space, loaded.head),
+        hedge=hedge,
+        rule=rule,
+        calibration=calibration,
+        reading=reading,
+        min_bits=min_bits,
+    )
     inference = prepared.inference(request, view)
     card = Scorecard(decoder, view.images.outside)
     done, scoring = 0, None
@@ -166,6 +177,8 @@ def _report(
             "temperature": decoder.temperatures,
             "rule": decoder.tree_rule,
             "calibrated": decoder.temperatures is not None,
+            "hedged_on": decoder.reading,
+            "min_bits": decoder.min_bits,
         },
         "run": {
             "backend": backend.name,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from miil21k.hierarchy.concepts import concepts_of
 from miil21k.hierarchy.labels import Label
 from miil21k.hierarchy.spaces import LABEL_SPACES
 from miil21k.metrics.accuracy import FlatAccuracy, SemanticAccuracy, SubtreeConfusion
 from miil21k.metrics.distance import HierarchicalDistance, NodeAccuracy
 from miil21k.metrics.operating import OperatingCurve
 from miil21k.metrics.reliability import Reliability
+from miil21k.validate.concepts import ConceptAccuracy, right_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +35,8 @@ class Scorecard:
     definition, on logits; for a hierarchy of the user's own it keeps the deepest level. Of other heads, whose logits
     say nothing of a level, it is that of P(node), at every level. Under a restriction of the classes it is left out.
     A label that is no class takes part in what is counted of nodes; `flat` and `distance`, which are of classes, leave
-    it out. outside: the labels that are no nodes of the tree either, which labels from the number of nodes on mean.
+    it out. Where the decoder reads on concepts, the hedged answers are those; all else is of the tree.
+    outside: the labels that are no nodes of the tree either, which labels from the number of nodes on mean.
     """
 
     def __init__(self, decoder: Decoder, outside: Sequence[Label] = ()) -> None:
@@ -46,6 +51,8 @@ class Scorecard:
         self.distance = HierarchicalDistance(tree)
         self.top_node = NodeAccuracy(tree)
         self.hedged_node = NodeAccuracy(tree)
+        self.hedged_concept = ConceptAccuracy()
+        self._right: dict[int, NDArray[np.bool_]] = {}  # label -> the concepts that are right
         self.subtrees = SubtreeConfusion(tree)
         self.operating = OperatingCurve(tree)
         self.reliability = Reliability()
@@ -56,7 +63,7 @@ class Scorecard:
         """Add a batch; raises LogitsError when logits are not finite."""
         tree = self.decoder.space.tree
         labels, right = self._truth(batch.labels)
-        found = self.decoder.read(batch.logits)
+        found = self._on_tree.read(batch.logits)
         nodes, classes = found.probabilities
         if self.semantic is not None:
             self.semantic.update(found.nodes if self.by_nodes else found.logits, labels)
@@ -66,11 +73,34 @@ class Scorecard:
         self.distance.update(classes[exact], labels[exact])
         self.top_node.update(top, labels, right)
         self.subtrees.update(top, labels)
-        self.hedged_node.update(found.hedged.node, labels, right)
-        self.depth_sum += found.length.sum()
+        if self.decoder.reading == "concepts":
+            self._update_concepts(batch)
+        else:
+            self.hedged_node.update(found.hedged.node, labels, right)
+            self.depth_sum += found.length.sum()
         self.operating.update(nodes, labels, right)
         self.reliability.update_nodes(tree, nodes, found.path.nodes, labels, right)
         self.labels += np.bincount(batch.labels, minlength=self.labels.size)
+
+    @cached_property
+    def _on_tree(self) -> Decoder:
+        """What the metrics of the tree are measured with; levels of concepts are none of the tree."""
+        fixed = self.decoder
+        return fixed if fixed.reading == "published" else replace(fixed, reading="published", hedge=None)
+
+    def _update_concepts(self, batch: Scored) -> None:
+        fixed = self.decoder
+        found, graph = fixed.read(batch.logits), concepts_of(fixed.space)
+        answers = found.hedged.node
+        right = np.zeros(len(answers), bool)
+        for row, label in enumerate(batch.labels.tolist()):
+            if label not in self._right:
+                beyond = label - fixed.space.tree.num_nodes
+                wnid = graph.wnids[label] if beyond < 0 else self.outside[beyond].wnid
+                self._right[label] = right_for(graph, wnid)
+            right[row] = self._right[label][answers[row]]
+        self.hedged_concept.update(answers >= 0, right, fixed.answer_vocabulary.bits[answers])
+        self.depth_sum += found.length.sum()
 
     def _truth(self, labels: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.bool_] | None]:
         """Return int32 [B], the node of each label, and bool [B, N], what is right, where the tree does not say it."""
@@ -117,7 +147,7 @@ class Scorecard:
                 "target": self.decoder.hedge,
                 "level": self.decoder.level,
                 "mean_length": float(self.depth_sum[0]) / max(self.samples, 1),
-                **self.hedged_node.compute(),
+                **(self.hedged_concept if self.decoder.reading == "concepts" else self.hedged_node).compute(),
             },
             "subtree": self.subtrees.compute(),
             "operating_curve": self.operating.compute(),

@@ -98,7 +98,13 @@ def test_the_report_says_what_was_measured(found: Validation) -> None:
     assert report["images"]["scored"] == 14 * 12
     assert report["images"]["classes_with_images"] == 14
     assert report["run"]["resizer"] == "pillow"
-    assert report["reading"] == {"temperature": None, "rule": "coherent", "calibrated": False}
+    assert report["reading"] == {
+        "temperature": None,
+        "rule": "coherent",
+        "calibrated": False,
+        "hedged_on": "published",
+        "min_bits": 1.0,
+    }
     assert torch.__version__.startswith(report["versions"]["torch"])
     assert json.loads(json.dumps(plain(report)))["metrics"]["flat"]["top1"] == report["metrics"]["flat"]["top1"]
 

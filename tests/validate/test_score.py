@@ -70,3 +70,22 @@ def test_a_label_that_is_no_class_is_scored_by_what_lies_above_it() -> None:
     unsure.update(scored(even, [okapi]))
     hedged = unsure.metrics()["hedged"]
     assert (hedged["answered"], hedged["correct"], hedged["exact"], hedged["recall_depth"]) == (1, 1, 1, 1)
+
+
+def test_hedged_answers_on_concepts_are_scored_by_the_graph() -> None:
+    space = load_label_space("in1k")
+    names = space.tree.names
+    logits = np.full((3, 1000), -20, np.float32)
+    for row, said in enumerate((("Great Pyrenees", "timber wolf"), ("tabby", "lion"), ("tabby", "espresso"))):
+        logits[row, [names.index(name) for name in said]] = 10
+    okapi = find_label(space, "okapi")
+    assert okapi is not None
+    labels = [names.index("timber wolf"), space.tree.num_nodes, names.index("church")]
+    card = Scorecard(Decoder(space, "leaf_softmax", reading="concepts"), [okapi])
+    card.update(scored(logits, labels))
+    hedged = card.metrics()["hedged"]  # canine for a wolf, feline for an okapi, nothing for a church
+    assert hedged["answered"] == pytest.approx(2 / 3)
+    assert (hedged["correct"], hedged["correct_of_answered"]) == (pytest.approx(2 / 3), 0.5)
+    assert hedged["right_bits"] == pytest.approx(np.log2(1000 / 130) / 3)
+    assert hedged["mean_length"] == pytest.approx(10 / 3)
+    assert card.metrics()["top_class"]["answered"] == 1
