@@ -48,9 +48,10 @@ def test_an_orderly_end_comes_where_processes_or_threads_may_need_it(before: str
     assert done.stderr == "an orderly end\n"
 
 
-def test_exit_codes_are_those_of_the_work() -> None:
-    assert run("info", "no_such_model").returncode == 2
-    assert run("predict", "no_such_file.jpg", "-m", "no_such_model").returncode == 2
+def test_exit_codes_are_those_of_the_work(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "no_such_model"]) == 2
+    assert main(["predict", "no_such_file.jpg", "-m", "no_such_model"]) == 2
+    assert capsys.readouterr().err.count("No weight 'no_such_model'.") == 2
     assert run("tree").returncode == 2
     assert run("--version").returncode == 0
 
