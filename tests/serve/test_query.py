@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import re
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +13,6 @@ from miil21k.decode.rules import RULES
 from miil21k.errors import UsageError
 from miil21k.predict.options import PredictOptions
 from miil21k.serve.query import PARAMETERS, Asked, asked_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 USUAL = Asked(PredictOptions(topk=7, hedge=0.8, under=("n1",)), "name")
 
@@ -78,6 +76,12 @@ def test_a_list_of_the_query_names_no_file_of_the_server(tmp_path: Path) -> None
     asked = asked_of(USUAL, [("classes", str(tmp_path / "secret.txt"))])
     assert asked.options.classes == (str(tmp_path / "secret.txt"),)
     assert "file" not in PARAMETERS["classes"].meaning
+
+
+def test_the_page_names_every_parameter() -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "serve.md").read_text(encoding="utf-8")
+    rows = "".join(re.findall(r"^\| (.*?) \|", page.partition("| parameter |")[2], re.MULTILINE))
+    assert [name for name in PARAMETERS if f"`{name}" not in rows] == []
 
 
 def test_the_names_are_those_of_the_command_line() -> None:
