@@ -64,7 +64,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network in place of the embedded one that exports in a second."""
     row = find_weights("embedded")
     loaded = dataclasses.replace(small_network(), name=row.name, preprocess=row.preprocess)
-    monkeypatch.setattr(deciding, "load", lambda *_: dataclasses.replace(loaded, model=copy.deepcopy(loaded.model)))
+    monkeypatch.setattr(
+        deciding, "load_model", lambda *_: dataclasses.replace(loaded, model=copy.deepcopy(loaded.model))
+    )
     monkeypatch.setattr(speed, "_SECONDS", 0.2)
 
 
@@ -218,7 +220,8 @@ def test_a_failing_proof_leaves_torch_and_is_remembered(
 def test_nothing_is_made_where_the_packages_are_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("miil21k.runtime.export_cache.PACKAGES", ("no_such_package",))
+    for module in ("export_cache", "resolve"):
+        monkeypatch.setattr(f"miil21k.runtime.{module}.PACKAGES", ("no_such_package",))
     words = ["-m", "embedded", "--cache-dir", str(tmp_path), "-f", "jsonl", PHOTOS[0]]
     assert predict_main(words) == 0
     shown = capsys.readouterr()

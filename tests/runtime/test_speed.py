@@ -122,7 +122,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     row = find_weights("embedded")
     loaded = dataclasses.replace(small_network(), name=row.name, preprocess=row.preprocess)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resolve, "load", lambda *_: loaded)
+        patch.setattr(resolve, "load_model", lambda *_: loaded)
         patch.setattr(speed, "_SECONDS", 0.5)
         patch.setattr("miil21k.runtime.machine.gpu_in_sight", lambda: False)
         assert main(["fetch", "embedded", "--cache-dir", str(folder), "-q"]) == 0
