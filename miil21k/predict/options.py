@@ -73,7 +73,7 @@ class AnswerOptions:
     )
     hedge: float | None = option(
         0.9,
-        "stop the path where it is less sure; with a calibration, the share of answers that are correct",
+        "stop the path where it is less sure; with a calibration, the share of images with a right answer or none",
         metavar="P",
         above=0,
         most=1,
@@ -86,7 +86,10 @@ class AnswerOptions:
         choices=("published", "concepts"),
     )
     min_bits: float = option(
-        1.0, "an answer that says less, log2(all classes / classes below it), is none", metavar="BITS", least=0
+        1.0,
+        "an answer of fewer bits, log2(all classes / classes at or below it), is no answer",
+        metavar="BITS",
+        least=0,
     )
     max_depth: int | None = option(None, "cut the path at this depth (0: roots)", flags="--level", metavar="N", least=0)
     under: Sequence[str] | str | None = option(

@@ -130,7 +130,8 @@ def _get(name: str, summary: str, *codes: str) -> dict[str, Any]:
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}"
     "code,pre{font:14px/1.45 ui-monospace,monospace}pre{overflow-x:auto;padding:.8rem;border:1px solid #8886;"
-    "border-radius:.4rem}table{border-collapse:collapse;display:block;overflow-x:auto}td,th{text-align:left;"
+    "border-radius:.4rem}h2 code{font-size:1.15rem}"
+    "table{border-collapse:collapse;display:block;overflow-x:auto}td,th{text-align:left;"
     "padding:.25rem 1rem .25rem 0;vertical-align:top;border-bottom:1px solid #8883}h2{margin-top:2.2rem}"
 )
 
