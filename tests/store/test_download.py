@@ -9,7 +9,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from child_processes import started, wait_until
 from hub_server import COMMIT, Fault, HubServer, hub_source, mirror_source, row_with
 from safetensors.numpy import save
 
-from miil21k.errors import ChecksumMismatch, DownloadError, MissingExtra
+from miil21k.errors import ChecksumMismatch, DownloadError, MissingExtra, UsageError
 from miil21k.files import scratch_folder
 from miil21k.store import http_download
 from miil21k.store.cache import Cache, remove_with_blob
@@ -62,6 +62,14 @@ def test_a_cached_file_costs_no_request(hub: HubServer, tmp_path: Path) -> None:
     hub.requests.clear()
     assert fetch_weights(row, cache_dir=tmp_path) == first
     assert fetch_weights(row, cache_dir=tmp_path, offline=True) == first
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("get", [fetch_weights, fetch_anew, obtain])
+def test_weights_that_are_not_on_the_hub_have_no_revision(hub: HubServer, tmp_path: Path, get: Any) -> None:
+    row = row_with(mirror_source(hub.mirror("/net.safetensors", CONTENT)))
+    with pytest.raises(UsageError, match="is not on the Hub, so it has no revision 'v1': leave it out"):
+        get(row, revision="v1", cache_dir=tmp_path)
     assert hub.requests == []
 
 
