@@ -71,7 +71,7 @@ def logits_for(space: str, head: str, batch: int = 5) -> np.ndarray:
 
 
 def decoder_for(space: str, head: str, **more: Any) -> Decoder:
-    return Decoder(load_label_space(space), head, **more)  # type: ignore[arg-type]
+    return Decoder(load_label_space(space), head, min_bits=0, **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("space", ["fall11", "winter21", "goog21k", "in1k"])
@@ -131,7 +131,7 @@ def test_withdrawn_classes_are_answered_only_when_they_were_asked_for() -> None:
 
 def test_a_path_goes_through_a_withdrawn_class_and_leaves_it_out(zoo_tree: Tree) -> None:
     logits = np.array([[5, 9, 0, 1, 0, 0, 0]], np.float32)
-    decoder = Decoder(with_withdrawn(zoo_tree, "dog"), "leaf_softmax", hedge=0.5)
+    decoder = Decoder(with_withdrawn(zoo_tree, "dog"), "leaf_softmax", hedge=0.5, min_bits=0)
     answer = DecodingGraph(decoder, 3)(logits)
     assert [zoo_tree.wnids[node] for node in answer["path"][0] if node >= 0] == ["animal", "husky"]
     assert_decides_alike(decoder, logits, (0.5, 0.99), topk=3)
@@ -141,7 +141,7 @@ def test_a_path_goes_through_a_withdrawn_class_and_leaves_it_out(zoo_tree: Tree)
 @given(cases(), st.sampled_from(["leaf_softmax", "sigmoid"]), st.floats(0.05, 1))
 def test_any_forest_and_mask_is_walked_as_numpy_walks_it(case: Case, head: str, level: float) -> None:
     if len(case.logits):
-        decoder = Decoder(named(case.tree), head).restricted_to(case.allowed, "a mask")  # type: ignore[arg-type]
+        decoder = Decoder(named(case.tree), head, min_bits=0).restricted_to(case.allowed, "a mask")  # type: ignore[arg-type]
         assert_decides_alike(decoder, case.logits, (level,), ties=True, topk=4)
 
 
@@ -151,7 +151,7 @@ def test_any_forest_of_levels_is_walked_as_numpy_walks_it(case: Case, rule: str,
     if len(case.logits):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("miil21k.decode.decoder.withdrawn_classes", lambda _: ~case.allowed)
-            decoder = Decoder(named(case.tree), "level_softmax", rule=rule)
+            decoder = Decoder(named(case.tree), "level_softmax", rule=rule, min_bits=0)
             assert_decides_alike(decoder, case.logits, (level,), ties=True, topk=4)
 
 
