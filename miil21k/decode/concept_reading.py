@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TACIT",
-    "Reading",
+    "ConceptAnswers",
     "Vocabulary",
     "concept_paths",
     "hedge_concepts",
@@ -89,7 +89,7 @@ class Vocabulary(NamedTuple):
     above: NDArray[np.int32]
 
 
-class Reading(NamedTuple):
+class ConceptAnswers(NamedTuple):
     """One answer per row. concept: int32 [B], -1 for none. prob: float32 [B], its P (0 for none)."""
 
     concept: NDArray[np.int32]
@@ -171,7 +171,7 @@ def _steps_above(concepts: Concepts, size: NDArray[np.int32], shown: NDArray[np.
         above[over] = up[above[over]]
 
 
-def read_concepts(words: Vocabulary, probabilities: NDArray[np.float32], level: float) -> Reading:
+def read_concepts(words: Vocabulary, probabilities: NDArray[np.float32], level: float) -> ConceptAnswers:
     """Return the most informative concept of each row with P >= level; of equally informative ones the most probable.
 
     probabilities: float32 [B, K]. Concepts of the same P and as many classes are decided by index. Raises UsageError
@@ -182,7 +182,7 @@ def read_concepts(words: Vocabulary, probabilities: NDArray[np.float32], level: 
     _check(words, probabilities)
     concept = np.full(len(probabilities), -1, np.int32)
     if not words.order.size:
-        return Reading(concept, np.zeros(len(probabilities), np.float32))
+        return ConceptAnswers(concept, np.zeros(len(probabilities), np.float32))
     ends = np.append(words.starts[1:], words.order.size)
     for rows in _blocks(probabilities):
         ordered = probabilities[rows].take(words.order, axis=1)
@@ -195,7 +195,7 @@ def read_concepts(words: Vocabulary, probabilities: NDArray[np.float32], level: 
             start, end = words.starts[one], ends[one]
             concept[rows.start + at] = words.order[start + ordered[at, start:end].argmax(axis=1)]
     prob = np.where(concept >= 0, probabilities[np.arange(len(concept)), concept], 0).astype(np.float32)
-    return Reading(concept, prob)
+    return ConceptAnswers(concept, prob)
 
 
 def concept_paths(words: Vocabulary, probabilities: NDArray[np.float32], answers: NDArray[np.int32]) -> Paths:
