@@ -8,7 +8,7 @@ device's own assertion elsewhere.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the field's name for it)
@@ -137,9 +137,11 @@ def semantic_kd(
     the teacher's probability on its ceil(N_k / 20) most probable classes of the level (`code`), or 1 where the label
     reaches the level and that sum below it (`paper`). student: [B, C], columns in the order `levels.head`.
     teacher: [B, C], columns in the order `teacher_head`; gets no gradient. reduction: `batchmean` divides the sum over
-    rows, levels and classes by B; the published helper has `sum`.
+    rows, levels and classes by B; the published helper has `sum`. Raises UsageError for another word.
     Source: 'ImageNet-21K Pretraining for the Masses', section on semantic KD; MIIL `semantics.py`.
     """
+    _one_of("confidence", confidence, ("paper", "code"))
+    _one_of("reduction", reduction, get_args(Reduction))
     levels.check(student)
     levels.check(teacher)
     ours = _in_levels(_real(student), levels, levels.head)
@@ -171,7 +173,13 @@ def _real(logits: torch.Tensor) -> torch.Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
+def _one_of(name: str, word: str, known: tuple[str, ...]) -> None:
+    if word not in known:
+        raise UsageError(f"{name} must be {' or '.join(known)}, not '{word}'.")
+
+
 def _in_levels(logits: torch.Tensor, levels: LevelTable, head: HeadOrder) -> torch.Tensor:
+    _one_of("The order of a head", head, ("level", "class"))
     return logits if head == "level" else logits.index_select(1, levels.order)
 
 

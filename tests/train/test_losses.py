@@ -182,6 +182,14 @@ def test_negative_labels_do_not_wrap_around(zoo_tree) -> None:
         losses.semantic_softmax(torch.zeros(1, 9), torch.tensor([-1]), levels)
 
 
+@pytest.mark.parametrize("word", ["confidence", "reduction", "teacher_head"])
+def test_semantic_kd_takes_no_word_for_another(zoo_tree, word) -> None:
+    levels = level_table(_all_classes(zoo_tree))
+    logits = torch.zeros(1, levels.num_classes)
+    with pytest.raises(UsageError, match="not 'other'"):
+        losses.semantic_kd(logits, logits, torch.tensor([0]), levels, **{word: "other"})
+
+
 @settings(deadline=None)
 @given(problems(), st.sampled_from(["paper", "code"]))
 def test_semantic_kd_equals_the_loop(problem, confidence) -> None:
