@@ -19,8 +19,14 @@ KILLS = int(os.environ.get("MIIL21K_KILLS", "50"))  # of one command, in the slo
 @contextmanager
 def started(command: Sequence[Any], **options: Any) -> Iterator[subprocess.Popen[Any]]:
     """Start `command`; at the end of the block it is killed with its children, even where it was stopped."""
-    # A group of its own, so that the children are found after their parent's death.
-    with subprocess.Popen(command, start_new_session=True, **options) as process:
+    # Where the tests run in the background of a script, Ctrl-C is ignored, and children would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        # A group of its own, so that the children are found after their parent's death.
+        child = subprocess.Popen(command, start_new_session=True, **options)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with child as process:
         try:
             yield process
         finally:

@@ -169,10 +169,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
 ) -> None:
     cut, whole = tmp_path / f"cut.{kind}", tmp_path / f"whole.{kind}"
     words = [PREDICT, *map(str, (many, *OPTIONS, "-o", cut))]
-    # A shell that runs tests in the background has Ctrl-C ignored, and processes inherit that.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with started(words, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
-        signal.signal(signal.SIGINT, before)
         wait_until(lambda: cut.exists() and cut.read_bytes().count(b"\n") >= 6, process)
         process.send_signal(how)
         stderr = process.communicate(timeout=120)[1]

@@ -216,7 +216,7 @@ def test_pixels_and_programs_are_refused_as_rows(server: Server) -> None:
     [
         ("/v1/predict?topk=0", b"x", "image/png", 400, "topk must be at least 1, not 0."),
         ("/v1/predict?hegde=0.5", b"x", "image/png", 400, "Did you mean 'hedge'?"),
-        ("/v1/predict?under=unicorn", b"x", "image/png", 400, "No node 'unicorn'"),
+        ("/v1/predict?under=unicorn", b"x", "image/png", 400, "'unicorn' (n10737964) has no class"),
         ("/v1/predict?calibration=/etc/passwd", b"x", "image/png", 400, "No parameter 'calibration'"),
         ("/v1/predict?topk=0", b"x" * MOST, "image/png", 400, "topk must be at least 1, not 0."),
         ("/v1/predict", b"x" * (MOST + 1), "image/png", 413, "more than 100,000 bytes"),
