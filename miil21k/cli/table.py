@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import textwrap
 import unicodedata
@@ -123,7 +122,9 @@ class Table:
         self._single = single
         self._style = Style(colour)
         self._label = label
-        self._width = width or min(shutil.get_terminal_size((80, 24)).columns, 120)
+        from shutil import get_terminal_size  # which loads what unpacks archives: only where a table is shown
+
+        self._width = width or min(get_terminal_size((80, 24)).columns, 120)
 
     def text(self, prediction: Prediction) -> str:
         """Return what is shown for one prediction, line feeds included."""

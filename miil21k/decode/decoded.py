@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from miil21k.decode.concept_reading import concept_paths, hedge_concepts
-from miil21k.decode.concepts import asked_probabilities, class_masses, concept_probabilities
-from miil21k.decode.conditional import conditional_probabilities
 from miil21k.decode.levels import decode_levels, levels_of_nodes
 from miil21k.decode.path import SLACK, decode_path, hedge
 from miil21k.decode.probabilities import node_probabilities, probabilities
 from miil21k.decode.topk import topk_classes
 from miil21k.decode.tree_passes import TINY
 from miil21k.errors import UsageError
-from miil21k.hierarchy.concepts import concepts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,12 +24,21 @@ if TYPE_CHECKING:
     from miil21k.decode.path import Hedged, Paths
     from miil21k.decode.probabilities import Probabilities
     from miil21k.decode.topk import TopK
+    from miil21k.hierarchy.concepts import Concepts
+    from miil21k.hierarchy.spaces import LabelSpace
 
-__all__ = ["READINGS", "Decoded", "Reading", "StopReason"]
+__all__ = ["READINGS", "Decoded", "Reading", "StopReason", "concept_graph"]
 
 Reading = Literal["published", "concepts"]
 READINGS: tuple[Reading, ...] = ("published", "concepts")
 StopReason = Literal["leaf", "hedge", "depth", "restriction", "bits"]
+
+
+def concept_graph(space: LabelSpace) -> Concepts:
+    """Return the concepts of `space`. A path, a hedge and the best classes need none of them, nor their modules."""
+    from miil21k.hierarchy.concepts import concepts_of
+
+    return concepts_of(space)
 
 
 class Decoded:
@@ -65,6 +70,8 @@ class Decoded:
                 temperature=fixed.temperatures,
                 rule=fixed.tree_rule,
             )
+        from miil21k.decode.conditional import conditional_probabilities
+
         found = conditional_probabilities(
             fixed.space.tree,
             self.logits,
@@ -102,6 +109,8 @@ class Decoded:
     @cached_property
     def masses(self) -> NDArray[np.float32]:
         """float32 [B, C], P(exactly this class) before any restriction: what concepts are summed from."""
+        from miil21k.decode.concepts import class_masses
+
         fixed = self.decoder
         return class_masses(
             fixed.space.tree,
@@ -114,12 +123,16 @@ class Decoded:
 
     @cached_property
     def concepts(self) -> NDArray[np.float32]:
-        """float32 [B, K], P of every concept of the space (`concepts_of`), whatever the restriction."""
-        return concept_probabilities(concepts_of(self.decoder.space), self.masses, self.decoder.head)
+        """float32 [B, K], P of every concept of the space (`concept_graph`), whatever the restriction."""
+        from miil21k.decode.concepts import concept_probabilities
+
+        return concept_probabilities(concept_graph(self.decoder.space), self.masses, self.decoder.head)
 
     @cached_property
     def concepts_given(self) -> NDArray[np.float32]:
         """float32 [B, K], P of every concept, given the restriction."""
+        from miil21k.decode.concepts import concept_probabilities
+
         fixed, given = self.decoder, self.given
         if fixed.restriction is None or given is None:
             return self.concepts
@@ -127,11 +140,13 @@ class Decoded:
         if fixed.head != "sigmoid":
             possible = given[:, None] > TINY
             left = np.where(possible, left / np.where(possible, given[:, None], 1), self.classes)
-        return concept_probabilities(concepts_of(fixed.space), left, fixed.head)
+        return concept_probabilities(concept_graph(fixed.space), left, fixed.head)
 
     def concept(self, concepts: Sequence[int]) -> NDArray[np.float32]:
         """Return float32 [B, len(concepts)], P of a few concepts (indices), without that of all others."""
-        return asked_probabilities(concepts_of(self.decoder.space), self.masses, concepts, self.decoder.head)
+        from miil21k.decode.concepts import asked_probabilities
+
+        return asked_probabilities(concept_graph(self.decoder.space), self.masses, concepts, self.decoder.head)
 
     @cached_property
     def asked(self) -> NDArray[np.float32]:
@@ -189,6 +204,8 @@ class Decoded:
         if fixed.level is not None:
             return self.hedged.paths
         if fixed.reading == "concepts":
+            from miil21k.decode.concept_reading import concept_paths
+
             return concept_paths(fixed.answer_vocabulary, self.concepts_given, self.topk(1).classes[:, 0])
         return decode_path(fixed.space.tree, self.nodes, max_depth=fixed.max_depth, withdrawn=fixed.withdrawn)
 
@@ -202,7 +219,9 @@ class Decoded:
         if fixed.level is None:
             raise UsageError("This decoder has no hedge level: give it one with hedge=.")
         if fixed.reading == "concepts":
-            return hedge_concepts(concepts_of(fixed.space), fixed.answer_vocabulary, self.concepts_given, fixed.level)
+            from miil21k.decode.concept_reading import hedge_concepts
+
+            return hedge_concepts(concept_graph(fixed.space), fixed.answer_vocabulary, self.concepts_given, fixed.level)
         found = hedge(fixed.space.tree, self.nodes, fixed.level, max_depth=fixed.max_depth, withdrawn=fixed.withdrawn)
         empty = self._says_little(found.node)
         return found._replace(
@@ -262,7 +281,7 @@ class Decoded:
         """Return whether something that may be shown lies below."""
         fixed = self.decoder
         if fixed.reading == "concepts":
-            below = concepts_of(fixed.space).classes(node)
+            below = concept_graph(fixed.space).classes(node)
             return bool(np.any((below != node) if fixed.shown is None else (below != node) & fixed.shown[below]))
         return bool(fixed.open_children[node])
 

@@ -14,15 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from miil21k.decode.concept_reading import vocabulary
-from miil21k.decode.decoded import READINGS, Decoded
+from miil21k.decode.decoded import READINGS, Decoded, concept_graph
 from miil21k.decode.heads import HEAD_KINDS
 from miil21k.decode.logits import check_shape
 from miil21k.decode.restriction import pools_of, restrict, viable
 from miil21k.decode.rules import DEFAULT_RULE, rule_named
 from miil21k.errors import UsageError
-from miil21k.hierarchy.concepts import concepts_of
-from miil21k.hierarchy.questions import resolve
 from miil21k.hierarchy.spaces import projection, withdrawn_classes
 
 if TYPE_CHECKING:
@@ -137,7 +134,7 @@ class Decoder:
             self._require_one_source(self.calibration)
             self.calibration.require(self.space, self.head, self.allowed)
             if self.reading == "concepts":
-                self.calibration.require_concepts(concepts_of(self.space), self.min_bits)
+                self.calibration.require_concepts(concept_graph(self.space), self.min_bits)
             _ = self.level
 
     def _require_one_source(self, calibration: SupportsCalibration) -> None:
@@ -214,7 +211,7 @@ class Decoder:
             return None
         allowed = self.allowed
         assert allowed is not None
-        return pools_of(concepts_of(self.space), self.restriction.listed, allowed)
+        return pools_of(concept_graph(self.space), self.restriction.listed, allowed)
 
     @cached_property
     def open_children(self) -> NDArray[np.int64]:
@@ -232,7 +229,9 @@ class Decoder:
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """The concepts that may be listed, one for each set of classes; withdrawn classes are not."""
-        graph, withdrawn = concepts_of(self.space), self.withdrawn
+        from miil21k.decode.concept_reading import vocabulary
+
+        graph, withdrawn = concept_graph(self.space), self.withdrawn
         if withdrawn is None:
             return vocabulary(graph, min_bits=0)
         hidden = np.zeros(len(graph), bool)
@@ -257,7 +256,9 @@ class Decoder:
     @cached_property
     def answer_vocabulary(self) -> Vocabulary:
         """The concepts that may answer: none that is withdrawn, and none below one that is answered as a whole."""
-        concepts = concepts_of(self.space)
+        from miil21k.decode.concept_reading import vocabulary
+
+        concepts = concept_graph(self.space)
         hidden = np.zeros(len(concepts), bool)
         listed = () if self.restriction is None else self.restriction.listed or ()
         for one in listed:
@@ -271,7 +272,7 @@ class Decoder:
     def notes(self) -> tuple[str, ...]:
         """One line for each noun of several meanings, which says the one that was taken."""
         questions = (*self.asked, *(() if self.restriction is None else self.restriction.questions))
-        found = (question.note(concepts_of(self.space)) for question in questions)
+        found = (question.note(concept_graph(self.space)) for question in questions)
         return tuple(dict.fromkeys(note for note in found if note is not None))
 
     def asking(self, questions: Sequence[str] | str) -> Decoder:
@@ -283,7 +284,9 @@ class Decoder:
         texts = (questions,) if isinstance(questions, str) else tuple(dict.fromkeys(questions))
         if not texts:
             return self
-        concepts, shown = concepts_of(self.space), self.shown
+        from miil21k.hierarchy.questions import resolve
+
+        concepts, shown = concept_graph(self.space), self.shown
         known = {question.text for question in self.asked}
         new = (resolve(concepts, text, shown) for text in texts if text not in known)
         return replace(self, asked=(*self.asked, *new))
@@ -310,7 +313,9 @@ class Decoder:
         keys = {name: (key,) if isinstance(key, str) else tuple(key) for name, key in given.items() if key is not None}
         if not keys:
             return self
-        graph = concepts_of(space)
+        from miil21k.hierarchy.questions import resolve
+
+        graph = concept_graph(space)
         understood = {name: [resolve(graph, key, self.shown) for key in listed] for name, listed in keys.items()}
         chosen = {name: [question.concept for question in found] for name, found in understood.items()}
         words = {"under": "under {}", "classes": "one of {}", "exclude": "without {}"}

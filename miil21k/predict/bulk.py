@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-import socket
+import platform
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from miil21k.data.tar_inputs import Shard
 from miil21k.data.web import is_url
-from miil21k.distribute.processes import Lost
 from miil21k.errors import EngineError, Miil21kError, UsageError
 from miil21k.predict.prediction import Prediction
 from miil21k.predict.predictor import Predictor
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from miil21k.data.images import ImageInput, ImageSource
     from miil21k.data.inputs import Unit
     from miil21k.distribute.local import Engine
+    from miil21k.distribute.processes import Lost
     from miil21k.predict.options import PredictOptions, RunOptions
     from miil21k.predict.prediction import Origin
     from miil21k.runtime.loading import Loaded
@@ -92,7 +92,7 @@ def _predictor(model: str | None, options: PredictOptions) -> Predictor:
             _kept = (model, options, Predictor(model, options=options))
         except Miil21kError as error:
             raise EngineError(
-                f"The worker on '{socket.gethostname()}' cannot load the model: {error} Every node needs the weights "
+                f"The worker on '{platform.node()}' cannot load the model: {error} Every node needs the weights "
                 "before the run: 'miil21k fetch' there, or a --cache-dir or file that all nodes see."
             ) from None
     return _kept[2]
@@ -105,7 +105,7 @@ def answer_job(job: BulkJob) -> Answers:
     """
     if job.seen is not None and not os.path.lexists(job.seen):
         raise EngineError(
-            f"'{socket.gethostname()}' does not see '{job.seen}': inputs must lie on storage that all nodes see."
+            f"'{platform.node()}' does not see '{job.seen}': inputs must lie on storage that all nodes see."
         )
     inputs = job.inputs()
     return Answers(list(_predictor(job.model, job.options).stream(inputs)), len(inputs))
@@ -176,6 +176,9 @@ class BulkPredictor:
         The images of a job that was given up get the reason as their error. Raises EngineError when the nodes differ,
         lack the weights or the inputs, or `MOST_LOST` jobs in a row were given up, and what `Predictor.stream` does.
         """
+        # It loads multiprocessing, with which a process ends more slowly: a run without an engine needs none of it.
+        from miil21k.distribute.processes import Lost
+
         waiting: list[tuple[BulkJob, Lost]] = []
         done = self._engine.run_in_order(answer_job, self._jobs(units))
         for job, result in done:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from miil21k.decode.decoded import concept_graph
 from miil21k.decode.decoder import Decoder
-from miil21k.hierarchy.concepts import concepts_of
 from miil21k.predict.options import listed
 from miil21k.predict.prediction import AskedConcept, Given, LevelLabel, Node, Sense, Stop
 
@@ -66,7 +66,7 @@ def answers_of(found: Decoded, options: PredictOptions) -> list[Answer]:
     _ = found.probabilities  # nodes and classes in one pass
     top = found.topk(options.topk)
     asked, concepts = _asked(found), _concepts(found, options.min_node)
-    word = partial(_concept, concepts_of(fixed.space)) if fixed.reading == "concepts" else partial(_node, tree)
+    word = partial(_concept, concept_graph(fixed.space)) if fixed.reading == "concepts" else partial(_node, tree)
     answers = []
     for row, (length, reason) in enumerate(zip(found.length.tolist(), found.reasons, strict=True)):
         steps = zip(found.path.nodes[row, :length].tolist(), found.path.probs[row, :length].tolist(), strict=True)
@@ -102,7 +102,7 @@ def _listed(decoder: Decoder, index: int, probability: float) -> Node:
     tree = decoder.space.tree
     if index < tree.num_nodes:
         return Node(tree.wnids[index], tree.names[index], probability)
-    graph = concepts_of(decoder.space)
+    graph = concept_graph(decoder.space)
     return Node(graph.wnids[index], graph.name(index), probability)
 
 
@@ -118,7 +118,7 @@ def _asked(found: Decoded) -> list[tuple[AskedConcept, ...]]:
     fixed = found.decoder
     if not fixed.asked:
         return []
-    graph = concepts_of(fixed.space)
+    graph = concept_graph(fixed.space)
     names = [(graph.wnids[question.concept], graph.name(question.concept)) for question in fixed.asked]
     senses = [tuple(Sense(graph.wnids[o], graph.name(o)) for o in question.others) for question in fixed.asked]
     texts = [question.text for question in fixed.asked]
@@ -135,7 +135,7 @@ def _concepts(found: Decoded, least: float | None) -> list[tuple[Node, ...]]:
     """Return per row the concepts that are at least so probable; nothing where that was not asked."""
     if least is None:
         return []
-    graph = concepts_of(found.decoder.space)
+    graph = concept_graph(found.decoder.space)
     return [
         tuple(Node(graph.wnids[one], graph.name(one), float(row[one])) for one in likely)
         for row, likely in zip(found.concepts, found.likely_concepts(least), strict=True)

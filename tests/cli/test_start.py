@@ -6,10 +6,14 @@ import gc
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from miil21k.cli.start import settle, starting
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 STATE = """
 import gc, os, sys
@@ -67,3 +71,41 @@ def test_warnings_of_libraries_are_for_the_verbose_and_told_once(loudness: str, 
     command = [sys.executable, "-W", "always", "-c", NOISE, loudness]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr.count("Corrupt EXIF") == len(done.stderr.splitlines()) == lines
+
+
+ONE_IMAGE = """
+import sys
+from typing import TYPE_CHECKING
+from miil21k.cli.main import predict_main
+predict_main([sys.argv[1], "-m", sys.argv[2], "--offline", "-f", "jsonl", "-q"])
+print(*sorted(sys.modules), file=sys.stderr)
+"""
+# Each costs a share of a run that takes a sixth of a second; with multiprocessing the process also ends more slowly.
+NOT_FOR_ONE_IMAGE = (
+    "multiprocessing",
+    "socket",
+    "shutil",
+    "tempfile",
+    "torch",
+    "timm",
+    "onnx",
+    "matplotlib",
+    "pyarrow",
+)
+NOT_WITHOUT_A_QUESTION = ("hierarchy.concepts", "hierarchy.questions", "decode.concepts", "decode.concept_reading")
+
+
+def test_one_image_loads_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="the extra 'export' is not installed")
+    from colour_export import coloured, write_colour_export
+
+    model, picture = tmp_path / "colours.onnx", tmp_path / "red.png"
+    write_colour_export(model)
+    picture.write_bytes(coloured("red"))
+    command = [sys.executable, "-c", ONE_IMAGE, str(picture), str(model)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert '"status": "ok"' in done.stdout
+    loaded = set(done.stderr.split())
+    unwanted = {*NOT_FOR_ONE_IMAGE, *(f"miil21k.{name}" for name in NOT_WITHOUT_A_QUESTION)}
+    assert "miil21k.decode.decoder" in loaded
+    assert unwanted & loaded == set()

@@ -170,7 +170,7 @@ def _otherwise(prediction: Prediction) -> Prediction:
 def test_a_node_that_lacks_the_inputs_or_the_weights_says_which_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("socket.gethostname", lambda: "node-7")
+    monkeypatch.setattr("platform.node", lambda: "node-7")
     gone = str(tmp_path / "gone.jpg")
     with pytest.raises(EngineError, match=r"'node-7' does not see .*all nodes see"):
         answer_job(BulkJob("embedded", OPTIONS, 3, seen=gone))
