@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
 # A busy machine is no failure: examples may take as long as they need.
 settings.register_profile("miil21k", deadline=None)
 settings.load_profile("miil21k")
+
+
+@pytest.fixture(autouse=True)
+def _own_loudness() -> Iterator[None]:
+    """Let no test hear the package as loud as a command of an earlier test wanted it."""
+    logger = logging.getLogger("miil21k")
+    level, handlers = logger.level, logger.handlers
+    yield
+    logger.setLevel(level)
+    logger.handlers = handlers
 
 
 @pytest.fixture
