@@ -36,8 +36,8 @@ LAYERS: dict[str, tuple[int, set[str]]] = {
     "export": (8, {"numpy", "torch", "timm", "onnx", "onnxruntime", "PIL", "tensorrt", "tritonclient"}),
     "train": (8, {"numpy", "torch", "timm", "safetensors", "matplotlib"}),
     "prepare": (8, {"numpy", "PIL", "simplejpeg", "cykooz_resizer", "cv2", "pyarrow", "matplotlib", "filelock"}),
-    "serve": (9, {"numpy", "PIL", "starlette", "uvicorn", "prometheus_client"}),
-    "cli": (10, {"numpy", "tqdm"}),
+    "serve": (11, {"numpy", "PIL", "starlette", "uvicorn", "prometheus_client"}),
+    "cli": (12, {"numpy", "tqdm"}),
 }
 # Rooms of one floor that may import each other: a row knows its files, and a stored file its row. Their modules still
 # form no circle.
