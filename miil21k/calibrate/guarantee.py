@@ -62,7 +62,9 @@ def calibrate(
     _check_labels(space.tree, logits, labels)
     order = np.random.default_rng(seed).permutation(len(labels))
     first, second = np.array_split(order, 2)
-    temperature = fit_temperatures(space.tree, decoder.project(logits[first]), labels[first], head, allowed=allowed)
+    temperature = fit_temperatures(
+        space.tree, decoder.project(logits[first]), labels[first], head, allowed=decoder.heard
+    )
     fitted = replace(decoder, temperature=temperature if head == "level_softmax" else temperature[0], hedge=None)
     concepts = concepts_of(space)
     scores, on_concepts, surest = np.empty(second.size), np.empty(second.size), np.empty(second.size)

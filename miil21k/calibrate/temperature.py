@@ -36,8 +36,8 @@ def fit_temperatures(
 
     level_softmax: one per depth, from the samples whose label reaches it; a depth with fewer than 30 labels or one
     class takes that of the nearest depth above, the first one 1. leaf_softmax: one, for the probability of the label's
-    subtree. sigmoid: one, with a label and its ancestors positive. Classes that are not allowed take no part; samples
-    whose label is not allowed are left out.
+    subtree. sigmoid: one, with a label and its ancestors positive. allowed: bool [C], the classes whose logits count
+    (`Decoder.heard`); others take no part, nor do samples with such a label.
     """
     checked = check_logits(logits, tree.num_classes)
     mask = np.ones(tree.num_classes, bool) if allowed is None else np.asarray(allowed, bool)

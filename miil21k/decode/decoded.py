@@ -62,14 +62,17 @@ class Decoded:
         """P of every node and of every class, in one pass: ask for it first where both are wanted."""
         fixed = self.decoder
         if fixed.restriction is None:
-            return probabilities(
+            found = probabilities(
                 fixed.space.tree,
                 self.logits,
                 fixed.head,
-                allowed=fixed.allowed,
+                allowed=fixed.heard,
                 temperature=fixed.temperatures,
                 rule=fixed.tree_rule,
             )
+            if fixed.withdrawn is not None:
+                found.classes[:, fixed.withdrawn] = 0
+            return found
         from miil21k.decode.conditional import conditional_probabilities
 
         found = conditional_probabilities(
@@ -96,7 +99,7 @@ class Decoded:
             fixed.space.tree,
             self.logits,
             fixed.head,
-            allowed=fixed.allowed,
+            allowed=fixed.heard,
             temperature=fixed.temperatures,
             rule=fixed.tree_rule,
         )

@@ -245,6 +245,17 @@ class Decoder:
         return None if self.withdrawn is None else viable(tree, ~self.withdrawn)[: tree.num_classes]
 
     @cached_property
+    def heard(self) -> NDArray[np.bool_] | None:
+        """bool [C], the classes whose logits count: those the restriction leaves that may have mass; None for all.
+
+        More than `allowed`: a withdrawn class that is a step of other paths is never shown, and counts for what lies
+        above it.
+        """
+        if self.restriction is None:
+            return self.viable
+        return self.restriction.allowed if self.viable is None else self.restriction.allowed & self.viable
+
+    @cached_property
     def node_bits(self) -> NDArray[np.float64]:
         """float64 [N], what each node of the tree says: log2(classes / classes at or below it in the tree)."""
         tree = self.space.tree

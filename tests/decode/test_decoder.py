@@ -125,6 +125,28 @@ def test_withdrawn_classes_are_masked_unless_they_are_asked_for(zoo_tree: Tree) 
     assert Decoder(WINTER21, "sigmoid").withdrawn_labels == "none"
 
 
+@pytest.mark.parametrize("space", ["fall11", "goog21k"])
+@pytest.mark.parametrize("head", ["leaf_softmax", "sigmoid"])
+def test_what_is_shown_and_what_is_asked_are_one_truth(space: str, head: Any) -> None:
+    """A withdrawn class with classes below it counts for what lies above, in P(node) as in P(concept)."""
+    shipped = load_label_space(space)
+    tree, withdrawn, concepts = shipped.tree, withdrawn_classes(shipped), concepts_of(shipped)
+    logits = (3 * np.random.default_rng(0).standard_normal((2, tree.num_classes))).astype(np.float32)
+    logits[0, tree.index("n09632518")] = 25  # worker: withdrawn, with classes below it
+    found = Decoder(shipped, head).read(logits)
+    assert np.array_equal(found.classes[:, ~withdrawn], found.masses[:, ~withdrawn])
+    assert not found.classes[:, withdrawn].any()
+    subtree = np.bincount(tree.level_target[: tree.num_classes][tree.level_target[: tree.num_classes] >= 0])
+    same = np.flatnonzero(subtree == concepts.num_below[: tree.num_nodes])
+    np.testing.assert_allclose(found.nodes[:, same], found.concepts[:, same], atol=1e-6)
+    person = tree.index("n00007846")
+    assert found.nodes[0, person] > 0.9999
+    assert person in found.path.nodes[0, : found.length[0]]
+    assert not withdrawn[found.path.nodes[0, : found.length[0]]].any()
+    leaves = [one for one in found.topk(9).classes[1].tolist() if concepts.num_below[one] == 1]
+    assert np.array_equal(found.concept(leaves)[1], found.classes[1, leaves])
+
+
 def test_a_decoder_is_asked_each_question_once(zoo_tree: Tree) -> None:
     logits = np.random.default_rng(3).normal(size=(4, 7)).astype(np.float32)
     whole = Decoder(named(zoo_tree), "leaf_softmax")

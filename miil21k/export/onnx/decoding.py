@@ -49,14 +49,16 @@ def write_decoding(graph: GraphWriter, logits: str, decoder: Decoder, topk: int)
 class _Writer(TreeGraph):
     def __init__(self, graph: GraphWriter, decoder: Decoder, topk: int) -> None:
         self.decoder, self.tree = decoder, decoder.space.tree
-        self.allowed = np.ones(self.tree.num_classes, bool) if decoder.allowed is None else decoder.allowed
+        every = np.ones(self.tree.num_classes, bool)
+        heard = every if decoder.heard is None else decoder.heard
         super().__init__(
             graph,
-            walk_tables(self.tree, self.allowed),
+            walk_tables(self.tree, heard),
             inverse_temperature(decoder.temperatures, self.tree.max_depth + 1),
         )
-        self.classes = np.flatnonzero(self.allowed)
-        self.k = min(topk, self.classes.size)
+        self.classes = np.flatnonzero(heard)
+        self.allowed = every if decoder.allowed is None else decoder.allowed
+        self.k = min(topk, int(self.allowed.sum()))
         self.column_of = self.walk.column_of(self.tree.num_nodes)
 
     def write(self, logits: str) -> None:
@@ -77,7 +79,7 @@ class _Writer(TreeGraph):
     # From logits to probabilities.
 
     def exclusive(self, nodes: str) -> str:
-        """Return [B, A], P(exactly this class): P(node) less the sum of its children's, at least 0."""
+        """Return [B, H], P(exactly this class): P(node) less the sum of its children's, at least 0."""
         graph, walk = self.graph, self.walk
         columns = self.column_of[self.classes]
         below = self.padded(self.reduce("ReduceSum", nodes, walk.families, 0), 0)
@@ -85,8 +87,8 @@ class _Writer(TreeGraph):
         return graph.add("Relu", graph.add("Sub", self.columns(nodes, columns), children))
 
     def heard(self, logits: str) -> str:
-        """Return [B, A], the logits of the allowed classes."""
-        return logits if self.allowed.all() else self.columns(logits, self.classes)
+        """Return [B, H], the logits of the classes that count."""
+        return logits if self.classes.size == self.tree.num_classes else self.columns(logits, self.classes)
 
     def sigmoids(self, heard: str) -> str:
         graph = self.graph
@@ -107,9 +109,10 @@ class _Writer(TreeGraph):
     # The answers.
 
     def topk(self, own: str) -> None:
-        graph = self.graph
+        graph, shown = self.graph, self.allowed[self.classes]
+        own = own if shown.all() else self.columns(own, np.flatnonzero(shown))
         prob, at = graph.split("TopK", own, self.ints([self.k]), outputs=["topk_prob", "decode/topk_at"], axis=1)
-        index = graph.add("Gather", graph.constant(self.classes, np.int32), at)
+        index = graph.add("Gather", graph.constant(self.classes[shown], np.int32), at)
         none = graph.constant(-1, np.int32)
         graph.add("Where", graph.add("Greater", prob, self.floats(0)), index, none, output="topk_index")
 
