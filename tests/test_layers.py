@@ -36,6 +36,7 @@ LAYERS: dict[str, tuple[int, set[str]]] = {
     "export": (8, {"numpy", "torch", "timm", "onnx", "onnxruntime", "PIL", "tensorrt", "tritonclient"}),
     "train": (8, {"numpy", "torch", "timm", "safetensors", "matplotlib"}),
     "prepare": (8, {"numpy", "PIL", "simplejpeg", "cykooz_resizer", "cv2", "pyarrow", "matplotlib", "filelock"}),
+    "teachers": (10, {"numpy", "pyarrow"}),
     "serve": (11, {"numpy", "PIL", "starlette", "uvicorn", "prometheus_client"}),
     "cli": (12, {"numpy", "tqdm"}),
 }

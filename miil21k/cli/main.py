@@ -41,6 +41,7 @@ JOBS = {
     },
     "make": {
         "train": "train a model with semantic softmax or a baseline",
+        "select": "choose a student's training images from a pool without labels",
         "validate": "measure a model on labelled images",
         "calibrate": "make the probabilities of a model trustworthy",
     },

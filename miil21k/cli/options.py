@@ -149,11 +149,13 @@ def value_of(args: argparse.Namespace, cls: type[ValueT], **changes: Any) -> Val
     return cls(**{**given(args, cls), **changes})
 
 
-def add_model_name(parser: Parser, *, required: bool = False) -> None:
-    """Declare which network answers; the options beside it are `ModelOptions`."""
+def add_model_name(parser: Parser, *, required: bool = False, also: str = "") -> None:
+    """Declare which network answers; the options beside it are `ModelOptions`. also: a further flag for it."""
     parser.add_argument(
         "-m",
         "--model",
+        *also.split(),
+        dest="model",
         metavar="NAME",
         required=required,
         help=("" if required else "default: tresnet_m_21k, else embedded; ")

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     BarOf = Callable[[Callable[[], Iterator[Any]] | None, int], AbstractContextManager[Bar]]
 
-__all__ = ["Answering", "Outcome", "count_images", "is_single", "run", "shape_of"]
+__all__ = ["Answering", "Outcome", "Taken", "count_images", "is_single", "run", "shape_of"]
 
 log = logging.getLogger("miil21k.predict")
 # Rows do not depend on these, or the note of an unfinished output records what they led to.
@@ -94,6 +94,13 @@ class Outcome(NamedTuple):
     seconds: float
 
 
+class Taken(NamedTuple):
+    """How far an earlier run into the same sink came: how many inputs it took, and the name of the last one."""
+
+    inputs: int
+    last: str
+
+
 class _SilentBar:
     def advance(self) -> None:
         """Count nothing."""
@@ -112,19 +119,21 @@ def run(
     *,
     sink: Sink | None = None,
     bar: BarOf | None = None,
+    behind: Taken | None = None,
 ) -> Outcome:
     """Answer every input; returns what it came to.
 
     inputs: files, folders, globs, shards, URLs, lists, as `miil21k.data.inputs.expand_units` takes them. model, answer:
     what the rows depend on, besides `options`; an interrupted run is gone on with under the same only. answering: gives
     what answers, once nothing is left to refuse, told the backend of the rows that are there, None without any. sink:
-    takes the predictions instead of the file `options.output`. bar: shows how far the run is.
+    takes the predictions instead of the file `options.output`. bar: shows how far the run is. behind: the inputs that
+    `sink` has taken before, none of which it is given again.
     Raises UsageError for what cannot work, before anything is loaded; a run that fails later says what is kept.
     """
     require_images(inputs, recursive=options.recursive)
     files = [path for path in (options.output if sink is None else None, options.embeddings) if path is not None]
     with locked(files):
-        return _Run(inputs, model, answer, options, sink, bar or _no_bar).perform(answering)
+        return _Run(inputs, model, answer, options, sink, bar or _no_bar, behind).perform(answering)
 
 
 def _recorded(model: str | None, answer: PredictOptions, options: RunOptions) -> dict[str, Any]:
@@ -168,8 +177,9 @@ class _Run:
         options: RunOptions,
         sink: Sink | None,
         bar: BarOf,
+        behind: Taken | None,
     ) -> None:
-        self._inputs, self._options, self._bar = list(inputs), options, bar
+        self._inputs, self._options, self._bar, self._behind = list(inputs), options, bar, behind
         self._offline = bool(answer.offline)
         self._recorded = _recorded(model, answer, options)
         if options.log is not None and not Path(options.log).resolve().parent.is_dir():
@@ -183,7 +193,7 @@ class _Run:
             from miil21k.predict.pictures import Gallery
 
             self._pictures = Gallery(Path(options.save_plots), exif=answer.exif, max_pixels=answer.max_pixels)
-        self._rows = self._failed = self._before = 0
+        self._rows = self._failed = self._before = self._again = 0
         self._passed = PassedOver()
         self._ended: Literal["failed", "interrupted", "stopped", "complete"] = "failed"
         self._clock = time.perf_counter()
@@ -266,6 +276,8 @@ class _Run:
         """Return where the run goes on, at the beginning of a batch of `chunk`, and the inputs from there."""
         inputs = self._images()
         self._passed = inputs.passed
+        if self._behind is not None:
+            return self._skipped(inputs, self._behind, chunk)
         if not self._options.resume or not isinstance(self._sink, FileSink):
             return RowsDone(0, 0, 0, 0), inputs.rest([])
         file = self._sink.file
@@ -282,12 +294,31 @@ class _Run:
         again = now.inputs - start.inputs
         return start, inputs.rest(list(recent)[len(recent) - again :])
 
+    def _skipped(self, inputs: Unfolded, behind: Taken, chunk: int) -> tuple[RowsDone, Iterator[Unit]]:
+        """Return the point behind what the sink has taken, and the inputs from the beginning of its last batch on."""
+        recent: list[ImageInput] = []
+        name = ""
+        for item in islice(inputs, behind.inputs):
+            if item.new_batch or len(recent) == chunk:
+                recent.clear()
+            recent.append(item)
+            name = item.name
+        if name != behind.last:
+            raise UsageError(
+                f"Input {behind.inputs:,} was '{behind.last}' before, and is '{name}' now: go on with the same inputs, "
+                "or --overwrite."
+            )
+        if len(recent) == chunk:
+            recent.clear()
+        self._again = len(recent)  # answered once more for the last digits of those beside them, and not taken twice
+        return RowsDone(behind.inputs, 0, 0, 0), inputs.rest(recent)
+
     def _work(self, answers: Answering, inputs: Iterator[Unit], before: RowsDone) -> Literal["complete", "stopped"]:
         """Take every prediction; returns how it ended."""
         stream = cast("Generator[Prediction, None, None]", self._predictions(answers, inputs, before))
         again = None if {"-", "@-"} & set(self._inputs) else self._images
         with closing(stream), self._bar(again, before.inputs) as bar:
-            for prediction in stream:
+            for prediction in islice(stream, self._again, None):
                 if self._take(prediction):
                     self._ended = "stopped"
                     return "stopped"
@@ -350,7 +381,7 @@ class _Run:
             seconds = time.perf_counter() - self._clock
             rate = f" ({(self._rows - self._before) / seconds:.1f} a second)" if seconds > 1 else ""
             log.info("'%s': %s%s in %.1f s%s", self._sink.file.path, self._count(), failures, seconds, rate)
-        elif self._failed and self._rows > 1:
+        elif self._failed and self._rows > 1 and self._options.to_stdout:
             log.info("%s%s", self._count(), failures)
         if passed := self._passed.sentence():
             log.info("%s", passed)

@@ -25,7 +25,17 @@ if TYPE_CHECKING:
     from miil21k.writers.layouts import DoneRow, Layout
     from miil21k.writers.rows import Row
 
-__all__ = ["Existing", "Output", "RowFile", "RowStream", "RowsDone", "already_done", "naming", "note_path"]
+__all__ = [
+    "Existing",
+    "Output",
+    "RowFile",
+    "RowStream",
+    "RowsDone",
+    "already_done",
+    "naming",
+    "note_path",
+    "same_options",
+]
 
 Existing = Literal["refuse", "resume", "append", "overwrite"]
 NOTE_SCHEMA = 1
@@ -151,7 +161,7 @@ class RowFile:
             self.complete = note is None
             self._start = len(self._layout.header) if note is None else note["start"]
             if note is not None:
-                _same_options(self.path, note["options"], self._options)
+                same_options(self.path, note["options"], self._options)
 
     def _note(self) -> dict[str, Any] | None:
         path = note_path(self.path)
@@ -196,7 +206,7 @@ class RowFile:
         """
         note = self._note() if self._existing == "resume" else None
         if note is not None:
-            _same_options(self.path, note["run"], origin)
+            same_options(self.path, note["run"], origin)
         header = self._layout.header
         fresh = self._existing == "overwrite"
         if fresh:
@@ -263,7 +273,8 @@ class RowFile:
             self._file.close()
 
 
-def _same_options(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+def same_options(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise UsageError, which names the first one that differs, unless `path` was begun with the options of now."""
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             raise UsageError(
