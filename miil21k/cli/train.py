@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miil21k.cli.options import add_options, given, value_of
+from miil21k.cli.validate import DATA
 from miil21k.options import declared
 from miil21k.text import printable
 from miil21k.train.options import TrainRequest
@@ -27,7 +28,7 @@ _FIELDS = [field.name for field, option in declared(Recipe) if option.flags]  # 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     add = parser.add_argument
-    add("data", metavar="DATA", nargs="?", help="class folders (DATA/<wnid>/<image>), or tar shards (folder or glob)")
+    add("data", metavar="DATA", nargs="?", help=DATA)
     add("-m", "--model", help="a name of the zoo or of timm (resnet50.a1_in1k, hf-hub:...), or an earlier checkpoint")
     add("--from-scratch", action="store_true", help="start from random weights, whatever the recipe says")
     add(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from miil21k.cli.options import add_model_name, add_options, names_of, value_of
 from miil21k.cli.start import log_to_stderr, make_export
-from miil21k.data.options import ReadingOptions
+from miil21k.data.options import ReadingOptions, SourceOptions
 from miil21k.predict.options import AnswerOptions
 from miil21k.runtime.options import ComputeOptions, ModelOptions
 from miil21k.validate.options import MeasureOptions
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from miil21k.validate.run import MeasureRequest
 
+DATA = "class folders (DATA/<wnid>/<image>), tar shards (folder or glob), or a list (CSV, TSV, Parquet)"
 HELP = "Measure a model on labelled images: flat, semantic, hierarchical and calibration metrics, with provenance."
 
 
@@ -41,9 +42,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def add_images(parser: argparse.ArgumentParser) -> None:
     """Add what is measured."""
-    parser.add_argument(
-        "data", metavar="DATA", help="class folders (DATA/<wnid>/<image>), or tar shards (folder or glob)"
-    )
+    parser.add_argument("data", metavar="DATA", help=DATA)
+    add_options(parser, SourceOptions)
 
 
 def add_measuring(parser: argparse.ArgumentParser) -> None:
@@ -98,7 +98,8 @@ def request_of(args: argparse.Namespace) -> MeasureRequest:
     options = value_of(args, MeasureOptions)
     shards = Cache.at(options.cache_dir).root / "shards"
     view = getattr(args, "view", None)
-    return MeasureRequest(args.data, args.model, options, view=view, make=make_export, shard_cache=shards)
+    source = value_of(args, SourceOptions)
+    return MeasureRequest(args.data, args.model, options, view, source, make_export, shards)
 
 
 def show_progress(done: int, total: int) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import glob
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from miil21k.data.folders import FolderSource
+from miil21k.data.folders import FolderSource, part_folders
 from miil21k.data.images import load_picture
+from miil21k.data.lists import ListSource, few, is_list, read_list, split_name
 from miil21k.data.options import MAX_PIXELS
 from miil21k.data.shards import ShardSource
 from miil21k.data.tar_inputs import expand_braces, has_braces, indexed_shards, is_index
@@ -20,26 +22,43 @@ from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import LABEL_SPACES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import TypeAlias
 
     from numpy.typing import NDArray
 
     from miil21k.data.images import Picture
+    from miil21k.data.lists import Listing
     from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.suffixes import PassedOver
 
-__all__ = ["ClassImages", "LabelledImages", "label_images", "matching_space", "open_source"]
+    Opening: TypeAlias = "Callable[[], ClassImages]"
+    Parts: TypeAlias = "dict[str, Opening]"
+
+__all__ = [
+    "ClassImages",
+    "LabelledImages",
+    "choose_part",
+    "label_images",
+    "matching_space",
+    "open_parts",
+    "open_source",
+]
 
 
 class ClassImages(Protocol):
-    """Images under class keys, readable in any order; see `FolderSource` and `ShardSource`.
+    """Images under class keys, readable in any order; see `FolderSource`, `ShardSource` and `ListSource`.
 
-    passed: what lies beside them and is no picture.
+    keys: the labels that occur. passed: what lies beside them and is no picture. called: what a message calls keys.
     """
 
     keys: tuple[str, ...]
-    key_of: NDArray[np.int32]
     passed: PassedOver
+    called: str
+
+    @property
+    def key_of(self) -> NDArray[np.int32]:
+        """int32 [N], the place in `keys` of the label of each image; raises UsageError where one has several."""
 
     def __len__(self) -> int: ...
     def name(self, index: int) -> str:
@@ -98,20 +117,82 @@ class LabelledImages:
         return replace(self, exif=exif, max_pixels=max_pixels)
 
 
-def open_source(path: str, cache: Path | None = None) -> ClassImages:
+def open_source(
+    path: str,
+    cache: Path | None = None,
+    *,
+    root: str | Path | None = None,
+    split: str | None = None,
+    rather: Sequence[str] = (),
+) -> ClassImages:
     """Return the images at `path`: class folders, a folder of .tar shards, or shards: one, a glob, `a-{000..003}.tar`,
-    or the `index.json` that `miil21k prepare` wrote.
+    or the `index.json` that `miil21k prepare` wrote; or a list (see `miil21k.data.lists`).
 
-    cache: where the indices of shards are kept. Raises UsageError when there is nothing there.
+    cache: where the indices of shards are kept. root: the folder that the paths of a list start from, if not the
+    list's own. split: which part of the data set, of a list that has a column for it or of folders that are called
+    `train`, `val` and the like. rather: without `split`, the first of these parts that is there. Raises UsageError when
+    there is nothing there, or several parts and nothing says which.
     """
-    root = Path(path)
-    if root.is_dir():
-        shards = sorted(root.glob("*.tar"))
-        return ShardSource(shards, cache) if shards else FolderSource(root)
+    return choose_part(path, open_parts(path, cache, root=root), split, rather)()
+
+
+def choose_part(path: str, parts: Parts, split: str | None = None, rather: Sequence[str] = ()) -> Opening:
+    """Return what opens the part that is meant; arguments and errors as for `open_source`."""
+    names = [name for name in parts if name]
+    if split is not None:
+        chosen = split_name(split)
+        if chosen not in names:
+            has = f"it has {few(names, 9)}" if names else "it has no parts"
+            raise UsageError(f"'{path}' has no split '{split}': {has}.")
+        return parts[chosen]
+    found = next((name for name in rather if name in parts), next(iter(parts)) if len(parts) == 1 else None)
+    if found is not None:
+        return parts[found]
+    folder = Path(path).is_dir()
+    such = f"'{Path(path) / names[0]}'" if folder else f"--split {names[0]}"
+    raise UsageError(
+        f"'{path}' holds {' and '.join(names)}, the parts of a data set: give one of them, such as {such}"
+        f"{', or say which with --split' if folder else ''}."
+    )
+
+
+def open_parts(path: str, cache: Path | None = None, *, root: str | Path | None = None) -> Parts:
+    """Return what opens each part of the data set at `path`, by name; a data set of one piece is called "".
+
+    Arguments and errors as for `open_source`.
+    """
+    place = Path(path)
+    if is_list(path) and not place.is_dir():
+        listing = read_list(place)
+        start = place.parent if root is None else Path(root)
+        if listing.splits is None:
+            return {"": partial(ListSource, listing, start)}
+        return {name: partial(_listed, listing, name, start) for name in listing.counts()}
+    if root is not None:
+        raise UsageError(f"--root goes with a list of images, and '{path}' is none.")
+    folders = part_folders(place) if place.is_dir() else {}
+    if folders:
+        named = {split_name(name): partial(_folder, folder, cache) for name, folder in folders.items()}
+        if len(named) < len(folders):
+            raise UsageError(f"'{path}' holds two folders for one part of a data set: {few(list(folders), 9)}.")
+        return dict(named)
+    if place.is_dir():
+        return {"": partial(_folder, place, cache)}
     found = [Path(name) for name in _shards(path)]
     if not found:
-        raise UsageError(f"'{path}' is neither a folder nor a tar shard: give the folder that holds the class folders.")
-    return ShardSource(found, cache)
+        raise UsageError(
+            f"'{path}' is neither a folder nor a tar shard, nor a list: give the folder that holds the class folders."
+        )
+    return {"": partial(ShardSource, found, cache)}
+
+
+def _listed(listing: Listing, split: str, root: Path) -> ClassImages:
+    return ListSource(listing.part(split), root)
+
+
+def _folder(root: Path, cache: Path | None) -> ClassImages:
+    shards = sorted(root.glob("*.tar"))
+    return ShardSource(shards, cache) if shards else FolderSource(root)
 
 
 def _shards(path: str) -> Iterator[str]:
@@ -135,24 +216,32 @@ def matching_space(keys: Iterable[str]) -> str | None:
 
 
 def label_images(
-    source: ClassImages, space: LabelSpace, *, partial: bool = False, skip: Sequence[str] = (), nouns: bool = False
+    source: ClassImages,
+    space: LabelSpace,
+    *,
+    partial: bool = False,
+    skip: Sequence[str] = (),
+    nouns: bool = False,
+    numbered: bool = False,
 ) -> LabelledImages:
     """Return the images of `source` labelled in `space`.
 
-    A class key is a wnid of the space, or a path whose last part is one. partial: classes of the space may be
-    without images. skip: class keys to leave out. nouns: a key may also be an inner node, or any noun of WordNet (see
-    `find_label`). Raises LabelSpaceMismatch when a key is none of these, there are no images of a class or of any
-    class below it (unless partial), or the keys are exactly the classes of another shipped space; UnknownClass for a
-    noun of several meanings.
+    A class key is a wnid or the name of a class of the space, or a path whose last part is one. partial: classes of the
+    space may be without images. skip: class keys to leave out. nouns: a key may also be an inner node, or any noun of
+    WordNet (see `find_label`). numbered: whole numbers that are no keys of the space count its classes. Raises
+    LabelSpaceMismatch when a key is none of these, there are no images of a class or of any class below it (unless
+    partial), or the keys are exactly the classes of another shipped space; UnknownClass for a noun of several meanings.
     """
     left_out = frozenset(skip)
     index = space.tree.index_of
     names = [key if key in index else key.rpartition("/")[2] for key in source.keys]
+    if all(name.isascii() and name.isdecimal() for name in names) and not index.keys() >= set(names):
+        names = _counted(source, names, space, numbered)
     places = [index.get(name, -1) for name in names]
     if not left_out and sorted(places) != list(range(space.num_classes)):
         _refuse_another_space(names, space)
     found: list[Label | None] = [
-        Label(name, name, place) if 0 <= place < space.num_classes else find_label(space, name) if nouns else None
+        Label(name, name, place) if 0 <= place < space.num_classes else _named(space, name, nouns)
         for name, place in zip(names, places, strict=True)
     ]
     outside = {label.wnid: label for label in found if label is not None and label.right is not None}
@@ -161,13 +250,34 @@ def label_images(
     label_of[
         [name in left_out or (it is not None and it.wnid in left_out) for name, it in zip(names, found, strict=True)]
     ] = -1
-    _check(source.keys, label_of, space, partial, tuple(outside))
+    _check(source, label_of, space, partial, tuple(outside))
     labels = label_of[source.key_of]
     rows = np.flatnonzero(labels >= 0)
     absent = np.setdiff1d(np.arange(space.num_classes, dtype=np.int32), label_of)
     skipped = tuple(key for key, place in zip(source.keys, label_of, strict=True) if place == -1)
     notes = tuple(label.note for label in found if label is not None and label.note)
     return LabelledImages(source, space, rows, labels[rows], absent, skipped, tuple(outside.values()), notes)
+
+
+def _named(space: LabelSpace, name: str, nouns: bool) -> Label | None:
+    """Return what a label that is no key of a class says; None unless it is one of what is allowed."""
+    label = find_label(space, name)
+    return label if nouns or (label is not None and label.node < space.num_classes and label.right is None) else None
+
+
+def _counted(source: ClassImages, numbers: Sequence[str], space: LabelSpace, allowed: bool) -> list[str]:
+    """Return the keys of the classes that `numbers` count; raises LabelSpaceMismatch when they count nothing known."""
+    if not allowed:
+        raise LabelSpaceMismatch(
+            f"The {source.called} are numbers ({few(numbers)}), which do not say in which label space they count: name "
+            "it with --label-space."
+        )
+    beyond = [number for number in numbers if int(number) >= space.num_classes]
+    if beyond:
+        raise LabelSpaceMismatch(
+            f"The label space '{space.name}' has the classes 0 to {space.num_classes - 1:,}: {few(beyond)} are none."
+        )
+    return [space.wnids[int(number)] for number in numbers]
 
 
 def _refuse_another_space(names: Sequence[str], space: LabelSpace) -> None:
@@ -181,30 +291,31 @@ def _refuse_another_space(names: Sequence[str], space: LabelSpace) -> None:
 
 
 def _check(
-    keys: Sequence[str], label_of: NDArray[np.int32], space: LabelSpace, partial: bool, outside: Sequence[str]
+    source: ClassImages, label_of: NDArray[np.int32], space: LabelSpace, partial: bool, outside: Sequence[str]
 ) -> None:
     """Raise LabelSpaceMismatch as `label_images` says; outside: the wnids of labels that are no nodes."""
-    unknown = [key for key, found in zip(keys, label_of, strict=True) if found == -2]
+    unknown = [key for key, found in zip(source.keys, label_of, strict=True) if found == -2]
     known = label_of[label_of >= 0]
     if known.size != np.unique(known).size:
         twice = int(np.bincount(known).argmax())
-        both = [key for key, found in zip(keys, label_of, strict=True) if found == twice]
+        both = [key for key, found in zip(source.keys, label_of, strict=True) if found == twice]
         wnid = (*space.tree.wnids, *outside)[twice]
-        raise LabelSpaceMismatch(f"The folders '{both[0]}' and '{both[1]}' both mean the class '{wnid}'.")
+        words = source.called.removeprefix("class ")
+        raise LabelSpaceMismatch(f"The {words} '{both[0]}' and '{both[1]}' both mean the class '{wnid}'.")
     if "." in unknown:
         raise LabelSpaceMismatch(
             "Images lie in the folder itself, beside no class: give the folder around it, whose subfolders are classes."
         )
     if unknown:
         raise LabelSpaceMismatch(
-            f"{len(unknown)} of {len(keys)} class folders are no classes of label space '{space.name}': "
-            f"{_few(unknown)}. Choose the label space that the images were labelled in with --label-space."
+            f"{len(unknown)} of {len(source.keys)} {source.called} are no classes of label space '{space.name}': "
+            f"{few(unknown)}. Choose the label space that the images were labelled in with --label-space."
         )
     lacking = [] if partial else _without_images(space, known)
     if lacking:
         raise LabelSpaceMismatch(
             f"{len(lacking):,} of the {space.num_classes:,} classes of label space '{space.name}' have no images: "
-            f"{_few(lacking)}. Give a label space of these classes only, or accept that with --partial."
+            f"{few(lacking)}. Give a label space of these classes only, or accept that with --partial."
         )
 
 
@@ -213,7 +324,3 @@ def _without_images(space: LabelSpace, present: NDArray[np.int32]) -> list[str]:
     reached = np.zeros(space.tree.num_nodes + 1, np.bool_)  # the last place takes the -1 of missing levels
     reached[space.tree.level_target[present]] = True
     return [wnid for wnid, found in zip(space.wnids, reached[: space.num_classes], strict=True) if not found]
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

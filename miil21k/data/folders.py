@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from miil21k.data.images import read_file
+from miil21k.data.names import Names
 from miil21k.errors import UsageError
 from miil21k.suffixes import JUNK_FOLDERS, PassedOver, image_suffixes, suffix_of
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Entries", "FolderSource", "Identity", "entries_of", "identity_of"]
+__all__ = ["Entries", "FolderSource", "Identity", "entries_of", "identity_of", "part_folders"]
 
 Identity = tuple[int, int]
 # Folders of these names, side by side, are the parts of a data set and no classes.
@@ -81,15 +82,14 @@ class FolderSource:
     Every folder that holds images directly is a class, at any depth; a link back to a folder around it is left out.
     keys: the class folders relative to `root`, `/` between parts, sorted bytewise; for nested folders `animal/dog`.
     key_of: int32 [N], the place of each image's folder in `keys`. passed: what lies there and is no picture.
-    Eleven million names take about 0.5 GB, shared by all loader processes.
-    Raises UsageError when there are no images, a folder cannot be read, or `root` holds `train` and `val`.
+    Raises UsageError when there are no images, or a folder cannot be read.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.called = "class folders"
         self.passed = PassedOver()
         folders = sorted(_class_folders(str(root), ".", self.passed, ()), key=lambda found: os.fsencode(found[0]))
-        _refuse_parts(root, [key for key, _ in folders])
         if not folders:
             seen = self.passed.sentence()
             raise UsageError(
@@ -99,19 +99,15 @@ class FolderSource:
         self.keys: tuple[str, ...] = tuple(key for key, _ in folders)
         counts = [len(names) for _, names in folders]
         self.key_of: NDArray[np.int32] = np.repeat(np.arange(len(folders), dtype=np.int32), counts)
-        encoded = [name for _, names in folders for name in names]
-        self._ends = np.cumsum([len(name) for name in encoded])
-        self._names = b"".join(encoded)
+        self._names = Names(name for _, names in folders for name in names)
 
     def __len__(self) -> int:
-        return int(self._ends.size)
+        return len(self._names)
 
     def name(self, index: int) -> str:
         """Return the path of image `index` relative to the root, `/` between parts."""
-        start = int(self._ends[index - 1]) if index else 0
-        file = os.fsdecode(self._names[start : int(self._ends[index])])
         key = self.keys[self.key_of[index]]
-        return f"{key}/{file}" if key != "." else file
+        return f"{key}/{self._names[index]}" if key != "." else self._names[index]
 
     def read(self, index: int) -> bytes:
         """Return the bytes of image `index`; raises ImageError when it is no regular file, or cannot be read."""
@@ -136,15 +132,19 @@ def _class_folders(
             yield from _class_folders(below, name if key == "." else f"{key}/{name}", passed, here)
 
 
-def _refuse_parts(root: Path, keys: list[str]) -> None:
-    """Raise UsageError when the folders in `root` are the parts of a data set, each with classes of its own."""
-    if keys:
-        parts = {key.partition("/")[0] for key in keys if "/" in key} if all("/" in key for key in keys) else set()
-    else:
-        parts = {path.parent.name for path in root.glob("*/*.tar") if path.parent.name in _PARTS}
-    if parts and parts <= _PARTS and (len(parts) > 1 or not keys):
-        names = sorted(parts)
-        raise UsageError(
-            f"'{root}' holds {' and '.join(names)}, the parts of a data set: give one of them, such as "
-            f"'{root / ('train' if 'train' in parts else names[0])}'."
-        )
+def part_folders(root: Path) -> dict[str, Path]:
+    """Return the folders in `root` that are the parts of a data set, each with classes or shards of its own, by name.
+
+    They are called `train`, `val`, `test` or the like, all of them, and are several, or hold shards; else there are
+    none, and a folder of such a name is a class of things.
+    """
+    names = entries_of(str(root), PassedOver()).names
+    if not names or not _PARTS.issuperset(names):
+        return {}
+    inside = {name: entries_of(f"{root}/{name}", PassedOver(), shards=True) for name in names}
+    shards = any(suffix_of(name) == ".tar" for each in inside.values() for name in each.names)
+    if len(inside) == 1 and not shards:
+        return {}
+    if any(suffix_of(name) in image_suffixes() for each in inside.values() for name in each.names):
+        return {}
+    return {name: root / name for name in inside}

@@ -9,9 +9,11 @@ from miil21k.data.resizers import RESIZERS
 from miil21k.options import Instead, check, described, option
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from miil21k.data.resizers import ResizerName
 
-__all__ = ["DECODES", "MAX_PIXELS", "Decode", "ReadingOptions"]
+__all__ = ["DECODES", "MAX_PIXELS", "Decode", "ReadingOptions", "SourceOptions"]
 
 Decode = Literal["reduced", "full"]
 DECODES: tuple[str, ...] = get_args(Decode)
@@ -42,6 +44,22 @@ class ReadingOptions:
         "reduced decodes large JPEGs at 1/2, 1/4 or 1/8, never below twice the resize edge, which is several times as "
         "fast; full decodes every pixel, as the published preprocessing does",
         choices=DECODES,
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@described
+@dataclass(frozen=True)
+class SourceOptions:
+    """Which labelled images are meant, where a list or a folder holds more than one wants."""
+
+    split: str | None = option(
+        None, "which part of the data: a split of a list, or one of the folders train, val and test", metavar="NAME"
+    )
+    root: str | Path | None = option(
+        None, "folder that the paths of a list start from (default: the list's own)", metavar="DIR"
     )
 
     def __post_init__(self) -> None:

@@ -175,6 +175,7 @@ class ShardSource:
 
     def __init__(self, shards: Sequence[Path], cache: Path | None = None) -> None:
         self.shards = tuple(shards)
+        self.called = "labels"
         self.passed = PassedOver()
         indices = [index_shard(path, cache) for path in self.shards]
         self._counts = np.cumsum([0, *(index.names.size for index in indices)])

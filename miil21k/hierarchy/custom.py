@@ -22,7 +22,7 @@ from miil21k.suffixes import JUNK_FOLDERS, is_image_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["from_csv", "from_folder", "from_json", "from_list"]
+__all__ = ["from_csv", "from_folder", "from_json", "from_labels", "from_list"]
 
 _CHILD, _PARENT = ("child", "wnid"), ("parent", "parent_wnid")
 _YES, _NO = frozenset({"1", "true", "yes"}), frozenset({"0", "false", "no", ""})
@@ -144,25 +144,39 @@ def from_folder(path: Path, *, all_nodes: bool = False) -> LabelSpace:
 
 
 def from_list(path: Path, *, all_nodes: bool = False) -> LabelSpace:
-    """Return the label space of a list of wnids, one per line, in the order of the file; `#` begins a comment.
+    """Return the label space of a list of wnids, or of names, one per line, in the file's order; `#` begins a comment.
 
     The tree is WordNet's: each class hangs from its nearest ancestor among the 21,843 nodes of goog21k, which ship
     with the package, and the ancestors that are not in the list become inner nodes; with `all_nodes` they are
     classes too, in wnid order behind those of the list. A wnid outside of goog21k is looked up in WordNet 3.0 where
-    that is installed.
+    that is installed. Where no line is a wnid, the lines are classes without a hierarchy.
     """
     first: dict[str, int] = {}
     for number, line in enumerate(_text(path).splitlines(), 1):
         wnid = line.partition("#")[0].strip()
         if wnid in first:
             raise TreeError(f"{path}, line {number}: '{wnid}' stands in line {first[wnid]} already.")
-        if wnid and not _is_wnid(wnid):
-            raise TreeError(f"{path}, line {number}: '{wnid}' is no wnid ('n' and eight digits, like n02084071).")
         if wnid:
             first[wnid] = number
     if not first:
         raise TreeError(f"{path} holds no wnid; expected one per line.")
-    return _in_wordnet(path, {wnid: f"line {number}" for wnid, number in first.items()}, all_nodes=all_nodes)
+    strange = next((wnid for wnid in first if not _is_wnid(wnid)), None)
+    if strange is not None and any(map(_is_wnid, first)):
+        raise TreeError(
+            f"{path}, line {first[strange]}: '{strange}' is no wnid ('n' and eight digits, like n02084071)."
+        )
+    return from_labels(path, {wnid: f"line {number}" for wnid, number in first.items()}, all_nodes=all_nodes)
+
+
+def from_labels(path: Path, where: dict[str, str], *, all_nodes: bool = False) -> LabelSpace:
+    """Return the label space of the labels of `where`, in their order, named by the stem of `path`.
+
+    where: label -> what a message calls its place. Wnids stand in WordNet's tree (see `from_list`), other words side by
+    side, without a hierarchy.
+    """
+    if all(map(_is_wnid, where)):
+        return _in_wordnet(path, where, all_nodes=all_nodes)
+    return _assemble(path, [HierarchyRow(at, label, None, label) for label, at in where.items()], (), lambda *_: True)
 
 
 def _is_wnid(text: str) -> bool:

@@ -13,9 +13,11 @@ import torch
 
 from miil21k.data.augment import Augmentation
 from miil21k.data.datasets import matching_space
+from miil21k.data.lists import ListSource
 from miil21k.environment import installed_versions
 from miil21k.errors import ImageError, UsageError
 from miil21k.files import Lock
+from miil21k.hierarchy.custom import from_labels
 from miil21k.hierarchy.load import load_label_space, load_own
 from miil21k.hierarchy.spaces import LABEL_SPACES
 from miil21k.records import to_json
@@ -58,6 +60,8 @@ def choose_space(request: TrainRequest, source: ClassImages) -> LabelSpace:
     shipped = matching_space(key.rpartition("/")[2] for key in source.keys)
     if shipped is not None:
         return load_label_space(shipped)
+    if isinstance(source, ListSource):
+        return from_labels(Path(request.data), {key: f"label '{key}'" for key in source.keys}, all_nodes=all_nodes)
     if not Path(request.data).is_dir() or next(Path(request.data).glob("*.tar"), None):
         raise UsageError(f"The classes in '{request.data}' are of no shipped label space: name one with --label-space.")
     return load_own(Path(request.data), all_nodes=all_nodes)

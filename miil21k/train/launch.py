@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from miil21k.data.datasets import label_images, open_source
+from miil21k.data.datasets import choose_part, label_images, open_parts, open_source
+from miil21k.data.lists import is_list, split_name
 from miil21k.errors import UsageError
 from miil21k.records import to_json
 from miil21k.train.adjustments import adjust_average, adjust_precision
@@ -24,7 +25,7 @@ from miil21k.train.teachers import load_teacher
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from miil21k.data.datasets import LabelledImages
+    from miil21k.data.datasets import LabelledImages, Parts
     from miil21k.decode.levels import Deepest
     from miil21k.train.loop import Report
     from miil21k.train.options import TrainRequest
@@ -91,9 +92,10 @@ def _assemble(
 ) -> tuple[TrainJob, dict[str, Any]]:
     """Return the job, and what config.json says about it."""
     say(f"Looking for images in '{request.data}'")
-    source = processes.first(lambda: open_source(request.data, request.shard_cache))
+    parts = processes.first(lambda: open_parts(request.data, request.shard_cache, root=request.root))
+    source = processes.first(choose_part(request.data, parts, request.split, ("train",)))
     space = choose_space(request, source)
-    images = label_images(source, space, partial=request.partial)
+    images = label_images(source, space, partial=request.partial, numbered=request.label_space is not None)
     recipe, changes = _fitted(request.recipe, device, len(images), processes)
     for change in changes:
         say(change)
@@ -108,7 +110,7 @@ def _assemble(
     _order_head(model, card, recipe.deepest)
     objective = create_objective(recipe, space.tree, teacher, head_order(model.get_classifier()))  # type: ignore[operator]
     augmentation = augmentation_of(recipe, card.preprocess)
-    evaluate = _evaluation(request, card, processes)
+    evaluate = _evaluation(request, card, processes, parts)
     facts = _facts(request, card, images, evaluate, processes.world)
     facts["weights"] = "random" if loaded is None else loaded._asdict()
     identity = run_id_of(recipe, card, images, processes.world) if processes.is_main else ""
@@ -161,11 +163,16 @@ def _order_head(model: nn.Module, card: TrainedCard, deepest: Deepest) -> None:
         to_level_order(head, levels)
 
 
-def _evaluation(request: TrainRequest, card: TrainedCard, processes: Processes) -> Evaluation | None:
-    if request.val is None:
+def _evaluation(request: TrainRequest, card: TrainedCard, processes: Processes, parts: Parts) -> Evaluation | None:
+    if request.val is not None:
+        data = request.val
+        root = request.root if is_list(data) else None
+        source = processes.first(lambda: open_source(data, request.shard_cache, root=root, rather=("val", "test")))
+    elif "val" in parts and split_name(request.split or "train") != "val":
+        source = processes.first(parts["val"])
+    else:
         return None
-    source = processes.first(lambda: open_source(str(request.val), request.shard_cache))
-    images = label_images(source, card.space, partial=True)
+    images = label_images(source, card.space, partial=True, numbered=request.label_space is not None)
     return Evaluation(images, card.head, card.preprocess, request.recipe, processes, request.workers)
 
 
@@ -184,6 +191,7 @@ def _facts(
         "data": request.data,
         "images": len(images),
         "classes_without_images": int(images.absent.size),
+        "split": request.split,
         "val": request.val,
         "val_images": len(evaluate.images) if evaluate is not None else 0,
         "processes": world,

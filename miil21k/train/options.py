@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from miil21k.data.options import SourceOptions
 from miil21k.options import check, described, option, option_again
 from miil21k.runtime.options import ComputeOptions, ModelOptions
 
@@ -21,9 +22,9 @@ __all__ = ["TrainRequest"]
 class TrainRequest:
     """What is trained on what, by which recipe, and where the run goes.
 
-    data: class folders or shards. model: a name of the zoo or of timm, or a checkpoint of an earlier run. recipe_name:
-    what the recipe is called in messages and in the checkpoint. folder: of the run. shard_cache: where indices of
-    shards are kept.
+    data: class folders, shards or a list. model: a name of the zoo or of timm, or a checkpoint of an earlier run.
+    recipe_name: what the recipe is called in messages and in the checkpoint. folder: of the run. shard_cache: where
+    indices of shards are kept.
     """
 
     data: str
@@ -32,8 +33,18 @@ class TrainRequest:
     recipe: Recipe
     folder: Path
     val: str | None = option(
-        None, "images to evaluate on after every epoch; decides about best.safetensors", metavar="DIR"
+        None,
+        "images to evaluate on after every epoch, which decides about best.safetensors (default: the part val of DATA "
+        "where it has parts)",
+        metavar="DATA",
     )
+    split: str | None = option_again(
+        SourceOptions,
+        "split",
+        None,
+        "which part of DATA to train on: a split of a list, or a folder (default: train where it has parts)",
+    )
+    root: str | Path | None = option_again(SourceOptions, "root", None)
     checkpoint: str | Path | None = option_again(
         ModelOptions, "checkpoint", None, "weights to start from, in any published layout"
     )

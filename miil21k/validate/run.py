@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from miil21k.calibrate.record import mask_digest
 from miil21k.data.datasets import open_source
+from miil21k.data.options import SourceOptions
 from miil21k.data.resizers import resolve_resizer
 from miil21k.environment import installed_versions
 from miil21k.errors import UsageError
@@ -39,15 +40,16 @@ __all__ = ["MeasureRequest", "Validation", "prepare", "validate_model"]
 class MeasureRequest:
     """What is measured or calibrated, and on which labelled images.
 
-    data: class folders or shards. model: a name of the zoo, or a checkpoint of `miil21k train`. options: which weights,
-    what computes, how images are read. view: `in1k` or None. make: makes an export that the cache lacks (see
-    `resolve`). shard_cache: where indices of shards are kept.
+    data: class folders, shards or a list, of which `source` says which part. model: a name of the zoo, or a checkpoint
+    of `miil21k train`. options: which weights, what computes, how images are read. view: `in1k` or None. make: makes an
+    export that the cache lacks (see `resolve`). shard_cache: where indices of shards are kept.
     """
 
     data: str
     model: str
     options: MeasureOptions = field(default_factory=MeasureOptions)
     view: str | None = None
+    source: SourceOptions = field(default_factory=SourceOptions)
     make: Make | None = None
     shard_cache: Path | None = None
 
@@ -87,7 +89,7 @@ class Prepared:
 
 def prepare(request: MeasureRequest) -> Prepared:
     """Return everything that scoring needs; raises LabelSpaceMismatch before anything is computed."""
-    source = open_source(request.data, request.shard_cache)
+    source = open_source(request.data, request.shard_cache, root=request.source.root, split=request.source.split)
     loaded = resolve(request.model, request.options, images=lambda most: min(most, len(source)), make=request.make)
     resizer = resolve_resizer(request.options.resizer, loaded.preprocess.interpolation)
     view = choose_view(source, loaded.space, label_space=request.options.label_space, view=request.view)

@@ -60,7 +60,7 @@ def without_withdrawn(view: View, source: ClassImages) -> View:
     if not withdrawn.any() or view.allowed is not None:
         return view
     wnids = [wnid for wnid, gone in zip(view.space.wnids, withdrawn, strict=True) if gone]
-    images = label_images(source, view.space, partial=True, skip=wnids, nouns=True)
+    images = label_images(source, view.space, partial=True, skip=wnids, nouns=True, numbered=True)
     return replace(_view(view.name, images, None, int((~withdrawn).sum())), include_withdrawn=False)
 
 
@@ -90,7 +90,7 @@ def choose_view(
     wanted = load_label_space(label_space, head=head)
     if wanted.sha256 != head.sha256:
         projection(head, wanted)  # raises where the head lacks a class
-    return _view(wanted.name, label_images(source, wanted, partial=True, nouns=True), None)
+    return _view(wanted.name, label_images(source, wanted, partial=True, nouns=True, numbered=True), None)
 
 
 def _in1k(source: ClassImages, head: LabelSpace) -> View:
@@ -98,7 +98,7 @@ def _in1k(source: ClassImages, head: LabelSpace) -> View:
     strangers = [key for key in source.keys if key.rpartition("/")[2] not in set(known)]
     if strangers:
         raise LabelSpaceMismatch(
-            f"{len(strangers)} of {len(source.keys)} class folders are no classes of ImageNet-1K: "
+            f"{len(strangers)} of {len(source.keys)} {source.called} are no classes of ImageNet-1K: "
             f"{', '.join(strangers[:3])}{', ...' if len(strangers) > 3 else ''}. Score them without --view in1k."
         )
     own = set(head.wnids)
@@ -121,7 +121,7 @@ def _view(name: str, images: LabelledImages, allowed: NDArray[np.bool_] | None, 
     scored = int((labels < images.space.num_classes).sum())
     if images.skipped:
         notes.append(
-            f"{len(images.skipped)} class folders cannot be answered by this head and were skipped: "
+            f"{len(images.skipped)} {images.source.called} cannot be answered by this head and were skipped: "
             f"{', '.join(images.skipped[:9])}{', ...' if len(images.skipped) > 9 else ''}."
         )
     others = labels.size - scored

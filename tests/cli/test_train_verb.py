@@ -167,6 +167,31 @@ def test_the_hierarchy_that_trained_a_model_is_taken_by_every_verb_after_it(
     assert row["label_space_sha256"] == space.sha256
 
 
+def test_a_list_trains_validates_and_calibrates(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    colours = ("red_circle", "blue_square")
+    rows = [
+        f"{split}/{name}/{name}_{number}.jpg,{name},{split}"
+        for split, count in (("train", 3), ("val", 1))
+        for name in colours
+        for number in range(count)
+    ]
+    listed = tmp_path / "shapes.csv"
+    listed.write_text("file,class,split\n" + "\n".join(rows) + "\n")
+    words = [*_words(data, tmp_path / "run"), "--root", str(data), "--batch-size", "2"]
+    words[1] = str(listed)
+    del words[words.index("--label-space") : words.index("--label-space") + 2]
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    assert "6 images of 2 classes (label space 'shapes'), 2 to validate" in err
+    assert read_card(tmp_path / "run" / "best.safetensors").space.wnids == ("blue_square", "red_circle")
+    own = [str(listed), "--root", str(data), "-m", out.strip(), "--device", "cpu", "-j", "0"]
+    assert main(["validate", *own, "--split", "val"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"]["scored"] == 2
+    assert main(["calibrate", *own, "--split", "train", "-q", "-o", str(tmp_path / "c.json")]) == 0
+    assert main(["validate", *own]) == 2
+    assert "holds train and val, the parts of a data set" in capsys.readouterr().err
+
+
 @dataclass(frozen=True, eq=False)
 class Doubled(CrossEntropy):
     """Twice the cross-entropy of another, and of a head of another kind."""

@@ -218,7 +218,7 @@ def test_wnid_folders_side_by_side_stand_in_wordnets_tree(tmp_path: Path) -> Non
     [
         ("n02123045\nn02084071\nn02123045\n", r"line 3: 'n02123045' stands in line 1 already"),
         ("n02123045\n\nn99999999\n", r"own\.txt, line 3: .*(n99999999.*is no noun|WordNet 3\.0 was not found)"),
-        ("# pets\ntabby\n", r"own\.txt, line 2: 'tabby' is no wnid"),
+        ("# pets\ntabby\nn02123045\n", r"own\.txt, line 2: 'tabby' is no wnid"),
         ("# nothing\n", "holds no wnid"),
     ],
 )
