@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,13 +16,26 @@ from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from miil21k.hierarchy.spaces import LabelSpace
 
 # A busy machine is no failure: examples may take as long as they need.
 settings.register_profile("miil21k", deadline=None)
 settings.load_profile("miil21k")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what a command said that failed or ran too long: its error names the exit status alone."""
+    report = yield
+    error = call.excinfo.value if call.excinfo is not None else None
+    if isinstance(error, (subprocess.CalledProcessError, subprocess.TimeoutExpired)):
+        for name, said in (("stdout", error.stdout), ("stderr", error.stderr)):
+            text = said.decode(errors="replace") if isinstance(said, bytes) else said
+            if text:
+                report.sections.append((f"{name} of the command", text))
+    return report
 
 
 @pytest.fixture(autouse=True)

@@ -27,12 +27,14 @@ __all__ = ["Processes", "join_processes", "leave_processes", "pick_device"]
 
 @dataclass(frozen=True)
 class Processes:
-    """Which process this is (`rank` of `world`), and the gloo group for numbers that live on the CPU."""
+    """Which process this is: `rank` of `world`.
+
+    It holds nothing of torch: whoever holds a group of processes keeps its threads alive after `leave_processes`, and
+    one that frees its last tensor while Python shuts down aborts the process.
+    """
 
     rank: int = 0
     world: int = 1
-    local_rank: int = 0
-    cpu_group: Any = None
 
     @property
     def is_main(self) -> bool:
@@ -44,7 +46,7 @@ class Processes:
         if self.world == 1:
             return [float(value) for value in values]
         tensor = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(tensor, group=self.cpu_group)
+        dist.all_reduce(tensor)
         return [float(value) for value in tensor]
 
     def gather(self, value: Any) -> list[Any]:
@@ -52,7 +54,7 @@ class Processes:
         if self.world == 1:
             return [value]
         found: list[Any] = [None] * self.world
-        dist.all_gather_object(found, value, group=self.cpu_group)
+        dist.all_gather_object(found, value)
         return found
 
     def share_buffers(self, module: nn.Module) -> None:
@@ -73,16 +75,16 @@ class Processes:
     def wait(self) -> None:
         """Return when every process has come here."""
         if self.world > 1:
-            dist.barrier(group=self.cpu_group)
+            dist.barrier()
 
 
 def join_processes(device: torch.device) -> Processes:
     """Join the processes that torchrun started; a run that was started plainly is alone."""
     if "LOCAL_RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Processes()
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    cpu_group = dist.new_group(backend="gloo") if device.type == "cuda" else dist.group.WORLD
-    return Processes(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]), cpu_group)
+    # Numbers and objects live on the CPU and go through gloo there, also where gradients go between GPUs.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    return Processes(dist.get_rank(), dist.get_world_size())
 
 
 def leave_processes() -> None:

@@ -174,7 +174,7 @@ class UpdateStep:
         totals, empty = counts, [count < self.smallest for count in counts]
         if world > 1:
             sums = torch.tensor([*counts, *empty], dtype=torch.int64)
-            dist.all_reduce(sums, group=self.processes.cpu_group)
+            dist.all_reduce(sums)
             totals, empty = sums[: len(counts)].tolist(), sums[len(counts) :].tolist()
         total = sum(images for images, none in zip(totals, empty, strict=True) if not none)
         return [0.0 if none else count * world / total for count, none in zip(counts, empty, strict=True)]
