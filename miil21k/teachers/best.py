@@ -173,7 +173,8 @@ class ClassBests:
         def of_class(place: int) -> BestOfClass:
             mine = order[bounds[place] : bounds[place + 1]]
             of = images[mine]
-            found = [names[start : start + size] for start, size in zip(starts[of], lengths[of], strict=True)]
+            ends = (starts[of] + lengths[of]).tolist()
+            found = [names[start:end] for start, end in zip(starts[of].tolist(), ends, strict=True)]
             return BestOfClass(wnids[place], scores[mine], digests[of], found)
 
         present = sorted(np.flatnonzero(np.diff(bounds)).tolist(), key=wnids.__getitem__)

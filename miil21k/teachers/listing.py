@@ -85,7 +85,10 @@ def _parquet(path: Path, bests: Iterator[BestOfClass]) -> None:
         waiting: list[Any] = []
         for best in bests:
             size = len(best.names)
-            names = pa.array([utf8_text(os.fsdecode(name)) for name in best.names], pa.string())
+            try:
+                names = pa.array(best.names, pa.binary()).cast(pa.string())
+            except pa.ArrowInvalid:  # a name that is no UTF-8
+                names = pa.array([utf8_text(os.fsdecode(name)) for name in best.names], pa.string())
             columns = [pa.repeat(best.wnid, size), pa.array(np.arange(size, dtype=np.int32)), pa.array(best.scores)]
             waiting.append(pa.table([*columns, names], schema=schema))
             if sum(table.num_rows for table in waiting) >= _ROWS:
