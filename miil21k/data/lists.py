@@ -5,7 +5,9 @@
     /elsewhere/2.jpg,n02123159,0.5,val
 
 The header decides (`ROLES`): one column names the image, `label` its class or `labels` its classes, `weight` how much
-it counts, `split` which part of the data set it is of. Other columns are ignored, two of one role are refused.
+it counts, `split` which part of the data set it is of. Other columns are ignored, two of one role are refused. An image
+may be a member of a shard, `SHARD.tar/MEMBER`. A column `rank` says that rows are the best of each class, as `miil21k
+select` writes them: an image may then stand under several.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import numpy as np
 
 from miil21k.data.images import read_file
 from miil21k.data.names import Names
+from miil21k.data.shard_members import ShardMembers
 from miil21k.data.tables import LIST_SUFFIXES, nth_row, read_table
 from miil21k.errors import UsageError
 from miil21k.records import StrictJsonError, parse
@@ -42,6 +45,7 @@ ROLES = {
     "labels": ("labels", "classes", "tags", "wnids"),
     "weight": ("weight", "sample_weight"),
     "split": ("split", "partition", "subset"),
+    "rank": ("rank",),
 }
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -96,6 +100,7 @@ class Listing:
 
     origin: the list's name, for messages. paths: as they are written. labels: a word per row, or a tuple of words
     (`several`). weights: float32 [N], or None. splits: a name per row, or None. where: what a message calls a row.
+    ranked: rows are the best images of each label, of which one may have several, a row each.
     """
 
     origin: str
@@ -105,6 +110,7 @@ class Listing:
     weights: NDArray[np.float32] | None = None
     splits: Sequence[str] | None = None
     where: Callable[[int], str] = nth_row
+    ranked: bool = False
 
     def counts(self) -> dict[str, int]:
         """Return how many images each split has, in order of appearance; empty without splits."""
@@ -122,6 +128,7 @@ class Listing:
             None if self.weights is None else self.weights[rows],
             None,
             lambda row: self.where(rows[row]),
+            self.ranked,
         )
 
 
@@ -142,7 +149,7 @@ def read_list(path: Path) -> Listing:
     splits = [split_name(name) for name in table.texts(roles["split"])] if "split" in roles else None
     if splits is not None:
         _refuse(origin, table, splits, lambda name: not name, "have no split")
-    return Listing(origin, paths, labels, "labels" in roles, weights, splits, table.where)
+    return Listing(origin, paths, labels, "labels" in roles, weights, splits, table.where, "rank" in roles)
 
 
 def _roles(origin: str, table: Table) -> dict[str, str]:
@@ -242,6 +249,7 @@ class ListSource:
         if not listing.paths:
             raise UsageError(f"{listing.origin} holds no images.")
         self._names = Names(map(os.fsencode, listing.paths))
+        self._members = ShardMembers(listing.paths, root)
         self._check(listing)
         self.weights = listing.weights
         rows = listing.labels
@@ -271,11 +279,14 @@ class ListSource:
 
     def read(self, index: int) -> bytes:
         """Return the bytes of image `index`; raises ImageError when it is no regular file, or cannot be read."""
+        if index in self._members:
+            return self._members.read(index)
         name = self.name(index)
         return read_file(self.root / name, name)
 
     def _check(self, listing: Listing) -> None:
-        missing = [name for name in listing.paths if not self._is_there(name)]
+        there = (row in self._members or self._is_there(name) for row, name in enumerate(listing.paths))
+        missing = [name for name, found in zip(listing.paths, there, strict=True) if not found]
         if missing:
             if any("://" in name for name in missing):
                 raise UsageError(f"{self.origin} names URLs, such as {few(missing, 1)}: fetch the images first.")
@@ -283,7 +294,7 @@ class ListSource:
                 f"{len(missing):,} of {len(listing.paths):,} images of {self.origin[4:]} are not below '{self.root}': "
                 f"{few(missing)}. --root names the folder that its paths start from."
             )
-        if listing.several:
+        if listing.several or listing.ranked:
             return
         first: dict[str, int] = {}
         twice = []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -197,3 +198,18 @@ def test_labels_are_wnids_names_or_numbers_of_a_label_space(photos: Path) -> Non
 def test_numbers_are_in_the_order_of_their_values(photos: Path) -> None:
     listed = write(photos / "n.csv", "path,label", "red/red_0.jpg,10", "red/red_1.jpg,9", "blue/blue_0.jpg,2")
     assert source_of(listed).keys == ("2", "9", "10")
+
+
+def test_members_of_shards_are_images_and_a_ranked_image_may_stand_under_several_labels(photos: Path) -> None:
+    with tarfile.open(photos / "pool.tar", "w") as tar:
+        tar.add(photos / "red" / "red_0.jpg", "a/x.jpg")
+        tar.add(photos / "blue" / "blue_0.jpg", "y.jpg")
+    rows = ("pool.tar/y.jpg,blue", "pool.tar/a/x.jpg,red", "red/red_1.jpg,red", "pool.tar/a/x.jpg,blue")
+    with pytest.raises(UsageError, match="gives 1 images two labels"):
+        source_of(write(photos / "members.csv", "input,wnid", *rows))
+    source = source_of(write(photos / "members.csv", "input,wnid,rank", *(f"{row},0" for row in rows)))
+    contents = [(photos / name).read_bytes() for name in ("blue/blue_0.jpg", "red/red_0.jpg", "red/red_1.jpg")]
+    assert [source.read(row) for row in range(4)] == [*contents, contents[1]]
+    assert pairs(source)[3] == ("pool.tar/a/x.jpg", "blue")
+    with pytest.raises(UsageError, match=r"1 of 1 images .* are not below .*pool.tar/z.jpg"):
+        source_of(write(photos / "members.csv", "input,wnid,rank", "pool.tar/z.jpg,blue,0"))
