@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from torch import nn
 
+from miil21k.train.distillation import SemanticKD
 from miil21k.train.level_order import ancestor_table, level_table
-from miil21k.train.objectives import CrossEntropy, MultiLabel, SemanticKD, SemanticSoftmax, create_teacher
+from miil21k.train.objective import create_teacher
+from miil21k.train.objectives import CrossEntropy, MultiLabel, SemanticSoftmax
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
     from miil21k.decode.heads import HeadKind
     from miil21k.hierarchy.tree import Tree
-    from miil21k.train.objectives import Objective
+    from miil21k.train.objective import Objective
 
 STATS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 SMOOTHING = 0.2  # as published, for semantic softmax and for single-label training

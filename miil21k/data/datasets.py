@@ -43,6 +43,7 @@ __all__ = [
     "matching_space",
     "open_parts",
     "open_source",
+    "unlabelled_images",
 ]
 
 
@@ -73,9 +74,9 @@ class LabelledImages:
     """Images with labels in `space`.
 
     rows: int64 [N], which images of the source these are. labels: int32 [N], class indices; where nouns are labels,
-    node indices too, and from the number of nodes on the place of the label in `outside`. absent: the classes of the
-    space without an image here. skipped: class keys of the source that were left out on purpose. outside: labels that
-    are no nodes of the space. notes: which of several meanings a label was taken in.
+    node indices too, and from the number of nodes on the place of the label in `outside`; -1 without a label.
+    absent: the classes of the space without an image here. skipped: class keys of the source that were left out on
+    purpose. outside: labels that are no nodes of the space. notes: which of several meanings a label was taken in.
     reduce_to: JPEGs may be decoded at a fraction as long as no side gets smaller than this; None decodes in full.
     exif, max_pixels: see `read_as`.
     """
@@ -257,6 +258,13 @@ def label_images(
     skipped = tuple(key for key, place in zip(source.keys, label_of, strict=True) if place == -1)
     notes = tuple(label.note for label in found if label is not None and label.note)
     return LabelledImages(source, space, rows, labels[rows], absent, skipped, tuple(outside.values()), notes)
+
+
+def unlabelled_images(source: ClassImages, space: LabelSpace) -> LabelledImages:
+    """Return every image of `source`, whatever its folder is called, without a label: -1 for each."""
+    count = len(source)
+    nobody = np.empty(0, np.int32)
+    return LabelledImages(source, space, np.arange(count), np.full(count, -1, np.int32), nobody)
 
 
 def _named(space: LabelSpace, name: str, nouns: bool) -> Label | None:

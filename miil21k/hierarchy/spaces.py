@@ -125,6 +125,17 @@ class LabelSpace:
         """The C class wnids, in logit order (inner nodes that are no classes are left out)."""
         return self.tree.wnids[: self.tree.num_classes]
 
+    def with_all_nodes(self) -> LabelSpace:
+        """Return the space in which every node is a class, named `<name>_nodes`; itself where that is so already.
+
+        The classes keep their indices, and the inner nodes follow.
+        """
+        tree = self.tree
+        if tree.num_nodes == tree.num_classes:
+            return self
+        whole = Tree(tree.wnids, tree.names, tree.parent, tree.num_nodes)
+        return LabelSpace(f"{self.name}_nodes", whole, self.lemma_text, self.gloss_text, self.further_parents)
+
     @cached_property
     def lemmas(self) -> tuple[tuple[str, ...], ...]:
         """N tuples of synonyms, the display name first; spaces, not underscores."""

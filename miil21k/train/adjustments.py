@@ -40,16 +40,16 @@ def _has_bf16(cpuinfo: Path) -> bool:
 
 
 def adjust_average(recipe: Recipe, updates: int) -> tuple[Recipe, str]:
-    """Return `recipe` with a moving average that leaves its start within `updates`, and what was changed.
+    """Return `recipe` with a moving average that suits a run of `updates`, and what was changed.
 
-    Where the weights of the start would keep more than half of the average, it becomes one over about a tenth of the
-    run: USI's 0.99996 averages over 25,000 of 388,000 updates.
+    It averages over about 1 / (1 - decay) updates, and over a tenth of the run at most: decay = min(decay,
+    1 - 10 / updates), and at least 0.5. USI's 0.99996 averages over 25,000 of 388,000 updates, and stays as it is.
     """
-    if not recipe.ema_decay or recipe.ema_decay**updates <= 0.5:
+    decay = round(min(recipe.ema_decay, max(0.5, 1 - 10 / updates)), 6)
+    if decay == recipe.ema_decay:
         return recipe, ""
-    decay = round(max(0.5, 1 - 10 / updates), 6)
     change = (
-        f"The moving average decays by {decay:g} instead of {recipe.ema_decay:g}: after {updates:,} updates, it would "
-        f"still be {recipe.ema_decay**updates:.0%} the weights of the start."
+        f"The moving average decays by {decay:g} instead of {recipe.ema_decay:g}, so that it is one over a tenth of "
+        f"the {updates:,} updates."
     )
     return replace(recipe, ema_decay=decay), change

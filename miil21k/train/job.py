@@ -40,20 +40,25 @@ if TYPE_CHECKING:
     from miil21k.train.recipe import Recipe
     from miil21k.zoo.schema import Weights
 
-__all__ = ["augmentation_of", "choose_space", "create_network", "own_folder", "run_id_of"]
+__all__ = ["augmentation_of", "choose_space", "create_network", "digest_of", "own_folder", "run_id_of"]
 
 
 LOCK = ".training.lock"
 
 
-def choose_space(request: TrainRequest, source: ClassImages) -> LabelSpace:
+def choose_space(request: TrainRequest, source: ClassImages, teacher: LabelSpace | None = None) -> LabelSpace:
     """Return the label space of a run over `source`.
 
     A hierarchy of the user's own gets a class for every node when the objective needs a logit for every node.
+    teacher: the space in which a student without labels answers, unless another one is named; there every node
+    becomes a class where that is needed.
     Raises UsageError for shards without a label space, when their classes are those of no shipped one.
     """
     name = request.label_space
     all_nodes = find_objective(request.recipe).head != "leaf_softmax"
+    if teacher is not None and (name is None or name in LABEL_SPACES):
+        space = teacher if name is None else load_label_space(name)
+        return space.with_all_nodes() if all_nodes else space
     if name is not None:
         own = name not in LABEL_SPACES and Path(name).exists()
         return load_own(Path(name), all_nodes=all_nodes) if own else load_label_space(name)
@@ -189,16 +194,20 @@ def digest_of(images: LabelledImages) -> str:
     return digest.hexdigest()
 
 
-def run_id_of(recipe: Recipe, card: TrainedCard, images: LabelledImages, processes: int) -> str:
-    """Return a digest of all that decides the weights of a run: recipe, model, classes, images and processes."""
+def run_id_of(recipe: Recipe, card: TrainedCard, images: str, processes: int, teacher: Mapping[str, Any]) -> str:
+    """Return a digest of all that decides the weights of a run: recipe, model, classes, images and processes.
+
+    images: what `digest_of` says. teacher: which one it is and what is kept of its answers; empty without one.
+    """
     facts = {
         "recipe": asdict(recipe),
         "arch": card.arch,
         "arch_kwargs": dict(card.arch_kwargs),
         "label_space": card.space.sha256,
         "preprocess": to_json(card.preprocess),
-        "images": digest_of(images),
+        "images": images,
         "processes": processes,
+        **({"teacher": dict(teacher)} if teacher else {}),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

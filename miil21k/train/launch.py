@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from miil21k.data.datasets import choose_part, label_images, open_parts, open_source
+from miil21k.data.datasets import choose_part, label_images, open_parts, open_source, unlabelled_images
 from miil21k.data.lists import is_list, split_name
 from miil21k.errors import UsageError
 from miil21k.records import to_json
 from miil21k.train.adjustments import adjust_average, adjust_precision
 from miil21k.train.evaluation import Evaluation, levels_of
-from miil21k.train.job import augmentation_of, choose_space, create_network, own_folder, run_id_of
+from miil21k.train.job import augmentation_of, choose_space, create_network, digest_of, own_folder, run_id_of
 from miil21k.train.level_order import head_order, to_level_order
 from miil21k.train.loop import Run, TrainJob, create_sampler
 from miil21k.train.objectives import create_objective, find_objective
 from miil21k.train.processes import join_processes, leave_processes, pick_device
-from miil21k.train.teachers import load_teacher
+from miil21k.train.teacher_memory import DECIDING, TeacherMemory, bytes_of_image
+from miil21k.train.teachers import open_teacher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from miil21k.data.datasets import LabelledImages, Parts
     from miil21k.decode.levels import Deepest
     from miil21k.train.loop import Report
+    from miil21k.train.objective import Teacher
     from miil21k.train.options import TrainRequest
     from miil21k.train.processes import Processes
     from miil21k.train.recipe import Recipe
@@ -82,6 +85,8 @@ def train_model(
                 say(line)
             processes.wait()
             progress = run.to_the_end()
+            if job.memory is not None:
+                say(job.memory.outcome())
     finally:
         leave_processes()
     return TrainOutcome(progress, job.metric if job.evaluate else "", processes.is_main)
@@ -94,26 +99,42 @@ def _assemble(
     say(f"Looking for images in '{request.data}'")
     parts = processes.first(lambda: open_parts(request.data, request.shard_cache, root=request.root))
     source = processes.first(choose_part(request.data, parts, request.split, ("train",)))
-    space = choose_space(request, source)
-    images = label_images(source, space, partial=request.partial, numbered=request.label_space is not None)
-    recipe, changes = _fitted(request.recipe, device, len(images), processes)
-    for change in changes:
+    recipe, slow = adjust_precision(request.recipe, device)
+    place = {"device": str(device), "cache_dir": request.cache_dir, "offline": request.offline}
+    opened = processes.first(lambda: open_teacher(recipe, **place))  # type: ignore[arg-type]
+    kind = find_objective(recipe)
+    labelled = kind.learns_from_labels(recipe)
+    space = choose_space(request, source, opened.space if opened is not None and not labelled else None)
+    if opened is not None:
+        opened.require(recipe, space, kind.head)
+    if labelled:
+        images = label_images(source, space, partial=request.partial, numbered=request.label_space is not None)
+    else:
+        images = unlabelled_images(source, space)
+    recipe, changed = _fitted(recipe, len(images), processes)
+    for change in filter(None, (slow, changed)):
         say(change)
     request = replace(request, recipe=recipe)
     model, card, loaded = processes.first(lambda: create_network(request, space))
-    teacher = processes.first(
-        lambda: load_teacher(
-            recipe, space, card.preprocess, card.head, cache_dir=request.cache_dir, offline=request.offline
-        )
-    )
+    teacher = None if opened is None else opened.teach(recipe, space, card.preprocess, card.head)
     model = _placed(model, request, device, processes)
     _order_head(model, card, recipe.deepest)
-    objective = create_objective(recipe, space.tree, teacher, head_order(model.get_classifier()))  # type: ignore[operator]
     augmentation = augmentation_of(recipe, card.preprocess)
+    digest = processes.gather(digest_of(images) if processes.is_main else "")[0]
     evaluate = _evaluation(request, card, processes, parts)
     facts = _facts(request, card, images, evaluate, processes.world)
     facts["weights"] = "random" if loaded is None else loaded._asdict()
-    identity = run_id_of(recipe, card, images, processes.world) if processes.is_main else ""
+    memory = None
+    if opened is not None and teacher is not None:
+        say(opened.sentence(recipe, card.preprocess.input_size[1]))
+        facts["teacher_sha256"] = opened.sha256
+    if request.teacher_cache is not None:
+        facts["teacher_top_k"] = request.teacher_cache_top_k
+        known = {"teacher": facts.get("teacher_sha256"), "images": digest, "augmentation": asdict(augmentation)}
+        memory = _remember(request, teacher, known, len(images), processes)
+        teacher = replace(teacher, memory=memory) if teacher is not None else None
+        say(memory.sentence())
+    objective = create_objective(recipe, space.tree, teacher, head_order(model.get_classifier()))  # type: ignore[operator]
     job = TrainJob(
         recipe=recipe,
         model=model,
@@ -128,19 +149,51 @@ def _assemble(
         folder=request.folder,
         processes=processes,
         metadata=card.to_metadata(),
-        run_id=processes.gather(identity)[0],
+        run_id=run_id_of(
+            recipe, card, digest, processes.world, {key: facts[key] for key in facts if key.startswith("teacher_")}
+        ),
         workers=request.workers,
         log_every=request.log_every,
         checkpoint_every=request.checkpoint_every,
+        memory=memory,
     )
     return job, facts
 
 
-def _fitted(recipe: Recipe, device: torch.device, images: int, processes: Processes) -> tuple[Recipe, list[str]]:
-    recipe, slow = adjust_precision(recipe, device)
+def _remember(
+    request: TrainRequest, teacher: Teacher | None, known: dict[str, Any], images: int, processes: Processes
+) -> TeacherMemory:
+    """Return what keeps the teacher's answers; known: the facts about its batches that the recipe does not hold."""
+    recipe, folder = request.recipe, Path(str(request.teacher_cache))
+    if teacher is None:
+        raise UsageError(f"The objective '{recipe.objective}' has no teacher: leave --teacher-cache out.")
+    if teacher.kind != "leaf_softmax":
+        raise UsageError(
+            f"A teacher cache holds shares of one softmax, and the teacher '{recipe.teacher}' has one for each level: "
+            "leave --teacher-cache out."
+        )
+    if recipe.random_erase:
+        raise UsageError(
+            "Random erasing draws its noise on the device, so batches do not come again: leave --teacher-cache out, or "
+            "set random_erase to 0."
+        )
+    batches = create_sampler(recipe, images, processes)
+    passes = recipe.updates(batches.num_batches // recipe.accumulate) * recipe.accumulate
+    facts = known | {name: getattr(recipe, name) for name in DECIDING} | {"processes": processes.world}
+    return processes.first(
+        lambda: TeacherMemory(
+            folder,
+            facts | {"top_k": request.teacher_cache_top_k},
+            passes * recipe.batch_size * bytes_of_image(request.teacher_cache_top_k),
+            request.teacher_cache_size * 1e9 / processes.world,
+            processes.rank,
+        )
+    )
+
+
+def _fitted(recipe: Recipe, images: int, processes: Processes) -> tuple[Recipe, str]:
     batches = create_sampler(recipe, images, processes).num_batches  # refuses too few images
-    recipe, frozen = adjust_average(recipe, recipe.updates(batches // recipe.accumulate))
-    return recipe, [change for change in (slow, frozen) if change]
+    return adjust_average(recipe, recipe.updates(batches // recipe.accumulate))
 
 
 def _placed(model: nn.Module, request: TrainRequest, device: torch.device, processes: Processes) -> nn.Module:

@@ -37,9 +37,10 @@ if TYPE_CHECKING:
     from miil21k.data.augment import Augmentation
     from miil21k.data.datasets import LabelledImages
     from miil21k.data.loader import Batch
-    from miil21k.train.objectives import Objective
+    from miil21k.train.objective import Objective
     from miil21k.train.processes import Processes
     from miil21k.train.recipe import Recipe
+    from miil21k.train.teacher_memory import TeacherMemory
     from miil21k.zoo.schema import Preprocess
 
 __all__ = ["Report", "Run", "TrainJob", "create_sampler"]
@@ -53,7 +54,8 @@ class TrainJob:
     name (`semantic_top1`, `top1`, ...) for a model in eval mode, or None without a validation set; metric: the one
     that decides about `best`. metadata: what the checkpoints say about themselves. run_id: names the configuration
     in the state file. checkpoint_every: updates between state files within an epoch, 0 for none (an epoch's end
-    always writes one). log_every: updates between rows of kind `step`.
+    always writes one). log_every: updates between rows of kind `step`. memory: of the objective's teacher, which is
+    told which batch comes.
     """
 
     recipe: Recipe
@@ -71,6 +73,7 @@ class TrainJob:
     workers: int = 0
     log_every: int = 50
     checkpoint_every: int = 1000
+    memory: TeacherMemory | None = None
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,10 @@ class Report:
 
 def create_sampler(recipe: Recipe, images: int, processes: Processes) -> EpochSampler:
     """Return the batches of a run over so many images; raises UsageError when they do not fill one update."""
-    repeats = recipe.repeats if processes.world > 1 else 1
     alone = 100 * recipe.accumulate if recipe.sampling == "replacement" else 0
-    sampler = EpochSampler(images, recipe.batch_size, recipe.seed, processes.rank, processes.world, repeats, alone)
+    sampler = EpochSampler(
+        images, recipe.batch_size, recipe.seed, processes.rank, processes.world, recipe.repeats, alone
+    )
     if sampler.num_batches < recipe.accumulate:
         raise UsageError(
             f"{images} images give {sampler.num_batches} batches, fewer than accumulate={recipe.accumulate}: lower "
@@ -120,7 +124,7 @@ class Run:
         self.trained = _make_trained(job.model, recipe)
         # The schedule writes initial rates into the optimizer's groups, which a state file then replaces by equal ones.
         self.schedule = Schedule(self.trained.optimizer, recipe, self.updates_per_epoch)
-        self.step = UpdateStep(self.trained, job.objective, recipe, job.preprocess, processes, frozen)
+        self.step = UpdateStep(self.trained, job.objective, recipe, job.preprocess, processes, frozen, job.memory)
         self.loader = training_loader(
             job.images, job.augmentation, self.sampler, job.workers, pin_memory=self.step.device.type == "cuda"
         )
@@ -146,6 +150,8 @@ class Run:
                 self._train_epoch(epoch)
                 self._end_epoch(epoch)
         finally:
+            if self.job.memory is not None:
+                self.job.memory.flush()
             if self.journal is not None:
                 if self._dropped:
                     self.journal.write_unreadable(self.unreadable)

@@ -8,7 +8,7 @@ device's own assertion elsewhere.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the field's name for it)
@@ -25,16 +25,30 @@ if TYPE_CHECKING:
 __all__ = [
     "MULTI_LABEL",
     "Reduction",
+    "TopShares",
     "asymmetric",
     "cross_entropy",
     "multi_label_bce",
+    "semantic_expectation",
     "semantic_kd",
     "semantic_softmax",
     "semantic_softmax_levels",
     "teacher_kl",
+    "top_kl",
 ]
 
 Reduction = Literal["batchmean", "sum"]
+
+
+class TopShares(NamedTuple):
+    """What is kept of a teacher's softmax: its largest shares and what the rest has together.
+
+    classes: int64 [B, K], the most probable classes. shares: float32 [B, K]. rest: float32 [B]; they add up to 1.
+    """
+
+    classes: torch.Tensor
+    shares: torch.Tensor
+    rest: torch.Tensor
 
 
 def semantic_softmax(
@@ -167,6 +181,56 @@ def teacher_kl(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     ours = torch.log_softmax(_real(student), dim=1)
     theirs = torch.log_softmax(_real(teacher).detach(), dim=1)
     return F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+
+
+def top_kl(student: torch.Tensor, taught: TopShares) -> torch.Tensor:
+    """Return KL(teacher || student) over the classes of `taught` and one class for the rest, averaged over the batch.
+
+    student: logits [B, C]. It is at most `teacher_kl`, which it equals where all classes are kept: what the student
+    does within the rest costs nothing.
+    """
+    logits = _real(student)
+    whole = torch.logsumexp(logits, dim=1)
+    ours = logits.gather(1, taught.classes) - whole[:, None]
+    divergence = (torch.xlogy(taught.shares, taught.shares) - taught.shares * ours).sum(dim=1)
+    if taught.classes.shape[1] < logits.shape[1]:
+        outside = torch.logsumexp(logits.scatter(1, taught.classes, -math.inf), dim=1) - whole
+        divergence = divergence + torch.xlogy(taught.rest, taught.rest) - taught.rest * outside
+    return divergence.mean()
+
+
+def semantic_expectation(
+    logits: torch.Tensor, taught: torch.Tensor, levels: LevelTable, columns: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the semantic softmax loss that a teacher expects, a scalar; no label is needed.
+
+    Per level, the cross-entropy of the student's softmax with the teacher's shares of the level's classes, which add
+    up to how far the level counts; weighted by W_k and averaged over the batch. logits: [B, C], columns in the order
+    `levels.head`. With columns (int64 [T, K], the column of each of the teacher's T classes or of its ancestor at every
+    level, in level order, -1 for none), taught holds probabilities [B, T] of classes of which one is right: a level
+    counts as much as the teacher is sure that the class reaches it, and the loss is the mean of `semantic_softmax` over
+    labels drawn from the teacher. Without, taught holds logits [B, C] of a level softmax in class order: a level counts
+    by the teacher's probability on its ceil(N_k / 20) most probable classes, as in `semantic_kd`.
+    """
+    levels.check(logits)
+    ours = _in_levels(_real(logits), levels, levels.head)
+    theirs = _real(taught).detach()
+    if columns is None:
+        levels.check(theirs)
+        theirs = _in_levels(theirs, levels, "class")
+    total = ours.new_zeros(())
+    for level, (start, stop) in enumerate(levels.bounds):
+        if columns is None:
+            wanted = torch.softmax(theirs[:, start:stop], dim=1)
+            trust = wanted.topk(math.ceil((stop - start) / 20), dim=1, sorted=False).values.sum(dim=1)
+            wanted = trust[:, None] * wanted
+        else:
+            # What belongs to no class of the level goes into one more column, which is left out.
+            place = torch.where(columns[:, level] >= 0, columns[:, level] - start, stop - start)
+            wanted = theirs.new_zeros(theirs.shape[0], stop - start + 1).index_add_(1, place, theirs)[:, :-1]
+        paid = -(wanted * torch.log_softmax(ours[:, start:stop], dim=1)).sum(dim=1).mean()
+        total = total + levels.weights[level].to(paid.dtype) * paid
+    return total
 
 
 def _real(logits: torch.Tensor) -> torch.Tensor:

@@ -61,6 +61,15 @@ class TrainRequest:
     )
     log_every: int = option(50, "updates between log rows", metavar="N", least=1)
     checkpoint_every: int = option(1000, "updates between state files; 0: epochs only", metavar="N", least=0)
+    teacher_cache: str | None = option(
+        None, "keep what the teacher says in this folder, and reuse it for the same batches", metavar="DIR"
+    )
+    teacher_cache_top_k: int = option(
+        50, "classes kept of each of its answers, beside the mass of the rest", metavar="K", least=1
+    )
+    teacher_cache_size: float = option(
+        10.0, "GB that the cache may take; what does not fit is computed every time", metavar="GB", above=0
+    )
     shard_cache: Path | None = None
 
     def __post_init__(self) -> None:

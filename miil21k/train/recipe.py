@@ -78,7 +78,16 @@ class Recipe:
     teacher_label_space: str = option(
         "", "what it answers in, a name or a file, where nothing says so: for weights of timm", metavar="SPACE"
     )
+    teacher_image_size: int = option(
+        0,
+        "side in pixels at which the teacher sees the images; 0: the student's, or the only one that its network takes",
+        flags=None,
+        least=0,
+    )
     kd_weight: float = option(1.0, "coefficient of the distillation", flags=None, least=0)
+    label_weight: float = option(
+        1.0, "coefficient of the labels' own loss beside it; 0 in usi: they are not looked at", flags=None, least=0
+    )
     kd_confidence: Confidence = option(
         "paper",
         "how sure the teacher is of a level, by the paper or its code",
@@ -141,7 +150,12 @@ class Recipe:
     cutmix: float = option(0.0, "alpha of cutmix; 0: off", flags=None, least=0)
     mixup_prob: float = option(1.0, "probability that a batch is mixed", flags=None, least=0, most=1)
     mixup_switch: float = option(0.5, "probability of cutmix where both are on", flags=None, least=0, most=1)
-    repeats: int = option(1, "copies of an image per epoch, in distributed runs only", flags=None, least=1)
+    repeats: int = option(
+        1,
+        "copies of an image, each augmented by itself; an epoch then shows so many times fewer images",
+        flags=None,
+        least=1,
+    )
     eval_crop_pct: float = option(0.0, "part of the side that evaluation cuts out; 0: the model's", flags=None, least=0)
 
     ema_decay: float = option(0.0, "decay of the moving average of the weights; 0: off", flags=None, least=0, below=1)

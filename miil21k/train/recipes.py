@@ -88,6 +88,15 @@ usi = Recipe(
     precision="fp16",
 )
 
+semantic_unlabelled = replace(
+    usi,
+    objective="semantic_unlabelled",
+    source="ours: the augmentation and the schedule of usi, the semantic softmax loss as its teacher expects it",
+    expected="not measured on ImageNet; no published system pretrains a hierarchy without labels",
+    teacher="tresnet_m.miil_in21k",
+    kd_weight=1.0,
+)
+
 finetune = Recipe(
     "cross_entropy",
     source="Alibaba-MIIL/ImageNet21K, Transfer_learning.md (CIFAR-100); lr as fixed across data sets (issue 5)",
@@ -123,6 +132,7 @@ RECIPES: dict[str, Recipe] = {
     "miil_multi_label": miil_multi_label,
     "miil_semantic_kd": miil_semantic_kd,
     "usi": usi,
+    "semantic_unlabelled": semantic_unlabelled,
     "finetune": finetune,
     "finetune_sgd": finetune_sgd,
 }

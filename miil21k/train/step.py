@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from miil21k.data.loader import Batch
-    from miil21k.train.objectives import Objective
+    from miil21k.train.objective import Objective
     from miil21k.train.processes import Processes
     from miil21k.train.recipe import Recipe
     from miil21k.train.state import Trained
+    from miil21k.train.teacher_memory import TeacherMemory
     from miil21k.zoo.schema import Preprocess
 
 __all__ = ["PRECISION", "LossTally", "UpdateStep", "normalised"]
@@ -93,9 +94,10 @@ class LossTally:
 class UpdateStep:
     """Makes optimizer updates of a model with an objective; calling it makes one.
 
-    frozen: modules that stay in eval mode. The gradient is that of the mean loss over every image of the update,
-    whatever the share of each batch and process, also when unreadable images made some batches smaller. A batch that
-    is left with one image is skipped where batch norm is trained. Raises UsageError when every batch would be.
+    frozen: modules that stay in eval mode. memory: of the objective's teacher. The gradient is that of the mean loss
+    over every image of the update, whatever the share of each batch and process, also when unreadable images made some
+    batches smaller. A batch that is left with one image is skipped where batch norm is trained. Raises UsageError when
+    every batch would be.
     """
 
     def __init__(
@@ -106,9 +108,10 @@ class UpdateStep:
         preprocess: Preprocess,
         processes: Processes,
         frozen: tuple[nn.Module, ...] = (),
+        memory: TeacherMemory | None = None,
     ) -> None:
         self.trained, self.objective, self.recipe = trained, objective, recipe
-        self.processes, self.frozen = processes, frozen
+        self.processes, self.frozen, self.memory = processes, frozen, memory
         self.device = next(trained.model.parameters()).device
         self.tally = LossTally(self.device)
         self.smallest = self._smallest_batch()
@@ -155,16 +158,18 @@ class UpdateStep:
     def __call__(self, batches: Sequence[Batch], epoch: int, update: int) -> None:
         """Make update number `update` (from 0) from the `batches` that this process has for it."""
         weights = self._shares([int(batch.labels.numel()) for batch in batches])
-        used = [(batch, weight) for batch, weight in zip(batches, weights, strict=True) if weight > 0]
+        numbered = zip(range(len(batches)), batches, weights, strict=True)
+        used = [(part, batch, weight) for part, batch, weight in numbered if weight > 0]
         if not used:
             return
         seed = mix_seed(self.recipe.seed, epoch, update, self.processes.rank, 2)
         with seeded(seed):
             if self.device.type == "cuda":
                 torch.cuda.manual_seed(seed)
-            for index, (batch, weight) in enumerate(used):
-                last = index == len(used) - 1
-                with nullcontext() if last else self._no_sync():
+            for part, batch, weight in used:
+                if self.memory is not None:
+                    self.memory.at(epoch, update, part, batch.indices)
+                with nullcontext() if part == used[-1][0] else self._no_sync():
                     self._backward(batch, weight, update)
             self._apply(update)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from miil21k.train.objectives import Objective
+    from miil21k.train.objective import Objective
 
 __all__ = ["ObjectiveTask"]
 

@@ -69,6 +69,15 @@ def test_copies_of_one_image_go_to_different_processes_with_different_augmentati
             assert len({draw.position for draw in copies}) == 3
 
 
+def test_copies_of_one_image_are_side_by_side_in_one_process_and_augmented_apart() -> None:
+    batches = list(EpochSampler(30, 6, seed=0, repeats=3))
+    drawn = [draw for batch in batches for draw in batch]
+    assert len(batches) == 5  # the epoch keeps its length
+    assert all(len({draw.image for draw in drawn[start : start + 3]}) == 1 for start in range(0, 30, 3))
+    assert len({draw.image for draw in drawn}) == 10
+    assert [draw.position for draw in drawn] == list(range(30))
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_number_of_workers_does_not_change_a_batch(images: LabelledImages, workers: int) -> None:
     def epoch(count: int) -> list[torch.Tensor]:

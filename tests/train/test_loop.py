@@ -347,7 +347,9 @@ def test_what_had_to_change_is_said_and_kept_in_the_config(shapes: Path, tmp_pat
     recipe = replace(runs.TINY, epochs=1, precision="fp16", ema_decay=0.9999)
     runs.train_model(runs.request(shapes / "train", tmp_path, recipe), lambda _report: None, said.append)
     assert said[1] == "Training in fp32 instead of fp16: a CPU has no fast fp16."
-    assert said[2].startswith("The moving average decays by 0.5 instead of 0.9999: after 7 updates")
+    assert said[2].startswith(
+        "The moving average decays by 0.5 instead of 0.9999, so that it is one over a tenth of the 7 updates"
+    )
     config = json.loads((tmp_path / "config.json").read_text())
     assert (config["recipe"]["precision"], config["recipe"]["ema_decay"]) == ("fp32", 0.5)
 

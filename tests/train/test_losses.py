@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +27,7 @@ from miil21k.train.level_softmax import _composed, level_cross_entropy
 
 if TYPE_CHECKING:
     from miil21k.hierarchy.spaces import LabelSpace
+    from miil21k.train.level_order import LevelTable
 
 GOLDEN = [5.7104, 12.8905, 21.5307, 32.7876, 49.6061, 78.5072, 133.2178, 242.0673, 341.7395, 429.8738, 495.0358]
 FLOORS = [1.6371, 1.8932, 2.0010, 2.0633, 2.0355, 1.9410, 1.8109, 1.6281, 1.4870, 1.3652, 1.1086]
@@ -367,3 +369,40 @@ def test_a_head_of_another_width_does_not_go_to_level_order(zoo_tree) -> None:
 
 def _all_classes(tree: Tree) -> Tree:
     return Tree(tree.wnids, tree.names, tree.parent, tree.num_nodes)
+
+
+def _all_classes(zoo_tree: Tree) -> tuple[Tree, LevelTable]:
+    tree = Tree(zoo_tree.wnids, zoo_tree.names, zoo_tree.parent, zoo_tree.num_nodes)
+    return tree, level_table(tree, deepest="keep")
+
+
+def test_the_expected_semantic_loss_is_the_mean_over_labels_drawn_from_the_teacher(zoo_tree: Tree) -> None:
+    tree, levels = _all_classes(zoo_tree)
+    logits = torch.randn(5, tree.num_classes, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    taught = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).softmax(1)
+    classes = torch.tensor([0, 5, 8, 3])  # of the teacher, as nodes of the student's tree
+    columns = levels.targets.index_select(0, classes)
+    expected = 0.0
+    for row in range(5):
+        for place, label in enumerate(classes.tolist()):
+            one = losses.semantic_softmax(logits[row : row + 1], torch.tensor([label]), levels, 0.0)
+            expected += taught[row, place].item() * one.item() / 5
+    found = losses.semantic_expectation(logits, taught, levels, columns)
+    assert found.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_teacher_of_levels_counts_as_far_as_it_is_sure(zoo_tree: Tree) -> None:
+    tree, levels = _all_classes(zoo_tree)
+    generator = torch.Generator().manual_seed(3)
+    logits, taught = (torch.randn(3, tree.num_classes, dtype=torch.float64, generator=generator) for _ in range(2))
+    expected = 0.0
+    for level, (start, stop) in enumerate(levels.bounds):
+        nodes = levels.order[start:stop]
+        p, q = taught[:, nodes].softmax(1), logits[:, nodes].log_softmax(1)
+        trust = p.topk(math.ceil((stop - start) / 20), dim=1).values.sum(1)
+        expected += levels.weights[level].item() * (-(trust[:, None] * p * q).sum(1)).mean().item()
+    found = losses.semantic_expectation(logits, taught, levels)
+    assert found.item() == pytest.approx(expected, rel=1e-9)
+    ordered = replace(levels, head="level")
+    again = losses.semantic_expectation(logits[:, levels.order], taught, ordered)
+    assert again.item() == pytest.approx(expected, rel=1e-9)

@@ -9,16 +9,10 @@ from torch import nn
 from miil21k.errors import LabelSpaceMismatch, UsageError
 from miil21k.hierarchy.tree import Tree
 from miil21k.train import losses
+from miil21k.train.distillation import USI, SemanticKD
 from miil21k.train.level_order import ancestor_table, head_order, level_table, to_level_order
-from miil21k.train.objectives import (
-    USI,
-    CrossEntropy,
-    MultiLabel,
-    SemanticKD,
-    SemanticSoftmax,
-    create_objective,
-    create_teacher,
-)
+from miil21k.train.objective import create_teacher
+from miil21k.train.objectives import CrossEntropy, MultiLabel, SemanticSoftmax, create_objective
 from miil21k.train.recipes import get_recipe
 
 STATS = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

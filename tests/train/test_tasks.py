@@ -10,8 +10,10 @@ from timm.optim import create_optimizer_v2
 from miil21k.errors import UsageError
 from miil21k.hierarchy.tree import Tree
 from miil21k.train import losses
+from miil21k.train.distillation import SemanticKD
 from miil21k.train.level_order import level_table
-from miil21k.train.objectives import CrossEntropy, SemanticKD, SemanticSoftmax, create_teacher
+from miil21k.train.objective import create_teacher
+from miil21k.train.objectives import CrossEntropy, SemanticSoftmax
 from miil21k.train.tasks import ObjectiveTask
 
 if TYPE_CHECKING:

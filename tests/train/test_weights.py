@@ -19,7 +19,7 @@ from miil21k.hierarchy.load import load_label_space
 from miil21k.store.integrity import sha256_of
 from miil21k.train.job import create_network
 from miil21k.train.launch import train_model
-from miil21k.train.teachers import load_teacher
+from miil21k.train.teachers import open_teacher
 from miil21k.zoo.manifest import load_manifest
 from miil21k.zoo.names import trained_weights
 
@@ -100,7 +100,7 @@ def test_a_file_to_start_from_is_named_with_its_digest(shapes: Path, tmp_path: P
 def test_a_teacher_is_trained_and_its_classes_are_known(teacher: str, error: type[Miil21kError], shapes: Path) -> None:
     recipe = replace(runs.TINY, objective="semantic_kd", teacher=teacher)
     with pytest.raises(error, match=r"is an architecture|was never published"):
-        load_teacher(recipe, None, None, "level_softmax")
+        open_teacher(recipe)
 
 
 def test_a_teacher_of_timm_answers_in_the_space_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,11 +113,12 @@ def test_a_teacher_of_timm_answers_in_the_space_that_is_named(tmp_path: Path, mo
     with HubServer() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         hub.publish(f"timm/{TAG}", "model.safetensors", save(own.state_dict()))
-        teacher = load_teacher(recipe, in1k, preprocess, "leaf_softmax")
-        with pytest.raises(LabelSpaceMismatch, match=r"has 1,000 classes, and the label space 'winter21' 10,450"):
-            load_teacher(replace(recipe, teacher_label_space="winter21"), in1k, preprocess, "leaf_softmax")
+        opened = open_teacher(recipe)
+        with pytest.raises(LabelSpaceMismatch, match=r"has 1000 classes, the label space 'winter21' 10450"):
+            open_teacher(replace(recipe, teacher_label_space="winter21"))
     images = torch.rand(2, 3, 32, 32)
-    assert teacher is not None
+    assert opened is not None
+    teacher = opened.teach(recipe, in1k, preprocess, "leaf_softmax")
     assert torch.allclose(teacher(images), own.eval()(images), atol=1e-5)
 
 
@@ -125,4 +126,4 @@ def test_a_space_that_contradicts_the_teacher_is_refused(shapes: Path, tmp_path:
     runs.run(shapes / "train", tmp_path, replace(runs.TINY, epochs=1, batch_size=56))
     recipe = replace(runs.TINY, objective="semantic_kd", teacher=str(tmp_path / "last.safetensors"))
     with pytest.raises(LabelSpaceMismatch, match=r"answers in .*, not in 'in1k': leave --teacher-label-space out"):
-        load_teacher(replace(recipe, teacher_label_space="in1k"), None, None, "level_softmax")
+        open_teacher(replace(recipe, teacher_label_space="in1k"))
