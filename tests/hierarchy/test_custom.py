@@ -14,9 +14,25 @@ from miil21k.hierarchy.load import load_label_space, load_own
 from miil21k.hierarchy.spaces import LABEL_SPACES, LabelSpace, withdrawn_classes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 PETS = "child,parent,name\nanimal,,animal\nhusky,dog,husky|sled dog\ndog,animal,dog\ncat,animal,cat\n"
+
+
+CYCLE = "the parents form a cycle: "
+GIVE_IT_A_ROW = "give it a row of its own (with an empty parent when it is a root)."
+NOT_WHOLE = " is no whole label space: expected the output of 'miil21k tree export SPACE -f json'."
+ORIGINAL = "b1e5857da4d1c35883d3a3059efee902dcbe048494959e306c682df364c6227f"
+CHANGED = "7d3ade7acd38d990006ba0afd917c07e950963d74fee28aa8f66a6eb541c394b"  # the husky below animal
+EACH_ONCE = "the indices of the classes must be 0 to 1, each once (or leave the index column out)."
+
+
+def refused(call: Callable[..., object], *args: object) -> str:
+    """Return the whole message of the TreeError that a call ends with."""
+    with pytest.raises(TreeError) as caught:
+        call(*args)
+    return str(caught.value)
 
 
 def written(folder: Path, name: str, text: str) -> Path:
@@ -86,29 +102,32 @@ def test_exports_of_shipped_spaces_are_round_trips(tmp_path: Path, name: str, su
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("child,parent\na,b\nb,c\nc,a\n", r"own\.csv, line 2: .*cycle: 'a' \(line 2\) -> 'b' \(line 3\) -> 'c'"),
-        ("child,parent\nr,\na,a\n", r"line 3: .*cycle: 'a' \(line 3\) -> 'a'"),
-        ("child,parent\na,\nb,a\nb,c\nc,b\n", r"line 4: .*cycle: 'b' \(line 4\) -> 'c' \(line 5\) -> 'b' \(line 4\)"),
-        ("child,parent\nr,\ns,r\ns,\n", r"line 4: 's' is a root and has a parent \(first: line 3\)"),
-        ("child,parent,index\nr,,\ns,,\na,r,0\na,s,1\n", r"line 5: 'a' has two indices \(first: line 4\)"),
-        ("child,parent\nr,\na,r\na,r\n", r"line 4: 'a' stands twice \(first: line 3\)"),
-        ("child,parent\nr,\na,R\n", r"line 3: the parent 'R' of 'a' is unknown; give it a row"),
-        ("child,parent\nr,\n,r\n", "line 3: the node has no key"),
-        ("child,parent\nr,\na\n", "line 3: expected child, parent; found 1"),
-        ("child,parent\nr,\na,r,A,x\n", "line 3: expected child, parent; found 4"),
-        ("child,parent\nr,\n-,r\n", "line 3: '-' marks a root"),
-        ("child,parent,class\nr,,maybe\n", "line 2: class must be 1 or 0, not 'maybe'"),
-        ("child,parent,class\nr,,0\n", "has 1 nodes, but none of them is a class"),
-        ("index,child,parent\none,r,\n", "line 2: the index 'one' is no number"),
-        ("index,child,parent\n0,r,\n2,a,r\n", "line 3: 'a' has the index 2 where 1 is next"),
-        ("index,child,parent\n0,r,\n0,a,r\n", "line 3: 'a' has the index 0 where 1 is next"),
-        ("child,parent\n", "holds no node"),
-        ("", "holds no node"),
+        (
+            "child,parent\na,b\nb,c\nc,a\n",
+            f", line 2: {CYCLE}'a' (line 2) -> 'b' (line 3) -> 'c' (line 4) -> 'a' (line 2).",
+        ),
+        ("child,parent\nr,\na,a\n", f", line 3: {CYCLE}'a' (line 3) -> 'a' (line 3)."),
+        ("child,parent\na,\nb,a\nb,c\nc,b\n", f", line 4: {CYCLE}'b' (line 4) -> 'c' (line 5) -> 'b' (line 4)."),
+        ("child,parent\nr,\ns,r\ns,\n", ", line 4: 's' is a root and has a parent (first: line 3)."),
+        ("child,parent,index\nr,,\ns,,\na,r,0\na,s,1\n", ", line 5: 'a' has two indices (first: line 4)."),
+        ("child,parent\nr,\na,r\na,r\n", ", line 4: 'a' stands twice (first: line 3)."),
+        ("child,parent\nr,\na,R\n", f", line 3: the parent 'R' of 'a' is unknown; {GIVE_IT_A_ROW}"),
+        ("child,parent\nr,\n,r\n", ", line 3: the node has no key."),
+        ("child,parent\nr,\na\n", ", line 3: expected child, parent; found 1 fields."),
+        ("child,parent\nr,\na,r,A,x\n", ", line 3: expected child, parent; found 4 fields."),
+        ("child,parent\nr,\n-,r\n", ", line 3: '-' marks a root and cannot be the key of a node."),
+        ("child,parent,class\nr,,maybe\n", ", line 2: class must be 1 or 0, not 'maybe'."),
+        ("child,parent,class\nr,,0\n", " has 1 nodes, but none of them is a class."),
+        ("index,child,parent\none,r,\n", ", line 2: the index 'one' is no number."),
+        ("index,child,parent\n0,r,\n2,a,r\n", f", line 3: 'a' has the index 2 where 1 is next; {EACH_ONCE}"),
+        ("index,child,parent\n0,r,\n0,a,r\n", f", line 3: 'a' has the index 0 where 1 is next; {EACH_ONCE}"),
+        ("child,parent\n", " holds no node."),
+        ("", " holds no node."),
     ],
 )
 def test_a_csv_that_is_no_forest_is_refused_by_line(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(TreeError, match=message):
-        load_label_space(written(tmp_path, "own.csv", text))
+    path = written(tmp_path, "own.csv", text)
+    assert refused(load_label_space, path) == f"{path}{message}"
 
 
 GRAPH = "child,parent,name\npet,,pet\ncanine,,canine\ndog,pet,dog|hound\npug,dog,pug\ndog,canine,\ncat,pet,cat\n"
@@ -216,28 +235,45 @@ def test_wnid_folders_side_by_side_stand_in_wordnets_tree(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("n02123045\nn02084071\nn02123045\n", r"line 3: 'n02123045' stands in line 1 already"),
-        ("n02123045\n\nn99999999\n", r"own\.txt, line 3: .*(n99999999.*is no noun|WordNet 3\.0 was not found)"),
-        ("# pets\ntabby\nn02123045\n", r"own\.txt, line 2: 'tabby' is no wnid"),
-        ("# nothing\n", "holds no wnid"),
+        ("n02123045\nn02084071\nn02123045\n", ", line 3: 'n02123045' stands in line 1 already."),
+        ("# pets\ntabby\nn02123045\n", ", line 2: 'tabby' is no wnid ('n' and eight digits, like n02084071)."),
+        ("# nothing\n", " holds no wnid; expected one per line."),
     ],
 )
 def test_a_bad_list_is_refused_by_line(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(TreeError, match=message):
-        from_list(written(tmp_path, "own.txt", text))
+    path = written(tmp_path, "own.txt", text)
+    assert refused(from_list, path) == f"{path}{message}"
+
+
+def test_a_wnid_that_is_no_noun_is_refused_by_its_line(tmp_path: Path) -> None:
+    path = written(tmp_path, "own.txt", "n02123045\n\nn99999999\n")
+    with pytest.raises(TreeError, match=r"own\.txt, line 3: ('n99999999' is no noun|WordNet 3\.0 was not found)"):
+        from_list(path)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"parent_wnid": "dog"', '"parent_wnid": "animal"', "was changed: its tree has the digest"),
-        ('"parent_wnid": "dog"', '"parent_wnid": "god"', "node 0: the parent 'god' of 'husky' is unknown"),
-        ('"parent_wnid": "animal"', '"parent_wnid": 7', "a node lacks the right types in node 1"),
-        ('"index": 1,', '"index": 5,', "'cat' has the index 5 where 1 is next"),
-        ('"index": 1,', '"index": "1",', "a node lacks the right types in node 1"),
-        ('"wnid": "cat", ', "", "a node lacks 'wnid'"),
-        ('"format": "miil21k-label-space"', '"format": "x"', "no whole label space"),
-        ("}\n]", "}\n", r"own\.json' is damaged: .* in line 6"),
+        (
+            '"parent_wnid": "dog"',
+            '"parent_wnid": "animal"',
+            f" was changed: its tree has the digest {CHANGED}, not {ORIGINAL}.",
+        ),
+        (
+            '"parent_wnid": "dog"',
+            '"parent_wnid": "god"',
+            f", node 0: the parent 'god' of 'husky' is unknown; {GIVE_IT_A_ROW}",
+        ),
+        ('"parent_wnid": "animal"', '"parent_wnid": 7', ": a node lacks the right types in node 1."),
+        ('"gloss": ""', '"gloss": null', ": a node lacks the right types in node 0."),
+        ('"name": "cat"', '"name": 7', ": a node lacks the right types in node 1."),
+        ('"wnid": "cat"', '"wnid": 7', ": a node lacks the right types in node 1."),
+        ('"index": 1,', '"index": 5,', f", node 1: 'cat' has the index 5 where 1 is next; {EACH_ONCE}"),
+        ('"index": 1,', '"index": "1",', ": a node lacks the right types in node 1."),
+        ('"wnid": "cat", ', "", ": a node lacks 'wnid'."),
+        ('"format": "miil21k-label-space"', '"format": "x"', NOT_WHOLE),
+        ('"num_classes": 2, ', "", NOT_WHOLE),
+        (', "nodes": [', ', "nods": [', ": a node lacks 'nodes'."),
     ],
 )
 def test_a_changed_json_is_noticed(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -245,8 +281,16 @@ def test_a_changed_json_is_noticed(tmp_path: Path, old: str, new: str, message: 
     text = to_json(space)
     assert load_label_space(written(tmp_path, "pets.json", text)).sha256 == space.sha256
     assert old in text
-    with pytest.raises(TreeError, match=message):
-        load_label_space(written(tmp_path, "own.json", text.replace(old, new, 1)))
+    path = written(tmp_path, "own.json", text.replace(old, new, 1))
+    assert refused(load_label_space, path) == f"{path}{message}"
+
+
+def test_a_json_that_was_cut_or_is_no_object_is_refused(tmp_path: Path) -> None:
+    text = to_json(from_csv(written(tmp_path, "pets.csv", PETS)))
+    with pytest.raises(TreeError, match=r"own\.json' is damaged: .* in line 6"):
+        load_label_space(written(tmp_path, "own.json", text.replace("}\n]", "}\n")))
+    path = written(tmp_path, "own.json", "[]")
+    assert refused(load_label_space, path) == f"{path}{NOT_WHOLE}"
 
 
 def test_a_branch_is_not_read_as_a_whole_space(tmp_path: Path, winter21: LabelSpace) -> None:
@@ -256,17 +300,22 @@ def test_a_branch_is_not_read_as_a_whole_space(tmp_path: Path, winter21: LabelSp
 
 
 def test_the_name_of_a_shipped_space_is_not_for_other_classes(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"'fall11' is a shipped label space with other classes"):
-        load_label_space(written(tmp_path, "fall11.csv", PETS))
+    path = written(tmp_path, "fall11.csv", PETS)
+    with pytest.raises(UsageError) as caught:
+        load_label_space(path)
+    assert str(caught.value) == (f"{path}: 'fall11' is a shipped label space with other classes; choose another name.")
 
 
 def test_other_files_are_refused_by_their_ending(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"give a folder, or a file that ends in \.csv"):
-        load_label_space(written(tmp_path, "own.xlsx", PETS))
+    other = written(tmp_path, "own.xlsx", PETS)
+    with pytest.raises(UsageError) as caught:
+        load_label_space(other)
+    assert str(caught.value) == (
+        f"'{other}' is no label space: give a folder, or a file that ends in .csv, .tsv, .json, .txt or .pth."
+    )
     path = tmp_path / "latin.csv"
     path.write_bytes("r,\nk\u00e4se,r\n".encode("latin-1"))
-    with pytest.raises(TreeError, match="is not UTF-8 text"):
-        load_label_space(path)
+    assert refused(load_label_space, path) == f"{path} is not UTF-8 text (byte 4); save it as UTF-8."
 
 
 def test_an_own_tree_has_the_same_arrays_as_any_other(tmp_path: Path) -> None:

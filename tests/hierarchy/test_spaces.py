@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -28,9 +29,26 @@ from miil21k.hierarchy.spaces import (
 )
 from miil21k.hierarchy.tree import Tree
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 OFFICIAL = "8c0edf8f8208d59b4e7911a798c86f4cd3b7120736c41105e89d1cec22853d63"
 COUNTS = {"fall11": (11221, 11221), "winter21": (10450, 10450), "goog21k": (21843, 21843), "in1k": (1000, 1585)}
 BRIDGED = "n02085782 n02089078 n02089867 n02089973 n02091635 n02108000 n02112706 n02113978 n04399382".split()  # noqa: SIM905
+
+
+GOOD = "miil21k-label-space\t1\tpets\t1\nwnid\tparent\tlemmas\tgloss\nn1\tn2\tcat|puss\ta pet\nn2\t-\tanimal\t\n"
+HEADER = (
+    "pets.tsv, line 1: expected 'miil21k-label-space', '1' or '2', a name and a class count, separated by tabs; found "
+)
+CUT = "pets.tsv is damaged or was cut off: build or download it again."
+
+
+def refused(error: type[Exception], call: Callable[..., object], *args: object) -> str:
+    """Return the whole message of the error that a call ends with."""
+    with pytest.raises(error) as caught:
+        call(*args)
+    return str(caught.value)
 
 
 def names(space: LabelSpace, wnid: str) -> list[str]:
@@ -146,8 +164,14 @@ def test_projection_of_fall11_to_winter21_selects_columns_bit_by_bit(winter21: L
 def test_projection_to_what_the_head_lacks_names_the_classes(winter21: LabelSpace) -> None:
     with pytest.raises(LabelSpaceMismatch, match=r"771 of its 11221 classes .*--label-space winter21"):
         projection(winter21, load_label_space("fall11"))
-    with pytest.raises(LabelSpaceMismatch, match=r"9 of its 1000 classes are missing \(n02085782, .*\.\.\.\)"):
-        projection(winter21, load_label_space("in1k"))
+    assert refused(LabelSpaceMismatch, projection, winter21, load_label_space("in1k")) == (
+        "A head of 'winter21' cannot answer in 'in1k': 9 of its 1000 classes are missing (n02085782, n02089078, "
+        "n02089867, ...). Keep the head's own label space (--label-space winter21), or choose a model whose head has "
+        "them all."
+    )
+    letters = Tree.from_parents(["a", "b", "c"], [None] * 3)
+    three = LabelSpace("abc", letters, letters.names, ("",) * 3)
+    assert "3 of its 3 classes are missing (a, b, c). Keep" in refused(LabelSpaceMismatch, projection, winter21, three)
 
 
 def test_inner_nodes_are_no_columns_to_project_from(winter21: LabelSpace, zoo_tree: Tree) -> None:
@@ -160,12 +184,22 @@ def test_inner_nodes_are_no_columns_to_project_from(winter21: LabelSpace, zoo_tr
 def test_spaces_are_compared_by_digest_and_the_message_gives_the_way_out(winter21: LabelSpace) -> None:
     fall11 = load_label_space("fall11")
     require_same(winter21, SpaceIdentity("winter21", OFFICIAL), "checkpoint")
-    with pytest.raises(LabelSpaceMismatch, match=r"'fall11' \(4359.*'winter21' \(8c0e.*--label-space winter21"):
-        require_same(fall11, winter21)
-    with pytest.raises(LabelSpaceMismatch, match=r"lacks 771 classes .* use a model of 'fall11'"):
-        require_same(winter21, fall11)
-    with pytest.raises(LabelSpaceMismatch, match="Same name, different trees"):
-        require_same(winter21, SpaceIdentity("winter21", "0" * 64), "checkpoint")
+    assert refused(LabelSpaceMismatch, require_same, fall11, winter21) == (
+        "The head is of label space 'fall11' (4359bb0d6e15), the data set of 'winter21' (8c0edf8f8208). "
+        "Project the head with --label-space winter21, or use a data set of 'fall11'."
+    )
+    assert refused(LabelSpaceMismatch, require_same, winter21, fall11, "checkpoint") == (
+        "The head is of label space 'winter21' (8c0edf8f8208), the checkpoint of 'fall11' (4359bb0d6e15). "
+        "No projection exists, since the head lacks 771 classes (n09505153, n09606527, n09607630, ...): use a model of "
+        "'fall11', or a checkpoint of 'winter21'."
+    )
+    assert refused(LabelSpaceMismatch, require_same, winter21, SpaceIdentity("winter21", "0" * 64)) == (
+        "The head is of label space 'winter21' (8c0edf8f8208), the data set of 'winter21' (000000000000). "
+        "Same name, different trees: give both the same label-space file."
+    )
+    letters = Tree.from_parents(["a", "b", "c"], [None] * 3)
+    three = LabelSpace("abc", letters, letters.names, ("",) * 3)
+    assert "lacks 3 classes (a, b, c): use" in refused(LabelSpaceMismatch, require_same, winter21, three)
 
 
 def test_printing_a_space_or_its_tree_is_one_short_line() -> None:
@@ -195,8 +229,12 @@ def test_19_roots_of_goog21k_got_a_parent_and_the_old_tree_is_still_read() -> No
 
 def test_a_record_of_the_old_goog21k_is_told_why_it_differs() -> None:
     today, before = load_label_space("goog21k"), load_label_space("goog21k@1")
-    with pytest.raises(LabelSpaceMismatch, match=r"19 of its roots .* '--label-space goog21k@1' is the tree before"):
-        require_same(today, before.identity, "checkpoint")
+    assert refused(LabelSpaceMismatch, require_same, today, before.identity, "checkpoint") == (
+        "The head is of label space 'goog21k' (cebcff598602), the checkpoint of 'goog21k' (f020c7c67140). "
+        "'goog21k' was changed: 19 of its roots hang from a hypernym since, because another of their hypernyms has a "
+        "class above it. "
+        "'--label-space goog21k@1' is the tree before (f020c7c67140); everything made with it stays readable."
+    )
     with pytest.raises(LabelSpaceMismatch, match="goog21k@1"):
         require_same(before, today)
     assert changed_since("goog21k", today.sha256) is None
@@ -219,41 +257,70 @@ def test_a_shipped_file_has_the_digest_of_its_text(name: str) -> None:
 
 
 def test_unknown_names_bring_near_matches() -> None:
-    with pytest.raises(UsageError, match=r"'Winter-21'\. Did you mean 'winter21'\? Shipped spaces: fall11, winter21"):
-        load_label_space("Winter-21")
-
-
-GOOD = "miil21k-label-space\t1\tpets\t1\nwnid\tparent\tlemmas\tgloss\nn1\tn2\tcat|puss\ta pet\nn2\t-\tanimal\t\n"
+    shipped = "Shipped spaces: fall11, winter21, goog21k, in1k; a path to your own hierarchy works too."
+    assert refused(UsageError, load_label_space, "Winter-21") == (
+        f"No label space and no file 'Winter-21'. Did you mean 'winter21'? {shipped}"
+    )
+    assert refused(UsageError, load_label_space, "qq") == f"No label space and no file 'qq'. {shipped}"
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("space\t1", "space\t3", "pets.tsv, line 1: expected 'miil21k-label-space', '1' or '2'"),
-        ("\ta pet", "", "pets.tsv, line 3: expected 4 fields"),
-        ("\ta pet\nn2", "\nn2\t", "pets.tsv, line 3: expected 4 fields"),
-        ("n1\tn2", "n1\tn3", "pets.tsv, line 3: the parent 'n3' is no node"),
-        ("animal\t\n", "animal\t", "damaged or was cut off"),
-        ("wnid\tparent", "wnid\tabove", "damaged or was cut off"),
-        ("n2\t-", "n2\tn1", "cycle: n1 -> n2 -> n1"),
+        (GOOD, "", f"{HEADER}''."),
+        ("space\t1", "space\t3", f"{HEADER}'miil21k-label-space\\t3\\tpets\\t1'."),
+        ("1\tpets", "8\t" + "p" * 80, f"{HEADER}'miil21k-label-space\\t8\\t{'p' * 38}'."),
+        ("pets\t1", "pets\tx", f"{HEADER}'miil21k-label-space\\t1\\tpets\\tx'."),
+        ("pets\t1", "pets", f"{HEADER}'miil21k-label-space\\t1\\tpets'."),
+        ("pets\t1", "pets\t1\t1", f"{HEADER}'miil21k-label-space\\t1\\tpets\\t1\\t1'."),
+        ("miil21k-label", "other", f"{HEADER}'other-space\\t1\\tpets\\t1'."),
+        ("\ta pet", "", "pets.tsv, line 3: expected 4 fields (wnid, parent, lemmas, gloss)."),
+        ("\ta pet\nn2", "\nn2\t", "pets.tsv, line 3: expected 4 fields (wnid, parent, lemmas, gloss)."),
+        ("\tanimal", "", "pets.tsv, line 4: expected 4 fields (wnid, parent, lemmas, gloss)."),
+        ("n1\tn2", "n1\tn3", "pets.tsv, line 3: the parent 'n3' is no node of this file."),
+        ("n2\t-", "n2\tn4", "pets.tsv, line 4: the parent 'n4' is no node of this file."),
+        ("animal\t\n", "animal\t", CUT),
+        ("wnid\tparent", "wnid\tabove", CUT),
+        ("n2\t-", "n2\tn1", "The parents form a cycle: n1 -> n2 -> n1."),
         (
             "1\tpets\t1\nwnid\tparent\tlemmas\tgloss\nn1\tn2",
             "2\tpets\t1\nwnid\tparent\tlemmas\tgloss\nn1\tn2|n3",
-            "'n3' is no node",
+            "pets.tsv: the parent 'n3' is no node of this file.",
         ),
     ],
 )
 def test_damaged_label_space_files_are_refused_by_line(old: str, new: str, message: str) -> None:
-    assert parse_label_space(GOOD, "pets.tsv").lemmas == (("cat", "puss"), ("animal",))
-    with pytest.raises(TreeError, match=message):
-        parse_label_space(GOOD.replace(old, new), "pets.tsv")
+    assert old in GOOD
+    assert refused(TreeError, parse_label_space, GOOD.replace(old, new, 1), "pets.tsv") == message
+
+
+def test_a_file_of_two_nodes_gives_its_name_words_and_parents() -> None:
+    space = parse_label_space(GOOD, "pets.tsv")
+    assert (space.name, space.num_classes, space.wnids, space.tree.wnids) == ("pets", 1, ("n1",), ("n1", "n2"))
+    assert space.lemmas == (("cat", "puss"), ("animal",))
+    assert (space.tree.names, space.glosses) == (("cat", "animal"), ("a pet", ""))
+    assert (space.tree.parent.tolist(), space.further_parents) == ([1, -1], ())
+    graph = GOOD.replace("\t1\tpets", "\t2\tpets").replace("n1\tn2", "n1\tn2|n3|n4") + "n3\t-\tb\t\nn4\tn3\tc\tt\n"
+    several = parse_label_space(graph, "pets.tsv")
+    assert several.tree.parent.tolist() == [1, -1, -1, 2]
+    assert several.further_parents == (("n1", "n3"), ("n1", "n4"))
+    assert several.to_text() == graph
+    assert space.to_text() == GOOD
+
+
+def test_words_that_do_not_fit_the_nodes_are_refused(zoo_tree: Tree) -> None:
+    for lemmas, glosses in (8, 9), (9, 8), (10, 10):
+        assert refused(TreeError, LabelSpace, "zoo", zoo_tree, ("",) * lemmas, ("",) * glosses) == (
+            f"Label space 'zoo' has 9 nodes, but {lemmas} lemma lists and {glosses} glosses."
+        )
 
 
 def test_a_name_with_a_tab_cannot_become_a_broken_file() -> None:
     tree = Tree.from_parents(["a"], [None])
     for words in (("a\tb", ""), ("a", "two\nlines")):
-        with pytest.raises(TreeError, match="tab or a line break"):
-            LabelSpace("x", tree, words[:1], words[1:]).to_text()
+        assert refused(TreeError, LabelSpace("x", tree, words[:1], words[1:]).to_text) == (
+            "Node 'a' has a tab or a line break in its name or gloss: store it as JSON."
+        )
 
 
 def test_loading_spaces_imports_nothing_heavy() -> None:

@@ -10,6 +10,8 @@ from safetensors.numpy import save_file
 
 from miil21k.errors import CheckpointError, LabelSpaceMismatch
 from miil21k.hierarchy.load import load_label_space
+from miil21k.hierarchy.spaces import LabelSpace
+from miil21k.hierarchy.tree import Tree
 from miil21k.zoo.checkpoint_card import TrainedCard, read_card
 from miil21k.zoo.schema import Preprocess
 
@@ -17,10 +19,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def saved(path: Path, **changes: str) -> Path:
+def metadata(space: LabelSpace) -> dict[str, str]:
     preprocess = Preprocess((3, 224, 224), "bilinear", 0.875, "center", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "none")
-    card = TrainedCard("resnet18", {}, "leaf_softmax", load_label_space("goog21k"), preprocess, "none", {})
-    save_file({"x": np.zeros(1, np.float32)}, path, {**card.to_metadata(), **changes})
+    return TrainedCard("resnet18", {}, "leaf_softmax", space, preprocess, "none", {}).to_metadata()
+
+
+def saved(path: Path, **changes: str) -> Path:
+    save_file({"x": np.zeros(1, np.float32)}, path, {**metadata(load_label_space("goog21k")), **changes})
     return path
 
 
@@ -32,6 +37,19 @@ def test_a_checkpoint_of_an_older_goog21k_finds_the_tree_that_trained_it(tmp_pat
     card = read_card(saved(tmp_path / "old.safetensors", label_space_sha256=before.sha256))
     assert card is not None
     assert card.space is before
+
+
+def test_a_shipped_space_goes_by_name_and_another_tree_of_that_name_whole(tmp_path: Path) -> None:
+    shipped = load_label_space("in1k")
+    assert (metadata(shipped)["label_space"], metadata(shipped)["label_space_text"]) == ("in1k", "")
+    parent = shipped.tree.parent.copy()
+    parent[0] = -1
+    tree = Tree(shipped.tree.wnids, shipped.tree.names, parent, 1000)
+    own = LabelSpace("in1k", tree, shipped.lemma_text, shipped.gloss_text)
+    assert metadata(own)["label_space_text"] == own.to_text()
+    card = read_card(saved(tmp_path / "own.safetensors", **metadata(own)))
+    assert card is not None
+    assert card.space.sha256 == own.sha256 != shipped.sha256
 
 
 def test_a_tree_that_no_version_had_is_refused(tmp_path: Path) -> None:
