@@ -107,6 +107,26 @@ def test_words_come_from_the_space_the_graph_or_goog21k() -> None:
     assert concepts.gloss(0) == load_label_space("in1k").glosses[0]
 
 
+def test_a_concept_of_a_shared_name_is_shown_with_its_wnid() -> None:
+    concepts = named("in1k")
+    shown = [concepts.display_name(concept) for concept in range(len(concepts))]
+    assert sum(name != concepts.name(concept) for concept, name in enumerate(shown)) == 83
+    index = concepts.index_of
+    assert shown[index["n02012849"]] == "crane (n02012849)"  # a node of the tree
+    assert shown[index["n02788689"]] == "bar (n02788689)"
+    assert shown[index["n00001740"]] == "entity"
+
+
+def test_what_lies_within_a_concept_has_all_its_classes_there() -> None:
+    concepts = named("in1k")
+    index = concepts.index_of
+    within = {wnid: concepts.within(index[wnid]) for wnid in ("n00001740", "n02083346", "n02012849")}
+    assert [int(inside.sum()) for inside in within.values()] == [1860, 171, 1]
+    assert within["n02083346"][index["n02084071"]]  # a dog is a canine
+    assert not within["n02083346"][index["n01317541"]]  # some domestic animals are cats
+    assert within["n02012849"][index["n02012849"]]
+
+
 def test_the_digest_follows_edges_and_classes() -> None:
     concepts = named("in1k")
     edges = concepts.child, concepts.parent

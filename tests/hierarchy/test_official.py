@@ -27,6 +27,10 @@ def content(space: LabelSpace) -> dict[str, Any]:
     }
 
 
+MUST_BEGIN = "of 'class_tree_list' must be a list that begins with"
+NO_TREE = " is no official tree: expected a dict with class_description, class_list, class_tree_list."
+
+
 def saved(folder: Path, value: object) -> Path:
     path = folder / "imagenet21k_miil_tree.pth"
     torch.save(value, path)
@@ -63,18 +67,44 @@ def test_other_classes_take_the_name_of_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"class_tree_list": [[0, 1]]}, "lists of one length"),
-        ({"class_tree_list": [[0, 1], [0]]}, "entry 1 of 'class_tree_list' must be a list that begins with 1"),
-        ({"class_tree_list": [[0, 1], [1, 0]]}, "cycle"),
-        ({"class_tree_list": [[0, 1, 0], [1]]}, "chain of 'n1' contradicts"),
-        ({"class_tree_list": [[0, 7], [1]]}, "outside -1..1"),
-        ({"class_description": None}, "is no official tree"),
+        ({"class_tree_list": [[0, 1]]}, ": 'class_list' and 'class_tree_list' must be lists of one length."),
+        ({"class_list": ("n1", "n2")}, ": 'class_list' and 'class_tree_list' must be lists of one length."),
+        ({"class_tree_list": ([0, 1], [1])}, ": 'class_list' and 'class_tree_list' must be lists of one length."),
+        ({"class_tree_list": [[0, 1], [0]]}, f": entry 1 {MUST_BEGIN} 1."),
+        ({"class_tree_list": [[0, 1], (1,)]}, f": entry 1 {MUST_BEGIN} 1."),
+        ({"class_tree_list": [[], [1]]}, f": entry 0 {MUST_BEGIN} 0."),
+        ({"class_tree_list": [[0, 1, 0], [1]]}, ": the chain of 'n1' contradicts the chains of its ancestors."),
+        ({"class_description": None}, NO_TREE),
+        ({"class_description": ["n1", "n2"]}, NO_TREE),
     ],
 )
 def test_a_damaged_tree_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     value = {"class_list": ["n1", "n2"], "class_tree_list": [[0, 1], [1]], "class_description": {}}
+    path = saved(tmp_path, value | change)
+    with pytest.raises(TreeError) as caught:
+        load_label_space(path)
+    assert str(caught.value) == f"{path}{message}"
+
+
+@pytest.mark.parametrize("missing", ["class_list", "class_tree_list", "class_description"])
+def test_a_file_that_lacks_a_part_is_no_official_tree(tmp_path: Path, missing: str) -> None:
+    value = {"class_list": ["n1"], "class_tree_list": [[0]], "class_description": {}}
+    assert load_label_space(saved(tmp_path, value)).tree.names == ("n1",)  # not described: its wnid
+    del value[missing]
+    for content in (value, list(value)):
+        path = saved(tmp_path, content)
+        with pytest.raises(TreeError) as caught:
+            load_label_space(path)
+        assert str(caught.value) == f"{path}{NO_TREE}"
+
+
+@pytest.mark.parametrize(
+    ("chains", "message"), [([[0, 1], [1, 0]], "cycle"), ([[0, 7], [1]], "parent of 'n1' is 7, outside -1..1")]
+)
+def test_chains_that_are_no_forest_are_refused(tmp_path: Path, chains: list[list[int]], message: str) -> None:
+    value = {"class_list": ["n1", "n2"], "class_tree_list": chains, "class_description": {}}
     with pytest.raises(TreeError, match=message):
-        load_label_space(saved(tmp_path, value | change))
+        load_label_space(saved(tmp_path, value))
 
 
 class Hostile:
@@ -97,7 +127,11 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path: Path, winter21: Label
 
 def test_a_file_that_is_no_pickle_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tree.pth"
-    for junk in (b"", b"<html>403</html>", b"PK\x03\x04broken"):
+    kinds = {b"": "EOFError", b"<html>403</html>": "UnpicklingError", b"PK\x03\x04broken": "RuntimeError"}
+    for junk, kind in kinds.items():
         path.write_bytes(junk)
-        with pytest.raises(TreeError, match="cannot be loaded safely"):
+        with pytest.raises(TreeError) as caught:
             load_label_space(path)
+        assert str(caught.value) == (
+            f"{path} cannot be loaded safely ({kind}): it is damaged, or holds more than plain data."
+        )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import nltk.data
@@ -21,6 +23,7 @@ from miil21k.hierarchy.wordnet import (
     build_label_space,
     build_nouns,
     class_list,
+    find_wordnet,
     hypernym_choices,
     open_wordnet,
 )
@@ -107,8 +110,9 @@ def test_311_classes_of_winter21_had_several_possible_parents(wordnet: WordNet) 
 @pytest.mark.parametrize("wnid", ["n00000000", "n02084072", "dog", "n2084071", "v02084071", "n99999999", ""])
 def test_what_is_no_noun_of_wordnet_is_refused(wordnet: WordNet, wnid: str) -> None:
     assert wordnet.words("n02084071")[0] == "dog|domestic dog|Canis familiaris"
-    with pytest.raises(UnknownClass, match=f"'{wnid}' is no noun of WordNet 3.0"):
+    with pytest.raises(UnknownClass) as caught:
         wordnet.synset(wnid)
+    assert str(caught.value) == f"'{wnid}' is no noun of WordNet 3.0; a wnid is 'n' and eight digits."
 
 
 def test_a_priest_is_a_clergyman_and_a_cat_a_feline(wordnet: WordNet) -> None:
@@ -146,5 +150,57 @@ def test_a_folder_without_wordnet_and_another_version_are_refused(wordnet: WordN
 
 
 def test_a_class_list_that_does_not_ship_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"'mine' is none of fall11.*--classes FILE"):
+    with pytest.raises(UsageError) as caught:
         class_list("mine")
+    assert str(caught.value) == (
+        "'mine' is none of fall11, winter21, goog21k, in1k; give its wnids with --classes FILE."
+    )
+
+
+def test_without_timm_or_its_list_the_message_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "timm").mkdir()
+    (tmp_path / "timm/__init__.py").write_text("")
+    timm = sys.modules.pop("timm", None)
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        with pytest.raises(Miil21kError) as caught:
+            class_list("in1k")
+        assert str(caught.value) == (
+            "This timm has no class list imagenet_synsets.txt; give one wnid per line with --classes FILE."
+        )
+        monkeypatch.setattr(sys, "path", [])
+        importlib.invalidate_caches()
+        with pytest.raises(Miil21kError) as caught:
+            class_list("in1k")
+        assert str(caught.value) == (
+            "The class list of 'in1k' comes with timm (pip install timm); or use --classes FILE."
+        )
+    finally:
+        if timm is not None:
+            sys.modules["timm"] = timm
+
+
+def test_every_three_hundredth_line_of_the_index_of_nouns_is_rebuilt(wordnet: WordNet) -> None:
+    shipped = gzip.decompress((SHIPPED / "nouns.tsv.gz").read_bytes()).decode().splitlines()
+    assert [wordnet.line(line[:9]) for line in shipped[::300]] == shipped[::300]
+
+
+def test_nothing_of_wordnet_where_no_folder_has_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("miil21k.hierarchy.wordnet.WORDNET_FOLDERS", (tmp_path / "system",))
+    monkeypatch.setattr(nltk.data, "path", [str(tmp_path / "nltk")])
+    assert find_wordnet() is None
+    with pytest.raises(UsageError) as caught, open_wordnet():
+        pass
+    assert str(caught.value) == (
+        "WordNet 3.0 was not found: install it ('apt install wordnet-base', or 'python -m nltk.downloader wordnet' and "
+        "unpack the archive), or name its folder with --wordnet DIR."
+    )
+    corpus = tmp_path / "nltk/corpora/wordnet"
+    corpus.mkdir(parents=True)
+    (corpus / "data.noun").touch()
+    assert find_wordnet() == corpus
+    (tmp_path / "system").mkdir()
+    (tmp_path / "system/data.noun").touch()
+    assert find_wordnet() == tmp_path / "system"  # that of the system comes first

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import platform
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
+import torch
 from hub_server import Fault, HubServer
 
+from miil21k import __version__
 from miil21k.files import atomic, replace_file
 from miil21k.store.cache import Cache
-from miil21k.store.doctor import Host, _advice, ask_hosts, checkpoint_hosts, examine
+from miil21k.store.doctor import (
+    _PACKAGES,
+    _VARIABLES,
+    Host,
+    Place,
+    _advice,
+    _place,
+    ask_hosts,
+    checkpoint_hosts,
+    examine,
+)
 from miil21k.zoo.manifest import find_weights, load_manifest
 
 if TYPE_CHECKING:
@@ -125,3 +140,99 @@ def test_a_host_that_answers_400_or_more_gives_nothing(status: int, gives: bool)
     assert (f"odd.example gives nothing ({status})" in advice(asked, well)) is not gives
     silent = Host("odd.example", "https://odd.example/x", None, None, "timed out")
     assert "odd.example gives nothing (timed out); all of its weights have other sources." in advice(silent, well)
+
+
+CARRY = "carry weights over with 'miil21k bundle create NAME -o FILE.tar' and 'miil21k bundle install FILE.tar'."
+INSTALL = "pip install 'miil21k[embedded]'."
+WELL = Host("well.example", "https://well.example/x", 200, 5, None)
+GONE = Host("gone.example", "https://gone.example/x", 404, 5, "Not Found")
+
+
+def _advised(
+    *places: Place, hosts: tuple[Host, ...] = (), cached: bool = True, offline: bool = False, **found: bool
+) -> list[str]:
+    here = {"embedded": True, "wordnet": True, **found}
+    return list(_advice(places, hosts, ("x",) if cached else (), offline=offline, **here))
+
+
+def test_nothing_is_advised_where_nothing_is_missing() -> None:
+    plenty = Place("files of the Hub", "/cache", 10, 5 << 30, True)
+    assert _advised(plenty, hosts=(WELL,)) == []
+    assert _advised(offline=True) == []
+
+
+def test_each_thing_that_is_missing_has_its_advice() -> None:
+    assert _advised(offline=True, cached=False) == [
+        f"The network is off limits and no weights are cached: unset HF_HUB_OFFLINE, or {CARRY}"
+    ]
+    assert _advised(cached=False) == []
+    assert _advised(hosts=(GONE,)) == [
+        f"No host gave a checkpoint: check network and proxy, set HF_ENDPOINT to a mirror, or {CARRY}"
+    ]
+    assert _advised(hosts=(GONE, WELL)) == ["gone.example gives nothing (404); all of its weights have other sources."]
+    assert _advised(embedded=False) == [
+        f"The embedded weights, which answer when nothing can be downloaded, are missing: {INSTALL}"
+    ]
+    assert _advised(wordnet=False) == [
+        "WordNet 3.0 was not found; only 'miil21k tree build' needs it (apt install wordnet-base)."
+    ]
+    assert _advised(Place("x", "/cache", 0, 5 << 30, False)) == [
+        "/cache cannot be written to: set MIIL21K_CACHE and HF_HOME, or pass --cache-dir."
+    ]
+    assert _advised(Place("x", "/cache", 0, (5 << 30) - 1, True)) == [
+        "/cache has 5.0 GiB free; the largest checkpoint needs 4.2."
+    ]
+    assert len(_advised(Place("x", "/a", 0, 0, False), hosts=(GONE,), embedded=False, wordnet=False)) == 4
+
+
+def test_a_host_that_alone_holds_weights_is_told_with_their_number() -> None:
+    hosts = [{urlsplit(s.url or "").netloc for s in w.sources if s.kind == "url"} for w in load_manifest().models]
+    alone = {
+        host: sum(
+            found == {host} and all(s.kind == "url" for s in w.sources)
+            for found, w in zip(hosts, load_manifest().models, strict=True)
+        )
+        for host in set().union(*hosts)
+    }
+    host, count = max(alone.items(), key=lambda item: item[1])
+    assert count > 0
+    asked = Host(host, f"https://{host}/x", 403, 5, "Forbidden")
+    assert _advised(hosts=(asked, WELL)) == [f"{host} gives nothing (403); {count} weights lie nowhere else."]
+
+
+def test_a_folder_of_the_cache_counts_each_file_once_and_tells_what_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "cache"
+    free = {tmp_path: 7, folder: 8}
+    monkeypatch.setattr("miil21k.store.doctor.shutil.disk_usage", lambda path: SimpleNamespace(free=free[path]))
+    assert _place("files", folder / "x") == Place("files", str(folder / "x"), 0, 7, True)
+    (folder / "blobs").mkdir(parents=True)
+    (folder / "blobs/a").write_bytes(bytes(1000))
+    (folder / "link").symlink_to(folder / "blobs/a")
+    (folder / "b").write_bytes(bytes(24))
+    assert _place("files", folder) == Place("files", str(folder), 1024, 8, True)
+
+
+def test_what_is_set_and_installed_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in _VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HTTP_PROXY", "proxy.example:80")
+    monkeypatch.setenv("HF_ENDPOINT", "")
+    found = examine(offline=True, exports=("one line",))
+    assert found.variables == {"HF_HOME": str(tmp_path / "hf"), "HTTP_PROXY": "proxy.example:80"}
+    assert [(place.what, place.path) for place in found.places] == [
+        ("files of mirrors and bundles", str(tmp_path / "hf/miil21k")),
+        ("files of the Hub", str(tmp_path / "hf/hub")),
+    ]
+    assert list(found.versions) == ["python", "miil21k", *_PACKAGES]
+    assert found.versions["python"] == platform.python_version()
+    assert found.versions["miil21k"] == __version__
+    assert found.system == f"{platform.platform()}, {os.cpu_count()} CPUs"
+    assert (found.exports, found.leftovers, found.hosts) == (("one line",), (), ())
+    assert found.devices[0] == f"cpu ({torch.get_num_threads()} threads)"
+    left = tmp_path / "hf/hub/models--timm--net/blobs/abc.incomplete"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(bytes(1 << 19))
+    assert examine(offline=True).leftovers == (f"{left}, 0.5 MiB: the Hub's client goes on there",)
