@@ -53,9 +53,11 @@ def _fields(of: Struct) -> Iterator[str]:
 
 def _columns() -> Iterator[str]:
     plain = [name for name, _ in cells(Shape(topk=2))]
-    full = [name for name, _ in cells(Shape(topk=2, labels=True, levels=True, given=True, concepts=True))]
-    shown = ", ".join(name if name in plain else f"[{name}]" for name in full)
-    yield f"`{shown}, ..., [asked_bird], ...`"
+    full = [
+        name for name, _ in cells(Shape(topk=2, labels=True, levels=True, given=True, concepts=True, bins=("pet",)))
+    ]
+    shown = ", ".join(name if name in plain else f"[{name}]" for name in full if name != "bin_pet")
+    yield f"`{shown}, ..., [asked_bird], ..., [bin_pet], ...`"
 
 
 def _all() -> Iterator[str]:

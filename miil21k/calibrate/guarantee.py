@@ -30,7 +30,16 @@ if TYPE_CHECKING:
     from miil21k.decode.path import Paths
     from miil21k.hierarchy.tree import Tree
 
-__all__ = ["calibrate", "conformal_threshold", "coverage_band", "hedge_scores"]
+__all__ = [
+    "calibrate",
+    "conformal_threshold",
+    "coverage_band",
+    "first_wrong",
+    "hedge_scores",
+    "outcome",
+    "require_accuracies",
+    "thresholds_of",
+]
 
 ACCURACIES = (0.8, 0.9, 0.95, 0.99)
 STEP = 2e-6  # twice what decode.hedge forgives: the least by which a level must exceed a probability to refuse it
@@ -54,10 +63,7 @@ def calibrate(
     accuracy that so few samples, or this model, cannot guarantee is left out. Raises UsageError for fewer than four
     samples or an accuracy outside (0, 1), LogitsError for logits that cannot be decoded.
     """
-    if not all(0 < accuracy < 1 for accuracy in accuracies):
-        raise UsageError(f"Accuracies lie between 0 and 1, not {', '.join(map(str, accuracies))}.")
-    if len(labels) < 4:
-        raise UsageError(f"Calibration needs at least four labelled samples, not {len(labels)}.")
+    require_accuracies(accuracies, len(labels))
     space, head, allowed = decoder.space, decoder.head, decoder.allowed
     _check_labels(space.tree, logits, labels)
     order = np.random.default_rng(seed).permutation(len(labels))
@@ -75,7 +81,7 @@ def calibrate(
         on_concepts[to] = reading_scores(concepts, fitted.answer_vocabulary, found.concepts_given, labels[rows])
         surest[to] = _surest(fitted, found.path)
         done += rows.size
-    thresholds, concept_thresholds = _thresholds(scores, accuracies), _thresholds(on_concepts, accuracies)
+    thresholds, concept_thresholds = thresholds_of(scores, accuracies), thresholds_of(on_concepts, accuracies)
     return Calibration(
         label_space=space.name,
         sha256=space.sha256,
@@ -87,7 +93,7 @@ def calibrate(
         temperature=temperature,
         thresholds=thresholds,
         samples=(first.size, second.size),
-        outcomes=tuple(_outcome(accuracy, level, scores, surest) for accuracy, level in thresholds),
+        outcomes=tuple(outcome(accuracy, level, scores, surest) for accuracy, level in thresholds),
         concepts=concepts.sha256,
         concept_thresholds=concept_thresholds,
         concept_outcomes=_concept_outcomes(fitted, logits[second], labels[second], concept_thresholds),
@@ -95,7 +101,16 @@ def calibrate(
     )
 
 
-def _thresholds(scores: NDArray[np.float64], accuracies: Sequence[float]) -> tuple[tuple[float, float], ...]:
+def require_accuracies(accuracies: Sequence[float], samples: int) -> None:
+    """Raise UsageError for an accuracy outside (0, 1), or fewer than four samples."""
+    if not all(0 < accuracy < 1 for accuracy in accuracies):
+        raise UsageError(f"Accuracies lie between 0 and 1, not {', '.join(map(str, accuracies))}.")
+    if samples < 4:
+        raise UsageError(f"Calibration needs at least four labelled samples, not {samples}.")
+
+
+def thresholds_of(scores: NDArray[np.float64], accuracies: Sequence[float]) -> tuple[tuple[float, float], ...]:
+    """Return (accuracy, hedge level) for each accuracy that these scores can guarantee, ascending."""
     levels = ((float(accuracy), conformal_threshold(scores, accuracy)) for accuracy in sorted(set(accuracies)))
     return tuple((accuracy, level) for accuracy, level in levels if level <= 1)
 
@@ -107,9 +122,13 @@ def _surest(decoder: Decoder, path: Paths) -> NDArray[np.float32]:
     return surest
 
 
-def _outcome(
+def outcome(
     accuracy: float, level: float, scores: NDArray[np.float64], surest: NDArray[np.float64]
 ) -> tuple[float, float, float]:
+    """Return the accuracy, which share of samples is answered at the level, and which of these answers are right.
+
+    scores: float64 [n], of `hedge_scores`. surest: float [n], the largest probability that could be an answer.
+    """
     answered = surest >= level - SLACK
     right = answered & (scores < level - SLACK)
     return accuracy, float(answered.mean()), float(right.sum() / answered.sum()) if answered.any() else 1.0
@@ -151,6 +170,11 @@ def hedge_scores(tree: Tree, paths: Paths, labels: NDArray[np.integer]) -> NDArr
     through = np.take_along_axis(tree.level_target[own], depth[:, None, :].repeat(own.shape[1], 1), 2)[..., 0]
     below = through == np.asarray(labels)[:, None]
     wrong = (paths.nodes >= 0) & ~(above | below)
+    return first_wrong(paths, wrong)
+
+
+def first_wrong(paths: Paths, wrong: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return float64 [B], the probability of the first node of each chain that is `wrong`, bool [B, L]; 0 for none."""
     first = wrong.argmax(1)
     score = np.where(wrong.any(1), paths.probs[np.arange(len(first)), first], 0.0)
     return score.astype(np.float64)

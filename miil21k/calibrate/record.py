@@ -20,11 +20,13 @@ from miil21k.records import StrictJsonError, read_json
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
+    from typing import Literal
 
     from numpy.typing import NDArray
 
     from miil21k.decode.decoded import Reading
     from miil21k.decode.heads import HeadKind
+    from miil21k.hierarchy.bins import Bins
     from miil21k.hierarchy.concepts import Concepts
     from miil21k.hierarchy.spaces import LabelSpace
 
@@ -45,7 +47,8 @@ class Calibration:
     the thresholds were fitted on. outcomes: (accuracy, share of the latter samples that were answered, share of these
     answers that were right) at each threshold; empty in files that do not say. concepts: digest of the graph that
     answers on concepts are read on, empty in files that know none; concept_thresholds, concept_outcomes: the like of
-    these, for answers of at least `min_bits`.
+    these, for answers of at least `min_bits`. bins: digest of the labels of a user that the images were labelled with,
+    empty in files that know none; bin_thresholds, bin_outcomes: the like of these, for answers with such labels.
     """
 
     label_space: str
@@ -63,22 +66,40 @@ class Calibration:
     concept_thresholds: tuple[tuple[float, float], ...] = ()
     concept_outcomes: tuple[tuple[float, float, float], ...] = ()
     min_bits: float = 1.0
+    bins: str = ""
+    bin_thresholds: tuple[tuple[float, float], ...] = ()
+    bin_outcomes: tuple[tuple[float, float, float], ...] = ()
 
     def __repr__(self) -> str:
-        accuracies = ", ".join(f"{accuracy:g}" for accuracy, _ in self.thresholds) or "none"
+        thresholds = self.thresholds or self.concept_thresholds or self.bin_thresholds
+        accuracies = ", ".join(f"{accuracy:g}" for accuracy, _ in thresholds) or "none"
         return f"Calibration({self.model!r}, {self.label_space}, {self.head}, right at least: {accuracies})"
 
-    def threshold(self, accuracy: float, reading: Reading = "published") -> float:
+    def knows(self, reading: Reading | Literal["bins"]) -> bool:
+        """Return whether the images could calibrate such answers, whatever they could guarantee."""
+        return {
+            "published": not self.bins or bool(self.thresholds),
+            "concepts": bool(self.concepts),
+            "bins": bool(self.bins),
+        }[reading]
+
+    def threshold(self, accuracy: float, reading: Reading | Literal["bins"] = "published") -> float:
         """Return the hedge level whose answers are correct with at least this probability.
 
         Raises UsageError when the file holds none for it.
         """
-        thresholds = {"published": self.thresholds, "concepts": self.concept_thresholds}[reading]
+        thresholds = {
+            "published": self.thresholds,
+            "concepts": self.concept_thresholds,
+            "bins": self.bin_thresholds,
+        }[reading]
         for known, level in thresholds:
             if math.isclose(known, accuracy, abs_tol=1e-9):
                 return level
         held = ", ".join(f"{known:g}" for known, _ in thresholds) or "none"
-        where = " of answers on concepts" if reading == "concepts" else ""
+        where = {"published": "", "concepts": " of answers on concepts", "bins": " of bins"}[reading]
+        if not self.knows(reading) and self.bins:
+            raise UsageError("This calibration is of bins alone: give these with --bins, or leave --calibration out.")
         raise UsageError(
             f"This calibration holds no threshold for accuracy {accuracy:g}{where}, only for {held}: ask for one of "
             "these, or calibrate again with it (an accuracy that the samples could not guarantee was left out)."
@@ -89,7 +110,7 @@ class Calibration:
 
         Raises UsageError where it knows none, or for those of more bits alone, LabelSpaceMismatch for another graph.
         """
-        again = f"miil21k calibrate DATA --model {self.model or 'MODEL'} --output FILE"
+        again = self._command("")
         if not self.concepts:
             raise UsageError(f"This calibration knows no levels for answers on concepts: make one that does: {again}")
         if self.concepts != concepts.sha256:
@@ -102,6 +123,20 @@ class Calibration:
                 f"The calibration is of answers on concepts that say at least {self.min_bits:g} bits: ask for no less "
                 f"than that, not {min_bits:g}."
             )
+
+    def require_bins(self, bins: Bins) -> None:
+        """Raise UsageError unless the file knows levels for these labels, with these classes below each."""
+        again = f"make one that does, on images in folders named by your labels: {self._command(' --bins BINS.csv')}"
+        if not self.bins:
+            raise UsageError(f"This calibration knows no levels for bins: {again}")
+        if self.bins != bins.sha256:
+            raise UsageError(
+                f"This calibration knows levels for other bins ({self.bins[:12]}) than these ({bins.sha256[:12]}): "
+                f"{again}"
+            )
+
+    def _command(self, more: str) -> str:
+        return f"miil21k calibrate DATA --model {self.model or 'MODEL'}{more} --output FILE"
 
     def require(self, space: LabelSpace, head: HeadKind, allowed: NDArray[np.bool_] | None = None) -> None:
         """Raise LabelSpaceMismatch unless the calibration was made for this space, kind of head and class mask."""
@@ -150,14 +185,15 @@ def _checked(data: dict[str, Any]) -> Calibration:
     temperature = tuple(float(value) for value in data.pop("temperature"))
     thresholds, on_concepts = _pairs(data.pop("thresholds")), _pairs(data.pop("concept_thresholds", ()))
     outcomes, of_concepts = _triples(data.pop("outcomes", ())), _triples(data.pop("concept_outcomes", ()))
+    in_bins, of_bins = _pairs(data.pop("bin_thresholds", ())), _triples(data.pop("bin_outcomes", ()))
     min_bits = float(data.pop("min_bits", 1.0))
     first, second = (int(count) for count in data.pop("samples"))
     if not all(value > 0 for value in temperature):
         raise ValueError(f"temperatures {temperature}")
-    if not all(0 < accuracy < 1 and 0 < level <= 1 for accuracy, level in (*thresholds, *on_concepts)):
-        raise ValueError(f"thresholds {thresholds}, {on_concepts}")
-    if not all(0 <= share <= 1 for outcome in (*outcomes, *of_concepts) for share in outcome):
-        raise ValueError(f"outcomes {outcomes}, {of_concepts}")
+    if not all(0 < accuracy < 1 and 0 < level <= 1 for accuracy, level in (*thresholds, *on_concepts, *in_bins)):
+        raise ValueError(f"thresholds {thresholds}, {on_concepts}, {in_bins}")
+    if not all(0 <= share <= 1 for outcome in (*outcomes, *of_concepts, *of_bins) for share in outcome):
+        raise ValueError(f"outcomes {outcomes}, {of_concepts}, {of_bins}")
     if not 0 <= min_bits < math.inf:
         raise ValueError(f"min_bits {min_bits}")
     if data["head"] not in HEAD_KINDS or not all(isinstance(value, str) for value in data.values()):
@@ -171,6 +207,8 @@ def _checked(data: dict[str, Any]) -> Calibration:
         concept_thresholds=on_concepts,
         concept_outcomes=of_concepts,
         min_bits=min_bits,
+        bin_thresholds=in_bins,
+        bin_outcomes=of_bins,
     )
 
 

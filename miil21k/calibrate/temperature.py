@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from miil21k.decode.heads import HeadKind
     from miil21k.hierarchy.tree import Tree
 
-__all__ = ["fit_temperatures", "row_blocks"]
+__all__ = ["fit_temperatures", "minimize", "row_blocks"]
 
 COLDEST, HOTTEST = 0.05, 20.0
 FEWEST = 30  # labels below which a level has no temperature of its own
@@ -52,7 +52,7 @@ def fit_temperatures(
     positive[rows, chain[rows, columns]] = True
     positive = positive[:, : tree.num_classes][:, mask]
     values = checked[:, mask]
-    return (_minimize(lambda beta: _binary_loss(values, positive, beta)),)
+    return (minimize(lambda beta: _binary_loss(values, positive, beta)),)
 
 
 def _level_temperatures(
@@ -74,7 +74,7 @@ def _level_temperatures(
 
 
 def _fit_softmax(values: NDArray[np.float32], hit: NDArray[np.float32]) -> float:
-    return _minimize(lambda beta: float((_logsumexp(values, beta) - beta * hit).mean()))
+    return minimize(lambda beta: float((_logsumexp(values, beta) - beta * hit).mean()))
 
 
 def _fit_leaf(tree: Tree, logits: NDArray[np.float32], labels: NDArray[np.int64], mask: NDArray[np.bool_]) -> float:
@@ -90,7 +90,7 @@ def _fit_leaf(tree: Tree, logits: NDArray[np.float32], labels: NDArray[np.int64]
     rows = np.concatenate([rows for rows, _ in subtrees])
     values = logits[np.ix_(rows, np.flatnonzero(mask))]
     inside = [logits[np.ix_(rows, below)] for rows, below in subtrees]
-    return _minimize(
+    return minimize(
         lambda beta: float(
             (_logsumexp(values, beta).sum() - sum(_logsumexp(part, beta).sum() for part in inside)) / rows.size
         )
@@ -115,7 +115,7 @@ def _logsumexp(values: NDArray[np.float32], beta: float) -> NDArray[np.float64]:
     return result
 
 
-def _minimize(loss: Callable[[float], float]) -> float:
+def minimize(loss: Callable[[float], float]) -> float:
     """Return the temperature 1 / beta of least `loss(beta)`, by golden sections of log beta, to 4 digits."""
     shrink = (math.sqrt(5) - 1) / 2
     low, high = -math.log(HOTTEST), -math.log(COLDEST)

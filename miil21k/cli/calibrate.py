@@ -29,6 +29,7 @@ def _summary(found: Calibration) -> Iterator[str]:
     kinds = (
         ("", found.thresholds, found.outcomes),
         (" --read concepts", found.concept_thresholds, found.concept_outcomes),
+        (" --bins", found.bin_thresholds, found.bin_outcomes),
     )
     for reading, thresholds, outcomes in kinds:
         for (accuracy, level), (_, answered, right) in zip(thresholds, outcomes, strict=True):
@@ -36,7 +37,8 @@ def _summary(found: Calibration) -> Iterator[str]:
                 f"--hedge {accuracy:g}{reading}: P >= {level:.4f}; of these {second} images {answered:.1%} were "
                 f"answered, and {right:.1%} of the answers were right"
             )
-    for accuracy in sorted({accuracy for accuracy, _ in (*found.thresholds, *found.concept_thresholds)}):
+    levels = (*found.thresholds, *found.concept_thresholds, *found.bin_thresholds)
+    for accuracy in sorted({accuracy for accuracy, _ in levels}):
         low, high = coverage_band(second, accuracy)
         yield (
             f"--hedge {accuracy:g}: at least {accuracy:.4g} of further images like these are answered rightly or not "
@@ -55,6 +57,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--images", type=int, default=10_000, metavar="N", help="use at most N images (default: %(default)s)")
     meanings = {
         "rule": "how a level_softmax head becomes one tree (default: coherent)",
+        "bins": "calibrate answers with your own labels, of which DATA holds a folder each: a CSV of "
+        "label,concept[,parent]",
         "include_removed_labels": "for answers with the classes that ImageNet withdrew",
     }
     add_options(parser, AnswerOptions, only=meanings, meanings=meanings)

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from miil21k.hierarchy.spaces import LabelSpace
-    from miil21k.predict.prediction import AskedConcept, Given, Origin, Prediction, Stop
+    from miil21k.predict.prediction import AskedConcept, BinAnswer, Given, Origin, Prediction, Stop
 
 __all__ = [
     "Style",
     "Table",
     "TableSink",
     "beginning",
+    "bins_sentence",
     "cells",
     "given_sentence",
     "shortened",
@@ -109,6 +110,14 @@ def given_sentence(given: Given) -> str:
     return f"Given the restriction ({printable(given.condition)}), whose own probability is {given.probability:.3f}."
 
 
+def bins_sentence(found: BinAnswer) -> str:
+    """Return the answer in the labels of the user, in one line."""
+    path = " > ".join(printable(one.label) for one in found.path)
+    if path:
+        return f"in your labels: {path} {found.path[-1].probability:.3f}"
+    return f"in your labels: none is {found.level:.3g} sure"
+
+
 class Table:
     """Text for the eyes.
 
@@ -162,7 +171,8 @@ class Table:
         """Return lines below the first with what was asked, and the concepts above a probability."""
         asked = [f"{printable(_asked_name(found))} {found.probability:.3f}" for found in prediction.asked or ()]
         concepts = [f"{printable(node.name)} {node.probability:.3f}" for node in prediction.concepts or ()]
-        lines = [line for parts in (asked, concepts) for line in self._wrapped(" · ".join(parts))]
+        bins = [] if prediction.bins is None else [bins_sentence(prediction.bins)]
+        lines = [line for parts in (bins, asked, concepts) for line in self._wrapped(" · ".join(parts))]
         return "".join(f"  {self._style(line, DIM)}\n" for line in lines)
 
     def _unsure(self, prediction: Prediction) -> str:
@@ -179,6 +189,9 @@ class Table:
             lines += [style(line, DIM) for line in self._wrapped(given_sentence(prediction.given))]
         if prediction.topk:
             lines += ["", *self._bars(prediction.topk, self._called)]
+        if prediction.bins is not None:
+            lines += ["", *(style(line, DIM) for line in self._wrapped(bins_sentence(prediction.bins)))]
+            lines += self._bars(tuple(Node("", one.label, one.probability) for one in prediction.bins.leading()))
         if prediction.asked:
             nodes = tuple(Node(found.wnid, _asked_name(found), found.probability) for found in prediction.asked)
             lines += ["", f"  {style('asked', DIM)}", *self._bars(nodes)]
@@ -216,7 +229,8 @@ class Table:
         for node, name in zip(nodes, names, strict=True):
             bar = _bar(node.probability)
             shown = shortened(name, width)
-            found.append(f"  {node.wnid:<10} {shown}  {node.probability:.3f}  {self._style(bar, GREEN)}")
+            key = f"{node.wnid:<10} " if node.wnid else ""
+            found.append(f"  {key}{shown}  {node.probability:.3f}  {self._style(bar, GREEN)}")
         return found
 
     def _footer(self, prediction: Prediction) -> list[str]:

@@ -32,7 +32,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--view", choices=["in1k"], help="the images are ImageNet-1K's: score the head on the classes it shares with it"
     )
     add_options(
-        parser, AnswerOptions, only=("hedge", "reading", "min_bits", "rule", "calibration"), without=("--no-hedge",)
+        parser,
+        AnswerOptions,
+        only=("hedge", "reading", "min_bits", "bins", "rule", "calibration"),
+        without=("--no-hedge",),
     )
     add("-o", "--output", type=Path, metavar="DIR", help="write JSON, CSV tables and pictures there")
     add("-f", "--format", choices=["table", "json"], help="what stdout gets (default: table on a terminal, else json)")
@@ -99,7 +102,8 @@ def request_of(args: argparse.Namespace) -> MeasureRequest:
     shards = Cache.at(options.cache_dir).root / "shards"
     view = getattr(args, "view", None)
     source = value_of(args, SourceOptions)
-    return MeasureRequest(args.data, args.model, options, view, source, make_export, shards)
+    bins = getattr(args, "bins", None)
+    return MeasureRequest(args.data, args.model, options, view, source, make_export, shards, bins)
 
 
 def show_progress(done: int, total: int) -> None:

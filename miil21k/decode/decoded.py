@@ -131,19 +131,56 @@ class Decoded:
 
         return concept_probabilities(concept_graph(self.decoder.space), self.masses, self.decoder.head)
 
+    @property
+    def _masses_given(self) -> NDArray[np.float32]:
+        """float32 [B, C], P(exactly this class), given the restriction."""
+        fixed, given = self.decoder, self.given
+        if fixed.restriction is None or given is None:
+            return self.masses
+        left = np.where(fixed.restriction.allowed, self.masses, np.float32(0))
+        if fixed.head == "sigmoid":
+            return left
+        possible = given[:, None] > TINY
+        return np.where(possible, left / np.where(possible, given[:, None], 1), self.classes)
+
     @cached_property
     def concepts_given(self) -> NDArray[np.float32]:
         """float32 [B, K], P of every concept, given the restriction."""
         from miil21k.decode.concepts import concept_probabilities
 
-        fixed, given = self.decoder, self.given
-        if fixed.restriction is None or given is None:
+        fixed = self.decoder
+        if fixed.restriction is None:
             return self.concepts
-        left = np.where(fixed.restriction.allowed, self.masses, np.float32(0))
-        if fixed.head != "sigmoid":
-            possible = given[:, None] > TINY
-            left = np.where(possible, left / np.where(possible, given[:, None], 1), self.classes)
-        return concept_probabilities(concept_graph(fixed.space), left, fixed.head)
+        return concept_probabilities(concept_graph(fixed.space), self._masses_given, fixed.head)
+
+    @cached_property
+    def bins_alone(self) -> NDArray[np.float32]:
+        """float32 [B, L], P of each label of the user and none below it, given the restriction; UsageError without."""
+        from miil21k.decode.bins import own_probabilities
+
+        fixed = self.decoder
+        if fixed.bins is None:
+            raise UsageError("This decoder has no bins: give it some with binned().")
+        return own_probabilities(fixed.bins, self._masses_given, fixed.head)
+
+    @cached_property
+    def bins(self) -> NDArray[np.float32]:
+        """float32 [B, L], P of each label of the user, *other* last, given the restriction; UsageError without any."""
+        from miil21k.decode.bins import bin_probabilities
+
+        alone = self.bins_alone
+        assert self.decoder.bins is not None
+        return bin_probabilities(self.decoder.bins, alone, self.decoder.head)
+
+    @cached_property
+    def bins_path(self) -> Paths:
+        """The answer among the bins: labels, the highest first, as far as they are sure enough; UsageError without."""
+        fixed, probabilities = self.decoder, self.bins
+        assert fixed.bins is not None
+        if fixed.bins_level is None:
+            return decode_path(fixed.bins.tree, probabilities)
+        found = hedge(fixed.bins.tree, probabilities, fixed.bins_level)
+        return found.paths._replace(length=found.length)
 
     def concept(self, concepts: Sequence[int]) -> NDArray[np.float32]:
         """Return float32 [B, len(concepts)], P of a few concepts (indices), without that of all others."""

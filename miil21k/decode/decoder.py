@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from miil21k.decode.decoded import Reading
     from miil21k.decode.heads import HeadKind
     from miil21k.decode.restriction import Pools
+    from miil21k.hierarchy.bin_lines import BinLine
+    from miil21k.hierarchy.bins import Bins
     from miil21k.hierarchy.concepts import Concepts
     from miil21k.hierarchy.questions import Question
     from miil21k.hierarchy.spaces import LabelSpace
@@ -57,7 +59,14 @@ class SupportsCalibration(Protocol):
     def require_concepts(self, concepts: Concepts, min_bits: float) -> None:
         """Raise unless it knows levels for answers of at least so many bits on this graph."""
 
-    def threshold(self, accuracy: float, reading: Reading) -> float:
+    def require_bins(self, bins: Bins) -> None:
+        """Raise unless it knows levels for these labels."""
+
+    def knows(self, reading: Reading | Literal["bins"]) -> bool:
+        """Return whether it knows any level for such answers."""
+        ...
+
+    def threshold(self, accuracy: float, reading: Reading | Literal["bins"]) -> float:
         """Return the hedge level whose answers are correct this often; UsageError when it knows none."""
         ...
 
@@ -94,7 +103,8 @@ class Decoder:
     that ImageNet withdrew. restriction: the classes that may be the answer, see `restricted`. calibration: brings
     temperatures, rule and the level that keeps `hedge`. asked: the concepts whose probability is wanted too, see
     `asking`. reading: where the path runs, on the tree as `published` or on `concepts`, see `decode.concept_reading`.
-    min_bits: an answer that says less, log2(all classes / classes at or below it), is none.
+    min_bits: an answer that says less, log2(all classes / classes at or below it), is none. bins: the user's own labels
+    that are to be answered too, see `binned`.
 
     Raises UsageError (head, rule, hedge, reading, two sources of temperature or rule, a calibration without what the
     reading needs, no class left) and LabelSpaceMismatch (a class of the answers that the head lacks, a calibration of
@@ -114,6 +124,7 @@ class Decoder:
     asked: tuple[Question, ...] = ()
     reading: Reading = "published"
     min_bits: float = 1.0
+    bins: Bins | None = None
 
     def __post_init__(self) -> None:
         if self.head not in HEAD_KINDS:
@@ -133,9 +144,11 @@ class Decoder:
         if self.calibration is not None:
             self._require_one_source(self.calibration)
             self.calibration.require(self.space, self.head, self.allowed)
-            if self.reading == "concepts":
+            if self.bins is not None:
+                self.calibration.require_bins(self.bins)
+            if self.reading == "concepts" and not self._guarantees_bins_alone:
                 self.calibration.require_concepts(concept_graph(self.space), self.min_bits)
-            _ = self.level
+            _ = self.level, self.bins_level
 
     def _require_one_source(self, calibration: SupportsCalibration) -> None:
         if self.temperature is not None:
@@ -153,6 +166,7 @@ class Decoder:
         said |= {} if self.restriction is None else {"restriction": self.restriction.condition}
         said |= {} if self.calibration is None else {"calibration": "..."}
         said |= {"asked": [question.text for question in self.asked]} if self.asked else {}
+        said |= {} if self.bins is None else {"bins": list(self.bins.labels)}
         return f"Decoder({', '.join(f'{name}={value!r}' for name, value in said.items())})"
 
     @property
@@ -196,9 +210,26 @@ class Decoder:
     @cached_property
     def level(self) -> float | None:
         """The least P(node) of an answer; None for the whole path."""
-        if self.calibration is None or self.hedge is None:
+        if self.calibration is None or self.hedge is None or self._guarantees_bins_alone:
             return self.hedge
         return self.calibration.threshold(self.hedge, self.reading)
+
+    @cached_property
+    def bins_level(self) -> float | None:
+        """The least P of an answer among the bins; None for the whole path of labels."""
+        if self.calibration is None or self.hedge is None or self.bins is None:
+            return self.hedge
+        return self.calibration.threshold(self.hedge, "bins")
+
+    @property
+    def _guarantees_bins_alone(self) -> bool:
+        """Whether the calibration is one of bins, whose images had no other labels."""
+        calibration = self.calibration
+        return (
+            self.bins is not None
+            and calibration is not None
+            and not (calibration.knows("published") or calibration.knows("concepts"))
+        )
 
     @cached_property
     def _columns(self) -> NDArray[np.int32] | None:
@@ -281,10 +312,14 @@ class Decoder:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """One line for each noun of several meanings, which says the one that was taken."""
-        questions = (*self.asked, *(() if self.restriction is None else self.restriction.questions))
-        found = (question.note(concept_graph(self.space)) for question in questions)
-        return tuple(dict.fromkeys(note for note in found if note is not None))
+        """One line for each noun of several meanings, with the one that was taken, and for what is not calibrated."""
+        binned = () if self.bins is None else chain.from_iterable(self.bins.questions)
+        questions = (*self.asked, *(() if self.restriction is None else self.restriction.questions), *binned)
+        found = dict.fromkeys(question.note(concept_graph(self.space)) for question in questions)
+        if self._guarantees_bins_alone and self.hedge is not None:
+            where = f"P < {self.hedge:g}"
+            found[f"The calibration is of bins alone: the path stops where {where}, which guarantees nothing."] = None
+        return tuple(note for note in found if note is not None)
 
     def asking(self, questions: Sequence[str] | str) -> Decoder:
         """Return the decoder that is also asked how probable each of these concepts is, each text once.
@@ -301,6 +336,15 @@ class Decoder:
         known = {question.text for question in self.asked}
         new = (resolve(concepts, text, shown) for text in texts if text not in known)
         return replace(self, asked=(*self.asked, *new))
+
+    def binned(self, lines: Sequence[BinLine]) -> Decoder:
+        """Return the decoder that also answers with the user's own labels, `lines` of `hierarchy.bin_lines.bin_lines`.
+
+        Raises UnknownClass for a concept that is none or has no class, UsageError for a class under two labels.
+        """
+        from miil21k.hierarchy.bins import bins_of
+
+        return replace(self, bins=bins_of(lines, concept_graph(self.space), self.shown))
 
     def calibrated(self, calibration: SupportsCalibration) -> Decoder:
         """Return the decoder with these temperatures, this rule, and the hedge level that keeps `hedge`."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from miil21k.hierarchy.concepts import Concepts
     from miil21k.hierarchy.spaces import LabelSpace
 
-__all__ = ["Label", "find_label"]
+__all__ = ["Label", "concepts_above", "find_label"]
 
 
 class Label(NamedTuple):
@@ -64,7 +64,7 @@ def find_label(space: LabelSpace, text: str) -> Label | None:
     if not meanings:
         return None
     name = wordnet_nouns().lemma_text(meanings[0]).partition("|")[0].partition("#")[0]
-    nodes = _reached(_concepts_above(concepts, meanings[0]), tree.num_nodes)
+    nodes = _reached(concepts_above(concepts, meanings[0]), tree.num_nodes)
     return _outside(concepts, Label(meanings[0], name, -1, nodes), np.empty(0, np.int32))
 
 
@@ -94,7 +94,7 @@ def _below(concepts: Concepts, concept: int) -> set[int]:
     return found
 
 
-def _concepts_above(concepts: Concepts, wnid: str) -> set[int]:
+def concepts_above(concepts: Concepts, wnid: str) -> set[int]:
     """Return the concepts above a noun that is none."""
     found: set[int] = set()
     todo = [wnid]

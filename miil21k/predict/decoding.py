@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from miil21k.decode.decoded import concept_graph
 from miil21k.decode.decoder import Decoder
 from miil21k.predict.options import listed
-from miil21k.predict.prediction import AskedConcept, Given, LevelLabel, Node, Sense, Stop
+from miil21k.predict.prediction import AskedConcept, Bin, BinAnswer, Given, LevelLabel, Node, Sense, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,6 +34,7 @@ class Answer(NamedTuple):
     given: Given | None
     asked: tuple[AskedConcept, ...] | None
     concepts: tuple[Node, ...] | None
+    bins: BinAnswer | None
 
 
 def decoder_of(own: LabelSpace, space: LabelSpace, head: HeadKind, options: PredictOptions) -> Decoder:
@@ -52,6 +53,8 @@ def decoder_of(own: LabelSpace, space: LabelSpace, head: HeadKind, options: Pred
         min_bits=options.min_bits,
     ).restricted(under=options.under, classes=options.classes, exclude=options.exclude)
     decoder = decoder.asking(listed(options.ask))
+    if options.bins is not None:
+        decoder = decoder.binned(options.bin_lines)
     if options.calibration is None:
         return decoder
     from miil21k.calibrate.record import load_calibration
@@ -65,7 +68,7 @@ def answers_of(found: Decoded, options: PredictOptions) -> list[Answer]:
     tree, calibrated = fixed.space.tree, fixed.temperatures is not None
     _ = found.probabilities  # nodes and classes in one pass
     top = found.topk(options.topk)
-    asked, concepts = _asked(found), _concepts(found, options.min_node)
+    asked, concepts, bins = _asked(found), _concepts(found, options.min_node), _bins(found)
     word = partial(_concept, concept_graph(fixed.space)) if fixed.reading == "concepts" else partial(_node, tree)
     answers = []
     for row, (length, reason) in enumerate(zip(found.length.tolist(), found.reasons, strict=True)):
@@ -88,6 +91,7 @@ def answers_of(found: Decoded, options: PredictOptions) -> list[Answer]:
                 _given(found, row),
                 asked[row] if asked else None,
                 concepts[row] if concepts else None,
+                bins[row] if bins else None,
             )
         )
     return answers
@@ -129,6 +133,20 @@ def _asked(found: Decoded) -> list[tuple[AskedConcept, ...]]:
         )
         for row in found.asked.tolist()
     ]
+
+
+def _bins(found: Decoded) -> list[BinAnswer]:
+    """Return per row the answer with the user's own labels; nothing where there are none."""
+    fixed = found.decoder
+    if fixed.bins is None:
+        return []
+    labels, path = fixed.bins.labels, found.bins_path
+    answers = []
+    for row, (every, length) in enumerate(zip(found.bins.tolist(), path.length.tolist(), strict=True)):
+        steps = zip(path.nodes[row, :length].tolist(), path.probs[row, :length].tolist(), strict=True)
+        answer = tuple(Bin(labels[node], probability) for node, probability in steps)
+        answers.append(BinAnswer(answer, fixed.bins_level, tuple(map(Bin, labels, every))))
+    return answers
 
 
 def _concepts(found: Decoded, least: float | None) -> list[tuple[Node, ...]]:

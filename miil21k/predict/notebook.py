@@ -6,6 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from miil21k.environment import need
+from miil21k.predict.prediction import Node
 from miil21k.text import printable
 from miil21k.writers.rows import Shape, cells
 
@@ -14,13 +15,13 @@ if TYPE_CHECKING:
 
     from pandas import DataFrame
 
-    from miil21k.predict.prediction import Node, Prediction
+    from miil21k.predict.prediction import Prediction
 
 __all__ = ["html_of", "to_pandas"]
 
 
 def html_of(found: Prediction) -> str:
-    """Return the answer as HTML: the path, why it ends there, and a bar for each of the top classes.
+    """Return the answer as HTML: the path, why it ends there, and a bar for each of the top classes and bins.
 
     Names of files and classes are text, whatever stands in them.
     """
@@ -30,6 +31,8 @@ def html_of(found: Prediction) -> str:
     path = " &gt; ".join(f"{_text(node.name)} {node.probability:.2f}" for node in found.path) or "nothing sure enough"
     rows = "".join(_row(node) for node in found.topk)
     facts = (found.model, found.label_space, found.origin.backend, found.origin.device, found.origin.dtype)
+    if found.bins is not None:
+        rows += "".join(_row(Node("", one.label, one.probability)) for one in found.bins.leading())
     table = f'<table style="text-align:left">{rows}</table>' if rows else ""
     return f"<div>{head}<br>{path}{_stop(found)}{table}<small>{_text(' · '.join(facts))}</small></div>"
 
@@ -62,6 +65,13 @@ def to_pandas(predictions: Prediction | Iterable[Prediction]) -> DataFrame:
     pandas = need("pandas", "pandas", "A table of predictions")
     rows = [found.to_dict() for found in (predictions if not hasattr(predictions, "to_dict") else [predictions])]
     topk = max((len(row["topk"]) for row in rows), default=0)
-    shape = Shape(topk, levels=any("levels" in row for row in rows), given=any("given" in row for row in rows))
+    shape = Shape(
+        topk,
+        levels=any("levels" in row for row in rows),
+        given=any("given" in row for row in rows),
+        asked=next((tuple(one["question"] for one in row["asked"]) for row in rows if "asked" in row), ()),
+        concepts=any("concepts" in row for row in rows),
+        bins=next((tuple(one["label"] for one in row["bins"]["labels"]) for row in rows if "bins" in row), ()),
+    )
     columns = {name: [value(row) for row in rows] for name, value in cells(shape)}
     return pandas.DataFrame(columns)

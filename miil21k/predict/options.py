@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from miil21k.data.options import ReadingOptions
 from miil21k.errors import UsageError
+from miil21k.hierarchy.bin_lines import BinLine, bin_lines
 from miil21k.options import Instead, check, described, option
 from miil21k.runtime.options import LoadOptions
 from miil21k.text import did_you_mean
@@ -18,6 +19,7 @@ from miil21k.writers.labels import LABEL_TYPES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from miil21k.hierarchy.bin_lines import GivenBins
     from miil21k.writers.labels import LabelType
     from miil21k.writers.output import Existing
 
@@ -122,6 +124,12 @@ class AnswerOptions:
     min_node: float | None = option(
         None, "list every concept that is this probable, the most informative first", metavar="P", above=0, most=1
     )
+    bins: GivenBins | None = option(
+        None,
+        "answer with your own labels too: a CSV of label,concept[,parent]; what belongs to none is 'other'",
+        metavar="FILE",
+        parse=bin_lines,
+    )
     temperature: float | Sequence[float] | None = option(
         None, "divide logits by it: one number, or one per depth, as fitted for this model", flags=None
     )
@@ -138,7 +146,14 @@ class AnswerOptions:
     levels: bool = option(False, "add one label per level, kept if p > 0.5 (published rule)")
 
     def __post_init__(self) -> None:
+        if self.bins is not None:  # a file is read now: what is answered no longer depends on it
+            object.__setattr__(self, "bins", bin_lines(self.bins))
         check(self)
+
+    @property
+    def bin_lines(self) -> tuple[BinLine, ...]:
+        """The checked lines of `bins`; none without."""
+        return () if self.bins is None else bin_lines(self.bins)
 
 
 @described

@@ -70,7 +70,7 @@ class _Row:
 
 
 def draw_prediction(image: Image.Image, prediction: Prediction, target: Path) -> None:
-    """Write a PNG of `image` (RGB) beside the path, the step that was not taken, the topk and what was asked.
+    """Write a PNG of `image` (RGB) beside the path, the step that was not taken, the topk, the bins and what was asked.
 
     The last node of the path is emphasised, a dotted line marks the hedge, what lies below it is grey.
     target: the file, replaced atomically. Raises MissingExtra without matplotlib.
@@ -82,8 +82,9 @@ def draw_prediction(image: Image.Image, prediction: Prediction, target: Path) ->
     path = _path_rows(prediction)
     top = [_row(node, 0, GREY, INK) for node in prediction.topk]
     asked = [_row(Node(one.wnid, one.name, one.probability), 0, STEP, INK) for one in prediction.asked or ()]
+    bins = _bin_rows(prediction)
     heading, *rest = _heading(prediction)
-    height = _height((path, top, asked), 1 + len(rest))
+    height = _height((path, top, bins, asked), 1 + len(rest))
     image_height = min(max(IMAGE_WIDTH * image.height / image.width, 0.4), 5.0)
     height = max(height, image_height + 2 * MARGIN)
     width = 3 * MARGIN + IMAGE_WIDTH + NAMES + BARS + NUMBERS
@@ -98,6 +99,9 @@ def draw_prediction(image: Image.Image, prediction: Prediction, target: Path) ->
     if top:
         panel.caption(f"most probable {'class' if len(top) == 1 else 'classes'}")
         panel.rows(top, hedge=None)
+    if bins:
+        panel.caption("in your labels")
+        panel.rows(bins, hedge=prediction.bins.level if prediction.bins else None)
     if asked:
         panel.caption("asked")
         panel.rows(asked, hedge=None)
@@ -134,6 +138,19 @@ def _path_rows(prediction: Prediction) -> list[_Row]:
     if stop is not None:
         refused = [node for node in (stop.refused, stop.runner_up) if node is not None]
         rows += [_row(node, last + 1, GREY, FAINT) for node in refused]
+    return rows
+
+
+def _bin_rows(prediction: Prediction) -> list[_Row]:
+    """Return the labels of the user, those of the answer in colour, its last one emphasised."""
+    if prediction.bins is None:
+        return []
+    answer = [one.label for one in prediction.bins.path]
+    rows = []
+    for one in prediction.bins.leading():
+        taken, last = one.label in answer, one.label == prediction.bins.label
+        colour = STRONG if last else STEP if taken else GREY
+        rows.append(_row(Node("", one.label, one.probability), 0, colour, INK if taken else FAINT, bold=last))
     return rows
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from miil21k.errors import UsageError
-from miil21k.writers.rows import ASKED, GIVEN, LEVEL, NODE, ROW, ROW_SCHEMA, SENSE, STOP, encode
+from miil21k.writers.rows import ASKED, BIN, BINS, GIVEN, LEVEL, NODE, ROW, ROW_SCHEMA, SENSE, STOP, encode
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from miil21k.decode.decoded import StopReason
     from miil21k.decode.decoder import WithdrawnLabels
 
-__all__ = ["AskedConcept", "Given", "LevelLabel", "Node", "Origin", "Prediction", "Sense", "Stop"]
+__all__ = ["AskedConcept", "Bin", "BinAnswer", "Given", "LevelLabel", "Node", "Origin", "Prediction", "Sense", "Stop"]
 
 
 class Node(NamedTuple):
@@ -119,6 +119,48 @@ class AskedConcept(NamedTuple):
         return found
 
 
+class Bin(NamedTuple):
+    """A label of the user, and the probability that the image shows what belongs to it or a label below, in [0, 1]."""
+
+    label: str
+    probability: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return `label` and `probability`, rounded to six decimals."""
+        found: dict[str, Any] = encode(BIN, self)
+        return found
+
+
+class BinAnswer(NamedTuple):
+    """The answer with the labels of the user.
+
+    path: the highest label first, as far as they are sure enough; empty when none is. level: the probability that a
+    label had to have: `hedge`, or what the calibration knows for it; None for the whole chain. labels: every label in
+    the order of the file, *other* last.
+    """
+
+    path: tuple[Bin, ...]
+    level: float | None
+    labels: tuple[Bin, ...]
+
+    @property
+    def label(self) -> str | None:
+        """The last label of the path, None when none is sure enough."""
+        return self.path[-1].label if self.path else None
+
+    def leading(self, most: int = 12) -> tuple[Bin, ...]:
+        """Return at most so many labels, in their order: those of the path, and the most probable ones."""
+        taken = {one.label for one in self.path}
+        ranked = sorted(self.labels, key=lambda one: (one.label not in taken, -one.probability))
+        kept = {one.label for one in ranked[: max(most, len(taken))]}
+        return tuple(one for one in self.labels if one.label in kept)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return `path`, `level` and `labels`."""
+        found: dict[str, Any] = encode(BINS, self)
+        return found
+
+
 class Origin(NamedTuple):
     """What every row of one predictor has in common.
 
@@ -146,7 +188,8 @@ class Prediction:
     classes, best first. levels: the published per-level rule, None unless asked for. given: the restriction, None
     without one.
     asked: the concepts that were asked for, in their order, None without a question. concepts: every concept above the
-    probability that `min_node` says, the most informative first, None unless asked for.
+    probability that `min_node` says, the most informative first, None unless asked for. bins: the answer with the
+    user's own labels, None without any.
     embedding: float32 [D], the network's pre-logits, None unless asked for.
     Two are equal when all of that is, the numbers of the embedding included.
     """
@@ -161,6 +204,7 @@ class Prediction:
     given: Given | None = None
     asked: tuple[AskedConcept, ...] | None = None
     concepts: tuple[Node, ...] | None = None
+    bins: BinAnswer | None = None
     embedding: NDArray[np.float32] | None = None
 
     def __eq__(self, other: object) -> bool:
@@ -233,7 +277,7 @@ class Prediction:
 
         Always present: schema, input, status, error, model, label_space, label_space_sha256, removed_labels,
         backend, device, dtype, path, stop, topk. Only when asked for and present: levels, given, asked, concepts,
-        embedding.
+        bins, embedding.
         """
         row: dict[str, Any] = encode(ROW, self)
         return row

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 from miil21k.data.inputs import Unfolded, expand, require_images
 from miil21k.errors import UsageError
+from miil21k.hierarchy.bin_lines import labels_of
 from miil21k.predict.options import listed
 from miil21k.predict.sinks import FileSink
 from miil21k.suffixes import PassedOver
@@ -147,7 +148,8 @@ def shape_of(answer: PredictOptions, options: RunOptions) -> Shape:
     """Return what the rows of a run hold."""
     restricted = any(names is not None for names in (answer.under, answer.classes, answer.exclude))
     asked, concepts = listed(answer.ask), answer.min_node is not None
-    return Shape(answer.topk, options.label_type is not None, answer.levels, restricted, asked, concepts)
+    bins = labels_of(answer.bin_lines) if answer.bins is not None else ()
+    return Shape(answer.topk, options.label_type is not None, answer.levels, restricted, asked, concepts, bins)
 
 
 def count_images(inputs: Sequence[str], most: int, *, recursive: bool) -> int:

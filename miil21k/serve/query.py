@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from miil21k.errors import UsageError
+from miil21k.hierarchy.bin_lines import parse_bins
 from miil21k.options import Instead, declared
 from miil21k.predict.options import AnswerOptions, PredictOptions, RunOptions
 from miil21k.text import did_you_mean
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from dataclasses import Field
 
+    from miil21k.hierarchy.bin_lines import BinLine
     from miil21k.options import Option
 
 __all__ = ["PARAMETERS", "Asked", "Parameter", "asked_of"]
@@ -47,7 +49,8 @@ class Parameter(NamedTuple):
 def asked_of(usual: Asked, query: Iterable[tuple[str, str]]) -> Asked:
     """Return `usual` with what the pairs of the query change.
 
-    `under` may be repeated; `classes` and `exclude` are lists with commas; `levels` and `no_hedge` are true or false.
+    `under` may be repeated; `classes` and `exclude` are lists with commas; `bins` is the text of a CSV; `levels` and
+    `no_hedge` are true or false.
     Nothing that needs another network can be changed, nor what a client shall not decide: the calibration and
     whether withdrawn classes are shown. Raises UsageError for an unknown name, a value that makes no sense, or two
     values where one is meant.
@@ -108,6 +111,10 @@ def _names(name: str, text: str) -> tuple[str, ...]:
     return found
 
 
+def _bins(name: str, text: str) -> tuple[BinLine, ...]:
+    return parse_bins(text, name)
+
+
 def _parameters(cls: type, *, only: Iterable[str] | None = None) -> Iterator[tuple[str, Parameter]]:
     """Yield what a query may ask of the options of `cls`: each that the command line can spell, and no file."""
     for field, option in declared(cls):
@@ -137,6 +144,7 @@ def _reading(field: Field[Any], option: Option) -> tuple[Callable[[str, str], An
         "bool": (_flag, {"type": "boolean"}),
         "str": (_name, {"type": "string", "pattern": "\\S"}),
         "Sequence[str]": (_names, {"type": "string", "pattern": "[^,\\s]"}),
+        "GivenBins": (_bins, {"type": "string", "pattern": "\\S"}),
     }
     allowed = option.allowed()
     parse, schema = readers["str" if option.repeats or allowed is not None else kind]

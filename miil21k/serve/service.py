@@ -154,7 +154,7 @@ class Service:
         calibration = predictor.decoder.calibration
         defaults = (
             *("topk", "threshold", "hedge", "reading", "min_bits", "levels"),
-            *("under", "classes", "exclude", "ask", "min_node"),
+            *("under", "classes", "exclude", "ask", "min_node", "bins"),
         )
         return {
             "schema": 1,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from miil21k.calibrate.bins import calibrate_bins
 from miil21k.calibrate.guarantee import ACCURACIES, calibrate
 from miil21k.errors import UsageError
 from miil21k.validate.run import prepare
@@ -38,13 +39,15 @@ def calibrate_model(
 
     targets: shares of correct answers to guarantee, beside the usual ones. most: at most so many images, drawn with
     `seed`, are used. rule: how a level_softmax head becomes one tree. include_withdrawn: calibrate for answers with
-    the classes that ImageNet withdrew, too; without it, for answers as `predict` gives them. Raises UsageError when a
-    target cannot be guaranteed with these images.
+    the classes that ImageNet withdrew, too; without it, for answers as `predict` gives them. With `request.bins` the
+    labels of the images are these, and the calibration is of answers with them. Raises UsageError when a target cannot
+    be guaranteed with these images.
     """
     prepared = prepare(request)
-    view = _sampled(_inside(prepared.view if include_withdrawn else prepared.masked), most, seed)
+    view = prepared.view if include_withdrawn else prepared.masked
+    view = _sampled(view if prepared.bins is not None else _inside(view), most, seed)
     loaded = prepared.loaded
-    decoder = view.decoder(loaded.space, loaded.head, rule=rule)
+    decoder = view.decoder(loaded.space, loaded.head, rule=rule, bins=prepared.bins)
     inference = prepared.inference(request, view)
     logits = np.empty((len(view.images), loaded.space.num_classes), np.float32)
     labels = np.empty(len(view.images), np.int64)
@@ -55,7 +58,8 @@ def calibrate_model(
         done += len(batch.labels)
         if progress is not None:
             progress(done + len(inference.unreadable), len(view.images))
-    found = calibrate(
+    fit = calibrate if prepared.bins is None else calibrate_bins
+    found = fit(
         decoder,
         logits[:done],
         labels[:done],
@@ -69,7 +73,7 @@ def calibrate_model(
 
 
 def _require_targets(found: Calibration, targets: Sequence[float], images: int) -> None:
-    held = {accuracy for accuracy, _ in found.thresholds}
+    held = {accuracy for accuracy, _ in found.bin_thresholds or found.thresholds}
     missing = [target for target in targets if target not in held]
     if missing:
         possible = ", ".join(f"{accuracy:g}" for accuracy in sorted(held)) or "none"

@@ -15,23 +15,24 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from miil21k.validate.bins import BinCard
     from miil21k.validate.score import Scorecard
 
 __all__ = ["plain", "write_report"]
 
 
-def write_report(folder: Path, report: Mapping[str, Any], card: Scorecard) -> list[str]:
-    """Write validation.json, classes.csv, subtrees.csv, operating_curve.csv and the pictures; returns their names.
+def write_report(folder: Path, report: Mapping[str, Any], card: Scorecard | BinCard) -> list[str]:
+    """Write validation.json, operating_curve.csv, the tables of the card and the pictures; returns their names.
 
-    The pictures need matplotlib and are left out without it.
+    The tables are classes.csv and subtrees.csv, or labels.csv and confusion.csv of a user's own labels. The pictures
+    need matplotlib and are left out without it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     curve = card.operating.curve()
     points = [dict(zip(curve._fields, values, strict=True)) for values in zip(*map(list, curve), strict=True)]
     texts = {
         "validation.json": json.dumps(plain(report), indent=2, ensure_ascii=False) + "\n",
-        "classes.csv": _table(card.class_rows()),
-        "subtrees.csv": _table(card.subtree_rows()),
+        **{name: _table(rows) for name, rows in card.tables().items()},
         "operating_curve.csv": _table(points),
     }
     for name, text in texts.items():

@@ -12,10 +12,15 @@ from miil21k.data.options import SourceOptions
 from miil21k.data.resizers import resolve_resizer
 from miil21k.environment import installed_versions
 from miil21k.errors import UsageError
+from miil21k.hierarchy.bin_lines import bin_lines
+from miil21k.hierarchy.concepts import concepts_of
+from miil21k.hierarchy.load import load_label_space
+from miil21k.hierarchy.spaces import withdrawn_classes
 from miil21k.records import to_json
 from miil21k.runtime.resolve import resolve
 from miil21k.store.integrity import tensors_digest
 from miil21k.text import brief
+from miil21k.validate.bins import BinCard, view_of_bins
 from miil21k.validate.inference import Inference
 from miil21k.validate.options import MeasureOptions
 from miil21k.validate.score import Scorecard
@@ -26,8 +31,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from miil21k.calibrate.record import Calibration
+    from miil21k.data.datasets import ClassImages
     from miil21k.data.resizers import ResizerName
     from miil21k.decode.decoded import Reading
+    from miil21k.hierarchy.bin_lines import GivenBins
+    from miil21k.hierarchy.bins import Bins
+    from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.runtime.base import Backend
     from miil21k.runtime.loading import Loaded
     from miil21k.runtime.resolve import Make
@@ -42,7 +51,9 @@ class MeasureRequest:
 
     data: class folders, shards or a list, of which `source` says which part. model: a name of the zoo, or a checkpoint
     of `miil21k train`. options: which weights, what computes, how images are read. view: `in1k` or None. make: makes an
-    export that the cache lacks (see `resolve`). shard_cache: where indices of shards are kept.
+    export that the cache lacks (see `resolve`). shard_cache: where indices of shards are kept. bins: the user's own
+    labels (see `PredictOptions`); the folders are named by them then, and the answers with them are measured or
+    calibrated.
     """
 
     data: str
@@ -52,6 +63,7 @@ class MeasureRequest:
     source: SourceOptions = field(default_factory=SourceOptions)
     make: Make | None = None
     shard_cache: Path | None = None
+    bins: GivenBins | None = None
 
     __repr__ = brief
 
@@ -61,18 +73,19 @@ class Validation:
     """What came out: the report as plain values, and the counts behind it."""
 
     report: dict[str, Any]
-    card: Scorecard
+    card: Scorecard | BinCard
     notes: tuple[str, ...]
 
     def __repr__(self) -> str:
-        model, top1 = self.report["model"]["name"], self.report["metrics"]["flat"]["top1"]
-        return f"Validation({model!r}, {self.card.samples} images, top-1 {top1:.4f})"
+        return (
+            f"Validation({self.report['model']['name']!r}, {self.card.samples} images, top-1 {self.card.accuracy:.4f})"
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """A model and its view of the images. weights: the digest of the model's tensors. masked: the same view without
-    the classes that ImageNet withdrew.
+    the classes that ImageNet withdrew. bins: the user's own labels, of which the labels of both views are then.
     """
 
     loaded: Loaded
@@ -81,6 +94,7 @@ class Prepared:
     weights: str
     view: View
     masked: View
+    bins: Bins | None = None
 
     def inference(self, request: MeasureRequest, view: View) -> Inference:
         """Return what gives the logits of the images of `view`."""
@@ -92,9 +106,28 @@ def prepare(request: MeasureRequest) -> Prepared:
     source = open_source(request.data, request.shard_cache, root=request.source.root, split=request.source.split)
     loaded = resolve(request.model, request.options, images=lambda most: min(most, len(source)), make=request.make)
     resizer = resolve_resizer(request.options.resizer, loaded.preprocess.interpolation)
-    view = choose_view(source, loaded.space, label_space=request.options.label_space, view=request.view)
+    bins = None
+    if request.bins is None:
+        view = choose_view(source, loaded.space, label_space=request.options.label_space, view=request.view)
+        masked = without_withdrawn(view, source)
+    else:
+        view, masked, bins = _binned(request, source, loaded.space)
     digest = loaded.weights_sha256 or tensors_digest(loaded.model)
-    return Prepared(loaded, loaded.start(), resizer, digest, view, without_withdrawn(view, source))
+    return Prepared(loaded, loaded.start(), resizer, digest, view, masked, bins)
+
+
+def _binned(request: MeasureRequest, source: ClassImages, head: LabelSpace) -> tuple[View, View, Bins]:
+    """Return the images labelled with the bins of the request, with and without withdrawn classes, and these bins."""
+    from miil21k.hierarchy.bins import bins_of
+
+    if request.view is not None:
+        raise UsageError(f"--view {request.view} is of images labelled with classes: leave it out, or --bins.")
+    assert request.bins is not None
+    wanted = request.options.label_space
+    space = head if wanted is None else load_label_space(wanted, head=head)
+    bins = bins_of(bin_lines(request.bins), concepts_of(space), ~withdrawn_classes(space))
+    masked = view_of_bins(source, space, bins)
+    return replace(masked, include_withdrawn=True), masked, bins
 
 
 def validate_model(
@@ -116,7 +149,7 @@ def validate_model(
     image can be read) and what loading the model raises.
     """
     prepared = prepare(request)
-    view = prepared.view
+    view = prepared.view if prepared.bins is None else prepared.masked
     if calibration is not None and calibration.allowed == mask_digest(prepared.masked.mask):
         view = prepared.masked
     loaded = prepared.loaded
@@ -127,9 +160,12 @@ def validate_model(
         calibration=calibration,
         reading=reading,
         min_bits=min_bits,
+        bins=prepared.bins,
     )
     inference = prepared.inference(request, view)
-    card = Scorecard(decoder, view.images.outside)
+    card: Scorecard | BinCard = Scorecard(decoder, view.images.outside)
+    if prepared.bins is not None:
+        card = BinCard(decoder, prepared.bins)
     done, scoring = 0, None
     with ThreadPoolExecutor(1, "miil21k-score") as scorer:  # one batch is scored while the next one is computed
         for batch in inference:
@@ -152,7 +188,7 @@ def validate_model(
 
 
 def _report(
-    request: MeasureRequest, prepared: Prepared, inference: Inference, card: Scorecard, notes: list[str]
+    request: MeasureRequest, prepared: Prepared, inference: Inference, card: Scorecard | BinCard, notes: list[str]
 ) -> dict[str, Any]:
     view, decoder = inference.view, card.decoder
     backend = inference.backend
@@ -161,10 +197,7 @@ def _report(
         "metrics": card.metrics(),
         "images": {
             "data": request.data,
-            "scored": card.samples,
-            "scored_of_classes": int(card.flat["class_samples"].sum()),
-            "labels_that_are_no_classes": card.other_labels(),
-            "classes_with_images": int((card.flat["class_samples"] > 0).sum()),
+            **card.counts(),
             "classes_skipped": list(view.images.skipped),
             "unreadable": [item._asdict() for item in inference.unreadable],
         },
@@ -179,7 +212,8 @@ def _report(
             "temperature": decoder.temperatures,
             "rule": decoder.tree_rule,
             "calibrated": decoder.temperatures is not None,
-            "hedged_on": decoder.reading,
+            "hedged_on": decoder.reading if decoder.bins is None else "bins",
+            "bins": None if decoder.bins is None else list(decoder.bins.labels),
             "min_bits": decoder.min_bits,
         },
         "run": {

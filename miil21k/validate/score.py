@@ -125,6 +125,20 @@ class Scorecard:
         """Images counted."""
         return int(self.labels.sum())
 
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy among the classes."""
+        return self.flat.compute()["top1"]
+
+    def counts(self) -> dict[str, Any]:
+        """Return what a report says of the images."""
+        return {
+            "scored": self.samples,
+            "scored_of_classes": int(self.flat["class_samples"].sum()),
+            "labels_that_are_no_classes": self.other_labels(),
+            "classes_with_images": int((self.flat["class_samples"] > 0).sum()),
+        }
+
     def other_labels(self) -> list[dict[str, Any]]:
         """Return one row per label that is no class: its wnid and name, the node that it is or lies below, images."""
         tree = self.decoder.space.tree
@@ -153,6 +167,10 @@ class Scorecard:
             "operating_curve": self.operating.compute(),
             "reliability": self.reliability.compute(),
         }
+
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the tables of a report, by the names of their files."""
+        return {"classes.csv": self.class_rows(), "subtrees.csv": self.subtree_rows()}
 
     def class_rows(self) -> list[dict[str, Any]]:
         """Return one row per class of the space: wnid, name, depth, images, top1 (None without images)."""

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ASKED",
+    "BIN",
+    "BINS",
     "GIVEN",
     "LEVEL",
     "NODE",
@@ -35,7 +37,7 @@ class Shape(NamedTuple):
     """What the rows of one output hold.
 
     topk: how many classes. labels, levels: whether nodes and rows carry them. given: whether answers are restricted.
-    asked: the questions. concepts: whether concepts above a probability are listed.
+    asked: the questions. concepts: whether concepts above a probability are listed. bins: the user's own labels.
     """
 
     topk: int = 5
@@ -44,6 +46,7 @@ class Shape(NamedTuple):
     given: bool = False
     asked: tuple[str, ...] = ()
     concepts: bool = False
+    bins: tuple[str, ...] = ()
 
     def holds(self, part: str | None) -> bool:
         """Return whether a field that comes with `part` is there; None is always there, an embedding never."""
@@ -55,6 +58,7 @@ class Shape(NamedTuple):
             "given": self.given,
             "asked": bool(self.asked),
             "concepts": self.concepts,
+            "bins": bool(self.bins),
             "embedding": False,
         }[part]
 
@@ -185,6 +189,8 @@ ASKED = Struct(
         Field("other_senses", Many(SENSE), part="asked"),
     )
 )
+BIN = Struct((Field("label", TEXT), Field("probability", PROBABILITY)))
+BINS = Struct((Field("path", Many(BIN)), Field("level", NUMBER), Field("labels", Many(BIN))))
 ROW = Struct(
     (
         Field("schema", WHOLE, "1; changes when a field changes its meaning or goes away"),
@@ -247,6 +253,14 @@ ROW = Struct(
             "informative first",
             part="concepts",
         ),
+        Field(
+            "bins",
+            BINS,
+            "with `--bins`: the answer in your own labels, given the restriction: `path` (the highest label first, as "
+            "far as they are sure enough), `level` (the probability that they had to have), and `labels` (all of them, "
+            "*other* last); each with `label` and `probability`",
+            part="bins",
+        ),
         Field("embedding", VECTOR, "in Python alone, when asked for: the network's pre-logits", part="embedding"),
     )
 )
@@ -280,6 +294,15 @@ def _joined(key: str) -> Callable[[Row], str]:
     return lambda row: "; ".join(str(node[key]) for node in row.get("concepts") or ())
 
 
+def _bin(key: str) -> Callable[[Row], Any]:
+    return lambda row: row["bins"]["path"][-1][key] if (row.get("bins") or {}).get("path") else None
+
+
+def _bin_path(row: Row) -> list[Row]:
+    found: list[Row] = (row.get("bins") or {}).get("path", [])
+    return found
+
+
 def _copied(name: str) -> Callable[[Row], Any]:
     return lambda row: row[name]
 
@@ -300,6 +323,9 @@ _CELLS = (
     _Cell("concepts", _joined("name"), "concepts"),
     _Cell("concepts_wnids", _joined("wnid"), "concepts"),
     _Cell("concepts_probabilities", _joined("probability"), "concepts"),
+    _Cell("bin", _bin("label"), "bins"),
+    _Cell("bin_path", _chain("label", _bin_path), "bins"),
+    _Cell("bin_probability", _bin("probability"), "bins"),
 )
 
 
@@ -311,10 +337,15 @@ def cells(shape: Shape) -> Iterator[tuple[str, Callable[[Row], Any]]]:
     for rank in range(shape.topk):
         yield from ((f"top{rank + 1}_{part}", _ranked(rank, part)) for part in parts)
     yield from ((f"asked_{question}", _answered(place)) for place, question in enumerate(shape.asked))
+    yield from ((f"bin_{label}", _labelled(place)) for place, label in enumerate(shape.bins))
 
 
 def _answered(place: int) -> Callable[[Row], Any]:
     return lambda row: row["asked"][place]["probability"] if "asked" in row else None
+
+
+def _labelled(place: int) -> Callable[[Row], Any]:
+    return lambda row: row["bins"]["labels"][place]["probability"] if row.get("bins") else None
 
 
 def _ranked(rank: int, part: str) -> Callable[[Row], Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from miil21k.cli.table import Table, given_sentence, shortened, stop_sentence
-from miil21k.predict.prediction import AskedConcept, Given, LevelLabel, Node, Origin, Prediction, Stop
+from miil21k.predict.prediction import AskedConcept, Bin, BinAnswer, Given, LevelLabel, Node, Origin, Prediction, Stop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +28,7 @@ ANSWERED = Prediction(
     given=Given(EVIL, 0.5),
     asked=(AskedConcept(EVIL, "n2", EVIL, 0.25),),
     concepts=(NODE,),
+    bins=BinAnswer((Bin(EVIL, 0.95),), 0.9, (Bin(EVIL, 0.95), Bin("other", 0.05))),
 )
 FAILED = Prediction(EVIL, ORIGIN, error=f"'{EVIL}' is not an image.")
 
@@ -61,6 +63,19 @@ def test_what_was_asked_stands_below_the_answer() -> None:
     card = Table(single=True, colour=False, width=80).text(prediction)
     assert "n3         birds (bird)  0.002" in card
     assert "concepts, the most informative first\n  n2         cat  0.800" in card
+
+
+def test_the_answer_in_own_labels_stands_below_the_other() -> None:
+    labels = tuple(Bin(f"label {number}", number / 100) for number in range(30))
+    bins = BinAnswer((labels[2], labels[1]), 0.9, labels)
+    prediction = Prediction("a.jpg", ORIGIN, path=(Node("n2", "cat", 0.8),), bins=bins, stop=ANSWERED.stop)
+    _, line = Table(single=False, colour=False, width=80).text(prediction).splitlines()
+    assert line.strip() == "in your labels: label 2 > label 1 0.010"
+    card = Table(single=True, colour=False, width=80).text(prediction)
+    shown = [line.split()[1] for line in card.splitlines() if line.strip().startswith("label ")]
+    assert shown == ["1", "2", *map(str, range(20, 30))]  # the path, and the ten most probable ones of 28
+    none = replace(prediction, bins=bins._replace(path=()))
+    assert "in your labels: none is 0.9 sure" in Table(single=True, colour=False, width=80).text(none)
 
 
 def test_an_error_of_any_verb_is_text_alone(tmp_path: Path) -> None:

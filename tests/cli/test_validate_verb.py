@@ -102,6 +102,37 @@ def test_calibrate_writes_a_file_that_validate_and_predict_accept(
     assert json.loads(capsys.readouterr().out)["stop"]["calibrated"]
 
 
+def test_the_three_verbs_take_the_same_bins(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bins = tmp_path / "bins.csv"
+    bins.write_text("label,concept,parent\nhot,warm,\nsea,blue,\n")
+    images, out = tmp_path / "images", tmp_path / "bins.json"
+    for folder, label in (("red", "hot"), ("blue", "sea"), ("green", "other")):
+        (images / label).parent.mkdir(exist_ok=True)
+        (images / label).symlink_to(work / "images" / folder)
+    common = ["-m", str(work / "model.safetensors"), "--device", "cpu", "-j", "0", "--bins", str(bins)]
+    assert main(["calibrate", str(images), *common, "--target", "0.5", "-o", str(out)]) == 0
+    assert "--hedge 0.5 --bins: P >= " in capsys.readouterr().err
+    more = ["--calibration", str(out), "--hedge", "0.5"]
+    assert main(["validate", str(images), *common, *more]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["images"] | {"data": ""} == {
+        "data": "", "scored": 36, "labels_with_images": 3, "classes_skipped": [], "unreadable": [],
+    }  # fmt: skip
+    assert set(report["metrics"]) == {"bins", "hedged", "operating_curve", "reliability"}
+    rows = tmp_path / "rows.csv"
+    picture = str(next((images / "hot").iterdir()))
+    assert main(["predict", picture, *common, *more, "-o", str(rows)]) == 0
+    assert rows.read_text().splitlines()[0].endswith(",bin_hot,bin_sea,bin_other")
+    assert "The calibration is of bins alone" in capsys.readouterr().err
+    bins.write_text("label,concept\nhot,warm\nsea,cold\n")
+    assert main(["predict", picture, *common, *more, "-q"]) == 2
+    assert "knows levels for other bins" in capsys.readouterr().err
+    bins.write_bytes(b"label,concept\nhei\xdf,warm\n")
+    with pytest.raises(SystemExit):
+        main(["predict", picture, *common])
+    assert "is not UTF-8 text (byte 17): save it as UTF-8" in capsys.readouterr().err
+
+
 def test_a_target_out_of_reach_is_refused_and_nothing_is_written(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

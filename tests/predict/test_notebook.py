@@ -10,7 +10,7 @@ import pytest
 
 from miil21k import to_pandas
 from miil21k.errors import MissingExtra
-from miil21k.predict.prediction import Given, Node, Origin, Prediction, Stop
+from miil21k.predict.prediction import AskedConcept, Bin, BinAnswer, Given, Node, Origin, Prediction, Stop
 
 ORIGIN = Origin("embedded", "in1k", "0" * 64, "none", "torch", "cpu", "fp32")
 CAT, TIGER, TABBY = Node("n1", "cat", 0.913), Node("n2", "tiger cat", 0.388), Node("n3", "tabby", 0.343)
@@ -67,6 +67,15 @@ def test_the_table_has_the_columns_and_cells_of_the_csv() -> None:
     names = list(table.columns)
     assert names[:2] == ["input", "status"]
     assert names[-2:] == ["top2_name", "top2_probability"]
+    more = replace(
+        ANSWER,
+        asked=(AskedConcept("birds", "n4", "bird", 0.125),),
+        bins=BinAnswer((), 0.9, (Bin("pet", 0.5), Bin("other", 0.5))),
+    )
+    table = to_pandas([FAILED, more])
+    assert table["asked_birds"].tolist()[1] == 0.125
+    assert list(table.columns)[-2:] == ["bin_pet", "bin_other"]
+    assert table["bin_pet"].isna().tolist() == [True, False]
     assert len(to_pandas(ANSWER)) == 1
     assert to_pandas([]).empty
 

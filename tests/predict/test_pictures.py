@@ -13,7 +13,7 @@ from PIL import Image
 
 from miil21k.errors import MissingExtra
 from miil21k.predict.pictures import STEP, STRONG, draw_prediction, picture_name
-from miil21k.predict.prediction import AskedConcept, Node, Origin, Prediction, Stop
+from miil21k.predict.prediction import AskedConcept, Bin, BinAnswer, Node, Origin, Prediction, Stop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,6 +60,17 @@ def test_what_was_asked_has_a_bar_each(tmp_path: Path) -> None:
     before, after = drawn(tmp_path, plain), drawn(tmp_path, more)
     assert after.shape[0] > before.shape[0]
     assert pixels(after, STEP_INK) > 5 * max(1, pixels(before, STEP_INK))
+
+
+def test_the_answer_in_own_labels_has_bars_of_its_own(tmp_path: Path) -> None:
+    plain = Prediction("x", ORIGIN, path=(), stop=UNSURE, topk=(TIGER,) * 6)
+    labels = (Bin("pet", 0.95), Bin("cat", 0.92), Bin("other", 0.05))
+    bins = replace(plain, bins=BinAnswer(labels[:2], 0.9, labels))
+    before, after = drawn(tmp_path, plain), drawn(tmp_path, bins)
+    assert after.shape[0] > before.shape[0]
+    assert pixels(before, strong()) == 0
+    one = drawn(tmp_path, replace(plain, bins=BinAnswer(labels[:1], 0.9, labels)))
+    assert pixels(after, strong()) / pixels(one, strong()) == pytest.approx(0.92 / 0.95, rel=0.05)  # the last label
 
 
 def test_an_empty_path_has_no_emphasised_bar(tmp_path: Path) -> None:

@@ -117,6 +117,26 @@ def test_any_noun_can_be_asked(embedded: Predictor) -> None:
         embedded.ask(CAT, ["bird", "crane"])
 
 
+def test_an_answer_in_own_labels_stands_beside_the_path(embedded: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "bins.csv").write_text("label,concept,parent\npet,,\ndog,dog,pet\ncat,n02121808,pet\ncar,cars,\n")
+    found = with_options(embedded, bins=tmp_path / "bins.csv")(CAT)
+    assert found.bins is not None
+    assert [one.label for one in found.bins.path] == ["pet", "cat"]
+    assert (found.bins.label, found.bins.level) == ("cat", 0.9)
+    labels = dict(found.bins.labels)
+    assert list(labels) == ["pet", "dog", "cat", "car", "other"]
+    assert labels["cat"] == pytest.approx(found.path[-1].probability, abs=1e-6)  # both are of *domestic cat*
+    assert labels["pet"] + labels["car"] + labels["other"] == pytest.approx(1, abs=1e-5)
+    assert found.to_dict()["bins"]["path"][1] == {"label": "cat", "probability": round(labels["cat"], 6)}
+    assert (found.path, found.topk) == (embedded(CAT).path, embedded(CAT).topk)
+    given = with_options(embedded, bins={"cat": "domestic cat", "lynx": "lynx"}, under="feline")(CAT)
+    assert given.bins is not None
+    assert given.bins.path[-1].probability > labels["cat"]
+    assert "bins" not in embedded(CAT).to_dict()
+    with pytest.raises(UsageError, match="is under 'dog' and under 'animal'"):
+        with_options(embedded, bins={"dog": "dog", "animal": "animal"})
+
+
 def test_what_was_asked_does_not_depend_on_a_restriction(embedded: Predictor) -> None:
     free = with_options(embedded, ask="mammal", min_node=0.3)(CAT)
     bound = with_options(embedded, ask="mammal", min_node=0.3, under="bird")(CAT)

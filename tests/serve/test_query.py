@@ -11,6 +11,7 @@ import pytest
 from miil21k.cli.predict import configure
 from miil21k.decode.rules import RULES
 from miil21k.errors import UsageError
+from miil21k.hierarchy.bin_lines import BinLine
 from miil21k.predict.options import PredictOptions
 from miil21k.serve.query import PARAMETERS, Asked, asked_of
 
@@ -36,6 +37,7 @@ def test_every_parameter_changes_its_option_and_nothing_else() -> None:
         ("exclude", "n4"),
         ("ask", "dog, dog.n.01"),
         ("min_node", "0.5"),
+        ("bins", "label,concept\npet,dog\npet,cat"),
         ("rule", "min"),
         ("label_type", "path"),
     ]
@@ -53,6 +55,7 @@ def test_every_parameter_changes_its_option_and_nothing_else() -> None:
         exclude=("n4",),
         ask=("dog", "dog.n.01"),
         min_node=0.5,
+        bins=[BinLine("pet", "dog", line=2), BinLine("pet", "cat", line=3)],
         rule="min",
     )
     assert asked_of(USUAL, query) == Asked(options, "path")

@@ -64,9 +64,13 @@ def test_parquet_has_the_fields_of_the_row_that_its_shape_holds() -> None:
     pytest.importorskip("pyarrow")
     from miil21k.writers.parquet import arrow_schema
 
-    plain, full = arrow_schema(Shape()), arrow_schema(Shape(5, True, True, True, ("cats",), True))
+    plain, full = arrow_schema(Shape()), arrow_schema(Shape(5, True, True, True, ("cats",), True, ("pet", "other")))
     assert plain.names == list(row("x"))
-    assert full.names == [*row("x"), "levels", "given", "asked", "concepts"]
+    assert full.names == [*row("x"), "levels", "given", "asked", "concepts", "bins"]
+    label = "struct<label: string, probability: double>"
+    assert (
+        str(full.field("bins").type) == f"struct<path: list<item: {label}>, level: double, labels: list<item: {label}>>"
+    )
     assert str(full.field("given").type) == "struct<condition: string, probability: double>"
     assert str(full.field("levels").type.value_type) == (
         "struct<depth: int32, wnid: string, name: string, probability: double, kept: bool>"
@@ -108,6 +112,14 @@ def test_cells_that_a_row_does_not_have_are_empty() -> None:
         "bird; b",
         "0.25; 0.25",
     )
+    pet, dog = {"label": "pet", "probability": 0.95}, {"label": "dog", "probability": 0.9}
+    binned = {**row("d.jpg"), "bins": {"path": [pet, dog], "level": 0.9, "labels": [dog, pet]}}
+    unsure = {**row("d.jpg"), "bins": {"path": [], "level": 0.9, "labels": [dog, pet]}}
+    columns = dict(cells(Shape(1, bins=("dog", "pet"))))
+    names = ("bin", "bin_path", "bin_probability", "bin_dog", "bin_pet")
+    assert [columns[name](binned) for name in names] == ["dog", "pet > dog", 0.9, 0.9, 0.95]
+    assert [columns[name](unsure) for name in names] == [None, "", None, 0.9, 0.95]
+    assert [columns[name](row("e.jpg", "why")) for name in names] == [None, "", None, None, None]
     assert Separated(",", Shape(1)).columns[:3] == ["input", "status", "error"]
 
 

@@ -1,0 +1,110 @@
+"""Temperature and hedge levels of a user's own labels, and what they guarantee."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from miil21k.calibrate.bins import calibrate_bins
+from miil21k.calibrate.guarantee import calibrate
+from miil21k.calibrate.record import Calibration, load_calibration
+from miil21k.decode.decoder import Decoder
+from miil21k.errors import UsageError
+from miil21k.hierarchy.bin_lines import bin_lines
+from miil21k.hierarchy.spaces import LabelSpace
+from miil21k.hierarchy.tree import Tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from miil21k.decode.heads import HeadKind
+
+HOT = 2.5
+NAMES = ["animal", *(f"{kind}{number}" for kind in ("dog", "cat", "cow") for number in range(4)), "thing"]
+BINS = bin_lines(
+    [("beast", "animal"), ("pet", "", "beast")]
+    + [(kind, f"{kind}{number}", "pet") for kind in ("dog", "cat") for number in range(4)]
+)
+
+
+def space() -> LabelSpace:
+    """Return twelve animals below one, and a thing."""
+    tree = Tree.from_parents(NAMES, [None, *["animal"] * 12, None])
+    return LabelSpace("zoo", tree, tree.names, [""] * tree.num_nodes)
+
+
+def problem(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return logits whose softmax is right after division by HOT, and which label the class drawn from it has."""
+    rng = np.random.default_rng(seed)
+    logits = 1.5 * rng.standard_normal((n, len(NAMES)))
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    classes = (probs.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
+    owner = decoder().bins.owner  # type: ignore[union-attr]
+    return (HOT * logits).astype(np.float32), owner[classes]
+
+
+def decoder(head: HeadKind = "leaf_softmax") -> Decoder:
+    return Decoder(space(), head).binned(BINS)
+
+
+@pytest.fixture(scope="module")
+def found() -> Calibration:
+    return calibrate_bins(decoder(), *problem(4000, 0), accuracies=(0.6, 0.9, 0.999999), model="m", weights="w")
+
+
+def test_the_temperature_is_recovered_from_the_labels(found: Calibration) -> None:
+    assert found.temperature[0] == pytest.approx(HOT, rel=0.08)
+    assert (found.samples, found.model, found.weights) == ((2000, 2000), "m", "w")
+    assert (found.thresholds, found.concept_thresholds, found.concepts) == ((), (), "")
+    levels = calibrate_bins(decoder("level_softmax"), *problem(200, 1))
+    assert levels.temperature == (levels.temperature[0],) * 2
+    assert 0.05 < calibrate_bins(decoder("sigmoid"), *problem(200, 1)).temperature[0] < 20
+
+
+def test_further_samples_are_right_or_unanswered_as_often_as_was_guaranteed(found: Calibration) -> None:
+    assert [accuracy for accuracy, _ in found.bin_thresholds] == [0.6, 0.9]  # 2,000 samples cannot guarantee more
+    logits, labels = problem(20000, 2)
+    fixed = decoder().calibrated(found)
+    bins = fixed.bins
+    assert bins is not None
+    for (accuracy, level), (_, answered, right) in zip(found.bin_thresholds, found.bin_outcomes, strict=True):
+        read = replace(fixed, hedge=accuracy)
+        assert (read.bins_level, read.level) == (level, accuracy)
+        path = read.read(logits).bins_path
+        given = path.length > 0
+        last = path.nodes[np.arange(len(labels)), path.length - 1]
+        fine = given & bins.right[labels, last]
+        assert (fine | ~given).mean() == pytest.approx(accuracy, abs=0.03)  # 2,000 samples: a deviation of 0.011
+        assert (given.mean(), fine.sum() / given.sum()) == pytest.approx((answered, right), abs=0.03)
+
+
+def test_the_file_holds_it_and_a_decoder_of_other_bins_refuses_it(found: Calibration, tmp_path: Path) -> None:
+    found.save(tmp_path / "c.json")
+    again = load_calibration(tmp_path / "c.json")
+    assert again == found
+    assert "right at least: 0.6, 0.9" in repr(again)
+    fixed = decoder().calibrated(again)
+    assert fixed.notes == ("The calibration is of bins alone: the path stops where P < 0.9, which guarantees nothing.",)
+    other = Decoder(space(), "leaf_softmax").binned(BINS[:-1])
+    with pytest.raises(UsageError, match=r"levels for other bins .* calibrate DATA --model m --bins BINS.csv --output"):
+        other.calibrated(again)
+    with pytest.raises(UsageError, match="of bins alone: give these with --bins, or leave --calibration out"):
+        Decoder(space(), "leaf_softmax").calibrated(again)
+    tree = calibrate(Decoder(space(), "leaf_softmax"), problem(100, 0)[0], np.zeros(100, int), model="m")
+    with pytest.raises(UsageError, match=r"knows no levels for bins: .* --model m --bins BINS.csv"):
+        decoder().calibrated(tree)
+    with pytest.raises(UsageError, match=r"no threshold for accuracy 0.7 of bins, only for 0.6, 0.9"):
+        replace(decoder(), hedge=0.7).calibrated(again)
+
+
+def test_what_cannot_be_calibrated_is_refused() -> None:
+    logits, labels = problem(10, 0)
+    with pytest.raises(UsageError, match="has no bins"):
+        calibrate_bins(Decoder(space(), "leaf_softmax"), logits, labels)
+    with pytest.raises(UsageError, match="at least four labelled samples"):
+        calibrate_bins(decoder(), logits[:3], labels[:3])
+    with pytest.raises(UsageError, match=r"Labels must lie in 0..4, the places of beast, pet, dog, cat, other"):
+        calibrate_bins(decoder(), logits, labels + 5)
