@@ -6,7 +6,6 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from miil21k.environment import need
-from miil21k.predict.prediction import Node
 from miil21k.text import printable
 from miil21k.writers.rows import Shape, cells
 
@@ -29,10 +28,10 @@ def html_of(found: Prediction) -> str:
     if found.error is not None:
         return f"<div>{head}<br>{_text(found.error)}</div>"
     path = " &gt; ".join(f"{_text(node.name)} {node.probability:.2f}" for node in found.path) or "nothing sure enough"
-    rows = "".join(_row(node) for node in found.topk)
+    rows = "".join(_row(*node) for node in found.topk)
     facts = (found.model, found.label_space, found.origin.backend, found.origin.device, found.origin.dtype)
     if found.bins is not None:
-        rows += "".join(_row(Node("", one.label, one.probability)) for one in found.bins.leading())
+        rows += "".join(_row("", *one) for one in found.bins.leading())
     table = f'<table style="text-align:left">{rows}</table>' if rows else ""
     return f"<div>{head}<br>{path}{_stop(found)}{table}<small>{_text(' · '.join(facts))}</small></div>"
 
@@ -46,9 +45,9 @@ def _stop(found: Prediction) -> str:
     return f"<br>Not sure enough below it: {near}"
 
 
-def _row(node: Node) -> str:
-    bar = f'<div style="background:#4c78a8;height:0.8em;width:{round(120 * node.probability)}px"></div>'
-    contents = (_text(node.wnid), _text(node.name), f"{node.probability:.3f}", bar)
+def _row(key: str, name: str, probability: float) -> str:
+    bar = f'<div style="background:#4c78a8;height:0.8em;width:{round(120 * probability)}px"></div>'
+    contents = (_text(key), _text(name), f"{probability:.3f}", bar)
     return "".join(["<tr>", *(f"<td>{content}</td>" for content in contents), "</tr>"])
 
 
