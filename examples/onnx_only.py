@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 
@@ -17,18 +18,23 @@ def main(model: str, *pictures: str) -> None:
     quiet.log_severity_level = 3
     session = ort.InferenceSession(model, quiet, providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
-    lines = metadata["label_space_text"].splitlines()[2:]  # wnid, parent, names, gloss of node 0, 1, ...
+    # wnid, parents, names of node 0, 1, ...; with --read concepts or --ask, of concept 0, 1, ..., the nodes first
+    lines = metadata.get("concepts_text", metadata["label_space_text"]).splitlines()[2:]
+    asked = [one["question"] for one in json.loads(metadata["decoding"]).get("asked", [])]
     names = [line.split("\t")[2].partition("|")[0] for line in lines]
     sure = np.array(0.8, np.float32)  # "hedge" may be left out: the model has a default
     for picture in pictures:
         image = np.asarray(ImageOps.exif_transpose(Image.open(picture)).convert("RGB"))[None]
-        path, probs, node, top = session.run(
-            ["path", "path_prob", "hedge_node", "topk_index"], {"images": image, "hedge": sure}
+        path, probs, node, top, *more = session.run(
+            ["path", "path_prob", "hedge_node", "topk_index", *(["asked"] if asked else [])],
+            {"images": image, "hedge": sure},
         )
         steps = [f"{names[n]} {p:.2f}" for n, p in zip(path[0], probs[0], strict=True) if n >= 0]
         print(f"{picture}: {names[node[0]] if node[0] >= 0 else 'not sure'}")
         print(f"  path: {' > '.join(steps)}")
         print(f"  top: {', '.join(names[n] for n in top[0] if n >= 0)}")
+        for question, probability in zip(asked, more[0][0] if more else [], strict=True):
+            print(f"  {question}: {probability:.3f}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from miil21k.cli.options import add_options, given, value_of
 from miil21k.environment import require
 from miil21k.errors import UnknownModel, UsageError
-from miil21k.predict.options import AnswerOptions
+from miil21k.predict.options import AnswerOptions, listed
 from miil21k.runtime.options import ModelOptions
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ __all__ = [
 ]
 
 _MEANINGS = {"hedge": "default of the input 'hedge'"}
-_ANSWER = ("topk", "hedge", "calibration", "rule", "include_removed_labels")
+_MORE = {"ask": "; the graph answers them as 'asked'"}
+_ANSWER = ("topk", "hedge", "reading", "min_bits", "ask", "calibration", "rule", "include_removed_labels")
 HELP = "Write a model as one ONNX file, from uint8 images to paths, kept only when it computes what torch computes."
 
 
@@ -50,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="zeros where TResNet reflects edges: another network, whose difference is measured (%(default)s)",
     )
     answer = parser.add_argument_group("answers of the full form")
-    add_options(answer, AnswerOptions, only=_ANSWER, meanings=_MEANINGS, without={"--no-hedge"})
+    add_options(answer, AnswerOptions, only=_ANSWER, meanings=_MEANINGS, more=_MORE, without={"--no-hedge"})
 
 
 def source_arguments(parser: argparse.ArgumentParser, suffix: str) -> None:
@@ -84,6 +85,9 @@ def run(args: argparse.Namespace) -> int:
         rule=answer.rule,
         include_removed_labels=answer.include_removed_labels,
         calibration=load_calibration(answer.calibration) if answer.calibration else None,
+        reading=answer.reading,
+        min_bits=answer.min_bits,
+        ask=listed(answer.ask),
     )
     photos = photographs_in(args.images) if args.images else []
     loaded = load_source(args)
@@ -145,6 +149,11 @@ def _print(output: Path, report: dict[str, Any]) -> None:
         for value in report[side]:
             shape = ", ".join(map(str, value["shape"]))
             print(f"  {side[:-1]:<6}  {value['name']:<10}  {value['dtype']:<7}  [{shape}]")
+    decoding = report["decoding"]
+    for at, one in enumerate(decoding.get("asked", ())):
+        print(f"  asked {at}  {one['question']}: {one['name']} ({one['wnid']})")
+    if decoding.get("reading") == "concepts":
+        print(f"  path and hedge_node are concepts, at least {decoding['min_bits']:g} bits; the report has their names")
     print_agreement(report)
     if report["form"] == "full":
         print(f"    pixels within {worst['grey_levels']} grey level of Pillow (bound {bounds['grey_levels']})")

@@ -148,6 +148,8 @@ def _print(output: Path, report: dict[str, Any]) -> None:
     print(f"    equal {same}: {shown}")
     apart = f"{agreement['logits']:g}, {agreement['logits_relative']:.1%} of their range"
     print(f"    largest difference of a logit {apart}")
+    if "asked" in agreement:
+        print(f"    largest difference of a probability that was asked for {agreement['asked']:g}")
     ratios = ", ".join(f"{ratio:.2f} ({batch})" for batch, ratio in how["times_faster"].items())
     slower = min(how["times_faster"].values()) < FASTER
     print(f"    times as fast as fp32 here: {ratios}{'; NOT faster' if slower else ''}")

@@ -80,13 +80,14 @@ class Vocabulary(NamedTuple):
 
     bits: float64 [K], what each concept says. order: int64 [S], those that may answer, most informative first, of
     equals the lowest index. starts: int64 [G], where in `order` another number of classes begins. above: int32 [K], the
-    next step of a path above each concept; -1 for none.
+    next step of a path above each concept; -1 for none. steps: the most that a path has.
     """
 
     bits: NDArray[np.float64]
     order: NDArray[np.int64]
     starts: NDArray[np.int64]
     above: NDArray[np.int32]
+    steps: int
 
 
 class ConceptAnswers(NamedTuple):
@@ -131,7 +132,12 @@ def vocabulary(
     answers = spoken[bits[spoken] >= min_bits - SLACK]
     order = answers[np.lexsort((answers, size[answers]))]
     starts = np.flatnonzero(np.diff(size[order], prepend=-1))
-    return Vocabulary(bits, order, starts, _steps_above(concepts, size, shown))
+    above = _steps_above(concepts, size, shown)
+    steps, reached = 0, np.arange(len(concepts))
+    while reached.size:
+        steps, reached = steps + 1, np.unique(above[reached])
+        reached = reached[reached >= 0]
+    return Vocabulary(bits, order, starts, above, steps)
 
 
 def _speakers(concepts: Concepts, shown: NDArray[np.bool_], existing: NDArray[np.bool_] | None) -> NDArray[np.int64]:
@@ -202,13 +208,13 @@ def concept_paths(words: Vocabulary, probabilities: NDArray[np.float32], answers
     """Return one chain of hypernyms down to each answer, with P of every step; empty for an answer of -1.
 
     answers: int32 [B], concepts. The answer is always the last step, whatever it is; the chain above it leaves out what
-    tells nothing, see `vocabulary`. `nodes` of the result holds concepts.
+    tells nothing, see `vocabulary`. `nodes` of the result holds concepts, and L is `words.steps`.
     """
     _check(words, probabilities)
     steps = [answers.astype(np.int32)]
-    while (steps[-1] >= 0).any():
+    while len(steps) < words.steps:
         steps.append(np.where(steps[-1] >= 0, words.above[steps[-1]], -1).astype(np.int32))
-    upward = np.stack(steps[:-1] or steps, axis=1)
+    upward = np.stack(steps, axis=1)
     length = (upward >= 0).sum(axis=1, dtype=np.int32)
     at = length[:, None] - 1 - np.arange(upward.shape[1])
     nodes = np.where(at >= 0, np.take_along_axis(upward, np.maximum(at, 0), axis=1), -1).astype(np.int32)

@@ -421,7 +421,13 @@ class Decoder:
             "reading": self.reading,
             "min_bits": self.min_bits,
             "masked": [tree.wnids[index] for index in masked],
+            "asked": [self._asked_record(question) for question in self.asked],
         }
+
+    def _asked_record(self, question: Question) -> dict[str, str]:
+        graph = concept_graph(self.space)
+        wnid, name = graph.wnids[question.concept], graph.name(question.concept)
+        return {"question": question.text, "wnid": wnid, "name": name}
 
     @classmethod
     def from_record(cls, space: LabelSpace, head: HeadKind, record: Mapping[str, Any]) -> Decoder:
@@ -439,6 +445,7 @@ class Decoder:
             reading=record.get("reading", "published"),
             min_bits=record.get("min_bits", 0.0),
             include_withdrawn=record.get("removed_labels", "masked") != "masked",
+            asked=_asked_again(space, record.get("asked", ())),
         )
         if not record.get("masked"):
             return found
@@ -447,3 +454,13 @@ class Decoder:
         if found.allowed is not None and np.array_equal(found.allowed, allowed):
             return found  # what ImageNet withdrew alone: no restriction
         return found.restricted_to(allowed, "as exported")
+
+
+def _asked_again(space: LabelSpace, asked: Sequence[Mapping[str, str]]) -> tuple[Question, ...]:
+    """Return the questions of a record, by the wnids that they were understood as."""
+    if not asked:
+        return ()
+    from miil21k.hierarchy.questions import Question
+
+    index_of = concept_graph(space).index_of
+    return tuple(Question(one["question"], index_of[one["wnid"]]) for one in asked)

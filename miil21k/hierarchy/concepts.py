@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from miil21k.errors import TreeError
+from miil21k.errors import LabelSpaceMismatch, TreeError
 from miil21k.hierarchy.nouns import Lemma, fold, parse_lemma, wordnet_nouns
 from miil21k.hierarchy.spaces import shipped
 from miil21k.hierarchy.tree import Tree
@@ -38,6 +38,7 @@ __all__ = ["CONCEPT_COLUMNS", "CONCEPT_HEADER", "Concepts", "Cover", "concepts_o
 
 CONCEPT_HEADER = "miil21k-concepts\t1\twordnet\t"
 CONCEPT_COLUMNS = "wnid\thypernyms\tlemmas\tgloss"
+GRAPH_HEADER = "miil21k-concept-graph\t1\t"
 _FILE = Path(__file__).parent / "label_spaces" / "concepts.tsv"
 
 
@@ -87,10 +88,28 @@ class Concepts:
 
     @cached_property
     def sha256(self) -> str:
-        """Hex SHA-256 of one line per concept, its wnid and its hypernyms; two graphs of one digest answer alike."""
-        above = [self.parents(concept).tolist() for concept in range(len(self))]
-        lines = (" ".join([w, *(self.wnids[p] for p in up)]) for w, up in zip(self.wnids, above, strict=True))
+        """Hex SHA-256 of C and one line per concept, wnid and hypernyms; two graphs of one digest answer alike."""
+        lines = (" ".join((wnid, *above)) for wnid, above in zip(self.wnids, self._wnids_above, strict=True))
         return hashlib.sha256(("\n".join([f"{self.num_classes}", *lines]) + "\n").encode()).hexdigest()
+
+    @property
+    def _wnids_above(self) -> list[list[str]]:
+        """The direct hypernyms of each concept."""
+        found: list[list[str]] = [[] for _ in self.wnids]
+        for child, parent in zip(self.child.tolist(), self.parent.tolist(), strict=True):
+            found[child].append(self.wnids[parent])
+        return found
+
+    def to_text(self) -> str:
+        """Return the graph as an exported file carries it, for those who read it without this package.
+
+        A line `miil21k-concept-graph`, `1`, the name of the space and K; a line of column titles; one line per concept,
+        in order: wnid, hypernyms joined by spaces (`-` for a root), name. All separated by tabs.
+        """
+        lines = [f"{GRAPH_HEADER}{self.space.name}\t{len(self)}", "wnid\thypernyms\tname"]
+        above = (" ".join(up) or "-" for up in self._wnids_above)
+        lines += ("\t".join(line) for line in zip(self.wnids, above, map(self.name, range(len(self))), strict=True))
+        return "\n".join(lines) + "\n"
 
     @cached_property
     def index_of(self) -> dict[str, int]:
@@ -311,7 +330,8 @@ def concepts_of(space: LabelSpace) -> Concepts:
     """Return the concepts of `space`; made once per space, since a label space never changes.
 
     WordNet's edges stand first where every class is a wnid; an own edge is added where they do not imply it.
-    Raises TreeError when the edges of both together form a cycle.
+    Raises TreeError when the edges of both together form a cycle, LabelSpaceMismatch where the space is that of an
+    export whose answers were read on another graph.
     """
     own = _own_edges(space)
     edges = _wordnet_edges(space)
@@ -323,7 +343,14 @@ def concepts_of(space: LabelSpace) -> Concepts:
     above_each = [edges[wnid] for wnid in wnids]
     child = np.repeat(np.arange(len(wnids), dtype=np.int32), [len(up) for up in above_each])
     parent = np.array([index[p] for up in above_each for p in up], np.int32)
-    return Concepts(space, wnids, child, parent)
+    found = Concepts(space, wnids, child, parent)
+    if space.concepts_sha256 and space.concepts_sha256 != found.sha256:
+        raise LabelSpaceMismatch(
+            f"The export was made with another graph of concepts ({space.concepts_sha256[:12]}) than that of "
+            f"'{space.name}' here ({found.sha256[:12]}), so its words may mean other classes: export the model again, "
+            "or use the miil21k that made it (its metadata say which)."
+        )
+    return found
 
 
 def _own_edges(space: LabelSpace) -> dict[str, tuple[str, ...]]:

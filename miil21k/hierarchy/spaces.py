@@ -87,6 +87,8 @@ class LabelSpace:
     name: `winter21` and the like, or the stem of the user's file. tree: the forest, N nodes.
     lemma_text, gloss_text: N raw strings, lemmas joined by `|`; read them through `lemmas` and `glosses`.
     further_parents: (child, parent) keys of an own hierarchy that is a graph, beside the parent that the tree has.
+    concepts_sha256: of the space in an export, the digest of the concept graph that its answers were read on; empty
+    where they were not. `concepts_of` refuses another graph.
     """
 
     name: str
@@ -94,6 +96,7 @@ class LabelSpace:
     lemma_text: Sequence[str]
     gloss_text: Sequence[str]
     further_parents: tuple[tuple[str, str], ...] = ()
+    concepts_sha256: str = ""
 
     def __post_init__(self) -> None:
         if not len(self.lemma_text) == len(self.gloss_text) == self.tree.num_nodes:

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
+from miil21k.decode.decoded import concept_graph
 from miil21k.decode.decoder import Decoder
 from miil21k.decode.heads import HEAD_KINDS, HeadKind
 from miil21k.errors import CheckpointError, LabelSpaceMismatch
@@ -16,7 +17,7 @@ from miil21k.text import brief
 from miil21k.zoo.schema import Preprocess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from miil21k.hierarchy.spaces import LabelSpace
@@ -38,7 +39,9 @@ class ExportCard:
     (uint8 images in, answers out) or `tensor` (normalised pixels in, logits and embedding out). head: what the logits
     mean. space: the label space, whole: logit i is class i of it. preprocess: what the graph does to images, or what
     must be done before a `tensor` graph. decoding: how the answers of a `full` graph were decided: topk, hedge,
-    rule, temperature, removed_labels and the wnids that are masked; empty for `tensor`. licence: of the weights.
+    rule, temperature, removed_labels, the wnids that are masked, reading, min_bits, and what is asked (question, wnid
+    and name of each column); empty for `tensor`, and without a reading in older files, which are `published`. Where
+    concepts answer, the metadata hold their graph and its digest, which the space knows then. licence: of the weights.
     weights_sha256: digest of the tensors. versions: package to version, of the export. precision: what the network
     computes in, `fp32`, `fp16` or `int8`. quantization: how it came to fewer bits and what was measured; else empty.
     """
@@ -62,6 +65,19 @@ class ExportCard:
         """Return what decides as a `full` graph does; for a `tensor` graph, which decides nothing, all defaults."""
         return Decoder.from_record(self.space, self.head, self.decoding)
 
+    def answer_words(self) -> tuple[Sequence[str], Sequence[str]]:
+        """Return wnid and name of each number in the answers: of nodes, and of all concepts where these answer."""
+        tree = self.space.tree
+        if not self._on_concepts:
+            return tree.wnids, tree.names
+        graph = concept_graph(self.space)
+        return graph.wnids, [*tree.names, *map(graph.name, range(tree.num_nodes, len(graph)))]
+
+    @property
+    def _on_concepts(self) -> bool:
+        """Whether answers rest on the graph of concepts."""
+        return self.decoding.get("reading", "published") == "concepts" or bool(self.decoding.get("asked"))
+
     def to_metadata(self) -> dict[str, str]:
         """Return the card as ONNX stores metadata: text to text; the label space as a file of its format 1."""
         return {
@@ -80,7 +96,15 @@ class ExportCard:
             "versions": json.dumps(dict(self.versions)),
             "precision": self.precision,
             "quantization": json.dumps(dict(self.quantization)),
+            **self._concepts(),
         }
+
+    def _concepts(self) -> dict[str, str]:
+        """Return the graph of concepts with its digest, where the answers rest on it."""
+        if not self._on_concepts:
+            return {}
+        graph = concept_graph(self.space)
+        return {"concepts_sha256": graph.sha256, "concepts_text": graph.to_text()}
 
 
 def read_export_card(path: Path) -> ExportCard:
@@ -140,7 +164,7 @@ def _from_metadata(metadata: dict[str, str], path: Path) -> ExportCard:
         arch=metadata["arch"],
         form=metadata["form"],
         head=metadata["head"],
-        space=space,
+        space=dataclasses.replace(space, concepts_sha256=metadata.get("concepts_sha256", "")),
         preprocess=preprocess,
         decoding=parse(metadata["decoding"], dict),
         licence=metadata["licence"],

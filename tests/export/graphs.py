@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from miil21k.export.onnx.decoding import DECODED, HEDGE_INPUT, write_decoding
+from miil21k.export.onnx.decoding import HEDGE_INPUT, decoded_shapes, write_decoding
 from miil21k.export.onnx.graph import IR_VERSION, OPSET, GraphWriter
 from miil21k.export.onnx.proof import open_session
 
@@ -40,13 +40,15 @@ class DecodingGraph:
         logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", decoder.space.num_classes])
         level = helper.make_tensor_value_info(HEDGE_INPUT, TensorProto.FLOAT, [])
         outputs = []
-        for name in DECODED:
+        for name, shape in decoded_shapes(decoder, topk).items():
             dtype = TensorProto.INT32 if name in INDICES else TensorProto.FLOAT
-            outputs.append(helper.make_tensor_value_info(name, dtype, ["batch"] if "hedge" in name else ["batch", "n"]))
+            outputs.append(helper.make_tensor_value_info(name, dtype, ["batch", *shape]))
+        self.names = [value.name for value in outputs]
+        self.bytes = sum(len(tensor.raw_data) for tensor in graph.initializers)
         self._session = session_of(graph, [logits, level], outputs)
 
     def __call__(self, logits: np.ndarray, level: float | None = None) -> dict[str, Any]:
         feed = {"logits": logits}
         if level is not None:
             feed[HEDGE_INPUT] = np.array(level, np.float32)
-        return dict(zip(DECODED, self._session.run(list(DECODED), feed), strict=True))
+        return dict(zip(self.names, self._session.run(self.names, feed), strict=True))

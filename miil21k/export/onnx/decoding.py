@@ -13,8 +13,9 @@ import numpy as np
 from miil21k.decode.logits import inverse_temperature
 from miil21k.decode.path import SLACK
 from miil21k.errors import UsageError
-from miil21k.export.onnx.rules import onnx_rule
-from miil21k.export.onnx.tree_graph import TreeGraph, groups_by_size, walk_tables
+from miil21k.export.onnx.concept_reading import read_concepts, write_asked
+from miil21k.export.onnx.rules import fitted_families, onnx_rule
+from miil21k.export.onnx.tree_graph import TreeGraph, walk_tables
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,22 +23,39 @@ if TYPE_CHECKING:
     from miil21k.decode.decoder import Decoder
     from miil21k.export.onnx.graph import GraphWriter
 
-__all__ = ["DECODED", "HEDGE_INPUT", "write_decoding"]
+__all__ = ["ASKED", "DECODED", "HEDGE_INPUT", "decoded_shapes", "write_decoding"]
 
 HEDGE_INPUT = "hedge"
 DECODED = ("topk_index", "topk_prob", "path", "path_prob", "hedge_node", "hedge_prob")
+ASKED = "asked"
+
+
+def decoded_shapes(decoder: Decoder, topk: int) -> dict[str, list[int]]:
+    """Return what `write_decoding` writes for the decoder: name -> shape without the batch."""
+    allowed, on_tree = decoder.allowed, decoder.reading == "published"
+    k = min(topk, decoder.space.num_classes if allowed is None else int(allowed.sum()))
+    steps = decoder.space.tree.max_depth + 1 if on_tree else decoder.answer_vocabulary.steps
+    shapes = dict(zip(DECODED, ([k], [k], [steps], [steps], [], []), strict=True))
+    return {**shapes, ASKED: [len(decoder.asked)]} if decoder.asked else shapes
 
 
 def write_decoding(graph: GraphWriter, logits: str, decoder: Decoder, topk: int) -> None:
-    """Write the tensors named in `DECODED` from `logits`, float32 [B, C], and the input `hedge`, float32 scalar.
+    """Write the tensors of `decoded_shapes` from `logits`, float32 [B, C], and the input `hedge`, float32 scalar.
 
-    With L depths and k = min(topk, allowed classes): topk_index int32 [B, k] and topk_prob float32 [B, k]; path int32
-    [B, L], node indices root first, padded with -1, and path_prob float32 [B, L]; hedge_node int32 [B], -1 when not
-    even the root is sure enough, and hedge_prob float32 [B]. The default of `hedge` is the decoder's level.
-    Raises UsageError for a rule without an ONNX form, and for a restriction that masking logits does not obey.
+    With k = min(topk, allowed classes): topk_index int32 [B, k] and topk_prob float32 [B, k]; path int32 [B, L], root
+    first, padded with -1, and path_prob float32 [B, L]; hedge_node int32 [B], -1 where nothing that says the decoder's
+    `min_bits` is sure enough, and hedge_prob float32 [B]. Read as published they hold nodes, and the path is whole,
+    over the L depths; read on concepts they hold concepts, and the path ends at the answer. asked: float32 [B, Q], P of
+    each question, where the decoder has some. The default of `hedge` is the decoder's level.
+    Raises UsageError for a rule without an ONNX form, for a restriction that masking logits does not obey, and where no
+    concept says enough.
     """
     if decoder.restriction is not None and (
-        decoder.head == "level_softmax" or decoder.withdrawn is not None or decoder.pools is not None
+        decoder.head == "level_softmax"
+        or decoder.withdrawn is not None
+        or decoder.pools is not None
+        or decoder.asked
+        or decoder.reading == "concepts"
     ):
         raise UsageError(
             f"A graph cannot hold the restriction ({decoder.restriction.condition}) of this head: export without it, "
@@ -58,23 +76,36 @@ class _Writer(TreeGraph):
         )
         self.classes = np.flatnonzero(heard)
         self.allowed = every if decoder.allowed is None else decoder.allowed
-        self.k = min(topk, int(self.allowed.sum()))
+        self.k = decoded_shapes(decoder, topk)["topk_index"][0]
         self.column_of = self.walk.column_of(self.tree.num_nodes)
 
     def write(self, logits: str) -> None:
-        match self.decoder.head:
+        """Write the outputs; nothing is written that none of them needs."""
+        decoder, on_tree = self.decoder, self.decoder.reading == "published"
+        masses = nodes = ""
+        match decoder.head:
             case "level_softmax":
-                nodes = onnx_rule(self.decoder.tree_rule)(self, self.columns(logits, self.walk.nodes))
+                nodes = onnx_rule(decoder.tree_rule)(self, self.columns(logits, self.walk.nodes))
                 own = self.exclusive(nodes)
+                if decoder.asked or not on_tree:
+                    masses = self.exclusive(fitted_families(self, nodes))
             case "leaf_softmax":
-                own = self.graph.add("Softmax", self.times(self.heard(logits), self.scale[:1]), axis=1)
-                nodes = self.graph.add("Min", self.from_descendants(own, "ReduceSum"), self.floats(1))
+                own = masses = self.graph.add("Softmax", self.times(self.heard(logits), self.scale[:1]), axis=1)
+                if on_tree:
+                    nodes = self.graph.add("Min", self.from_descendants(own, "ReduceSum"), self.floats(1))
             case "sigmoid":
-                own = self.sigmoids(self.heard(logits))
-                nodes = self.from_descendants(own, "ReduceMax")
+                own = masses = self.sigmoids(self.heard(logits))
+                if on_tree:
+                    nodes = self.from_descendants(own, "ReduceMax")
         self.topk(own)
-        path, probs = self.path(nodes)
-        self.hedge(path, probs)
+        assert decoder.level is not None
+        level = self.graph.named(HEDGE_INPUT, decoder.level, np.float32)
+        if on_tree:
+            self.hedge(*self.path(nodes), level)
+        else:
+            read_concepts(self, decoder, masses, level)
+        if decoder.asked:
+            write_asked(self, decoder, masses, ASKED)
 
     # From logits to probabilities.
 
@@ -103,8 +134,7 @@ class _Writer(TreeGraph):
         column = self.column_of[chains[row, at]]
         order = np.argsort(column, kind="stable")
         members = np.split(row[order], np.searchsorted(column[order], np.arange(1, walk.size)))
-        groups = groups_by_size(members, fill=self.classes.size)
-        return self.columns(self.reduce(operator, own, groups, 0), np.argsort(groups.order))
+        return self.folded(operator, own, members, fill=self.classes.size)
 
     # The answers.
 
@@ -182,16 +212,23 @@ class _Writer(TreeGraph):
             found[: self.tree.num_classes] = self.decoder.withdrawn
         return found
 
-    def hedge(self, path: str, probs: str) -> None:
-        """Write `hedge_node` and `hedge_prob`: the deepest step of the path that is as sure as the input `hedge`."""
+    def hedge(self, path: str, probs: str, level: str) -> None:
+        """Write `hedge_node` and `hedge_prob`: the deepest step of the path with P >= level, if it says enough."""
         graph = self.graph
-        assert self.decoder.level is not None
-        graph.named(HEDGE_INPUT, self.decoder.level, np.float32)
-        level = graph.add("Sub", HEDGE_INPUT, self.floats(SLACK))
+        level = graph.add("Sub", level, self.floats(SLACK))
         real = graph.add("Greater", path, graph.constant(-1, np.int32))
         sure = graph.add("And", real, graph.add("GreaterOrEqual", probs, level))
         # Probabilities never grow, so the sure steps are the first ones; column 0 of the shifted path is "none".
         length = graph.add("ReduceSum", graph.add("Cast", sure, to=7), self.ints([1]), keepdims=1)
-        for values, fill, dtype, output in ((path, -1, np.int32, "hedge_node"), (probs, 0, np.float32, "hedge_prob")):
+        found = []
+        for values, fill, dtype in ((path, -1, np.int32), (probs, 0, np.float32)):
             shifted = graph.add("Pad", values, self.ints([0, 1, 0, 0]), graph.constant(fill, dtype))
-            graph.add("Squeeze", graph.add("GatherElements", shifted, length, axis=1), self.ints([1]), output=output)
+            found.append(graph.add("Squeeze", graph.add("GatherElements", shifted, length, axis=1), self.ints([1])))
+        node, prob = found
+        enough = self.decoder.node_bits >= self.decoder.min_bits - SLACK
+        if not enough[self.walk.nodes].all():
+            says = graph.add("Gather", graph.constant(np.append(enough, False), np.bool_), node)  # -1 reads the last
+            node = graph.add("Where", says, node, graph.constant(-1, np.int32))
+            prob = graph.add("Where", says, prob, self.floats(0))
+        graph.add("Identity", node, output="hedge_node")
+        graph.add("Identity", prob, output="hedge_prob")

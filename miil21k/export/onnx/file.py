@@ -67,6 +67,8 @@ def export_onnx(
         raise UsageError(f"There is no folder '{output.parent}'.")
     size = sum(tensor.nbytes for tensor in loaded.model.state_dict().values())
     decoder = decoder_of(loaded, options)
+    for note in decoder.notes:
+        say(note)
     pictures = [*own_photographs(), *photos]
     notes: dict[str, Any] = {}
     if options.padding == "zeros":

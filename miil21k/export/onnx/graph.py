@@ -26,10 +26,16 @@ class GraphWriter:
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
         self._prefix = prefix
+        self._constants: dict[tuple[type[np.generic], tuple[int, ...], bytes], str] = {}
 
     def constant(self, values: ArrayLike, dtype: type[np.generic]) -> str:
-        """Return the name of a constant tensor."""
-        return self.named(f"{self._prefix}/constant_{len(self.initializers)}", values, dtype)
+        """Return the name of a constant tensor; equal ones are kept once."""
+        tensor = np.asarray(values, dtype)
+        key = dtype, tensor.shape, tensor.tobytes()
+        if key not in self._constants:
+            name = f"{self._prefix}/constant_{len(self.initializers)}"
+            self._constants[key] = self.named(name, tensor, dtype)
+        return self._constants[key]
 
     def named(self, name: str, values: ArrayLike, dtype: type[np.generic]) -> str:
         """Add an initializer and return its name; named like a graph input, it is the default of that input."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
@@ -13,7 +12,7 @@ from miil21k import __version__
 from miil21k.decode.decoder import Decoder
 from miil21k.environment import installed_versions
 from miil21k.errors import UsageError
-from miil21k.export.onnx.decoding import DECODED, HEDGE_INPUT, write_decoding
+from miil21k.export.onnx.decoding import HEDGE_INPUT, decoded_shapes, write_decoding
 from miil21k.export.onnx.graph import IR_VERSION, OPSET, GraphWriter
 from miil21k.export.onnx.images import CROP_INPUT, crops, write_crop, write_normalisation
 from miil21k.export.onnx.network import OUTPUTS, PIXELS
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from miil21k.calibrate.record import Calibration
+    from miil21k.decode.decoded import Reading
     from miil21k.runtime.loading import Loaded
     from miil21k.zoo.schema import Preprocess
 
@@ -45,7 +45,8 @@ class ExportOptions:
     The rest is for `full`. topk: how many classes. hedge: the default of the input `hedge`, in (0, 1]; with a
     calibration, how often the answer is to be correct, and its level becomes the default. rule: how a level_softmax
     head becomes one tree, None for the calibration's or the default. include_removed_labels: answer also with the
-    classes that ImageNet withdrew.
+    classes that ImageNet withdrew. reading: where the path runs, on the tree as `published` or on `concepts`. min_bits:
+    an answer that says less is none. ask: nouns, wnids or synset names, whose probabilities are one more output.
     """
 
     form: Form = "full"
@@ -55,6 +56,9 @@ class ExportOptions:
     rule: str | None = None
     include_removed_labels: bool = False
     calibration: Calibration | None = None
+    reading: Reading = "published"
+    min_bits: float = 1.0
+    ask: tuple[str, ...] = ()
 
     __repr__ = brief
 
@@ -65,12 +69,18 @@ class ExportOptions:
             raise UsageError(f"topk must be at least 1, not {self.topk}.")
         if not 0 < self.hedge <= 1:
             raise UsageError(f"hedge lies above 0 and up to 1, not {self.hedge}.")
+        if self.form == "tensor" and (self.ask or self.reading != "published"):
+            raise UsageError(
+                "A graph of the form tensor answers nothing: ask, and read on concepts, where its logits are decoded, "
+                "or export the form full."
+            )
 
 
 def decoder_of(loaded: Loaded, options: ExportOptions) -> Decoder:
     """Return what the graph of `loaded` decides by.
 
-    Raises LabelSpaceMismatch for a calibration of another head, UsageError for a rule that a graph cannot hold.
+    Raises LabelSpaceMismatch for a calibration of another head, UsageError for a rule that a graph cannot hold,
+    UnknownClass for a question that names no concept, or several.
     """
     decoder = Decoder(
         loaded.space,
@@ -79,8 +89,9 @@ def decoder_of(loaded: Loaded, options: ExportOptions) -> Decoder:
         hedge=options.hedge,
         include_withdrawn=options.include_removed_labels,
         calibration=options.calibration,
-        min_bits=0,  # the graph answers whatever is sure enough
-    )
+        reading=options.reading,
+        min_bits=options.min_bits,
+    ).asking(options.ask)
     if options.form == "full" and decoder.head == "level_softmax":
         onnx_rule(decoder.tree_rule)
     return decoder
@@ -103,7 +114,7 @@ def assemble(network: onnx.ModelProto, loaded: Loaded, options: ExportOptions, *
         decoder = decoder_of(loaded, options)
         write_decoding(after, OUTPUTS[0], decoder, options.topk)
         inputs.append(helper.make_tensor_value_info(HEDGE_INPUT, TensorProto.FLOAT, []))
-        results = [results[0], *_answers(decoder, options.topk), results[1]]
+        results = [results[0], *_answers(decoded_shapes(decoder, options.topk)), results[1]]
         decoding = {"topk": options.topk, **decoder.record()}
     content = helper.make_graph([*before.nodes, *network.graph.node, *after.nodes], "miil21k", inputs, results)
     content.initializer.extend([*before.initializers, *after.initializers])
@@ -174,15 +185,10 @@ def _named_shape(output: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])
 
 
-def _answers(decoder: Decoder, topk: int) -> list[onnx.ValueInfoProto]:
-    space, allowed = decoder.space, decoder.allowed
-    k = min(topk, space.num_classes if allowed is None else int(np.count_nonzero(allowed)))
-    widths = {"topk": [k], "path": [space.tree.max_depth + 1], "hedge": []}
+def _answers(shapes: dict[str, list[int]]) -> list[onnx.ValueInfoProto]:
     return [
         helper.make_tensor_value_info(
-            name,
-            TensorProto.INT32 if name in _INDICES else TensorProto.FLOAT,
-            ["batch", *widths[name.partition("_")[0]]],
+            name, TensorProto.INT32 if name in _INDICES else TensorProto.FLOAT, ["batch", *shape]
         )
-        for name in DECODED
+        for name, shape in shapes.items()
     ]

@@ -192,11 +192,7 @@ class _Prover:
         found = self.run(images, cropped=False)
         own = self.decoder.read(found["logits"])
         assert self.topk is not None
-        top = own.topk(self.topk)
-        others = (found["path"] != own.path.nodes).any(axis=1) | (found["hedge_node"] != own.hedged.node)
-        row["decoded_differently"] = int(others.sum()) + _misranked(found, own.classes, top.probs)
-        exact = {"path_prob": own.path.probs, "hedge_prob": own.hedged.prob, "topk_prob": top.probs}
-        row["probabilities"] = max(float(np.abs(found[name] - probs).max()) for name, probs in exact.items())
+        row["decoded_differently"], row["probabilities"] = _differences(found, own, self.topk)
         assert self.resize is not None
         resized = self.resize.run(None, {IMAGES: images})[0].transpose(0, 2, 3, 1).astype(int)
         rows_first = np.stack([_rows_first(Image.fromarray(image), self.preprocess) for image in images])
@@ -226,6 +222,24 @@ def _relative(found: NDArray[np.float32], exact: NDArray[np.float32]) -> float:
     return float(np.abs(found - exact).max() / max(float(np.ptp(exact)), 1e-30))
 
 
+def _differences(found: dict[str, Any], own: Decoded, topk: int) -> tuple[int, float]:
+    """Return how many answers of the graph NumPy decodes differently from equal logits, and how far P is apart.
+
+    The answer on concepts is one of many: another that is as sure but for rounding does not count.
+    """
+    top, stop = own.topk(topk), found["hedge_node"]
+    same = (found["path"] == own.path.nodes).all(axis=1) & (stop == own.hedged.node)
+    other = ~same
+    if own.decoder.reading == "concepts":
+        rivals = [_concept_rivals(own, at, node) for at, node in enumerate(stop.tolist())]
+        other &= [not pairs or any(abs(a - b) > BOUNDS.probabilities for a, b in pairs) for pairs in rivals]
+    apart = [found["topk_prob"] - top.probs, found["asked"] - own.asked if own.decoder.asked else np.zeros(1)]
+    apart += [(found["path_prob"] - own.path.probs)[same], (found["hedge_prob"] - own.hedged.prob)[same]]
+    return int(other.sum()) + _misranked(found, own.classes, top.probs), max(
+        float(np.abs(part).max(initial=0)) for part in apart
+    )
+
+
 def _misranked(found: dict[str, Any], classes: NDArray[np.float32], best: NDArray[np.float32]) -> int:
     """Count the top-k places whose class has another probability than the class that belongs there."""
     index = found["topk_index"]
@@ -240,10 +254,11 @@ def _apart(exact: Decoded, found: Decoded, tie: float) -> tuple[int, int]:
     assert level is not None
     best, best_found = exact.topk(1).classes, found.topk(1).classes
     for row in range(len(exact)):
-        doubts = [
-            _rivals(exact.nodes[row], exact.path.nodes[row], found.path.nodes[row]),
-            _rivals(exact.classes[row], best[row], best_found[row]),
-        ]
+        doubts = [_rivals(exact.classes[row], best[row], best_found[row])]
+        if exact.decoder.reading == "concepts":
+            doubts.append(_concept_rivals(exact, row, int(found.hedged.node[row])))
+        else:
+            doubts.append(_rivals(exact.nodes[row], exact.path.nodes[row], found.path.nodes[row]))
         if not any(doubts) and exact.hedged.node[row] != found.hedged.node[row]:
             steps = exact.path.probs[row]
             doubts.append([(level, float(steps[np.argmin(np.abs(steps - level))]))])
@@ -263,3 +278,19 @@ def _rivals(
         return []
     nodes = first[at[0]], second[at[0]]
     return [tuple(float(probs[node]) if node >= 0 else 0.0 for node in nodes)]  # type: ignore[list-item]
+
+
+def _concept_rivals(exact: Decoded, row: int, other: int) -> list[tuple[float, float]]:
+    """Return the two probabilities that decide between the concept of a row and `other`; none where they are the same.
+
+    The level and P of the one that says more, or P of both where they say as much.
+    """
+    own, level = int(exact.hedged.node[row]), exact.decoder.level
+    if own == other:
+        return []
+    bits, probs = exact.decoder.answer_vocabulary.bits, exact.concepts[row]
+    said = [bits[one] if one >= 0 else -np.inf for one in (own, other)]
+    if said[0] == said[1]:
+        return [(float(probs[own]), float(probs[other]))]
+    assert level is not None
+    return [(float(probs[own if said[0] > said[1] else other]), level)]

@@ -34,8 +34,8 @@ def require_within_bounds(proof: Proof, name: str) -> None:
 
 
 def card_facts(card: ExportCard) -> dict[str, Any]:
-    """Return what an export says about itself as JSON values, without the text of its label space."""
-    known: dict[str, Any] = {key: value for key, value in card.to_metadata().items() if key != "label_space_text"}
+    """Return what an export says about itself as JSON values, without the texts of label space and concepts."""
+    known: dict[str, Any] = {key: value for key, value in card.to_metadata().items() if not key.endswith("_text")}
     for key in ("preprocess", "decoding", "versions", "quantization"):
         known[key] = json.loads(known[key])
     return {"schema": REPORT_SCHEMA, **known}
@@ -43,13 +43,15 @@ def card_facts(card: ExportCard) -> dict[str, Any]:
 
 def report_of(card: ExportCard, proof: Proof, photographs: int, runtime: str, facts: dict[str, Any]) -> dict[str, Any]:
     """Return card, `facts` and measurements as JSON values, for people and other languages."""
+    known = card_facts(card)
     tree = card.space.tree
+    wnids, names = card.answer_words()
     return {
-        **card_facts(card),
+        **known,
         **facts,
         "num_classes": tree.num_classes,
-        "wnids": list(tree.wnids),
-        "names": list(tree.names),
+        "wnids": list(wnids),
+        "names": list(names),
         "parents": tree.parent.tolist(),
         "proof": {
             "runtime": runtime,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     OnnxRule: TypeAlias = Callable[[TreeGraph, str], str]
 
-__all__ = ["RULES", "onnx_rule"]
+__all__ = ["RULES", "fitted_families", "onnx_rule"]
 
 LOWEST = float(np.finfo(np.float32).min)
 
@@ -87,15 +87,28 @@ def divided_by_family(tree: TreeGraph, levels: str) -> str:
     return graph.add("Div", levels, tree.columns(total, walk.own_family))
 
 
+def fitted_families(tree: TreeGraph, nodes: str) -> str:
+    """Scale siblings that sum to more than their parent down to it, from the roots on."""
+    graph, walk = tree.graph, tree.walk
+    total = graph.add("Max", tree.reduce("ReduceSum", nodes, walk.families, 0), tree.floats(TINY))
+    share = graph.add("Div", tree.columns(tree.padded(nodes, 1), walk.parents), total)
+    is_root = graph.constant(np.arange(walk.num_families) == walk.roots, np.bool_)
+    share = tree.columns(graph.add("Where", is_root, tree.floats(1), share), walk.own_family)
+    return graph.add("Mul", nodes, _combined_down(tree, share, "Mul", most=1))
+
+
 def multiplied_down(tree: TreeGraph, values: str) -> str:
     """Write the product of the values from the root down to each node."""
     return _combined_down(tree, values, "Mul")
 
 
-def _combined_down(tree: TreeGraph, values: str, operator: str) -> str:
+def _combined_down(tree: TreeGraph, values: str, operator: str, most: float | None = None) -> str:
+    """Combine each value with that of the parent, from the roots down, and cut it to `most`."""
     walk, parts = tree.walk, tree.generations(values)
     for depth in range(1, len(parts)):
         first, last = walk.starts[depth], walk.starts[depth + 1]
         above = tree.columns(parts[depth - 1], walk.parent[first:last] - walk.starts[depth - 1])
         parts[depth] = tree.graph.add(operator, parts[depth], above)
+        if most is not None:
+            parts[depth] = tree.graph.add("Min", parts[depth], tree.floats(most))
     return tree.joined(parts)

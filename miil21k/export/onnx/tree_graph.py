@@ -143,6 +143,14 @@ class TreeGraph:
         parts = [graph.add(kind, self.columns(values, table), axis, keepdims=0) for table in groups.tables]
         return parts[0] if len(parts) == 1 else graph.add("Concat", *parts, axis=1)
 
+    def folded(self, kind: str, values: str, members: Sequence[NDArray[np.int64]], fill: int) -> str:
+        """Return [B, len(members)], one reduction per group of columns, in order; what is filled up counts as 0.
+
+        fill: the number of columns of `values`.
+        """
+        groups = groups_by_size(members, fill)
+        return self.columns(self.reduce(kind, values, groups, 0), np.argsort(groups.order))
+
     def generations(self, values: str) -> list[str]:
         """Return the columns of each depth that has some."""
         sizes = np.diff(self.walk.starts)

@@ -14,6 +14,7 @@ from miil21k.data.transforms import normalise
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from miil21k.decode.decoded import Decoded
     from miil21k.decode.decoder import Decoder
     from miil21k.runtime.base import Backend
     from miil21k.zoo.schema import Preprocess
@@ -30,10 +31,12 @@ FASTER = 1.05  # a ratio below this is no speed-up: the best of a few turns vari
 class Agreement:
     """How two sets of logits for the same images compare.
 
-    images: how many. top1, path, hedged: share of images whose best class, whole path, hedged node is the same.
+    images: how many. top1, path, hedged: share of images whose best class, whole path, hedged node is the same, as the
+    export reads them: on concepts the path is the way down to the hedged one.
     expected: the share of equal best classes that the sizes of all changes let expect, see `Agreeing`.
     logits: largest difference of a logit. logits_relative: the same, relative to the range of the exact logits.
     noise: root mean square difference, relative to the standard deviation of the exact logits.
+    asked: largest difference of a probability that the export is asked for; None where it is asked for none.
     """
 
     images: int
@@ -44,10 +47,12 @@ class Agreement:
     logits: float
     logits_relative: float
     noise: float
+    asked: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures under their names, rounded to what they can mean."""
-        return {key: value if key == "images" else float(f"{value:.4g}") for key, value in asdict(self).items()}
+        figures = {key: value for key, value in asdict(self).items() if value is not None}
+        return {key: value if key == "images" else float(f"{value:.4g}") for key, value in figures.items()}
 
     def __str__(self) -> str:
         return f"top-1 {self.top1:.1%}, path {self.path:.1%}, hedged node {self.hedged:.1%} of {self.images} images"
@@ -70,16 +75,18 @@ class Agreeing:
         self._low, self._high = np.inf, -np.inf
         self._leads: list[NDArray[np.float64]] = []
         self._moves = 0.0
+        self._asked = 0.0
 
     def add(self, exact: NDArray[np.float32], found: NDArray[np.float32]) -> None:
         """Count a batch of logits, float32 [B, C] each."""
         if not np.isfinite(found).all():
             found = np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)  # an answer all the same, and a wrong one
-        (exact_classes, *ours), (found_classes, *theirs) = self._answers(exact), self._answers(found)
-        self._add_leads(exact_classes, found_classes)
-        ours, theirs = [exact_classes.argmax(axis=1), *ours], [found_classes.argmax(axis=1), *theirs]
-        for at, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+        ours, theirs = self._decoder.read(exact), self._decoder.read(found)
+        self._add_leads(ours.classes, theirs.classes)
+        for at, (one, other) in enumerate(zip(_answers(ours), _answers(theirs), strict=True)):
             self._same[at] += int((one == other).reshape(len(exact), -1).all(axis=1).sum())
+        if self._decoder.asked:
+            self._asked = max(self._asked, float(np.abs(theirs.asked - ours.asked).max(initial=0)))
         apart = np.abs(exact.astype(np.float64) - found)
         self._count += len(exact)
         self._values += exact.size
@@ -88,11 +95,6 @@ class Agreeing:
         self._sum += float(exact.sum(dtype=np.float64))
         self._squared += float(np.square(exact, dtype=np.float64).sum())
         self._low, self._high = min(self._low, float(exact.min())), max(self._high, float(exact.max()))
-
-    def _answers(self, logits: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
-        """Return the probabilities of the classes, the paths and the hedged nodes."""
-        found = self._decoder.read(logits)
-        return found.classes, found.path.nodes, found.hedged.node
 
     def _add_leads(self, exact: NDArray[Any], found: NDArray[Any]) -> None:
         best = np.argsort(-exact, axis=1, kind="stable")[:, :BEST]
@@ -116,7 +118,13 @@ class Agreeing:
         noise = (self._squares / self._values / max(variance, 1e-30)) ** 0.5
         span = max(self._high - self._low, 1e-30)
         apart = (self._largest, self._largest / span, noise)
-        return Agreement(self._count, top1, path, hedged, self._expected(), *apart)
+        asked = self._asked if self._decoder.asked else None
+        return Agreement(self._count, top1, path, hedged, self._expected(), *apart, asked)
+
+
+def _answers(found: Decoded) -> tuple[NDArray[Any], ...]:
+    """Return the best classes, the paths and the hedged nodes."""
+    return found.classes.argmax(axis=1), found.path.nodes, found.hedged.node
 
 
 def crops_to_logits(backend: Backend, crops: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.float32]:

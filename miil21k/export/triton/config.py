@@ -16,9 +16,10 @@ from miil21k.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["LABELS", "Tensor", "TritonOptions", "config_text"]
+__all__ = ["ASKED_LABELS", "LABELS", "Tensor", "TritonOptions", "config_text"]
 
-LABELS = "labels.txt"
+LABELS, ASKED_LABELS = "labels.txt", "asked.txt"
+_LABELS_OF = {"logits": LABELS, "asked": ASKED_LABELS}
 _TYPES = {
     "tensor(bool)": "BOOL",
     "tensor(uint8)": "UINT8",
@@ -121,7 +122,7 @@ def _lines(
         if not (batched and tensor.optional):
             yield _block("input", _tensor(tensor, batched=batched))
     for tensor in outputs:
-        label = [f"label_filename: {_quoted(LABELS)}"] if tensor.name == "logits" else []
+        label = [f"label_filename: {_quoted(_LABELS_OF[tensor.name])}"] if tensor.name in _LABELS_OF else []
         yield _block("output", [*_tensor(tensor, batched=batched), *label])
     if batched:
         sizes = [f"preferred_batch_size: {size}" for size in options.preferred_batch_sizes]

@@ -14,13 +14,13 @@ import numpy as np
 
 from miil21k.environment import silence_telemetry
 from miil21k.errors import ExportError, LabelSpaceMismatch, UsageError
-from miil21k.export.triton.config import LABELS, Tensor, TritonOptions, config_text
+from miil21k.export.triton.config import ASKED_LABELS, LABELS, Tensor, TritonOptions, config_text
 from miil21k.files import scratch_folder, sweep
 from miil21k.records import to_json
 from miil21k.zoo.export_card import read_export_card, weights_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from miil21k.zoo.export_card import ExportCard
 
@@ -107,6 +107,8 @@ def export_triton(
     facts = _facts(card)
     config = config_text(name, inputs, outputs, options or TritonOptions(), sample=sample, facts=facts)
     texts = {"config.pbtxt": config, LABELS: labels, "README.md": _readme(name, card, inputs[0], sample)}
+    if asked := card.decoding.get("asked"):
+        texts[ASKED_LABELS] = "".join(f"{one['wnid']} {one['name']}\n" for one in asked)
     texts["client.py"] = (_FILES / f"client_{card.form}.py").read_text(encoding="utf-8")
     with scratch_folder(repository, name) as part:
         for title, text in texts.items():
@@ -160,11 +162,15 @@ def _require_alike(
         newest /= "model.onnx"
     if not newest.exists() or not (folder / "config.pbtxt").exists():
         raise UsageError(f"'{folder}' is no model of a Triton repository: give another --name, or remove it.")
-    space = read_export_card(newest).space
-    if space.sha256 != card.space.sha256:
+    before = read_export_card(newest)
+    if before.space.sha256 != card.space.sha256:
         raise LabelSpaceMismatch(
-            f"'{newest}' answers with the label space '{space.name}' and this export with '{card.space.name}', "
+            f"'{newest}' answers with the label space '{before.space.name}' and this export with '{card.space.name}', "
             "and versions share one label file: give another --name."
+        )
+    if said := [words for words, ours, theirs in _readings(card, before) if ours != theirs]:
+        raise UsageError(
+            f"'{newest}' {said[0]} as this export, and clients do not see versions change: give another --name."
         )
     if (folder / LABELS).read_text(encoding="utf-8") != labels:
         raise UsageError(
@@ -179,12 +185,25 @@ def _require_alike(
             )
 
 
+def _readings(card: ExportCard, other: ExportCard) -> Iterator[tuple[str, object, object]]:
+    """Yield what the numbers in the answers of two exports mean, with the words for a difference."""
+    for words, key, default in (
+        ("is not read on the same graph", "reading", "published"),
+        ("is not asked the same questions", "asked", []),
+    ):
+        yield words, card.decoding.get(key, default), other.decoding.get(key, default)
+    yield "was not read on the same concepts", card.space.concepts_sha256, other.space.concepts_sha256
+
+
 def labels_text(card: ExportCard, *, include_withdrawn: bool = False) -> str:
-    """Return the label file: line i (from 0) is node i as `wnid name`; classes that are masked have no name."""
-    tree = card.space.tree
+    """Return the label file: line i (from 0) is node i as `wnid name`; classes that are masked have no name.
+
+    Of an export that answers on concepts, line i is concept i; the nodes of the tree are the first ones.
+    """
+    wnids, names = card.answer_words()
     masked = set() if card.form == "tensor" and include_withdrawn else set(card.decoder().record()["masked"])
-    names = (_WITHDRAWN if wnid in masked else name for wnid, name in zip(tree.wnids, tree.names, strict=True))
-    return "".join(" ".join(f"{wnid} {name}".split()) + "\n" for wnid, name in zip(tree.wnids, names, strict=True))
+    shown = (_WITHDRAWN if wnid in masked else name for wnid, name in zip(wnids, names, strict=True))
+    return "".join(" ".join(f"{wnid} {name}".split()) + "\n" for wnid, name in zip(wnids, shown, strict=True))
 
 
 def signature(model: Path) -> tuple[list[Tensor], list[Tensor]]:
@@ -240,8 +259,19 @@ def _facts(card: ExportCard) -> dict[str, str]:
         "head": card.head,
         "preprocess": json.dumps(to_json(card.preprocess)),
         "licence": card.licence,
+        "reading": card.decoding.get("reading", "published") if card.form == "full" else "",
+        "concepts_sha256": card.space.concepts_sha256,
+        "asked": json.dumps(asked) if (asked := card.decoding.get("asked")) else "",
     }
     return {f"miil21k.{key}": value for key, value in facts.items() if value}
+
+
+def _concept_lines(card: ExportCard) -> Iterator[str]:
+    """Yield what the page says of an export that answers on concepts, or is asked for some."""
+    if card.decoding.get("reading") == "concepts":
+        yield "`path`, `hedge_node`: concepts of the WordNet graph; `labels.txt` has them behind the nodes."
+    if card.decoding.get("asked"):
+        yield f"`{ASKED_LABELS}`: line i is question i, whose probability stands in `asked`; Triton's labels for it."
 
 
 def _readme(name: str, card: ExportCard, images: Tensor, sample: tuple[int, ...]) -> str:
@@ -260,6 +290,7 @@ def _readme(name: str, card: ExportCard, images: Tensor, sample: tuple[int, ...]
         "SPACE": f"{card.space.name} ({card.space.tree.num_classes:,} classes)",
         "LICENCE": card.licence or "not stated",
         "FORM": _FORMS[card.form],
+        "READING": "".join(f"\n- {line}" for line in _concept_lines(card)),
         "INPUT": images.name,
         "SHAPE": json.dumps(shape),
         "DATATYPE": images.datatype,

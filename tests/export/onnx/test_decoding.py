@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from miil21k.hierarchy.tree import Tree
 
 ROUNDING = 2e-6
+LOOSE = 1e-5  # what a proof allows
 
 
 def assert_decides_alike(
@@ -70,8 +71,8 @@ def logits_for(space: str, head: str, batch: int = 5) -> np.ndarray:
     return (values - (8 if head == "sigmoid" else 0)).astype(np.float32)
 
 
-def decoder_for(space: str, head: str, **more: Any) -> Decoder:
-    return Decoder(load_label_space(space), head, min_bits=0, **more)  # type: ignore[arg-type]
+def decoder_for(space: str, head: Any, **more: Any) -> Decoder:
+    return Decoder(load_label_space(space), head, **{"min_bits": 0, **more})
 
 
 @pytest.mark.parametrize("space", ["fall11", "winter21", "goog21k", "in1k"])
@@ -176,3 +177,94 @@ def test_nothing_is_answered_below_the_wanted_certainty() -> None:
     assert answer["hedge_node"].tolist() == [-1, -1]
     assert answer["hedge_prob"].tolist() == [0, 0]
     assert run(flat, 0.01)["hedge_node"].min() >= 0
+
+
+def assert_reads_concepts_alike(decoder: Decoder, logits: np.ndarray, levels: tuple[float, ...]) -> None:
+    """Compare the answer on concepts; another one may be given where it is as sure, but for rounding."""
+    run = DecodingGraph(decoder)
+    for level in levels:
+        answers, found = run(logits, level), with_level(decoder, level).read(logits)
+        assert answers["path"].shape == found.path.nodes.shape
+        assert (np.diff(answers["path_prob"], axis=1) <= 0).all()
+        for row, node in enumerate(answers["hedge_node"].tolist()):
+            own, probs = int(found.hedged.node[row]), found.concepts[row]
+            if node != own:
+                sure = [abs(probs[one] - level + 1e-6) for one in (node, own) if one >= 0]
+                assert min([*sure, abs(probs[node] - probs[own])]) < ROUNDING
+                continue
+            assert answers["path"][row].tolist() == found.path.nodes[row].tolist()
+            assert np.abs(answers["path_prob"][row] - found.path.probs[row]).max() < LOOSE
+            assert abs(answers["hedge_prob"][row] - found.hedged.prob[row]) < LOOSE
+    if decoder.asked:
+        np.testing.assert_allclose(answers["asked"], found.asked, atol=LOOSE)
+
+
+@pytest.mark.parametrize("space", ["fall11", "in1k"])
+@pytest.mark.parametrize("head", ["level_softmax", "leaf_softmax", "sigmoid"])
+def test_concepts_and_questions_are_answered_as_numpy_does(space: str, head: str) -> None:
+    shipped = load_label_space(space)
+    if head == "level_softmax" and space == "in1k":
+        pytest.skip("no such head exists")
+    logits = logits_for(space, head)
+    logits[0, shipped.tree.level_target[207][shipped.tree.level_target[207] >= 0][-1]] += 30
+    decoder = decoder_for(space, head, reading="concepts", min_bits=1)
+    decoder = decoder.asking(["bird", "musical instrument", "n02084071"])
+    assert decoder.read(logits).hedged.node.max() >= 0
+    assert_reads_concepts_alike(decoder, logits, (0.05, 0.3, 0.9))
+    asked = DecodingGraph(decoder_for(space, head).asking("mammal"))(logits)
+    np.testing.assert_allclose(asked["asked"], decoder.asking("mammal").read(logits).asked[:, 3:], atol=LOOSE)
+
+
+@pytest.mark.parametrize("changes", [{"rule": "min"}, {"temperature": 0.7, "include_withdrawn": True}, {"min_bits": 6}])
+def test_rules_temperatures_masks_and_floors_reach_the_concepts(changes: dict[str, Any]) -> None:
+    decoder = Decoder(load_label_space("fall11"), "level_softmax", reading="concepts", **changes)
+    assert_reads_concepts_alike(decoder.asking(["person", "dog"]), logits_for("fall11", ""), (0.1, 0.8))
+
+
+@settings(max_examples=20)
+@given(cases(only_classes=True), st.sampled_from(["leaf_softmax", "sigmoid", "min"]), st.floats(0.05, 1))
+def test_any_forest_is_read_on_concepts_as_numpy_reads_it(case: Case, head: str, level: float) -> None:
+    if not len(case.logits):
+        return
+    rule, head = (head, "level_softmax") if head == "min" else (None, head)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("miil21k.decode.decoder.withdrawn_classes", lambda _: ~case.allowed)
+        decoder = Decoder(named(case.tree), head, rule=rule, min_bits=0, reading="concepts")  # type: ignore[arg-type]
+        assert_reads_concepts_alike(decoder, case.logits, (level,))
+
+
+def test_what_lies_on_a_withdrawn_worker_is_a_person_in_a_graph_too() -> None:
+    tree = load_label_space("fall11").tree
+    logits = np.zeros((1, tree.num_classes), np.float32)
+    logits[0, tree.index("n09632518")] = 25
+    person = tree.index("n00007846")
+    for reading in ("published", "concepts"):
+        found = DecodingGraph(decoder_for("fall11", "leaf_softmax", reading=reading).asking("person"))(logits)
+        assert found["asked"][0, 0] > 0.9999
+        assert found["hedge_node"][0] == person
+        assert tree.index("n09632518") not in found["path"][0]
+
+
+@pytest.mark.parametrize("reading", ["published", "concepts"])
+def test_an_answer_that_says_too_little_is_none_in_a_graph(reading: str) -> None:
+    tree = load_label_space("in1k").tree
+    artifact = tree.descendants(tree.index("n00021939"))
+    logits = np.zeros((2, 1000), np.float32)
+    logits[0, 281] = 20  # tabby
+    logits[1, artifact[artifact < 1000]] = 9  # something or other that was made
+    least = DecodingGraph(decoder_for("in1k", "leaf_softmax", reading=reading))(logits)
+    floor = DecodingGraph(decoder_for("in1k", "leaf_softmax", reading=reading, min_bits=3))(logits)
+    assert least["hedge_node"].min() >= 0
+    assert floor["hedge_node"].tolist() == [281, -1]
+    assert floor["hedge_prob"][1] == 0
+    assert (floor["path"][1] >= 0).any() == (reading == "published")  # the whole path, whatever it says
+    if reading == "concepts":
+        with pytest.raises(UsageError, match=r"No concept of 'in1k' says 12 bits: ask for less"):
+            DecodingGraph(decoder_for("in1k", "leaf_softmax", reading=reading, min_bits=12))
+
+
+def test_a_restricted_graph_answers_no_questions() -> None:
+    decoder = decoder_for("in1k", "leaf_softmax").restricted(under="dog")
+    DecodingGraph(decoder)
+    with pytest.raises(UsageError, match="cannot hold the restriction"):
+        DecodingGraph(decoder.asking("bird"))

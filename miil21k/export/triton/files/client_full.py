@@ -3,7 +3,8 @@
     pip install "tritonclient[http]" pillow
     python client.py cat.jpg dog.jpg --url localhost:8000
 
-labels.txt beside this file says which node is which: line i, counted from 0, is node i.
+labels.txt beside this file says which node is which: line i, counted from 0, is node i. asked.txt, where there is one,
+says in the same way which question each probability of the output `asked` answers.
 """
 
 from __future__ import annotations
@@ -41,14 +42,16 @@ def main() -> None:
     parser.add_argument("--hedge", type=float, help="stop where the path is less sure; the export's level unless given")
     args = parser.parse_args()
     labels = (HERE / "labels.txt").read_text(encoding="utf-8").splitlines()
+    questions = (HERE / "asked.txt").read_text(encoding="utf-8").splitlines() if (HERE / "asked.txt").exists() else []
+    outputs = (*OUTPUTS, "asked") if questions else OUTPUTS
     server = triton.InferenceServerClient(args.url)
     for picture in args.pictures:
         images = pixels(picture)
         sent = triton.InferInput("images", images.shape, "UINT8")
         sent.set_data_from_numpy(images)
-        wanted = [triton.InferRequestedOutput(name) for name in OUTPUTS]  # no logits: they are many
+        wanted = [triton.InferRequestedOutput(name) for name in outputs]  # no logits: they are many
         answer = server.infer(args.model, [sent], model_version=args.model_version, outputs=wanted)
-        found = {name: answer.as_numpy(name)[0] for name in OUTPUTS}
+        found = {name: answer.as_numpy(name)[0] for name in outputs}
         stop = int(found["hedge_node"][0])
         if args.hedge is not None:
             stop = deepest(found["path"], found["path_prob"], args.hedge)
@@ -59,6 +62,8 @@ def main() -> None:
         for index, prob in zip(found["topk_index"], found["topk_prob"], strict=True):
             if index >= 0:
                 print(f"    {prob:.3f}  {labels[index]}")
+        for question, prob in zip(questions, found.get("asked", ()), strict=True):
+            print(f"  {prob:.3f}  {question}?")
 
 
 if __name__ == "__main__":
