@@ -39,6 +39,17 @@ def tensor_export(small: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="session")
+def concepts_export(small: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Answers on concepts, at a level that a network of random weights reaches, and is asked three questions."""
+    path = tmp_path_factory.mktemp("concepts") / "concepts.onnx"
+    options = ExportOptions(
+        reading="concepts", min_bits=0.5, hedge=0.3, ask=("bird", "crane.n.04", "musical instrument")
+    )
+    export_onnx(small, path, options)
+    return path
+
+
+@pytest.fixture(scope="session")
 def embedded_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("embedded") / "embedded.onnx"
     export_onnx(load_model("embedded", PredictOptions()), path, licence="Apache-2.0")
@@ -46,9 +57,12 @@ def embedded_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def triton_repository(embedded_export: Path, tensor_export: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def triton_repository(
+    embedded_export: Path, tensor_export: Path, concepts_export: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     path = tmp_path_factory.mktemp("triton") / "models"
     export_triton(embedded_export, path, TritonOptions(preferred_batch_sizes=(4, 8), queue_delay=200, threads=1))
     export_triton(embedded_export, path, TritonOptions(max_batch_size=0), name="unbatched")
+    export_triton(concepts_export, path, TritonOptions(warmup=False))
     export_triton(tensor_export, path, TritonOptions(device="gpu", gpus=(0, 1), instances=2, keep="all", warmup=False))
     return path

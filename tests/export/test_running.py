@@ -221,8 +221,11 @@ def test_the_verb_exports_a_trained_checkpoint_and_refuses_what_makes_no_sense(
     checkpoint, output = tmp_path / "mine.safetensors", tmp_path / "mine.onnx"
     save_file(small.model.state_dict(), checkpoint, metadata=card.to_metadata())
     words = ["export", "onnx", "--checkpoint", str(checkpoint), "-o", str(output), "--topk", "2"]
-    assert main([*words, "--images", str(PHOTOS[0].parent)]) == 0
+    asking = ["--read", "concepts", "--min-bits", "2", "--ask", "bird,vehicle"]
+    assert main([*words, *asking, "--images", str(PHOTOS[0].parent)]) == 0
     printed = capsys.readouterr()
+    assert "asked 0  bird: bird (n01503061)\n  asked 1  vehicle: vehicle (n04524313)" in printed.out
+    assert "path and hedge_node are concepts, at least 2 bits" in printed.out
     assert "logits within" in printed.out
     assert "noise and 6 photographs" in printed.out
     assert "proving it" in printed.err

@@ -107,6 +107,20 @@ def test_the_client_prints_the_path_of_predict(
     assert text.count("<") > surer.count("<")
 
 
+def test_the_client_prints_what_was_asked_and_the_path_on_concepts(
+    triton_repository: Path, server: TritonStandIn, concepts_export: Path
+) -> None:
+    text = run_client(triton_repository, "concepts", server.url)
+    predictor = Predictor(str(concepts_export), device="cpu", reading="concepts", hedge=0.3, min_bits=0.5)
+    theirs = predictor.ask([str(photo) for photo in PHOTOS], ["bird", "crane.n.04", "musical instrument"])
+    for block, row in zip(re.split(r"^(?=\S)", text, flags=re.MULTILINE)[1:], theirs, strict=True):
+        assert re.findall(r"^  \d\.\d+  (n\d+) [^?\n]+$", block, flags=re.MULTILINE) == [node.wnid for node in row.path]
+        asked = re.findall(r"^  (\d\.\d+)  (n\d+) .+\?$", block, flags=re.MULTILINE)
+        assert row.asked is not None
+        assert [wnid for _, wnid in asked] == [one.wnid for one in row.asked]
+        assert [float(p) for p, _ in asked] == pytest.approx([one.probability for one in row.asked], abs=0.02)
+
+
 def test_the_client_of_the_tensor_form_decodes_itself(
     triton_repository: Path, server: TritonStandIn, tensor_export: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from miil21k.export.onnx.file import export_onnx
 from miil21k.export.onnx.model import ExportOptions
 from miil21k.export.triton.config import Tensor, TritonOptions, config_text
 from miil21k.export.triton.repository import export_triton, labels_text, signature
+from miil21k.hierarchy.concepts import concepts_of
 from miil21k.hierarchy.load import load_label_space
 from miil21k.zoo.export_card import read_export_card
 
@@ -36,7 +38,7 @@ def test_the_repository_holds_the_export_byte_for_byte(triton_repository: Path, 
         "1", "1/model.onnx", "1/model.onnx.json", "README.md", "client.py", "config.pbtxt", "labels.txt",
     ]  # fmt: skip
     assert (folder / "1" / "model.onnx").read_bytes() == embedded_export.read_bytes()
-    assert sorted(path.name for path in triton_repository.iterdir()) == ["embedded", "small", "unbatched"]
+    assert sorted(path.name for path in triton_repository.iterdir()) == ["concepts", "embedded", "small", "unbatched"]
     labels = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
     tree = read_export_card(embedded_export).space.tree
     assert len(labels) == tree.num_nodes > 1000
@@ -67,7 +69,9 @@ def test_the_config_is_valid_by_the_published_schema_and_says_what_was_asked(tri
     assert not other.model_warmup
 
 
-@pytest.mark.parametrize(("name", "batched"), [("embedded", True), ("unbatched", False), ("small", True)])
+@pytest.mark.parametrize(
+    ("name", "batched"), [("embedded", True), ("unbatched", False), ("small", True), ("concepts", True)]
+)
 def test_every_tensor_is_declared_as_the_file_has_it(triton_repository: Path, name: str, batched: bool) -> None:
     config = config_of(triton_repository, name)
     inputs, outputs = signature(triton_repository / name / "1" / "model.onnx")
@@ -110,6 +114,39 @@ def test_versions_are_added_and_never_replaced(embedded_export: Path, tensor_exp
     (tmp_path / "strange").rmdir()
     with TritonStandIn(tmp_path) as server:
         assert list(server.models["m"].sessions) == ["4"]  # the latest one is served
+
+
+def test_questions_and_concepts_have_names_that_versions_share(
+    triton_repository: Path, concepts_export: Path, tmp_path: Path
+) -> None:
+    folder = triton_repository / "concepts"
+    config, graph = config_of(triton_repository, "concepts"), concepts_of(load_label_space("in1k"))
+    assert (folder / "asked.txt").read_text() == "n01503061 bird\nn03126707 crane\nn03800933 musical instrument\n"
+    labels = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
+    assert (len(labels), labels[281]) == (len(graph), "n02123045 tabby")
+    assert labels[graph.index_of["n01861778"]] == "n01861778 mammal"
+    assert {tensor.name: tensor.label_filename for tensor in config.output if tensor.label_filename} == {
+        "logits": "labels.txt",
+        "asked": "asked.txt",
+    }
+    facts = {key: value.string_value for key, value in config.parameters.items()}
+    assert (facts["miil21k.reading"], facts["miil21k.concepts_sha256"]) == ("concepts", graph.sha256)
+    assert [one["question"] for one in json.loads(facts["miil21k.asked"])][:2] == ["bird", "crane.n.04"]
+    assert config_of(triton_repository, "embedded").parameters["miil21k.reading"].string_value == "published"
+    page = (folder / "README.md").read_text()
+    assert "`asked.txt`: line i is question i" in page
+    assert "`path`, `hedge_node`: concepts" in page
+    assert "asked.txt" not in (triton_repository / "embedded" / "README.md").read_text()
+
+    card = read_export_card(concepts_export)
+    for words, changes in (
+        ("is not read on the same graph", {"reading": "published"}),
+        ("is not asked the same questions", {"asked": card.decoding["asked"][::-1]}),
+    ):
+        other = replace(card, decoding={**card.decoding, **changes})
+        path = with_metadata(concepts_export, tmp_path / "other.onnx", other.to_metadata())
+        with pytest.raises(UsageError, match=words):
+            export_triton(path, triton_repository, name="concepts")
 
 
 def with_metadata(export: Path, path: Path, changed: dict[str, str] | None) -> Path:
