@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         written = write_report(args.output, found.report, found.card)
         if not args.quiet:
             print(f"{args.output}: {', '.join(written)}", file=sys.stderr)
-            if "reliability.png" not in written:
+            if "labels.csv" not in written and "reliability.png" not in written:
                 print("No pictures: they need matplotlib (pip install 'miil21k[plots]').", file=sys.stderr)
     if not args.quiet:
         for note in found.notes:

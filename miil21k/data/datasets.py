@@ -12,7 +12,7 @@ import numpy as np
 
 from miil21k.data.folders import FolderSource, part_folders
 from miil21k.data.images import load_picture
-from miil21k.data.lists import ListSource, few, is_list, read_list, split_name
+from miil21k.data.lists import LabelSets, ListSource, few, is_list, read_list, split_name
 from miil21k.data.options import MAX_PIXELS
 from miil21k.data.shards import ShardSource
 from miil21k.data.tar_inputs import expand_braces, has_braces, indexed_shards, is_index
@@ -58,6 +58,14 @@ class ClassImages(Protocol):
     called: str
 
     @property
+    def label_sets(self) -> LabelSets | None:
+        """The places in `keys` of the labels of each image, where it may have any number of them."""
+
+    @property
+    def weights(self) -> NDArray[np.float32] | None:
+        """float32 [N], how much each image counts; None for once each."""
+
+    @property
     def key_of(self) -> NDArray[np.int32]:
         """int32 [N], the place in `keys` of the label of each image; raises UsageError where one has several."""
 
@@ -74,7 +82,9 @@ class LabelledImages:
     """Images with labels in `space`.
 
     rows: int64 [N], which images of the source these are. labels: int32 [N], class indices; where nouns are labels,
-    node indices too, and from the number of nodes on the place of the label in `outside`; -1 without a label.
+    node indices too, and from the number of nodes on the place of the label in `outside`; -1 without a label. sets:
+    where an image has any number of labels, those of each: nodes, with all above them; `labels` then holds -1. named:
+    int32, the nodes that such labels name. weights: float32 [N], how much each image counts; once each without.
     absent: the classes of the space without an image here. skipped: class keys of the source that were left out on
     purpose. outside: labels that are no nodes of the space. notes: which of several meanings a label was taken in.
     reduce_to: JPEGs may be decoded at a fraction as long as no side gets smaller than this; None decodes in full.
@@ -92,6 +102,9 @@ class LabelledImages:
     reduce_to: int | None = None
     exif: bool = True
     max_pixels: int = MAX_PIXELS
+    sets: LabelSets | None = None
+    named: NDArray[np.int32] | None = None
+    weights: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return int(self.rows.size)
@@ -108,6 +121,22 @@ class LabelledImages:
         except OSError as error:
             raise ImageError(f"Cannot read '{name}': {error.strerror or error}.") from None
         return load_picture(content, name=name, reduce_to=self.reduce_to, exif=self.exif, max_pixels=self.max_pixels)
+
+    def taken(self, places: NDArray[np.integer]) -> LabelledImages:
+        """Return the images at `places` of this set, in that order."""
+        return replace(
+            self,
+            rows=self.rows[places],
+            labels=self.labels[places],
+            sets=None if self.sets is None else self.sets.taken(places),
+            weights=None if self.weights is None else self.weights[places],
+        )
+
+    def targets(self, places: Sequence[int]) -> NDArray[np.int64] | NDArray[np.float32]:
+        """Return what is to be learnt of the images at `places`: classes int64 [B], or multi-hot float32 [B, C]."""
+        if self.sets is None:
+            return self.labels[np.asarray(places, np.int64)].astype(np.int64)
+        return self.sets.multi_hot(places, self.space.num_classes)
 
     def decoded_near(self, size: int) -> LabelledImages:
         """Return the same images, JPEGs decoded at the smallest scale that keeps both sides at `size` or more."""
@@ -224,12 +253,14 @@ def label_images(
     skip: Sequence[str] = (),
     nouns: bool = False,
     numbered: bool = False,
+    several: bool = False,
 ) -> LabelledImages:
     """Return the images of `source` labelled in `space`.
 
     A class key is a wnid or the name of a class of the space, or a path whose last part is one. partial: classes of the
     space may be without images. skip: class keys to leave out. nouns: a key may also be an inner node, or any noun of
-    WordNet (see `find_label`). numbered: whole numbers that are no keys of the space count its classes. Raises
+    WordNet (see `find_label`). numbered: whole numbers that are no keys of the space count its classes. several: an
+    image may have any number of labels, which are nodes then. Raises UsageError for such images otherwise;
     LabelSpaceMismatch when a key is none of these, there are no images of a class or of any class below it (unless
     partial), or the keys are exactly the classes of another shipped space; UnknownClass for a noun of several meanings.
     """
@@ -252,19 +283,45 @@ def label_images(
         [name in left_out or (it is not None and it.wnid in left_out) for name, it in zip(names, found, strict=True)]
     ] = -1
     _check(source, label_of, space, partial, tuple(outside))
-    labels = label_of[source.key_of]
-    rows = np.flatnonzero(labels >= 0)
-    absent = np.setdiff1d(np.arange(space.num_classes, dtype=np.int32), label_of)
-    skipped = tuple(key for key, place in zip(source.keys, label_of, strict=True) if place == -1)
-    notes = tuple(label.note for label in found if label is not None and label.note)
-    return LabelledImages(source, space, rows, labels[rows], absent, skipped, tuple(outside.values()), notes)
+    sets = named = None
+    if several and source.label_sets is not None:
+        if outside:
+            raise LabelSpaceMismatch(
+                f"{len(outside)} of {len(source.keys)} {source.called} are no nodes of '{space.name}': "
+                f"{few([label.name for label in outside.values()])}."
+            )
+        sets, named = _upward(source.label_sets, label_of, space), np.unique(label_of[label_of >= 0])
+    labels = label_of[source.key_of] if sets is None else np.full(len(source), -1, np.int32)
+    rows = np.flatnonzero(labels >= 0) if sets is None else np.arange(len(source))
+    return LabelledImages(
+        source,
+        space,
+        rows,
+        labels[rows],
+        absent=np.setdiff1d(np.arange(space.num_classes, dtype=np.int32), label_of),
+        skipped=tuple(key for key, place in zip(source.keys, label_of, strict=True) if place == -1),
+        outside=tuple(outside.values()),
+        notes=tuple(label.note for label in found if label is not None and label.note),
+        sets=sets,
+        named=named,
+        weights=None if source.weights is None else source.weights[rows],
+    )
+
+
+def _upward(sets: LabelSets, label_of: NDArray[np.int32], space: LabelSpace) -> LabelSets:
+    """Return the nodes that the label sets name, with all nodes above them; a label that is left out has none."""
+    chains = space.tree.level_target
+    above = [chains[label][chains[label] >= 0].tolist() if label >= 0 else [] for label in label_of.tolist()]
+    each = (sets[row].tolist() for row in range(len(sets.ends)))
+    return LabelSets.of([sorted({node for label in labels for node in above[label]}) for labels in each])
 
 
 def unlabelled_images(source: ClassImages, space: LabelSpace) -> LabelledImages:
     """Return every image of `source`, whatever its folder is called, without a label: -1 for each."""
     count = len(source)
     nobody = np.empty(0, np.int32)
-    return LabelledImages(source, space, np.arange(count), np.full(count, -1, np.int32), nobody)
+    labels = np.full(count, -1, np.int32)
+    return LabelledImages(source, space, np.arange(count), labels, nobody, weights=source.weights)
 
 
 def _named(space: LabelSpace, name: str, nouns: bool) -> Label | None:

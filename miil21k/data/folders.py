@@ -88,6 +88,7 @@ class FolderSource:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.called = "class folders"
+        self.label_sets, self.weights = None, None
         self.passed = PassedOver()
         folders = sorted(_class_folders(str(root), ".", self.passed, ()), key=lambda found: os.fsencode(found[0]))
         if not folders:

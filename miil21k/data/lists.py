@@ -82,15 +82,16 @@ class LabelSets(NamedTuple):
         """Return int32, the labels of image `index`."""
         return self.flat[self.ends[index - 1] if index else 0 : self.ends[index]]
 
-    def taken(self, rows: NDArray[np.int64]) -> LabelSets:
+    def taken(self, rows: NDArray[np.integer]) -> LabelSets:
         """Return the labels of the images `rows`, in that order."""
         return LabelSets.of([self[row].tolist() for row in rows.tolist()])
 
     def multi_hot(self, rows: Sequence[int], num_classes: int) -> NDArray[np.float32]:
-        """Return float32 [B, C] for the images `rows`, 1 where an image has the class."""
+        """Return float32 [B, C] for the images `rows`, 1 where an image has the class; further labels are left out."""
         target = np.zeros((len(rows), num_classes), np.float32)
         for place, row in enumerate(rows):
-            target[place, self[row]] = 1
+            labels = self[row]
+            target[place, labels[labels < num_classes]] = 1
         return target
 
 

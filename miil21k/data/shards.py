@@ -176,6 +176,7 @@ class ShardSource:
     def __init__(self, shards: Sequence[Path], cache: Path | None = None) -> None:
         self.shards = tuple(shards)
         self.called = "labels"
+        self.label_sets, self.weights = None, None
         self.passed = PassedOver()
         indices = [index_shard(path, cache) for path in self.shards]
         self._counts = np.cumsum([0, *(index.names.size for index in indices)])

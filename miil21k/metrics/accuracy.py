@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from miil21k.errors import UsageError
-from miil21k.metrics.sums import Sums, check_batch, check_labels, ratio
+from miil21k.metrics.sums import Sums, check_batch, check_labels, check_weights, ratio, total
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,30 +47,41 @@ class SemanticAccuracy(Sums):
             consistent=np.zeros(1, np.int64),
         )
 
-    def update(self, logits: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
-        """Add a batch: logits [B, C], with `inner` P(node) [B, N], finite; labels int [B], node indices."""
+    def update(
+        self,
+        logits: NDArray[np.floating],
+        labels: NDArray[np.integer],
+        weights: NDArray[np.floating] | None = None,
+    ) -> None:
+        """Add a batch: logits [B, C], with `inner` P(node) [B, N], finite; labels int [B], nodes; weights [B]."""
         labels = check_batch(logits, labels, self.width, self.tree.num_nodes)
         answers = np.empty((len(labels), len(self.levels)), np.int64)
         for column, (_, classes) in enumerate(self.levels):
             answers[:, column] = classes[logits[:, classes].argmax(1)]
-        self.update_answers(answers, labels)
+        self.update_answers(answers, labels, weights)
 
-    def update_answers(self, answers: NDArray[np.integer], labels: NDArray[np.integer]) -> None:
+    def update_answers(
+        self,
+        answers: NDArray[np.integer],
+        labels: NDArray[np.integer],
+        weights: NDArray[np.floating] | None = None,
+    ) -> None:
         """Add a batch whose arg-max was taken elsewhere: answers int [B, K], a class for each of `levels`."""
         labels = check_labels(labels, len(answers), self.tree.num_nodes)
+        weights = check_weights(weights, len(answers))
         depths = [depth for depth, _ in self.levels]
         if not depths:
             return
         targets = self.tree.level_target[labels][:, depths]
         valid = (targets >= 0) & (targets < self.width)
         hits = (answers == targets) & valid
-        self.add("hits", hits.sum(0))
-        self.add("valid", valid.sum(0))
+        self.add("hits", total(hits, weights))
+        self.add("valid", total(valid, weights))
         # Samples whose label reaches no counted level say nothing about paths.
         counted = valid.any(1)
-        self.add("samples", counted.sum())
-        self.add("right", (hits | ~valid).all(1)[counted].sum())
-        self.add("consistent", self._consistent(answers, valid, depths)[counted].sum())
+        self.add("samples", total(counted, weights))
+        self.add("right", total((hits | ~valid).all(axis=1) & counted, weights))
+        self.add("consistent", total(self._consistent(answers, valid, depths) & counted, weights))
 
     def _consistent(
         self, answers: NDArray[np.integer], valid: NDArray[np.bool_], depths: list[int]
@@ -89,7 +100,7 @@ class SemanticAccuracy(Sums):
             for (depth, _), hit, all_ in zip(self.levels, hits.tolist(), valid.tolist(), strict=True)
         }
         seen = [value for value in each.values() if not np.isnan(value)]
-        samples = int(self["samples"][0])
+        samples = self["samples"][0]
         return {
             "semantic_top1": ratio(hits.sum(), valid.sum()),
             "semantic_top1_macro": ratio(sum(seen), len(seen)),
@@ -114,25 +125,38 @@ class FlatAccuracy(Sums):
             class_samples=np.zeros(num_classes, np.int64),
         )
 
-    def update(self, logits: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
-        """Add a batch: logits [B, C] finite, labels int [B]."""
+    def update(
+        self,
+        logits: NDArray[np.floating],
+        labels: NDArray[np.integer],
+        weights: NDArray[np.floating] | None = None,
+    ) -> None:
+        """Add a batch: logits [B, C] finite, labels int [B], weights [B]."""
         labels = check_batch(logits, labels, self.num_classes)
         own = logits[np.arange(len(labels)), labels][:, None]
         better = (logits > own).sum(1)
         tied = np.nonzero(logits == own)
         better += np.bincount(tied[0], weights=tied[1] < labels[tied[0]], minlength=len(labels)).astype(np.int64)
-        self.update_ranks(better, labels)
+        self.update_ranks(better, labels, weights)
 
-    def update_ranks(self, better: NDArray[np.integer], labels: NDArray[np.integer]) -> None:
+    def update_ranks(
+        self,
+        better: NDArray[np.integer],
+        labels: NDArray[np.integer],
+        weights: NDArray[np.floating] | None = None,
+    ) -> None:
         """Add a batch that was ranked elsewhere: better int [B], how many classes come before the label's."""
         labels = check_labels(labels, len(better), self.num_classes)
-        self.add("hits", np.array([(better < k).sum() for k in self.ks]))
-        self.add("class_hits", np.bincount(labels[better == 0], minlength=self.num_classes))
-        self.add("class_samples", np.bincount(labels, minlength=self.num_classes))
+        weights = check_weights(weights, len(labels))
+        self.add("hits", total(np.less.outer(better, self.ks), weights))
+        first = better == 0
+        counts = None if weights is None else weights[first]
+        self.add("class_hits", np.bincount(labels[first], counts, minlength=self.num_classes))
+        self.add("class_samples", np.bincount(labels, weights, minlength=self.num_classes))
 
     def compute(self) -> dict[str, float]:
         """Return `top1` and so on, and `class_mean`, the mean over the classes seen of their top-1 accuracy."""
-        samples = int(self["class_samples"].sum())
+        samples = self["class_samples"].sum()
         accuracy = self.per_class
         seen = accuracy[~np.isnan(accuracy)]
         tops = {f"top{k}": ratio(hits, samples) for k, hits in zip(self.ks, self["hits"].tolist(), strict=True)}
@@ -164,7 +188,7 @@ def subtree_groups(tree: Tree, depth: int = 0) -> tuple[NDArray[np.int32], NDArr
 class SubtreeConfusion(Sums):
     """How often samples of one subtree are answered in another.
 
-    nodes: int32 [G], the top nodes of the subtrees. `matrix`: int64 [G, G], rows true, columns predicted.
+    nodes: int32 [G], the top nodes of the subtrees. `matrix`: [G, G], rows true, columns predicted.
     """
 
     def __init__(self, tree: Tree, depth: int = 0) -> None:
@@ -173,17 +197,23 @@ class SubtreeConfusion(Sums):
         super().__init__(matrix=np.zeros((self.nodes.size, self.nodes.size), np.int64))
 
     @property
-    def matrix(self) -> NDArray[np.int64]:
-        """int64 [G, G], rows true, columns predicted."""
-        return self["matrix"].astype(np.int64)
+    def matrix(self) -> NDArray[Any]:
+        """int64 [G, G], rows true, columns predicted; float64 where samples had weights."""
+        return self["matrix"]
 
-    def update(self, predicted: NDArray[np.integer], labels: NDArray[np.integer]) -> None:
-        """Add a batch of predicted nodes and labels, both int [B]."""
+    def update(
+        self,
+        predicted: NDArray[np.integer],
+        labels: NDArray[np.integer],
+        weights: NDArray[np.floating] | None = None,
+    ) -> None:
+        """Add a batch of predicted nodes and labels, both int [B], and weights [B]."""
         nodes = check_labels(predicted, len(np.atleast_1d(labels)), self.tree.num_nodes)
         labels = check_labels(labels, len(nodes), self.tree.num_nodes)
         size = self.nodes.size
         cells = self.group[labels].astype(np.int64) * size + self.group[nodes]
-        self.add("matrix", np.bincount(cells, minlength=size * size).reshape(size, size))
+        counts = check_weights(weights, len(labels))
+        self.add("matrix", np.bincount(cells, counts, minlength=size * size).reshape(size, size))
 
     def compute(self) -> dict[str, float]:
         """Return `subtree_accuracy`, the share of samples answered within their own subtree."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from miil21k.metrics.sums import Sums, check_batch, check_labels, ratio
+from miil21k.metrics.sums import Sums, check_batch, check_labels, check_weights, count, ratio, total
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -117,20 +117,26 @@ class HierarchicalDistance(Sums):
             samples=np.zeros(1, np.int64),
         )
 
-    def update(self, logits: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
-        """Add a batch: logits or probabilities [B, C] finite, labels int [B]."""
+    def update(
+        self,
+        logits: NDArray[np.floating],
+        labels: NDArray[np.integer],
+        weights: NDArray[np.floating] | None = None,
+    ) -> None:
+        """Add a batch: logits or probabilities [B, C] finite, labels int [B], weights [B]."""
         labels = check_batch(logits, labels, self.tree.num_classes)
         top = _top(logits, max(self.ks))
         height = lca_height(self.tree, top, labels[:, None], self._height).astype(np.int64)
         wrong = top[:, 0] != labels
-        self.add("total", np.array([height[:, :k].sum() for k in self.ks]))
-        self.add("severity", height[wrong, 0].sum())
-        self.add("mistakes", wrong.sum())
-        self.add("samples", len(labels))
+        weights = check_weights(weights, len(labels))
+        self.add("total", total(np.stack([height[:, :k].sum(1) for k in self.ks], axis=1), weights))
+        self.add("severity", total(height[:, 0] * wrong, weights))
+        self.add("mistakes", total(wrong, weights))
+        self.add("samples", count(len(labels), weights))
 
     def compute(self) -> dict[str, float]:
         """Return the means; `mistake_severity` is NaN without a mistake."""
-        samples = int(self["samples"][0])
+        samples = self["samples"][0]
         each = zip(self.ks, self["total"].tolist(), strict=True)
         return {
             "mistake_severity": ratio(self["severity"][0], self["mistakes"][0]),
@@ -180,27 +186,35 @@ class NodeAccuracy(Sums):
         )
 
     def update(
-        self, nodes: NDArray[np.integer], labels: NDArray[np.integer], right: NDArray[np.bool_] | None = None
+        self,
+        nodes: NDArray[np.integer],
+        labels: NDArray[np.integer],
+        right: NDArray[np.bool_] | None = None,
+        weights: NDArray[np.floating] | None = None,
     ) -> None:
-        """Add a batch: answers int [B], -1 for the virtual root, labels int [B]; right: bool [B, N], see `of_nodes`."""
-        count = len(np.asarray(nodes))
-        labels = check_labels(labels, count, self.tree.num_nodes)
-        nodes = check_labels(np.asarray(nodes) + 1, count, self.tree.num_nodes + 1) - 1
-        answer = truncate(self.tree, nodes, labels, of_nodes(right, np.arange(count), nodes))
+        """Add a batch: answers int [B], -1 for the virtual root, labels int [B]; right: bool [B, N], see `of_nodes`.
+
+        weights: [B], how much each counts.
+        """
+        batch = len(np.asarray(nodes))
+        labels = check_labels(labels, batch, self.tree.num_nodes)
+        nodes = check_labels(np.asarray(nodes) + 1, batch, self.tree.num_nodes + 1) - 1
+        weights = check_weights(weights, batch)
+        answer = truncate(self.tree, nodes, labels, of_nodes(right, np.arange(batch), nodes))
         meeting = np.where(answer >= 0, _lca(self.tree, np.maximum(answer, 0), labels), -1)
         correct = meeting == answer
-        self.add("samples", count)
-        self.add("answered", (nodes >= 0).sum())
-        self.add("correct", correct.sum())
-        self.add("exact", (answer == labels).sum())
+        self.add("samples", count(batch, weights))
+        self.add("answered", total(nodes >= 0, weights))
+        self.add("correct", total(correct, weights))
+        self.add("exact", total(answer == labels, weights))
         bits = self.values["info"]
-        self.add("reward", float((at(bits, answer) * correct).sum()))
+        self.add("reward", total(at(bits, answer) * correct, weights))
         for name, value in self.values.items():
-            self.add(name, agreement(value, answer, labels, meeting).sum(1))
+            self.add(name, total(agreement(value, answer, labels, meeting).T, weights))
 
     def compute(self) -> dict[str, float]:
         """Return the means."""
-        samples, answered, correct = (int(self[name][0]) for name in ("samples", "answered", "correct"))
+        samples, answered, correct = (self[name][0] for name in ("samples", "answered", "correct"))
         result = {
             "answered": ratio(answered, samples),
             "correct": ratio(correct, samples),

@@ -9,7 +9,7 @@ import numpy as np
 
 from miil21k.errors import UsageError
 from miil21k.metrics.distance import agreement, at, information, of_nodes, truncate
-from miil21k.metrics.sums import Sums, check_batch, check_labels, ratio
+from miil21k.metrics.sums import Sums, check_batch, check_labels, check_weights, count, ratio
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -109,12 +109,19 @@ class OperatingCurve(Sums):
         )
 
     def update(
-        self, node_prob: NDArray[np.floating], labels: NDArray[np.integer], right: NDArray[np.bool_] | None = None
+        self,
+        node_prob: NDArray[np.floating],
+        labels: NDArray[np.integer],
+        right: NDArray[np.bool_] | None = None,
+        weights: NDArray[np.floating] | None = None,
     ) -> None:
-        """Add a batch: P(node) [B, N] finite, labels int [B]; right: bool [B, N], see `of_nodes`."""
+        """Add a batch: P(node) [B, N] finite, labels int [B]; right: bool [B, N], see `of_nodes`; weights [B]."""
         labels = check_batch(node_prob, labels, self.tree.num_nodes)
         steps = pareto_steps(self.tree, node_prob)
+        weights = check_weights(weights, len(labels))
         values = self._measure(steps, labels[steps.row], of_nodes(right, steps.row, steps.node))
+        if weights is not None:
+            values *= weights[steps.row]
         first = np.diff(steps.row, prepend=-1) > 0
         change = np.diff(values, axis=1, prepend=0.0)
         bins = np.floor(steps.prob * self.bins).astype(np.int64)
@@ -122,7 +129,7 @@ class OperatingCurve(Sums):
             part = np.bincount(bins[~first], weights=change[metric][~first], minlength=self.bins + 1)
             self["change"][metric] += part
         self.add("start", values[:, first].sum(1))
-        self.add("samples", len(labels))
+        self.add("samples", count(len(labels), weights))
 
     def _measure(self, steps: Steps, labels: NDArray[np.int64], right: NDArray[np.bool_] | None) -> NDArray[np.float64]:
         answer = truncate(self.tree, steps.node, labels, right)
@@ -135,7 +142,7 @@ class OperatingCurve(Sums):
 
     def curve(self) -> Curve:
         """Return the points at which something changes; raises UsageError before the first sample."""
-        samples = int(self["samples"][0])
+        samples = self["samples"][0]
         if not samples:
             raise UsageError("An operating curve needs at least one sample.")
         change = self["change"][:, ::-1]  # highest threshold first

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from miil21k.errors import UsageError
 from miil21k.metrics.distance import is_correct, of_nodes
-from miil21k.metrics.sums import Sums, check_labels, ratio
+from miil21k.metrics.sums import Sums, check_labels, check_weights, ratio
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,9 +19,9 @@ __all__ = ["Reliability", "ReliabilityBins"]
 
 
 class ReliabilityBins(NamedTuple):
-    """Per bin: how many statements, their mean stated probability, how often they came true (NaN if empty)."""
+    """Per bin: how many statements (or their weight), their mean probability, how often it came true (NaN if none)."""
 
-    statements: NDArray[np.int64]
+    statements: NDArray[Any]
     stated: NDArray[np.float64]
     observed: NDArray[np.float64]
 
@@ -38,8 +38,13 @@ class Reliability(Sums):
         )
         self.bins = bins
 
-    def update(self, stated: NDArray[np.floating], observed: NDArray[np.bool_]) -> None:
-        """Add statements: probabilities in [0, 1] and whether each came true, of one shape.
+    def update(
+        self,
+        stated: NDArray[np.floating],
+        observed: NDArray[np.bool_],
+        weights: NDArray[np.floating] | None = None,
+    ) -> None:
+        """Add statements: probabilities in [0, 1], whether each came true, and how much it counts, of one shape.
 
         Raises UsageError for other values.
         """
@@ -49,9 +54,11 @@ class Reliability(Sums):
         if prob.size and not (prob.min() >= 0 and prob.max() <= 1 + 1e-5):
             raise UsageError(f"Probabilities lie in [0, 1], not {prob.min()}..{prob.max()}.")
         place = np.minimum((prob * self.bins).astype(np.int64), self.bins - 1)
-        self.add("count", np.bincount(place, minlength=self.bins))
-        self.add("stated", np.bincount(place, weights=prob, minlength=self.bins))
-        self.add("observed", np.bincount(place[true], minlength=self.bins))
+        counts = check_weights(None if weights is None else np.ravel(weights), prob.size)
+        said = prob if counts is None else prob * counts
+        self.add("count", np.bincount(place, counts, minlength=self.bins))
+        self.add("stated", np.bincount(place, said, minlength=self.bins))
+        self.add("observed", np.bincount(place[true], None if counts is None else counts[true], minlength=self.bins))
 
     def update_nodes(
         self,
@@ -60,23 +67,23 @@ class Reliability(Sums):
         nodes: NDArray[np.integer],
         labels: NDArray[np.integer],
         right: NDArray[np.bool_] | None = None,
+        weights: NDArray[np.floating] | None = None,
     ) -> None:
         """Add what is said about `nodes` [B, k]: P(node) against whether the node is correct; -1 is left out.
 
         node_prob: [B, N]. labels: int [B]. A node below its label counts as correct; right: bool [B, N],
-        see `of_nodes`.
+        see `of_nodes`. weights: [B].
         """
         labels = check_labels(labels, len(node_prob), tree.num_nodes)
         row, column = np.nonzero(nodes >= 0)
         said = nodes[row, column]
-        self.update(
-            np.clip(node_prob[row, said], 0, 1), is_correct(tree, said, labels[row], of_nodes(right, row, said))
-        )
+        true = is_correct(tree, said, labels[row], of_nodes(right, row, said))
+        self.update(np.clip(node_prob[row, said], 0, 1), true, None if weights is None else weights[row])
 
     @property
     def diagram(self) -> ReliabilityBins:
         """The bins, for a reliability diagram."""
-        count = self["count"].astype(np.int64)
+        count = self["count"]
         stated, observed = np.full(self.bins, np.nan), np.full(self.bins, np.nan)
         np.divide(self["stated"], count, out=stated, where=count > 0)
         np.divide(self["observed"], count, out=observed, where=count > 0)
@@ -84,7 +91,7 @@ class Reliability(Sums):
 
     def compute(self) -> dict[str, float]:
         """Return the error and the means; NaN before the first statement."""
-        total = int(self["count"].sum())
+        total = self["count"].sum()
         gap = np.abs(self["observed"] - self["stated"]).sum()
         return {
             "ece": ratio(gap, total),

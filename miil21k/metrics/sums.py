@@ -1,8 +1,9 @@
 """Metrics as sums over samples, so that parts of a data set can be added up without loss.
 
-Every metric has `update` (add a batch), `merge` (add another part, of another process or another run), `state_dict`
-and `load_state_dict` (plain arrays), and `compute` (fractions by name). Processes that see disjoint samples get the
-figures of one process that sees them all; a sampler that pads with duplicates would not be exact, so use none.
+Every metric has `update` (add a batch; `weights` [B] say how much each sample counts), `merge` (add another part, of
+another process or another run), `state_dict` and `load_state_dict` (plain arrays), and `compute` (fractions by name).
+Processes that see disjoint samples get the figures of one process that sees them all; a sampler that pads with
+duplicates would not be exact, so use none.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Sums", "check_batch", "check_labels", "ratio"]
+__all__ = ["Sums", "check_batch", "check_labels", "check_weights", "count", "ratio", "total"]
 
 
 class Sums:
@@ -32,8 +33,8 @@ class Sums:
         return self._sums[name]
 
     def add(self, name: str, value: NDArray[Any] | float) -> None:
-        """Add `value` to the array called `name`."""
-        self._sums[name] += value
+        """Add `value` to the array called `name`, which takes fractions from the first weighted batch on."""
+        self._sums[name] = self._sums[name] + value
 
     def merge(self, other: Sums) -> None:
         """Add the samples of `other`, a metric of the same kind over the same tree."""
@@ -48,10 +49,12 @@ class Sums:
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Replace the arrays by those of `state`; raises UsageError when they are not of this metric."""
-        found = {name: (array.shape, array.dtype) for name, array in state.items()}
-        expected = {name: (array.shape, array.dtype) for name, array in self._sums.items()}
+        found = {name: (array.shape, array.dtype.kind in "if") for name, array in state.items()}
+        expected = {name: (array.shape, True) for name, array in self._sums.items()}
         if found != expected:
-            raise UsageError(f"This is no state of {type(self).__name__}: expected {expected}, found {found}.")
+            shapes = {name: shape for name, (shape, _) in expected.items()}
+            has = {name: (array.shape, str(array.dtype)) for name, array in state.items()}
+            raise UsageError(f"This is no state of {type(self).__name__}: expected {shapes}, found {has}.")
         self._sums = {name: array.copy() for name, array in state.items()}
 
     def compute(self) -> dict[str, float]:
@@ -82,6 +85,26 @@ def check_labels(labels: NDArray[np.integer], batch: int, width: int) -> NDArray
     if batch and (given.min() < 0 or given.max() >= width):
         raise UsageError(f"Labels must lie in 0..{width - 1}, not {int(given.min())}..{int(given.max())}.")
     return given.astype(np.int64)
+
+
+def check_weights(weights: NDArray[np.floating] | None, batch: int) -> NDArray[np.float64] | None:
+    """Return `weights` as float64 [batch]; raises UsageError for another shape, a negative or an infinite one."""
+    if weights is None:
+        return None
+    given = np.asarray(weights, np.float64)
+    if given.shape != (batch,) or not (np.isfinite(given) & (given >= 0)).all():
+        raise UsageError(f"Expected {batch} weights that are finite and not negative, not {list(given.shape)}.")
+    return given
+
+
+def total(values: Any, weights: NDArray[np.float64] | None) -> Any:
+    """Return the sum of `values` [B, ...] over the samples, each as often as its weight says."""
+    return values.sum(0) if weights is None else np.tensordot(weights, values, 1)
+
+
+def count(batch: int, weights: NDArray[np.float64] | None) -> float:
+    """Return how much the samples of a batch count together."""
+    return batch if weights is None else float(weights.sum())
 
 
 def ratio(part: float, whole: float) -> float:

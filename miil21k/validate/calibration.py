@@ -97,7 +97,7 @@ def _inside(view: View) -> View:
         inside.size,
         view.space.name,
     )
-    return replace(view, images=replace(images, rows=images.rows[inside], labels=images.labels[inside]))
+    return replace(view, images=images.taken(np.flatnonzero(inside)))
 
 
 def _sampled(view: View, most: int, seed: int) -> View:
@@ -105,4 +105,4 @@ def _sampled(view: View, most: int, seed: int) -> View:
     if len(images) <= most:
         return view
     chosen = np.sort(np.random.default_rng(seed).choice(len(images), most, replace=False))
-    return replace(view, images=replace(images, rows=images.rows[chosen], labels=images.labels[chosen]))
+    return replace(view, images=images.taken(chosen))

@@ -8,7 +8,7 @@ import numpy as np
 
 from miil21k.decode.concept_reading import right_concepts
 from miil21k.hierarchy.nouns import wordnet_nouns
-from miil21k.metrics.sums import Sums, ratio
+from miil21k.metrics.sums import Sums, check_weights, count, ratio, total
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,13 +29,20 @@ class ConceptAccuracy(Sums):
         counts = {name: np.zeros(1, np.int64) for name in ("samples", "answered", "right")}
         super().__init__(**counts, bits=np.zeros(1, np.float64))
 
-    def update(self, answered: NDArray[np.bool_], right: NDArray[np.bool_], bits: NDArray[np.float64]) -> None:
-        """Add a batch, [B] each: whether there is an answer, whether that is right, and what it says."""
+    def update(
+        self,
+        answered: NDArray[np.bool_],
+        right: NDArray[np.bool_],
+        bits: NDArray[np.float64],
+        weights: NDArray[np.floating] | None = None,
+    ) -> None:
+        """Add a batch, [B] each: whether there is an answer, whether it is right, what it says, how much it counts."""
         right = answered & right
-        self.add("samples", len(answered))
-        self.add("answered", answered.sum())
-        self.add("right", right.sum())
-        self.add("bits", float(bits[right].sum()))
+        weights = check_weights(weights, len(answered))
+        self.add("samples", count(len(answered), weights))
+        self.add("answered", total(answered, weights))
+        self.add("right", total(right, weights))
+        self.add("bits", total(np.where(right, bits, 0.0), weights))
 
     def compute(self) -> dict[str, float]:
         """Return the shares and the mean; NaN where nothing was counted."""

@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from miil21k.files import replace_file
+from miil21k.validate.label_sets import LabelSetCard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,29 +22,36 @@ if TYPE_CHECKING:
 __all__ = ["plain", "write_report"]
 
 
-def write_report(folder: Path, report: Mapping[str, Any], card: Scorecard | BinCard) -> list[str]:
+def write_report(folder: Path, report: Mapping[str, Any], card: Scorecard | BinCard | LabelSetCard) -> list[str]:
     """Write validation.json, operating_curve.csv, the tables of the card and the pictures; returns their names.
 
-    The tables are classes.csv and subtrees.csv, or labels.csv and confusion.csv of a user's own labels. The pictures
-    need matplotlib and are left out without it.
+    The tables are classes.csv and subtrees.csv, or labels.csv and confusion.csv of a user's own labels. Of label sets
+    there is a labels.csv, and neither curve nor pictures. The pictures need matplotlib and are left out without it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    curve = card.operating.curve()
-    points = [dict(zip(curve._fields, values, strict=True)) for values in zip(*map(list, curve), strict=True)]
     texts = {
         "validation.json": json.dumps(plain(report), indent=2, ensure_ascii=False) + "\n",
         **{name: _table(rows) for name, rows in card.tables().items()},
-        "operating_curve.csv": _table(points),
     }
-    for name, text in texts.items():
-        replace_file(folder / name, text)
+    if isinstance(card, LabelSetCard):
+        return _written(folder, texts)
+    curve = card.operating.curve()
+    points = [dict(zip(curve._fields, values, strict=True)) for values in zip(*map(list, curve), strict=True)]
+    texts["operating_curve.csv"] = _table(points)
+    written = _written(folder, texts)
     if importlib.util.find_spec("matplotlib") is None:
-        return list(texts)
+        return written
     from miil21k.validate.pictures import draw_operating_curve, draw_reliability
 
     draw_operating_curve(curve, folder / "operating_curve.png")
     draw_reliability(card.reliability.diagram, folder / "reliability.png")
-    return [*texts, "operating_curve.png", "reliability.png"]
+    return [*written, "operating_curve.png", "reliability.png"]
+
+
+def _written(folder: Path, texts: Mapping[str, str]) -> list[str]:
+    for name, text in texts.items():
+        replace_file(folder / name, text)
+    return list(texts)
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

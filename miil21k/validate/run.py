@@ -22,6 +22,7 @@ from miil21k.store.integrity import tensors_digest
 from miil21k.text import brief
 from miil21k.validate.bins import BinCard, view_of_bins
 from miil21k.validate.inference import Inference
+from miil21k.validate.label_sets import LabelSetCard
 from miil21k.validate.options import MeasureOptions
 from miil21k.validate.score import Scorecard
 from miil21k.validate.views import choose_view, without_withdrawn
@@ -31,9 +32,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from miil21k.calibrate.record import Calibration
-    from miil21k.data.datasets import ClassImages
+    from miil21k.data.datasets import ClassImages, LabelledImages
     from miil21k.data.resizers import ResizerName
     from miil21k.decode.decoded import Reading
+    from miil21k.decode.decoder import Decoder
     from miil21k.hierarchy.bin_lines import GivenBins
     from miil21k.hierarchy.bins import Bins
     from miil21k.hierarchy.spaces import LabelSpace
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from miil21k.runtime.loading import Loaded
     from miil21k.runtime.resolve import Make
     from miil21k.validate.views import View
+
+    Card = Scorecard | BinCard | LabelSetCard
 
 __all__ = ["MeasureRequest", "Validation", "prepare", "validate_model"]
 
@@ -73,13 +77,11 @@ class Validation:
     """What came out: the report as plain values, and the counts behind it."""
 
     report: dict[str, Any]
-    card: Scorecard | BinCard
+    card: Card
     notes: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return (
-            f"Validation({self.report['model']['name']!r}, {self.card.samples} images, top-1 {self.card.accuracy:.4f})"
-        )
+        return f"Validation({self.report['model']['name']!r}, {self.card.samples} images, {self.card.headline})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,9 +165,7 @@ def validate_model(
         bins=prepared.bins,
     )
     inference = prepared.inference(request, view)
-    card: Scorecard | BinCard = Scorecard(decoder, view.images.outside)
-    if prepared.bins is not None:
-        card = BinCard(decoder, prepared.bins)
+    card = _card(decoder, view.images, prepared.bins)
     done, scoring = 0, None
     with ThreadPoolExecutor(1, "miil21k-score") as scorer:  # one batch is scored while the next one is computed
         for batch in inference:
@@ -180,6 +180,8 @@ def validate_model(
     if not card.samples:
         raise UsageError(f"None of the {len(view.images)} images in '{request.data}' can be read.")
     notes = list(view.notes)
+    if view.images.weights is not None:
+        notes.append("Every metric counts an image as much as its weight says.")
     if inference.unreadable:
         notes.append(f"{len(inference.unreadable)} images could not be read and were left out.")
     if passed := view.images.source.passed.sentence():
@@ -187,8 +189,16 @@ def validate_model(
     return Validation(_report(request, prepared, inference, card, notes), card, tuple(notes))
 
 
+def _card(decoder: Decoder, images: LabelledImages, bins: Bins | None) -> Card:
+    if bins is not None:
+        return BinCard(decoder, bins, images.weights)
+    if images.sets is not None:
+        return LabelSetCard(decoder, images)
+    return Scorecard(decoder, images.outside, images.weights)
+
+
 def _report(
-    request: MeasureRequest, prepared: Prepared, inference: Inference, card: Scorecard | BinCard, notes: list[str]
+    request: MeasureRequest, prepared: Prepared, inference: Inference, card: Card, notes: list[str]
 ) -> dict[str, Any]:
     view, decoder = inference.view, card.decoder
     backend = inference.backend

@@ -36,12 +36,19 @@ class Scorecard:
     say nothing of a level, it is that of P(node), at every level. Under a restriction of the classes it is left out.
     A label that is no class takes part in what is counted of nodes; `flat` and `distance`, which are of classes, leave
     it out. Where the decoder reads on concepts, the hedged answers are those; all else is of the tree.
-    outside: the labels that are no nodes of the tree either, which labels from the number of nodes on mean.
+    outside: the labels that are no nodes of the tree either, which labels from the number of nodes on mean. weights:
+    how much each image counts in every metric, by its index; once each without.
     """
 
-    def __init__(self, decoder: Decoder, outside: Sequence[Label] = ()) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        outside: Sequence[Label] = (),
+        weights: NDArray[np.floating] | None = None,
+    ) -> None:
         self.decoder = decoder
         self.outside = tuple(outside)
+        self.weights = weights
         space, tree = decoder.space, decoder.space.tree
         self.by_nodes = decoder.head != "level_softmax"
         as_published = space.name in LABEL_SPACES and not self.by_nodes
@@ -56,7 +63,7 @@ class Scorecard:
         self.subtrees = SubtreeConfusion(tree)
         self.operating = OperatingCurve(tree)
         self.reliability = Reliability()
-        self.depth_sum = np.zeros(1, np.int64)
+        self.depth_sum, self.counted = 0.0, 0.0  # of hedged answers, and how much the images count
         self.labels = np.zeros(tree.num_nodes + len(self.outside), np.int64)
 
     def update(self, batch: Scored) -> None:
@@ -65,21 +72,23 @@ class Scorecard:
         labels, right = self._truth(batch.labels)
         found = self._on_tree.read(batch.logits)
         nodes, classes = found.probabilities
+        weights = None if self.weights is None else self.weights[batch.indices]
         if self.semantic is not None:
-            self.semantic.update(found.nodes if self.by_nodes else found.logits, labels)
+            self.semantic.update(found.nodes if self.by_nodes else found.logits, labels, weights)
         top = classes.argmax(1)
         exact = batch.labels < tree.num_classes
-        self.flat.update(classes[exact], labels[exact])
-        self.distance.update(classes[exact], labels[exact])
-        self.top_node.update(top, labels, right)
-        self.subtrees.update(top, labels)
+        of_exact = None if weights is None else weights[exact]
+        self.flat.update(classes[exact], labels[exact], of_exact)
+        self.distance.update(classes[exact], labels[exact], of_exact)
+        self.top_node.update(top, labels, right, weights)
+        self.subtrees.update(top, labels, weights)
         if self.decoder.reading == "concepts":
-            self._update_concepts(batch)
+            self._update_concepts(batch, weights)
         else:
-            self.hedged_node.update(found.hedged.node, labels, right)
-            self.depth_sum += found.length.sum()
-        self.operating.update(nodes, labels, right)
-        self.reliability.update_nodes(tree, nodes, found.path.nodes, labels, right)
+            self.hedged_node.update(found.hedged.node, labels, right, weights)
+            self._add_lengths(found.length, weights)
+        self.operating.update(nodes, labels, right, weights)
+        self.reliability.update_nodes(tree, nodes, found.path.nodes, labels, right, weights)
         self.labels += np.bincount(batch.labels, minlength=self.labels.size)
 
     @cached_property
@@ -88,7 +97,12 @@ class Scorecard:
         fixed = self.decoder
         return fixed if fixed.reading == "published" else replace(fixed, reading="published", hedge=None)
 
-    def _update_concepts(self, batch: Scored) -> None:
+    def _add_lengths(self, lengths: NDArray[np.integer], weights: NDArray[np.floating] | None) -> None:
+        counts = np.ones(len(lengths)) if weights is None else weights
+        self.depth_sum += float((lengths * counts).sum())
+        self.counted += float(counts.sum())
+
+    def _update_concepts(self, batch: Scored, weights: NDArray[np.floating] | None) -> None:
         fixed = self.decoder
         found, graph = fixed.read(batch.logits), concepts_of(fixed.space)
         answers = found.hedged.node
@@ -99,8 +113,8 @@ class Scorecard:
                 wnid = graph.wnids[label] if beyond < 0 else self.outside[beyond].wnid
                 self._right[label] = right_for(graph, wnid)
             right[row] = self._right[label][answers[row]]
-        self.hedged_concept.update(answers >= 0, right, fixed.answer_vocabulary.bits[answers])
-        self.depth_sum += found.length.sum()
+        self.hedged_concept.update(answers >= 0, right, fixed.answer_vocabulary.bits[answers], weights)
+        self._add_lengths(found.length, weights)
 
     def _truth(self, labels: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.bool_] | None]:
         """Return int32 [B], the node of each label, and bool [B, N], what is right, where the tree does not say it."""
@@ -126,17 +140,22 @@ class Scorecard:
         return int(self.labels.sum())
 
     @property
-    def accuracy(self) -> float:
-        """Top-1 accuracy among the classes."""
-        return self.flat.compute()["top1"]
+    def headline(self) -> str:
+        """Top-1 accuracy among the classes, in words."""
+        return f"top-1 {self.flat.compute()['top1']:.4f}"
+
+    @property
+    def class_images(self) -> NDArray[np.int64]:
+        """int64 [C], how many images of each class were counted."""
+        return self.labels[: self.decoder.space.num_classes]
 
     def counts(self) -> dict[str, Any]:
         """Return what a report says of the images."""
         return {
             "scored": self.samples,
-            "scored_of_classes": int(self.flat["class_samples"].sum()),
+            "scored_of_classes": int(self.class_images.sum()),
             "labels_that_are_no_classes": self.other_labels(),
-            "classes_with_images": int((self.flat["class_samples"] > 0).sum()),
+            "classes_with_images": int((self.class_images > 0).sum()),
         }
 
     def other_labels(self) -> list[dict[str, Any]]:
@@ -160,7 +179,7 @@ class Scorecard:
             "hedged": {
                 "target": self.decoder.hedge,
                 "level": self.decoder.level,
-                "mean_length": float(self.depth_sum[0]) / max(self.samples, 1),
+                "mean_length": self.depth_sum / self.counted if self.counted else 0.0,
                 **(self.hedged_concept if self.decoder.reading == "concepts" else self.hedged_node).compute(),
             },
             "subtree": self.subtrees.compute(),
@@ -175,14 +194,14 @@ class Scorecard:
     def class_rows(self) -> list[dict[str, Any]]:
         """Return one row per class of the space: wnid, name, depth, images, top1 (None without images)."""
         tree = self.decoder.space.tree
-        counts: NDArray[np.int64] = self.flat["class_samples"]
+        counts = self.class_images
         return [
             {
                 "wnid": wnid,
                 "name": tree.names[index],
                 "depth": int(tree.depth[index]),
                 "images": int(counts[index]),
-                "top1": float(accuracy) if counts[index] else None,
+                "top1": None if np.isnan(accuracy) else float(accuracy),
             }
             for index, (wnid, accuracy) in enumerate(
                 zip(tree.wnids[: tree.num_classes], self.flat.per_class, strict=True)
@@ -190,7 +209,7 @@ class Scorecard:
         ]
 
     def subtree_rows(self) -> list[dict[str, Any]]:
-        """Return one row per pair of subtrees that occurs: true and predicted top node, and the number of images."""
+        """Return one row per pair of subtrees that occurs: true and predicted top node, images (or their weight)."""
         tree, matrix = self.decoder.space.tree, self.subtrees.matrix
         keys = [(tree.wnids[node], tree.names[node]) for node in self.subtrees.nodes]
         return [
@@ -199,7 +218,7 @@ class Scorecard:
                 "true_name": keys[true][1],
                 "predicted_wnid": keys[predicted][0],
                 "predicted_name": keys[predicted][1],
-                "images": int(matrix[true, predicted]),
+                "images": matrix[true, predicted].item(),
             }
             for true, predicted in np.argwhere(matrix).tolist()
         ]

@@ -60,7 +60,7 @@ def without_withdrawn(view: View, source: ClassImages) -> View:
     if not withdrawn.any() or view.allowed is not None:
         return view
     wnids = [wnid for wnid, gone in zip(view.space.wnids, withdrawn, strict=True) if gone]
-    images = label_images(source, view.space, partial=True, skip=wnids, nouns=True, numbered=True)
+    images = label_images(source, view.space, partial=True, skip=wnids, nouns=True, numbered=True, several=True)
     return replace(_view(view.name, images, None, int((~withdrawn).sum())), include_withdrawn=False)
 
 
@@ -86,11 +86,12 @@ def choose_view(
             "they share with --view in1k."
         )
     if label_space is None:
-        return _view("own", label_images(source, head, partial=True, nouns=True), None)
+        return _view("own", label_images(source, head, partial=True, nouns=True, several=True), None)
     wanted = load_label_space(label_space, head=head)
     if wanted.sha256 != head.sha256:
         projection(head, wanted)  # raises where the head lacks a class
-    return _view(wanted.name, label_images(source, wanted, partial=True, nouns=True, numbered=True), None)
+    images = label_images(source, wanted, partial=True, nouns=True, numbered=True, several=True)
+    return _view(wanted.name, images, None)
 
 
 def _in1k(source: ClassImages, head: LabelSpace) -> View:
@@ -117,7 +118,7 @@ def _view(name: str, images: LabelledImages, allowed: NDArray[np.bool_] | None, 
     notes = []
     if candidates is None:
         candidates = images.space.num_classes if allowed is None else int(allowed.sum())
-    labels = np.unique(images.labels)
+    labels = np.unique(images.labels) if images.named is None else images.named
     scored = int((labels < images.space.num_classes).sum())
     if images.skipped:
         notes.append(
@@ -125,7 +126,7 @@ def _view(name: str, images: LabelledImages, allowed: NDArray[np.bool_] | None, 
             f"{', '.join(images.skipped[:9])}{', ...' if len(images.skipped) > 9 else ''}."
         )
     others = labels.size - scored
-    if others:
+    if others and images.named is None:
         notes.append(
             f"{others} of {labels.size} labels are no classes of '{images.space.name}': what lies at or above one is "
             "right; the accuracy of classes leaves their images out."

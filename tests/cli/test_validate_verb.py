@@ -4,11 +4,16 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from PIL import Image
 from shapes import shape_space, write_folders
 
 from miil21k.cli.main import main
-from miil21k.zoo.checkpoint_card import TrainedCard
+from miil21k.decode.decoder import Decoder
+from miil21k.metrics.average_precision import average_precision
+from miil21k.train.state import save_weights
+from miil21k.zoo.checkpoint_card import TrainedCard, load_trained
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -169,3 +174,46 @@ def test_predict_takes_the_same_checkpoint_as_a_model(work: Path, capsys: pytest
     assert row["label_space_sha256"] == shape_space().sha256
     assert main([*words, "--checkpoint", "other.pth"]) == 2
     assert "leave checkpoint and head out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("head", ["leaf_softmax", "sigmoid"])
+def test_a_list_of_several_labels_reports_the_average_precision_of_each(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], head: str
+) -> None:
+    import torch
+
+    words = {"red_circle": "red_circle;red", "blue_square": "blue;red", "yellow": "warm", "cold": ""}
+    has = {"red_circle": "red,red_circle,warm", "blue_square": "blue,red,warm", "yellow": "warm", "cold": ""}
+    files = [f"{name}/{name}_{at}.jpg" for name in words for at in range(4)]
+    weights = np.array([1, 2, 1, 2] * 4)
+    rows = [f"{file},{words[file.partition('/')[0]]},{w}" for file, w in zip(files, weights, strict=True)]
+    listed = work / "images" / "several.csv"
+    listed.write_text("path,labels,weight\n" + "\n".join(rows) + "\n")
+    model, card = load_trained(work / "model.safetensors")
+    save_weights(tmp_path / "model.safetensors", model.state_dict(), replace(card, head=head).to_metadata())  # type: ignore[arg-type]
+    command = _words(tmp_path, "validate")
+    command[1] = str(listed)
+    assert main([*command, "-o", str(tmp_path / "report"), "--backend", "torch"]) == 0
+    out, err = capsys.readouterr()
+    assert "Every metric counts an image as much as its weight says." in err
+    report = json.loads(out)
+    assert list(report["metrics"]) == ["labels"]
+    assert report["images"]["scored"] == 16
+    pixels = np.stack([np.asarray(Image.open(work / "images" / file)) for file in files]).transpose(0, 3, 1, 2)
+    with torch.inference_mode():
+        logits = model.eval()(torch.tensor(pixels) / 255).numpy()
+    space = shape_space()
+    scores = logits if head == "sigmoid" else Decoder(space, "leaf_softmax").read(logits).nodes
+    expected = {}
+    for label in ("blue", "red", "red_circle", "warm"):
+        target = np.array([label in has[file.partition("/")[0]].split(",") for file in files])
+        expected[label] = average_precision(scores[:, space.tree.index(label)], target, weights)
+    lines = [line.split(",") for line in (tmp_path / "report" / "labels.csv").read_text().splitlines()]
+    assert lines[0] == ["wnid", "name", "images", "average_precision"]
+    assert [(line[0], int(line[2])) for line in lines[1:]] == [("blue", 4), ("red", 8), ("red_circle", 4), ("warm", 12)]
+    assert {line[0]: float(line[3]) for line in lines[1:]} == pytest.approx(expected, abs=1e-9)
+    assert report["metrics"]["labels"]["mAP"] == pytest.approx(np.mean(list(expected.values())), abs=1e-9)
+    assert main([*command, "-f", "table", "-q"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:3] == ["labels", f"  mAP {report['metrics']['labels']['mAP']:32.4f}"]
+    assert main(["calibrate", *command[1:]]) == 2
+    assert "gives several labels to an image, and one is needed here" in capsys.readouterr().err

@@ -332,3 +332,29 @@ def test_nan_logits_and_labels_out_of_range_are_refused(zoo_tree) -> None:
         metric.update(np.zeros((1, 7)), np.array([-1]))
     with pytest.raises(LogitsError, match="shape"):
         metric.update(np.zeros((1, 8)), np.array([1]))
+
+
+@settings(deadline=None, max_examples=40)
+@given(scored(nodes=True), st.lists(st.integers(0, 3), min_size=6, max_size=6))
+def test_a_weight_counts_a_sample_as_often_as_it_says(case, repeats) -> None:
+    tree, values, labels = case
+    times = np.array(repeats[: len(labels)])
+    again = np.repeat(np.arange(len(labels)), times)
+    classes, top = values[:, : tree.num_classes], values.argmax(1)
+    inputs: dict[str, tuple] = {
+        "semantic": (SemanticAccuracy, (tree, "keep"), (classes, labels)),
+        "flat": (FlatAccuracy, (tree.num_classes,), (classes, labels)),
+        "subtree": (SubtreeConfusion, (tree,), (top, labels)),
+        "distance": (HierarchicalDistance, (tree,), (classes, labels)),
+        "node": (NodeAccuracy, (tree,), (top - 1, labels)),
+        "operating": (OperatingCurve, (tree,), (values, labels)),
+        "reliability": (Reliability, (), (values[:, 0], labels == 0)),
+    }
+    for name, (kind, of, batch) in inputs.items():
+        weighted, repeated = kind(*of), kind(*of)
+        weighted.update(*batch, weights=times / 2)  # no ratio changes with the scale
+        repeated.update(*(array[again] for array in batch))
+        assert weighted.compute() == pytest.approx(repeated.compute(), abs=1e-9, nan_ok=True), name
+        twice = kind(*of)
+        twice.merge(weighted)
+        assert twice.compute() == pytest.approx(weighted.compute(), abs=1e-9, nan_ok=True), name
