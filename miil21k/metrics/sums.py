@@ -97,7 +97,7 @@ def check_weights(weights: NDArray[np.floating] | None, batch: int) -> NDArray[n
     return given
 
 
-def total(values: Any, weights: NDArray[np.float64] | None) -> Any:
+def total(values: Any, weights: NDArray[np.floating] | None) -> Any:
     """Return the sum of `values` [B, ...] over the samples, each as often as its weight says."""
     return values.sum(0) if weights is None else np.tensordot(weights, values, 1)
 

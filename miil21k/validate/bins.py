@@ -92,7 +92,9 @@ class BinCard:
         """float64 [L], the share of the images of each label whose answer is right; NaN where it has none."""
         count = self.confusion.sum(axis=1)
         hits = (self.confusion * self.bins.meant).sum(axis=1)
-        return np.divide(hits, count, out=np.full(len(self.bins), np.nan), where=count > 0)
+        accuracy = np.full(len(self.bins), np.nan)
+        np.divide(hits, count, out=accuracy, where=count > 0)
+        return accuracy
 
     @property
     def accuracy(self) -> float:

@@ -44,6 +44,8 @@ def calibrate_model(
     be guaranteed with these images.
     """
     prepared = prepare(request)
+    if prepared.view.images.sets is not None:
+        raise UsageError(f"'{request.data}' gives several labels to an image, and a calibration needs one of each.")
     view = prepared.view if include_withdrawn else prepared.masked
     view = _sampled(view if prepared.bins is not None else _inside(view), most, seed)
     loaded = prepared.loaded

@@ -216,4 +216,4 @@ def test_a_list_of_several_labels_reports_the_average_precision_of_each(
     assert main([*command, "-f", "table", "-q"]) == 0
     assert capsys.readouterr().out.splitlines()[1:3] == ["labels", f"  mAP {report['metrics']['labels']['mAP']:32.4f}"]
     assert main(["calibrate", *command[1:]]) == 2
-    assert "gives several labels to an image, and one is needed here" in capsys.readouterr().err
+    assert "several labels to an image, and a calibration needs one of each" in capsys.readouterr().err
