@@ -223,7 +223,7 @@ def _report(
             "rule": decoder.tree_rule,
             "calibrated": decoder.temperatures is not None,
             "hedged_on": decoder.reading if decoder.bins is None else "bins",
-            "bins": None if decoder.bins is None else list(decoder.bins.labels),
+            **({} if decoder.bins is None else {"bins": list(decoder.bins.labels)}),
             "min_bits": decoder.min_bits,
         },
         "run": {
