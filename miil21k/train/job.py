@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 from contextlib import contextmanager, suppress
@@ -26,7 +27,7 @@ from miil21k.train.journal import clear_run, holds_run, read_config, write_confi
 from miil21k.train.objectives import find_objective
 from miil21k.zoo.checkpoint_card import TrainedCard, load_trained, read_card
 from miil21k.zoo.registry import Architecture, LoadedFrom, create_model, identify
-from miil21k.zoo.schema import Preprocess
+from miil21k.zoo.schema import Preprocess, foreign_network
 from miil21k.zoo.timm_config import own_preprocess
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def create_network(request: TrainRequest, space: LabelSpace) -> tuple[nn.Module,
     path = Path(request.model)
     earlier = read_card(path) if path.suffix == ".safetensors" and path.exists() else None
     if earlier is not None:
+        if request.model_kwargs:
+            raise UsageError(f"'{path}' says itself what network it is: leave --model-kwargs out.")
         model, card = _from_earlier(path, earlier, extra)
         loaded: LoadedFrom | None = LoadedFrom(str(path), str(path), sha256_of(path))
         kept = earlier.space.sha256 == space.sha256
@@ -117,15 +120,35 @@ def _from_earlier(path: Path, card: TrainedCard, extra: dict[str, Any]) -> tuple
 def _from_zoo(request: TrainRequest, space: LabelSpace, extra: dict[str, Any]) -> tuple[nn.Module, TrainedCard]:
     found = identify(request.model, cache_dir=request.cache_dir, offline=request.offline)
     size = request.recipe.image_size
-    model = _build(request, found, space, extra)
+    own = _model_kwargs(request)
+    model = _build(request, found, space, {**extra, **own})
     cfg: dict[str, Any] = dict(model.pretrained_cfg)  # type: ignore[arg-type]
-    own: dict[str, Any] = {}
     if size and cfg.get("fixed_input_size") and size != cfg["input_size"][1]:
         own["img_size"] = size
         model = _build(request, found, space, {**extra, **own})
     if isinstance(found, Architecture):
         return model, TrainedCard(found.name, own, "leaf_softmax", space, own_preprocess(found.name), "", {})
     return model, TrainedCard(found.arch, {**found.arch_kwargs, **own}, "leaf_softmax", space, found.preprocess, "", {})
+
+
+def _model_kwargs(request: TrainRequest) -> dict[str, Any]:
+    """Return what the user gives the constructor: values as Python writes them, or else words."""
+    if not request.model_kwargs:
+        return {}
+    if request.recipe.pretrained:
+        raise UsageError("--model-kwargs makes another network than the trained one: add --from-scratch.")
+    found: dict[str, Any] = {}
+    for pair in request.model_kwargs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise UsageError(f"--model-kwargs takes NAME=VALUE, not '{pair}'.")
+        try:
+            found[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            found[name] = text
+    if (problem := foreign_network("network", found)) is not None:
+        raise UsageError(f"--model-kwargs: {problem}.")
+    return found
 
 
 def _build(request: TrainRequest, found: Weights | Architecture, space: LabelSpace, extra: dict[str, Any]) -> nn.Module:

@@ -131,6 +131,8 @@ def _assemble(
     if request.teacher_cache is not None:
         facts["teacher_top_k"] = request.teacher_cache_top_k
         known = {"teacher": facts.get("teacher_sha256"), "images": digest, "augmentation": asdict(augmentation)}
+        if opened is not None and teacher is not None:  # of which classes the shares are
+            known["label_space"] = (space if teacher.wnids is None else opened.space).sha256
         memory = _remember(request, teacher, known, len(images), processes)
         teacher = replace(teacher, memory=memory) if teacher is not None else None
         say(memory.sentence())

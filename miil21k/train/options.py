@@ -54,6 +54,13 @@ class TrainRequest:
     revision: str | None = option_again(ModelOptions, "revision", None)
     cache_dir: str | Path | None = option_again(ModelOptions, "cache_dir", None)
     offline: bool | None = option_again(ModelOptions, "offline", None)
+    model_kwargs: tuple[str, ...] | None = option(
+        None,
+        "what timm's constructor of the architecture takes (embed_dim=96 depth=6), for a network that starts from "
+        "random weights; repeatable",
+        metavar="NAME=VALUE",
+        repeats=True,
+    )
     partial: bool = option(False, "accept classes without images")
     device: str = option_again(ComputeOptions, "device", "auto")
     workers: int = option(

@@ -20,6 +20,7 @@ from miil21k.store.integrity import sha256_of
 from miil21k.train.job import create_network
 from miil21k.train.launch import train_model
 from miil21k.train.teachers import open_teacher
+from miil21k.zoo.checkpoint_card import load_trained
 from miil21k.zoo.manifest import load_manifest
 from miil21k.zoo.names import trained_weights
 
@@ -87,6 +88,30 @@ def test_random_weights_are_asked_for_and_named(shapes: Path, tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
     assert "test_resnet from random weights" in _opening(replace(request, recipe=replace(TRAINED, pretrained=False)))
     assert json.loads((tmp_path / "run" / "config.json").read_text())["weights"] == "random"
+
+
+def test_the_constructor_of_timm_takes_what_the_user_says_and_the_checkpoint_repeats_it(
+    shapes: Path, tmp_path: Path
+) -> None:
+    said = ("embed_dim=24", "num_heads=2", "depth=1", "global_pool=avg")
+    recipe = replace(TRAINED, pretrained=False)
+    request = _request(shapes, tmp_path / "run", "test_vit", recipe=recipe, model_kwargs=said)
+    _opening(request)
+    model, card = load_trained(tmp_path / "run" / "last.safetensors")
+    built = {"embed_dim": 24, "num_heads": 2, "depth": 1, "global_pool": "avg"}
+    assert card.arch_kwargs == {**built, "img_size": 32}
+    assert (len(model.blocks), model.embed_dim, model.global_pool) == (1, 24, "avg")
+    for words, message in [
+        (("depth",), "takes NAME=VALUE, not 'depth'"),
+        (("pretrained=True",), "'pretrained' is no argument of an architecture"),
+        (("dpth=1",), "does not take dpth"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            _opening(replace(request, folder=tmp_path / "other", model_kwargs=words))
+    with pytest.raises(UsageError, match="add --from-scratch"):
+        _opening(replace(request, recipe=TRAINED))
+    with pytest.raises(UsageError, match="says itself what network it is"):
+        _opening(replace(request, model=str(tmp_path / "run" / "last.safetensors"), folder=tmp_path / "other"))
 
 
 def test_a_file_to_start_from_is_named_with_its_digest(shapes: Path, tmp_path: Path) -> None:
