@@ -60,6 +60,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="resnet10t")
     parser.add_argument("--teacher", default="embedded")
     parser.add_argument("--classes", type=int, default=30)
+    parser.add_argument("--pool-images", type=int, default=0, help="of the pool; 0: all")
     parser.add_argument("--labelled", type=int, default=10, help="images of a class")
     parser.add_argument("--pool-epochs", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=20, help="on labelled images")
@@ -79,12 +80,22 @@ def run(args: argparse.Namespace) -> None:
     """Train what `--rows` lacks."""
     side = args.teacher_size
     args.work.mkdir(parents=True, exist_ok=True)
-    pool = shrink(args.pool, args.work / f"pool-{side}", side)
+    pool = shrink(args.pool, args.work / f"pool-{side}-{args.pool_images}", side, args.pool_images)
     train = shrink(args.train, args.work / f"train-{side}-{args.labelled}", side, args.labelled, args.classes)
     test = shrink(args.test, args.work / f"test-{side}", side, 0, args.classes)
     setting = {
         name: getattr(args, name)
-        for name in ("model", "classes", "labelled", "pool_epochs", "epochs", "batch", "size", "teacher_size")
+        for name in (
+            "model",
+            "classes",
+            "labelled",
+            "pool_images",
+            "pool_epochs",
+            "epochs",
+            "batch",
+            "size",
+            "teacher_size",
+        )
     }
     rows = read_rows(args.rows)
     for start, objective in STARTS.items():

@@ -127,6 +127,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=64, help="side of the student's pictures (default: %(default)s)")
     parser.add_argument("--teacher-size", type=int, default=128, help="and of the teacher's (default: %(default)s)")
     parser.add_argument("--teacher-epochs", type=int, default=5)
+    parser.add_argument("--teacher-head", action="store_true", help="train the teacher's head alone, which is quick")
     parser.add_argument("--shrink", type=int, default=128, help="shorter side of the data (default: %(default)s)")
     parser.add_argument("--most", type=int, default=0, help="images of a class; 0: all")
     parser.add_argument("--classes", type=int, default=0, help="classes; 0: all")
@@ -155,6 +156,8 @@ def run(args: argparse.Namespace) -> None:
             RECIPES["finetune"], epochs=args.teacher_epochs, batch_size=args.batch, lr=1e-3, policy="",
             random_erase=0.0, image_size=args.teacher_size, precision="bf16", warmup_epochs=1, schedule_step="update",
         )  # fmt: skip
+        if args.teacher_head:
+            recipe = replace(recipe, freeze="backbone", lr=1e-2)
         request = TrainRequest(train, "embedded", "finetune", recipe, teacher.parent, workers=0, device="cpu")
         finish(args.rows, rows, {**setting, "family": "teacher", "recipe": "finetune", "seed": 42}, request, test)
     for family, name, seed in order(args):
