@@ -199,3 +199,18 @@ def test_concepts_are_read_only_when_they_are_asked_for() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["", "0"]
+
+
+def test_indices_are_of_four_bytes_and_cannot_be_written_to() -> None:
+    concepts = named("in1k")
+    concept = concepts.index_of["n02083346"]
+    found = {
+        "child": concepts.child, "parent": concepts.parent, "depth": concepts.depth, "below": concepts.num_below,
+        "classes": concepts.classes(concept), "children": concepts.children(concept),
+        "parents": concepts.parents(concept), "owners": concepts.cover.owners, "starts": concepts.cover.starts,
+        "branches": concepts.cover.branches, "count": concepts.count(np.ones(1000, bool)),
+    }  # fmt: skip
+    assert {name: str(array.dtype) for name, array in found.items()} == dict.fromkeys(found, "int32")
+    for name in ("child", "parent", "depth"):
+        with pytest.raises(ValueError, match="read-only"):
+            found[name][0] = 1

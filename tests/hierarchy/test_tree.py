@@ -122,3 +122,43 @@ def test_an_unknown_key_brings_near_matches(zoo_tree: Tree) -> None:
         zoo_tree.indices(["cat", "felline"])
     with pytest.raises(TreeError, match="The parent 'x' of 'b' is no node"):
         Tree.from_parents(["a", "b"], [None, "x"])
+
+
+def test_indices_are_of_four_bytes(zoo_tree: Tree) -> None:
+    family, level = zoo_tree.families[1], zoo_tree.levels[1]
+    found = {
+        "parent": zoo_tree.parent, "depth": zoo_tree.depth, "level": level.nodes, "nodes": family.nodes,
+        "starts": family.starts, "parents": family.parents, "group": family.group, "roots": zoo_tree.roots,
+        "target": zoo_tree.level_target, "children": zoo_tree.children(3), "number": zoo_tree.num_children,
+        "leaves": zoo_tree.leaves, "below": zoo_tree.descendants(3), "indices": zoo_tree.indices(["cat"]),
+        "lca": zoo_tree.lca(np.array([0]), np.array([4])),
+    }  # fmt: skip
+    assert {name: str(array.dtype) for name, array in found.items()} == dict.fromkeys(found, "int32")
+
+
+def test_messages_about_what_is_no_tree_are_whole_sentences() -> None:
+    refused = {
+        (("a", "b"), ("a",), (-1, 0), 2): (
+            "A tree needs one name and one parent per node: 2 wnids, 1 names, parents of shape (2,)."
+        ),
+        (("a",), ("a",), (-1,), 0): "num_classes must lie in 1..1, not 0.",
+        (("a", "b"), ("a", "b"), (-1, -1), 3): "num_classes must lie in 1..2, not 3.",
+        (("a", "a"), ("a", "b"), (-1, 0), 2): "Node 'a' stands twice in the tree; every wnid must be unique.",
+        (("a", "b"), ("a", "b"), (-1, 2), 2): "The parent of 'b' is 2, outside -1..1.",
+        (("a", "b"), ("a", "b"), (-2, 0), 2): "The parent of 'a' is -2, outside -1..1.",
+        (("a", "b"), ("a", "b"), (1, 0), 2): "The parents form a cycle: a -> b -> a.",
+    }
+    for (wnids, names, parent, classes), message in refused.items():
+        with pytest.raises(TreeError) as caught:
+            Tree(wnids, names, np.array(parent), classes)
+        assert str(caught.value) == message
+
+
+def test_a_key_that_nothing_is_like_has_no_hint(zoo_tree: Tree) -> None:
+    for key, hint in (("qqqqq", ""), ("felline", " Near: 'feline'."), ("boot", "")):
+        with pytest.raises(UnknownClass) as caught:
+            zoo_tree.index(key)
+        assert str(caught.value) == f"No node '{key}' in this tree of 7 classes.{hint}"
+    with pytest.raises(TreeError) as refused:
+        Tree.from_parents(["a", "b"], [None, "x"])
+    assert str(refused.value) == "The parent 'x' of 'b' is no node of the tree."

@@ -236,3 +236,15 @@ def test_what_is_set_and_installed_is_listed(tmp_path: Path, monkeypatch: pytest
     left.parent.mkdir(parents=True)
     left.write_bytes(bytes(1 << 19))
     assert examine(offline=True).leftovers == (f"{left}, 0.5 MiB: the Hub's client goes on there",)
+
+
+def test_without_a_network_and_without_weights_the_advice_is_to_change_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("miil21k.store.doctor.cached_path", lambda *_, **__: None)
+    monkeypatch.setattr("miil21k.store.doctor.checkpoint_hosts", dict)
+    offline = examine(tmp_path, offline=True)
+    assert offline.advice[0].startswith("The network is off limits and no weights are cached")
+    assert offline.advice[1].startswith("The embedded weights, which answer")
+    assert (offline.cached, offline.embedded) == ((), False)
+    assert examine(tmp_path).advice[0].startswith("The embedded weights")

