@@ -419,8 +419,8 @@ def test_a_bucket_without_mirrors_says_so_and_names_the_unverified_copy(tmp_path
     copy = COPY.format("https://github.com/jitdee-ai/darmo/releases/download/0.0.1/resnet50_miil_21k.pth")
     assert _said(DownloadError, "resnet50_miil_21k", tmp_path, offline=True) == (
         f"resnet50.miil_in21k is not in the cache ({tmp_path / 'miil21k'} and {tmp_path}), and the network is off "
-        "limits (offline, HF_HUB_OFFLINE). Its only published place is the bucket of its authors, which has answered 403 "
-        f"Forbidden. Three ways on: {copy}; pass a file of your own with --checkpoint FILE; or "
+        "limits (offline, HF_HUB_OFFLINE). Its only published place is the bucket of its authors, which has answered "
+        f"403 Forbidden. Three ways on: {copy}; pass a file of your own with --checkpoint FILE; or "
         + BUNDLE.format("resnet50.miil_in21k")
     )
 
