@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -19,9 +20,13 @@ from miil21k.metrics.distance import (
     is_correct,
     lca_height,
     node_height,
+    truncate,
 )
 from miil21k.metrics.operating import OperatingCurve, area, darts, darts_nodes, intercept, pareto_steps
 from miil21k.metrics.reliability import Reliability
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @st.composite
@@ -358,3 +363,87 @@ def test_a_weight_counts_a_sample_as_often_as_it_says(case, repeats) -> None:
         twice = kind(*of)
         twice.merge(weighted)
         assert twice.compute() == pytest.approx(weighted.compute(), abs=1e-9, nan_ok=True), name
+
+
+def refused(error: type[Exception], call: Callable[..., object], *args: object) -> str:
+    """Return the whole message of the error that a call ends with."""
+    with pytest.raises(error) as caught:
+        call(*args)
+    return str(caught.value)
+
+
+def test_what_cannot_be_measured_is_refused_in_a_whole_sentence(zoo_tree) -> None:
+    flat, no_labels = FlatAccuracy(7), np.zeros(0, int)
+    flat.update(np.zeros((0, 7)), no_labels)  # an empty batch is one
+    two = np.zeros((2, 7))
+    for values, labels, error, message in (
+        (two[:, :6], [0, 0], LogitsError, "Expected values of shape [batch, 7], not [2, 6]."),
+        (two[0], [0, 0], LogitsError, "Expected values of shape [batch, 7], not [7]."),
+        (two * np.array([[1], [np.nan]]), [0, 0], LogitsError, "Row 1 holds values that are NaN or infinite."),
+        (two, [0, 7], UsageError, "Labels must lie in 0..6, not 0..7."),
+        (two, [-1, 6], UsageError, "Labels must lie in 0..6, not -1..6."),
+        (two, [0, 1, 2], UsageError, "Expected 2 integer labels, not int64 [3]."),
+        (two, [0.0, 1.0], UsageError, "Expected 2 integer labels, not float64 [2]."),
+    ):
+        assert refused(error, flat.update, values, np.array(labels)) == message
+    assert refused(UsageError, OperatingCurve, zoo_tree, 0) == (
+        "An operating curve needs at least one threshold, not 0."
+    )
+    assert OperatingCurve(zoo_tree, 1).bins == 1
+    assert refused(UsageError, OperatingCurve(zoo_tree).curve) == "An operating curve needs at least one sample."
+    probs, label = np.full((1, 9), 0.5), np.array([0])
+    for accuracy in (-0.1, 1.1):
+        assert refused(UsageError, darts, zoo_tree, probs, label, accuracy) == (
+            f"The accuracy to reach lies between 0 and 1, not {accuracy}."
+        )
+    for depth in (-1, 3):
+        assert refused(UsageError, subtree_groups, zoo_tree, depth) == f"The tree has the depths 0..2, not {depth}."
+    assert len(subtree_groups(zoo_tree, 2)[1]) == 9  # the deepest level is one
+
+
+def test_probabilities_may_leave_their_range_by_rounding_alone(zoo_tree) -> None:
+    metric, yes = Reliability(bins=2), np.array([True, False])
+    metric.update(np.array([0.0, 1.0]), yes)
+    metric.update(np.array([0.5, 1 + 1e-5]), yes)
+    assert metric["count"].tolist() == [1, 3]
+    metric.update(np.zeros(0), np.zeros(0, bool))
+    assert refused(UsageError, metric.update, np.array([0.2, 1 + 2e-5]), yes) == (
+        "Probabilities lie in [0, 1], not 0.2..1.00002."
+    )
+    assert refused(UsageError, metric.update, np.array([-1e-9, 0.5]), yes).endswith("not -1e-09..0.5.")
+    assert refused(UsageError, metric.update, np.array([np.nan, 0.5]), yes).startswith("Probabilities lie in [0, 1]")
+    assert refused(UsageError, metric.update, np.zeros(3), yes) == (
+        "Expected a bool for each of 3 probabilities, not bool (2,)."
+    )
+    assert refused(UsageError, metric.update, np.zeros(2), yes.astype(int)) == (
+        "Expected a bool for each of 2 probabilities, not int64 (2,)."
+    )
+    rounded, one = np.full((2, 9), -1e-3), Reliability(bins=2)
+    rounded[1] = 1.001
+    one.update_nodes(zoo_tree, rounded, np.array([[0], [0]]), np.array([0, 0]))
+    assert (one["stated"].tolist(), one["observed"].tolist()) == ([0.0, 1.0], [1, 1])
+
+
+def test_a_state_of_another_metric_is_refused_with_both_shapes() -> None:
+    metric = Reliability(bins=2)
+    state = {**metric.state_dict(), "count": np.zeros(3, np.int64)}
+    message = refused(UsageError, metric.load_state_dict, state)
+    assert message.startswith("This is no state of Reliability: expected {'count': ((2,), dtype('int64'))")
+    assert "found {'count': ((3,), dtype('int64'))" in message
+    copied = metric.state_dict()
+    copied["count"][0] = 5
+    assert metric["count"].tolist() == [0, 0]
+    metric.load_state_dict(copied)
+    copied["count"][0] = 6
+    assert metric["count"].tolist() == [5, 0]
+
+
+def test_heights_and_answers_are_of_the_documented_types(zoo_tree) -> None:
+    labels = np.array([0, 4])
+    assert lca_height(zoo_tree, np.array([1, 4]), labels).dtype == np.int32
+    assert node_height(zoo_tree).dtype == np.int32
+    assert is_correct(zoo_tree, np.array([1, -1]), labels).dtype == np.bool_
+    assert truncate(zoo_tree, np.array([1, -1]), labels).dtype == np.int64
+    assert information(zoo_tree).dtype == np.float64
+    steps = pareto_steps(zoo_tree, np.full((1, 9), 0.5))
+    assert darts_nodes(zoo_tree, steps, 0.0).dtype.kind == "i"

@@ -371,13 +371,13 @@ def _all_classes(tree: Tree) -> Tree:
     return Tree(tree.wnids, tree.names, tree.parent, tree.num_nodes)
 
 
-def _all_classes(zoo_tree: Tree) -> tuple[Tree, LevelTable]:
-    tree = Tree(zoo_tree.wnids, zoo_tree.names, zoo_tree.parent, zoo_tree.num_nodes)
+def _zoo_and_levels(zoo_tree: Tree) -> tuple[Tree, LevelTable]:
+    tree = _all_classes(zoo_tree)
     return tree, level_table(tree, deepest="keep")
 
 
 def test_the_expected_semantic_loss_is_the_mean_over_labels_drawn_from_the_teacher(zoo_tree: Tree) -> None:
-    tree, levels = _all_classes(zoo_tree)
+    tree, levels = _zoo_and_levels(zoo_tree)
     logits = torch.randn(5, tree.num_classes, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     taught = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).softmax(1)
     classes = torch.tensor([0, 5, 8, 3])  # of the teacher, as nodes of the student's tree
@@ -392,7 +392,7 @@ def test_the_expected_semantic_loss_is_the_mean_over_labels_drawn_from_the_teach
 
 
 def test_a_teacher_of_levels_counts_as_far_as_it_is_sure(zoo_tree: Tree) -> None:
-    tree, levels = _all_classes(zoo_tree)
+    tree, levels = _zoo_and_levels(zoo_tree)
     generator = torch.Generator().manual_seed(3)
     logits, taught = (torch.randn(3, tree.num_classes, dtype=torch.float64, generator=generator) for _ in range(2))
     expected = 0.0
