@@ -16,6 +16,7 @@ from miil21k.decode.concept_reading import (
     information,
     read_concepts,
     reading_scores,
+    right_answers,
     right_concepts,
     vocabulary,
 )
@@ -237,6 +238,16 @@ def test_right_is_what_holds_the_label_or_lies_in_it(zoo: Concepts) -> None:
     assert {zoo.wnids[one] for one in np.flatnonzero(right)} == {"animal", "mammal", "furry", "canine", "dog", "wolf"}
     right = right_concepts(zoo, zoo.index_of["oyster"])
     assert {zoo.wnids[one] for one in np.flatnonzero(right)} == {"animal", "lonely", "oyster"}
+
+
+def test_an_answer_is_held_against_the_label_of_its_own_row(zoo: Concepts) -> None:
+    rows = [
+        ("canine", "dog", True), ("dog", "canine", True), ("oyster", "dog", False), ("animal", "oyster", True),
+        ("oyster", "oyster", True), ("furry", "oyster", False),
+    ]  # fmt: skip
+    answers = np.array([zoo.index_of[answer] for answer, _, _ in rows] + [-1])
+    labels = np.array([zoo.index_of[label] for _, label, _ in rows] + [0])
+    assert right_answers(zoo, answers, labels).tolist() == [right for _, _, right in rows] + [True]
 
 
 def slow_score(concepts: Concepts, row: np.ndarray, label: int, bits: float) -> float:

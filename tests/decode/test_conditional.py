@@ -83,3 +83,18 @@ def test_a_condition_that_a_rule_gives_nothing_still_has_an_answer() -> None:
     found = decoder.restricted_to(only, "dog alone").read(logits)
     assert found.given == pytest.approx(0)
     assert [TREE.wnids[node] for node in found.path.nodes[0] if node >= 0] == ["animal", "dog"]
+
+
+def test_where_a_rule_leaves_nothing_the_logits_of_the_condition_are_heard_by_that_rule() -> None:
+    names = ["animal", "dog", "husky", "pug", "vehicle", "boat", "ferry", "raft"]
+    tree = Tree.from_parents(names, [None, "animal", "dog", "dog", None, "vehicle", "boat", "boat"])
+    logits = np.array([[1.0, 0, 0, 0, 0, 0, 0, 0]], np.float32)
+    inner = tree.num_children > 0
+    options = {"rule": "sibling", "temperature": 2.0}
+    masses = class_masses(tree, logits, "level_softmax", **options)
+    assert not masses[:, inner].any()
+    found = conditional_probabilities(tree, logits, "level_softmax", inner, masses, **options)
+    animal = 1 / (1 + np.exp(-0.5))  # a difference of 1, at a temperature of 2
+    assert found.nodes[0] == pytest.approx([animal, animal, 0, 0, 1 - animal, 1 - animal, 0, 0])
+    other = conditional_probabilities(tree, logits, "level_softmax", inner, masses, rule="product", temperature=2.0)
+    assert other.nodes[0, 1] < 0.6 * animal  # a level of its own: half of it is the boat

@@ -75,7 +75,7 @@ def test_without_a_hedge_level_the_answer_is_the_whole_path() -> None:
     found = Decoder(WINTER21, "leaf_softmax", hedge=None).read(LOGITS[:, :10450])
     assert np.array_equal(found.path.nodes, decode_path(WINTER21.tree, found.nodes).nodes)
     assert np.array_equal(found.length, found.path.length)
-    with pytest.raises(UsageError, match="no hedge level"):
+    with pytest.raises(UsageError, match=r"^This decoder has no hedge level: give it one with hedge=\.$"):
         _ = found.hedged
 
 
@@ -189,7 +189,10 @@ def test_restrictions_add_up_and_leave_the_decoder_as_it_was(zoo_tree: Tree) -> 
     assert fewer.restriction is not None
     assert fewer.restriction.condition == "under animal, without cat"
     assert whole.restricted() is whole
-    with pytest.raises(UsageError, match="No class is left"):
+    several = whole.restricted(under=["dog", "cat"], exclude=["pug", "husky"], classes=["dog", "boat"])
+    assert several.restriction is not None
+    assert several.restriction.condition == "under dog or cat, one of dog or boat, without pug or husky"
+    with pytest.raises(UsageError, match=r"^No class is left by this restriction; widen the subtree or the lists\.$"):
         fewer.restricted(under="vehicle")
     with pytest.raises(UnknownClass, match="'hsky' is no concept"):
         fewer.restricted(classes="hsky")
@@ -268,7 +271,7 @@ def test_a_calibration_of_something_else_is_refused() -> None:
         Decoder(FALL11, "level_softmax", hedge=0.8).calibrated(found)
     with pytest.raises(UsageError, match="made with the rule 'product': leave the rule out, or calibrate with 'min'"):
         Decoder(FALL11, "level_softmax", rule="min").calibrated(found)
-    with pytest.raises(UsageError, match="brings its own temperatures"):
+    with pytest.raises(UsageError, match=r"^A calibration brings its own temperatures: leave temperature out\.$"):
         Decoder(FALL11, "level_softmax", temperature=2.0).calibrated(found)
     assert Decoder(FALL11, "level_softmax", rule="product").calibrated(found).tree_rule == "product"
 
@@ -294,11 +297,18 @@ def test_a_decoder_is_a_frozen_value_that_shows_what_differs_from_the_defaults()
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"head": "softmax"}, "No head kind"), ({"rule": "best"}, "No rule 'best'"), ({"hedge": 0.0}, "above 0")],
+    [
+        ({"head": "softmax"}, "No head kind 'softmax'; the kinds are level_softmax, leaf_softmax, sigmoid."),
+        ({"rule": "best"}, "No rule 'best'; the rules are "),
+        ({"hedge": 0.0}, "A hedge level lies above 0 and up to 1, not 0.0."),
+        ({"hedge": 1.01}, "A hedge level lies above 0 and up to 1, not 1.01."),
+    ],
 )
 def test_what_makes_no_sense_is_refused_at_once(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError) as caught:
         Decoder(**{"own": FALL11, "head": "sigmoid", **changes})
+    assert str(caught.value).startswith(message)
+    assert Decoder(FALL11, "sigmoid", hedge=1.0).hedge == 1
 
 
 def _between(*names: str) -> np.ndarray:
@@ -354,11 +364,13 @@ def test_a_restricted_answer_on_concepts_is_given_the_restriction() -> None:
 
 
 def test_impossible_readings_are_refused() -> None:
-    with pytest.raises(UsageError, match="No reading 'tree'; there are published and concepts"):
+    with pytest.raises(UsageError, match=r"^No reading 'tree'; there are published and concepts\.$"):
         Decoder(IN1K, "leaf_softmax", reading="tree")
     with pytest.raises(UsageError, match="min_bits=-1 asks for less"):
         Decoder(IN1K, "leaf_softmax", min_bits=-1)
-    with pytest.raises(UsageError, match="A depth is one of the published tree"):
+    with pytest.raises(
+        UsageError, match=r"^A depth is one of the published tree: leave it out, or read the answer as published\.$"
+    ):
         Decoder(IN1K, "leaf_softmax", reading="concepts", max_depth=1)
 
 
@@ -384,3 +396,32 @@ def test_the_masses_follow_rule_temperature_and_withdrawn_classes(changes: dict[
     )
     assert np.array_equal(found, wanted)
     assert not np.allclose(found, Decoder(FALL11, "level_softmax").read(LOGITS).masses, atol=1e-4)
+
+
+def test_a_concept_of_which_every_class_was_withdrawn_restricts_to_nothing() -> None:
+    concepts = concepts_of(FALL11)
+    gone = next(c for c in np.flatnonzero(withdrawn_classes(FALL11)).tolist() if concepts.num_below[c] == 1)
+    for conditions in ({"under": concepts.wnids[gone]}, {"classes": [concepts.wnids[gone]]}):
+        with pytest.raises(UnknownClass, match="has no class of 'fall11' at or below it"):
+            Decoder(FALL11, "leaf_softmax").restricted(**conditions)
+        whole = Decoder(FALL11, "leaf_softmax", include_withdrawn=True).restricted(**conditions)
+        assert whole.allowed is not None
+        assert np.flatnonzero(whole.allowed).tolist() == [gone]
+
+
+@pytest.mark.parametrize("head", ["level_softmax", "leaf_softmax", "sigmoid"])
+def test_what_is_read_is_of_four_bytes_in_every_part(zoo_tree: Tree, head: Any) -> None:
+    tree = zoo_tree if head != "level_softmax" else replace(zoo_tree, num_classes=9)
+    logits = np.random.default_rng(0).normal(size=(3, tree.num_classes))
+    for decoder in (
+        Decoder(named(tree), head, hedge=0.5),
+        Decoder(named(tree), head, hedge=0.5).restricted(under="dog"),
+    ):
+        found = decoder.read(logits)
+        parts = {
+            "nodes": found.nodes, "classes": found.classes, "masses": found.masses, "path": found.path.probs,
+            "levels": found.levels.probs, "hedged": found.hedged.prob, "top": found.topk(2).probs,
+        }  # fmt: skip
+        assert {name: str(part.dtype) for name, part in parts.items()} == dict.fromkeys(parts, "float32")
+        whole = {"path": found.path.nodes, "levels": found.levels.nodes, "top": found.topk(2).classes}
+        assert {name: str(part.dtype) for name, part in whole.items()} == dict.fromkeys(whole, "int32")

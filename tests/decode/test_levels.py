@@ -121,7 +121,7 @@ def test_an_empty_batch_gives_empty_answers() -> None:
 def test_nonsense_is_refused() -> None:
     with pytest.raises(LogitsError, match="Row 0"):
         decode_levels(TREE, np.full((1, 7), np.nan))
-    with pytest.raises(UsageError, match="deepest must be"):
+    with pytest.raises(UsageError, match=r"^deepest must be 'published' or 'keep', not 'miil'\.$"):
         decode_levels(TREE, np.zeros((1, 7)), deepest="miil")
 
 
@@ -141,4 +141,6 @@ def test_a_removed_class_is_no_answer_of_its_level() -> None:
     nodes = np.zeros((1, 7), np.float32)
     nodes[0, [ANIMAL, DOG, CAT]] = 0.9, 0.6, 0.3
     withdrawn = np.arange(7) == DOG
-    assert levels_of_nodes(TREE, nodes, withdrawn=withdrawn).nodes.tolist() == [[ANIMAL, CAT, -1]]
+    found = levels_of_nodes(TREE, nodes, withdrawn=withdrawn)
+    assert found.nodes.tolist() == [[ANIMAL, CAT, -1]]
+    assert (found.nodes.dtype, found.probs.dtype, found.kept.dtype) == (np.int32, np.float32, np.bool_)
