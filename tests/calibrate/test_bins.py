@@ -108,3 +108,15 @@ def test_what_cannot_be_calibrated_is_refused() -> None:
         calibrate_bins(decoder(), logits[:3], labels[:3])
     with pytest.raises(UsageError, match=r"Labels must lie in 0..4, the places of beast, pet, dog, cat, other"):
         calibrate_bins(decoder(), logits, labels + 5)
+
+
+def test_a_calibration_without_more_words_is_of_the_usual_accuracies_and_of_nothing_named() -> None:
+    logits, labels = problem(200, 1)
+    plain = calibrate_bins(decoder(), logits, labels)
+    assert (plain.model, plain.weights) == ("", "")
+    assert plain == calibrate_bins(decoder(), logits, labels, accuracies=(0.8, 0.9, 0.95, 0.99), seed=0)
+    tree = calibrate(Decoder(space(), "leaf_softmax"), logits, np.zeros(200, int))
+    assert (tree.model, tree.weights) == ("", "")
+    assert tree == calibrate(
+        Decoder(space(), "leaf_softmax"), logits, np.zeros(200, int), accuracies=(0.8, 0.9, 0.95, 0.99), seed=0
+    )

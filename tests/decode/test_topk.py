@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from reference import chain, top_classes
 
+from miil21k.decode.decoder import Decoder
 from miil21k.decode.probabilities import probabilities
 from miil21k.decode.topk import MOST_PASSES, topk_classes, topk_paths
 from miil21k.errors import UsageError
+from miil21k.hierarchy.spaces import LabelSpace
 from miil21k.hierarchy.tree import Tree
 
 PROBS = hnp.arrays(
@@ -80,3 +82,14 @@ def test_the_chains_leave_out_what_is_withdrawn(zoo_tree: Tree) -> None:
     assert top.classes.tolist() == [[zoo_tree.index(name) for name in ("husky", "pug", "cat", "car", "boat")]]
     assert [zoo_tree.wnids[n] for n in paths.nodes[0, 0] if n >= 0] == ["animal", "husky"]
     assert topk_paths(zoo_tree, found)[1].length.tolist() == [[3, 3, 3, 2, 2]]
+
+
+def test_five_classes_are_listed_unless_another_number_is_asked_for() -> None:
+    probs = np.linspace(0.1, 0.8, 8, dtype=np.float32)[None]
+    assert topk_classes(probs).classes.tolist() == [[7, 6, 5, 4, 3]]
+    tree = Tree.from_parents([f"n{number}" for number in range(8)], [None] * 8)
+    decoded = Decoder(LabelSpace("flat", tree, tree.names, ("",) * 8), "leaf_softmax").read(np.log(probs))
+    assert decoded.topk().classes.tolist() == [[7, 6, 5, 4, 3]]
+    top, paths = topk_paths(tree, decoded.probabilities)
+    assert top.classes.tolist() == [[7, 6, 5, 4, 3]]
+    assert paths.nodes.shape == (1, 5, 1)

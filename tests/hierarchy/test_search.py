@@ -84,3 +84,18 @@ def test_near_spellings_come_best_first_and_not_too_many() -> None:
     with pytest.raises(UnknownClass) as refused:
         find(SPACE, "xyzzy")
     assert str(refused.value) == "No node 'xyzzy' in label space 'drawn' (6 classes). Try 'miil21k tree search'."
+
+
+def test_at_most_eight_near_nodes_are_listed_and_three_told() -> None:
+    many = space_of([(f"house {letter}", "") for letter in "abcdefghij"])
+    assert len(near(many, "house")) == 8
+    with pytest.raises(UnknownClass) as refused:
+        find(many, "house")
+    assert str(refused.value).count("'house ") == 3
+    shared = space_of([("crane", "a bird"), ("crane", "a machine"), ("crate", "")])
+    assert near(shared, "crane") == [0, 1, 2]
+    assert near(shared, "crane", 1) == [0]
+    wnids = Tree.from_parents([f"n0000000{digit}" for digit in "123"], [None] * 3)
+    numbered = LabelSpace("numbered", wnids, wnids.names, ("",) * 3)
+    assert sorted(near(numbered, "n00000009")) == [0, 1, 2]
+    assert near(numbered, "n77777777") == []

@@ -447,3 +447,19 @@ def test_heights_and_answers_are_of_the_documented_types(zoo_tree) -> None:
     assert information(zoo_tree).dtype == np.float64
     steps = pareto_steps(zoo_tree, np.full((1, 9), 0.5))
     assert darts_nodes(zoo_tree, steps, 0.0).dtype.kind == "i"
+
+
+def test_a_metric_without_numbers_measures_what_papers_report(zoo_tree, winter21) -> None:
+    assert (Reliability().bins, OperatingCurve(zoo_tree).bins) == (15, 65536)
+    label, logits = np.array([0]), np.eye(30)[:1]
+    flat = FlatAccuracy(30)
+    flat.update(logits, label)
+    assert [name for name in flat.compute() if name.startswith("top")] == ["top1", "top5"]
+    wide = HierarchicalDistance(winter21.tree)
+    wide.update(np.eye(10450)[:1], label)
+    assert [name for name in wide.compute() if "_at_" in name] == ["distance_at_1", "distance_at_5", "distance_at_20"]
+    published, kept = SemanticAccuracy(zoo_tree), SemanticAccuracy(zoo_tree, "keep", inner=False)
+    assert [depth for depth, _ in published.levels] == [0, 1][-len(published.levels) :]
+    assert len(kept.levels) == len(published.levels) + 1
+    assert [zoo_tree.names[node] for node in subtree_groups(zoo_tree)[1]] == ["animal", "vehicle"]
+    assert SubtreeConfusion(zoo_tree).matrix.shape == (2, 2)

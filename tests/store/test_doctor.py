@@ -248,3 +248,12 @@ def test_without_a_network_and_without_weights_the_advice_is_to_change_one(
     assert offline.advice[1].startswith("The embedded weights, which answer")
     assert (offline.cached, offline.embedded) == ((), False)
     assert examine(tmp_path).advice[0].startswith("The embedded weights")
+
+
+def test_hosts_have_five_seconds_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[dict[str, str], float]] = []
+    monkeypatch.setattr("miil21k.store.doctor.checkpoint_hosts", lambda: {"a.example": "https://a.example/x"})
+    monkeypatch.setattr("miil21k.store.doctor.ask_hosts", lambda *given: asked.append(given) or (WELL,))
+    assert examine(tmp_path).hosts == (WELL,)
+    assert examine(tmp_path, timeout=0.5).hosts == (WELL,)
+    assert asked == [({"a.example": "https://a.example/x"}, 5.0), ({"a.example": "https://a.example/x"}, 0.5)]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from miil21k.errors import LabelSpaceMismatch, UsageError
 from miil21k.hierarchy.tree import Tree
-from miil21k.train import losses
+from miil21k.train import level_softmax, losses
 from miil21k.train.level_order import (
     ancestor_table,
     from_level_order,
@@ -406,3 +406,49 @@ def test_a_teacher_of_levels_counts_as_far_as_it_is_sure(zoo_tree: Tree) -> None
     ordered = replace(levels, head="level")
     again = losses.semantic_expectation(logits[:, levels.order], taught, ordered)
     assert again.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_call_that_leaves_numbers_out_means_the_published_ones(winter21: LabelSpace, zoo_tree: Tree) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tree = _all_classes(zoo_tree)
+    z, other = (torch.randn(3, 9, dtype=torch.float64, generator=generator) for _ in range(2))
+    labels, table, levels = torch.tensor([0, 4, 8]), ancestor_table(tree), level_table(tree, deepest="keep")
+    pairs = [
+        (losses.asymmetric(z, labels, table), losses.asymmetric(z, labels, table, 4.0, 0.0, 0.05)),
+        (losses.cross_entropy(z, labels), losses.cross_entropy(z, labels, 0.2)),
+        (losses.semantic_softmax(z, labels, levels), losses.semantic_softmax(z, labels, levels, 0.2)),
+        (
+            losses.semantic_softmax_levels(z, labels, levels).sum(),
+            losses.semantic_softmax_levels(z, labels, levels, 0.2).sum(),
+        ),
+        (
+            losses.semantic_kd(z, other, labels, levels),
+            losses.semantic_kd(
+                z, other, labels, levels, confidence="paper", reduction="batchmean", teacher_head="class"
+            ),
+        ),
+    ]
+    for found, meant in pairs:
+        assert found.item() == meant.item()
+    assert (level_table(tree).depths, levels.depths) == ((0, 1), (0, 1, 2))
+    table = level_table(winter21.tree)
+    assert (table.head, table.weights.max().item()) == ("class", 20.0)
+
+
+def test_the_formula_for_the_compiler_stands_in_while_it_traces(
+    zoo_tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels = level_table(_all_classes(zoo_tree), deepest="keep")
+    z = torch.randn(4, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    targets = levels.targets.index_select(0, torch.tensor([0, 4, 8, 5]))
+    passes = level_cross_entropy(z, targets, levels, 0.2)
+    asked: list[torch.Tensor] = []
+
+    def composed(logits: torch.Tensor, *rest: object) -> torch.Tensor:
+        asked.append(logits)
+        return _composed(logits, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(level_softmax, "_composed", composed)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(level_cross_entropy(z, targets, levels, 0.2), passes)
+    assert asked == [z]
