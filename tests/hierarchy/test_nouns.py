@@ -43,13 +43,15 @@ def test_hypernyms_of_any_noun_are_known() -> None:
 def test_near_words_begin_alike() -> None:
     assert wordnet_nouns().near("espreso", 1) == ["espresso"]
     assert wordnet_nouns().near("zzzzzz") == []
-    nouns = Nouns("n1\t-\tcrane#1:3|crate|Crana\nn2\tn1\tcraner#1|drane|cranes and boats\n")
+    first, second = "n00000001", "n00000002"
+    nouns = Nouns(f"{first}\t-\tcrane#1:3|crate|Crana\n{second}\t{first}\tcraner#1|drane|cranes and boats\n")
     assert nouns.near("crane") == ["crane", "craner", "crate"]
     assert nouns.near("CRANE", 4) == ["crane", "craner", "crate", "crana"]
     assert nouns.near("crane", 1) == ["crane"]
-    assert (nouns.hypernym_text("n2"), nouns.lemma_text("n1")) == ("n1", "crane#1:3|crate|Crana")
-    assert nouns.senses("Crate") == [("n1", Lemma("crate", 1, 0))]
-    assert ("n1" in nouns, "n3" in nouns, "crate" in nouns) == (True, False, False)
+    assert (nouns.hypernym_text(second), nouns.lemma_text(first)) == (first, "crane#1:3|crate|Crana")
+    assert nouns.senses("Crate") == [(first, Lemma("crate", 1, 0))]
+    assert nouns.senses("boats") == []
+    assert (first in nouns, "n00000003" in nouns, "crate" in nouns) == (True, False, False)
 
 
 @pytest.mark.parametrize(

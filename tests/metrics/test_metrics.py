@@ -427,9 +427,10 @@ def test_probabilities_may_leave_their_range_by_rounding_alone(zoo_tree) -> None
 def test_a_state_of_another_metric_is_refused_with_both_shapes() -> None:
     metric = Reliability(bins=2)
     state = {**metric.state_dict(), "count": np.zeros(3, np.int64)}
-    message = refused(UsageError, metric.load_state_dict, state)
-    assert message.startswith("This is no state of Reliability: expected {'count': ((2,), dtype('int64'))")
-    assert "found {'count': ((3,), dtype('int64'))" in message
+    assert refused(UsageError, metric.load_state_dict, state) == (
+        "This is no state of Reliability: expected {'count': (2,), 'stated': (2,), 'observed': (2,)}, found "
+        "{'count': ((3,), 'int64'), 'stated': ((2,), 'float64'), 'observed': ((2,), 'int64')}."
+    )
     copied = metric.state_dict()
     copied["count"][0] = 5
     assert metric["count"].tolist() == [0, 0]
