@@ -7,9 +7,9 @@ import json
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from miil21k.cli.options import add_options
+from miil21k.cli.options import add_options, names_of, value_of, whole
 from miil21k.cli.prepare_output import (
     PrepareProgress,
     VerifyProgress,
@@ -18,12 +18,11 @@ from miil21k.cli.prepare_output import (
     print_summary,
     print_warnings,
 )
-from miil21k.data.options import ReadingOptions
 from miil21k.distribute.local import LocalEngine
 from miil21k.environment import available_cpus
 from miil21k.errors import UsageError
 from miil21k.predict.options import RunOptions
-from miil21k.prepare.options import Codec, DatasetFormat, ManifestFormat, PrepareOptions, Resize, ResizeMode
+from miil21k.prepare.options import PrepareOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,24 +41,13 @@ _EPILOG = """examples:
   miil21k prepare stats DATA --plot images.png
 
 A source that is called verify or stats: ./verify, ./stats. To begin anew, remove TARGET or give another."""
-_CONTENT = (
-    "min_images",
-    "val_per_class",
-    "mode",
-    "size",
-    "resize",
-    "format",
-    "shard_size",
-    "seed",
-    "max_pixels",
-    "manifest",
-)
 _ALLOWED = {
-    "prepare": frozenset({*_CONTENT, "codec", "engine", "address", "workers", "dry_run", "strict", "release", "json"}),
+    "prepare": frozenset(
+        {*names_of(PrepareOptions), "engine", "address", "workers", "dry_run", "strict", "release", "json"}
+    ),
     "verify": frozenset({"release", "decode", "workers", "json", "strict"}),
     "stats": frozenset({"plot", "json"}),
 }
-_CHOICES = {"mode": ResizeMode, "format": DatasetFormat}
 # Options that only some choices of another one heed.
 _WITHOUT_EFFECT = {
     "size": ("mode", ("squish", "short-edge")),
@@ -77,8 +65,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.argument_default = argparse.SUPPRESS  # so that an option of another verb is noticed
     parser.add_argument("source", metavar="SOURCE", help="outer archive, folder of per-class tars, or class folders")
     parser.add_argument("target", metavar="TARGET", help="folder to make, or to go on with")
-    _configure_content(parser.add_argument_group("what is made"))
-    _configure_work(parser.add_argument_group("how it is made"))
+    add_options(parser.add_argument_group("what is made"), PrepareOptions)
+    work = parser.add_argument_group("how it is made")
+    work.add_argument("--workers", type=whole(1), metavar="N", help="processes (default: all cores); 1 is this one")
+    add_options(work, RunOptions, only=("engine", "address"))
+    work.add_argument("--dry-run", action="store_true", help="say what would happen and how much space it takes")
     checks = parser.add_argument_group("checks")
     checks.add_argument(
         "--release", choices=("auto", "fall11", "winter21", "none"), help="compare with (default: auto)"
@@ -93,56 +84,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
     checks.add_argument("--json", action="store_true", help="print the whole result as JSON")
 
 
-def _configure_content(group: Any) -> None:  # argparse's group type is private
-    group.add_argument("--min-images", type=int, metavar="N", help="keep classes with strictly more (default: 500)")
-    group.add_argument("--val-per-class", type=int, metavar="N", help="first N by bytewise file name (default: 50)")
-    group.add_argument("--mode", choices=get_args(ResizeMode), help="default: squish")
-    group.add_argument("--size", type=int, metavar="PIXELS", help="default: 224 for squish, 256 for short-edge")
-    group.add_argument("--resize", choices=get_args(Resize), help="published aliases (default: antialiased)")
-    group.add_argument("--format", choices=get_args(DatasetFormat), help="default: folders")
-    group.add_argument("--manifest", choices=get_args(ManifestFormat), help="parquet needs pyarrow (default: csv)")
-    group.add_argument("--shard-size", type=int, metavar="N", help="images per shard (default: 5000)")
-    group.add_argument("--seed", type=int, metavar="N", help="of the order in shards (default: 0)")
-    add_options(group, ReadingOptions, only=["max_pixels"])
-    group.add_argument(
-        "--codec", choices=("auto", *get_args(Codec)), help="simplejpeg needs the extra 'prepare' (default: auto)"
-    )
-
-
-def _configure_work(group: Any) -> None:
-    group.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores); 1 is this one")
-    add_options(group, RunOptions, only=("engine", "address"))
-    group.add_argument("--dry-run", action="store_true", help="say what would happen and how much space it takes")
-
-
 def run(args: argparse.Namespace) -> int:
     """Do what is asked for; returns 1 when `verify` finds faults."""
-    given = vars(args)
+    given = vars(args).copy()
     verb = given.pop("source") if given["source"] in ("verify", "stats") else "prepare"
     for name in given.keys() - {"source", "target"} - _ALLOWED[verb]:
         owner = next(other for other, names in _ALLOWED.items() if name in names)
         raise UsageError(f"--{name.replace('_', '-')} is an option of '{owner}', not of '{verb}'.")
-    if given.get("workers", 1) < 1:
-        raise UsageError(f"--workers is {given['workers']}, but must be 1 or more.")
     target = Path(given.pop("target"))
-    work = {"prepare": _prepare, "verify": _verify, "stats": _stats}[verb]
-    return work(target, given)
+    if verb == "prepare":
+        return _prepare(target, value_of(args, PrepareOptions), given)
+    return {"verify": _verify, "stats": _stats}[verb](target, given)
 
 
-def _prepare(target: Path, given: dict[str, Any]) -> int:
-    from miil21k.prepare.codecs import resolve_codec
+def _prepare(target: Path, options: PrepareOptions, given: dict[str, Any]) -> int:
     from miil21k.prepare.dry_run import dry_run
     from miil21k.prepare.run import check_summary, prepare, require_well
 
     for option, (owner, needed) in _WITHOUT_EFFECT.items():
-        default = get_args(_CHOICES[owner])[0]
-        if option in given and given.get(owner, default) not in needed:
-            raise UsageError(
-                f"--{option.replace('_', '-')} has no effect with --{owner} {given.get(owner, default)}: leave it out."
-            )
-    chosen = {name: given[name] for name in _CONTENT if name in given}
-    codec = resolve_codec(given.get("codec", "auto"), given.get("resize", "antialiased"))
-    options = PrepareOptions(codec=codec, **chosen)
+        chosen = getattr(options, owner)
+        if option in given and chosen not in needed:
+            raise UsageError(f"--{option.replace('_', '-')} has no effect with --{owner} {chosen}: leave it out.")
     release = given.get("release", "auto")
     source, as_json, strict = given["source"], "json" in given, "strict" in given
     if "dry_run" in given:

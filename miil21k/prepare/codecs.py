@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Protocol
 
 from miil21k.environment import require
-from miil21k.errors import UsageError
 from miil21k.prepare.codec_pillow import PillowConverter
-from miil21k.prepare.options import Codec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from miil21k.prepare.codec_pillow import Converted
-    from miil21k.prepare.options import PrepareOptions, Resize
+    from miil21k.prepare.options import Codec, PrepareOptions, Resize
 
-__all__ = ["CODECS", "Converter", "fingerprint", "open_converter", "resolve_codec"]
+__all__ = ["CODECS", "Converter", "fingerprint", "open_converter", "with_codec"]
 
 
 class Converter(Protocol):
@@ -48,25 +46,22 @@ _MODULES: dict[Resize, dict[str, tuple[str, ...]]] = {
 
 
 def open_converter(options: PrepareOptions) -> Converter:
-    """Return the converter of `options.codec`. Raises ImportError where its libraries are missing."""
+    """Return the converter of `options.codec`, which is not `auto`: see `with_codec`."""
     return CODECS[options.codec](options)
 
 
-def resolve_codec(name: str, resize: Resize = "antialiased") -> Codec:
-    """Return the codec called `name`; `auto` is simplejpeg where its libraries are installed.
+def with_codec(options: PrepareOptions) -> PrepareOptions:
+    """Return `options` with the codec that `auto` is here: simplejpeg where its libraries are installed.
 
-    Raises UsageError for an unknown name, MissingExtra for simplejpeg without its libraries.
+    Raises MissingExtra for simplejpeg without its libraries.
     """
-    missing = [module for module in _MODULES[resize] if importlib.util.find_spec(module) is None]
-    if name == "auto":
-        return "pillow" if missing else "simplejpeg"
-    for codec in CODECS:
-        if codec == name:
-            if codec == "simplejpeg" and missing:
-                extra = "published" if missing == ["cv2"] else "prepare"
-                require(missing[0], extra, f"The codec 'simplejpeg' with --resize {resize}")
-            return codec
-    raise UsageError(f"No codec '{name}': choose one of auto, {', '.join(get_args(Codec))}.")
+    missing = [module for module in _MODULES[options.resize] if importlib.util.find_spec(module) is None]
+    if options.codec == "auto":
+        return replace(options, codec="pillow" if missing else "simplejpeg")
+    if options.codec == "simplejpeg" and missing:
+        extra = "published" if missing == ["cv2"] else "prepare"
+        require(missing[0], extra, f"The codec 'simplejpeg' with --resize {options.resize}")
+    return options
 
 
 def fingerprint(options: PrepareOptions) -> dict[str, Any]:

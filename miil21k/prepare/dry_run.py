@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import PrepareError
 from miil21k.files import temporary_folder
-from miil21k.prepare.codecs import open_converter
+from miil21k.prepare.codecs import open_converter, with_codec
 from miil21k.prepare.manifest import require_manifest_format
 from miil21k.prepare.members import MemberReader, list_members
 from miil21k.prepare.releases import compare_with_release
@@ -50,6 +50,7 @@ def dry_run(
     run only, so `failed` here counts what shows in names and headers. progress: called with `members` and `reached` of
     every class. Raises like `prepare`.
     """
+    options = with_codec(options)
     require_manifest_format(options.manifest)
     opened, space = open_raw(source), Workspace(target)
     plan = make_plan(opened, target, options, release)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from miil21k.data.options import MAX_PIXELS
+from miil21k.data.options import MAX_PIXELS, ReadingOptions
 from miil21k.errors import UsageError
+from miil21k.options import check, described, option, option_again
 from miil21k.prepare.geometry import LONGEST_SIDE
 
 __all__ = ["Codec", "DatasetFormat", "ManifestFormat", "PrepareOptions", "Resize", "ResizeMode"]
@@ -14,58 +15,58 @@ __all__ = ["Codec", "DatasetFormat", "ManifestFormat", "PrepareOptions", "Resize
 ResizeMode = Literal["squish", "short-edge", "keep"]
 Resize = Literal["antialiased", "published"]
 DatasetFormat = Literal["folders", "webdataset"]
-Codec = Literal["simplejpeg", "pillow"]
+Codec = Literal["auto", "simplejpeg", "pillow"]
 ManifestFormat = Literal["csv", "parquet"]
 PUBLISHED_SIZE = {"squish": 224, "short-edge": 256, "keep": 0}
 JPEG_QUALITY = 95  # OpenCV's default, which the published script takes
 
 
+@described
 @dataclass(frozen=True)
 class PrepareOptions:
     """How a source becomes a data set; the defaults are ImageNet-21K-P as published, but antialiased.
 
-    min_images: a class is kept when it has strictly more. val_per_class: so many images of every kept class, the
-    first by bytewise file name, become validation. size: pixels of both sides (squish) or of the short one; None is
-    the published 224 or 256. An image whose longer side is below `size` is copied byte for byte. mode `keep` copies
-    everything. resize: `antialiased` (triangle filter over all source pixels) or `published` (bilinear between the
-    four nearest, which aliases). codec: `simplejpeg` (with cykooz-resizer, or with OpenCV for `published`) or
-    `pillow`; their bytes differ. manifest: the file format of the list of all images.
-    shard_size: images per shard; seed: their order (webdataset). max_pixels: a larger image is a failure.
     Raises UsageError for a value outside its range.
     """
 
-    min_images: int = 500
-    val_per_class: int = 50
-    mode: ResizeMode = "squish"
-    size: int | None = None
-    resize: Resize = "antialiased"
-    format: DatasetFormat = "folders"
-    codec: Codec = "pillow"
-    manifest: ManifestFormat = "csv"
-    quality: int = JPEG_QUALITY
-    shard_size: int = 5000
-    seed: int = 0
-    max_pixels: int = MAX_PIXELS
+    min_images: int = option(500, "keep classes with strictly more images", metavar="N", least=0)
+    val_per_class: int = option(
+        50, "images of every kept class for validation, the first by bytewise file name", metavar="N", least=0
+    )
+    mode: ResizeMode = option(
+        "squish",
+        "squish: both sides become `size`; short-edge: the short one; keep: nothing changes",
+        choices=get_args(ResizeMode),
+    )
+    size: int | None = option(
+        None,
+        "an image whose longer side is below it is copied byte for byte (default: 224 for squish, 256 for short-edge)",
+        metavar="PIXELS",
+        least=1,
+        most=LONGEST_SIDE,
+    )
+    resize: Resize = option(
+        "antialiased",
+        "antialiased: a triangle filter over all source pixels; published: between the four nearest, which aliases",
+        choices=get_args(Resize),
+    )
+    format: DatasetFormat = option("folders", "class folders, or tar shards", choices=get_args(DatasetFormat))
+    manifest: ManifestFormat = option(
+        "csv", "format of the list of all images; parquet needs pyarrow", choices=get_args(ManifestFormat)
+    )
+    shard_size: int = option(5000, "images per shard", metavar="N", least=1)
+    seed: int = option(0, "of the order in shards", metavar="N", least=0)
+    max_pixels: int = option_again(ReadingOptions, "max_pixels", MAX_PIXELS)
+    codec: Codec = option(
+        "auto",
+        "what decodes, resizes and encodes, each to bytes of its own; auto: simplejpeg where the extra 'prepare' is "
+        "installed",
+        choices=get_args(Codec),
+    )
+    quality: int = option(JPEG_QUALITY, "of JPEGs; the published script takes 95", flags=None, least=1, most=100)
 
     def __post_init__(self) -> None:
-        choices = {
-            "mode": ResizeMode,
-            "resize": Resize,
-            "format": DatasetFormat,
-            "codec": Codec,
-            "manifest": ManifestFormat,
-        }
-        for name, kinds in choices.items():
-            if getattr(self, name) not in get_args(kinds):
-                raise UsageError(f"No {name} '{getattr(self, name)}': choose one of {', '.join(get_args(kinds))}.")
-        bounds = {"min_images": 0, "val_per_class": 0, "shard_size": 1, "seed": 0, "max_pixels": 1, "quality": 1}
-        for name, lowest in bounds.items():
-            if getattr(self, name) < lowest:
-                raise UsageError(f"{name} is {getattr(self, name)}, but must be {lowest} or more.")
-        if self.quality > 100:
-            raise UsageError(f"quality is {self.quality}, but must be 100 or less.")
-        if self.size is not None and not 1 <= self.size <= LONGEST_SIDE:
-            raise UsageError(f"size is {self.size}, but must be from 1 to {LONGEST_SIDE:,}.")
+        check(self)
         if self.min_images < self.val_per_class:
             raise UsageError(
                 f"A class of {self.min_images + 1} images would be kept, and {self.val_per_class} of them taken for "

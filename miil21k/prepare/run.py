@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from miil21k.errors import PrepareError, UsageError
 from miil21k.prepare.class_job import ClassJob, prepare_class
-from miil21k.prepare.codecs import fingerprint
+from miil21k.prepare.codecs import fingerprint, with_codec
 from miil21k.prepare.manifest import require_manifest_format
 from miil21k.prepare.releases import compare_with_release
 from miil21k.prepare.report import write_report
@@ -59,6 +59,7 @@ def prepare(
     off, or lacks classes that it had; all leave finished work in place.
     """
     target = target.absolute()
+    options = with_codec(options)
     require_manifest_format(options.manifest)
     opened = open_raw(source)
     plan = make_plan(opened, target, options, release)

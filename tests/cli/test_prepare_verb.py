@@ -76,11 +76,9 @@ def test_prepare_verify_and_stats_in_turn(raw: Path, tmp_path: Path, capsys: pyt
         (["stats", "x", "--min-images", "4"], "--min-images is an option of 'prepare', not of 'stats'"),
         (["a.tar", "x", "--decode"], "--decode is an option of 'verify', not of 'prepare'"),
         (["a.tar", "x", "--address", "auto"], "--address is of a Ray cluster: add --engine ray"),
-        (["a.tar", "x", "--workers", "0"], "--workers is 0, but must be 1 or more"),
         (["missing.tar", "x"], "There is no 'missing.tar'"),
         (["a.tar", "x", "--mode", "keep", "--size", "9"], "--size has no effect with --mode keep: leave it out"),
         (["a.tar", "x", "--seed", "1"], "--seed has no effect with --format folders: leave it out"),
-        (["a.tar", "x", "--size", "0"], "size is 0, but must be from 1 to 65,500"),
     ],
 )
 def test_wrong_use_is_one_sentence_and_two(
@@ -90,6 +88,23 @@ def test_wrong_use_is_one_sentence_and_two(
     assert main(["prepare", *words]) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--workers", "0"], "--workers: must be at least 1, not 0"),
+        (["--size", "0"], "--size: lies between 1 and 65500, not 0"),
+        (["--mode", "sqish"], "--mode: must be squish or short-edge or keep, not 'sqish'. Did you mean 'squish'?"),
+    ],
+)
+def test_a_value_out_of_bounds_is_named_with_its_flag(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["prepare", "a.tar", "x", *words])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="other permissions")

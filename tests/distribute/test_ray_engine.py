@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +58,8 @@ def test_a_cluster_that_loses_a_node_ends_with_the_same_bytes(tmp_path: Path, mo
     outer = Path("whole.tar.gz")  # every path is relative to a folder that no raylet stands in
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
-    base = PrepareOptions(min_images=10, val_per_class=2, max_pixels=MAX_PIXELS)
-    broken = PrepareOptions(min_images=10, val_per_class=2, max_pixels=MAX_PIXELS, format="webdataset", shard_size=64)
+    base = PrepareOptions(min_images=10, val_per_class=2, max_pixels=MAX_PIXELS, codec="pillow")
+    broken = replace(base, format="webdataset", shard_size=64)
     for name, options in (("folders", base), ("shards", broken)):
         prepare(str(outer), Path(f"local {name}"), options, LocalEngine(1))
     monkeypatch.chdir(tmp_path / "elsewhere")

@@ -12,12 +12,14 @@ from raw_archives import animation, photo, turned
 from reference_resize import antialiased, bilinear
 
 from miil21k.prepare.codec_pillow import Converted
-from miil21k.prepare.codecs import open_converter, resolve_codec
+from miil21k.prepare.codecs import open_converter, with_codec
 from miil21k.prepare.options import PrepareOptions
 
 CODECS = [
     "pillow",
-    pytest.param("simplejpeg", marks=pytest.mark.skipif(resolve_codec("auto") == "pillow", reason="extra")),
+    pytest.param(
+        "simplejpeg", marks=pytest.mark.skipif(with_codec(PrepareOptions()).codec == "pillow", reason="extra")
+    ),
 ]
 pytestmark = pytest.mark.parametrize("codec", CODECS)
 OPTIONS = PrepareOptions(max_pixels=10**7, quality=100)

@@ -14,11 +14,11 @@ from miil21k.prepare.releases import RELEASES, compare_with_release, nearest_rel
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "crop"}, "No mode 'crop': choose one of squish, short-edge, keep"),
-        ({"val_per_class": -1}, "val_per_class is -1, but must be 0 or more"),
-        ({"size": 0}, "size is 0"),
-        ({"quality": 101}, "quality is 101"),
-        ({"shard_size": 0}, "shard_size is 0, but must be 1 or more"),
+        ({"mode": "crop"}, "mode must be squish or short-edge or keep, not 'crop'"),
+        ({"val_per_class": -1}, "val_per_class must be at least 0, not -1"),
+        ({"size": 0}, "size lies between 1 and 65500, not 0"),
+        ({"quality": 101}, "quality lies between 1 and 100, not 101"),
+        ({"shard_size": 0}, "shard_size must be at least 1, not 0"),
         ({"min_images": 49}, "A class of 50 images would be kept, and 50 of them taken for validation"),
     ],
 )

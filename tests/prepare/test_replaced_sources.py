@@ -23,7 +23,7 @@ from miil21k.prepare.workspace import Workspace
 if TYPE_CHECKING:
     from pathlib import Path
 
-OPTIONS = PrepareOptions(min_images=3, val_per_class=1, size=64)
+OPTIONS = PrepareOptions(min_images=3, val_per_class=1, size=64, codec="pillow")
 SHARDS = replace(OPTIONS, format="webdataset", shard_size=4)
 LAYOUTS = pytest.mark.parametrize("options", [OPTIONS, SHARDS], ids=["folders", "webdataset"])
 WNIDS = ("n00000001", "n00000002", "n00000003")

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-OPTIONS = PrepareOptions(min_images=10, val_per_class=2, size=224, max_pixels=MAX_PIXELS, shard_size=8)
+OPTIONS = PrepareOptions(min_images=10, val_per_class=2, size=224, max_pixels=MAX_PIXELS, shard_size=8, codec="pillow")
 SHARDS = replace(OPTIONS, format="webdataset")
 
 

@@ -22,7 +22,6 @@ from miil21k.data.loader import EpochSampler, evaluation_loader, training_loader
 from miil21k.distribute.local import LocalEngine
 from miil21k.hierarchy.spaces import LabelSpace
 from miil21k.hierarchy.tree import Tree
-from miil21k.prepare.codecs import resolve_codec
 from miil21k.prepare.options import PrepareOptions
 from miil21k.prepare.run import prepare
 from miil21k.prepare.verify import verify
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 SIZES = [(250, 188), (320, 240), (240, 320), (200, 150), (500, 333), (470, 470), (60, 40), (224, 224)]
 COUNTS = [500, 501, 502, 20, 650, 380] * 8  # images per class: 24 of 48 classes are kept
-OPTIONS = PrepareOptions(max_pixels=MAX_PIXELS, codec=resolve_codec("auto"))
+OPTIONS = PrepareOptions(max_pixels=MAX_PIXELS)
 SHARDS = replace(OPTIONS, format="webdataset", shard_size=1000)
 PREPROCESS = Preprocess((3, 224, 224), "bilinear", 1.0, "squash", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "test")
 

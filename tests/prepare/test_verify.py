@@ -17,7 +17,7 @@ from miil21k.prepare.options import PrepareOptions
 from miil21k.prepare.run import prepare
 from miil21k.prepare.verify import verify
 
-OPTIONS = PrepareOptions(min_images=10, val_per_class=2, shard_size=8)
+OPTIONS = PrepareOptions(min_images=10, val_per_class=2, shard_size=8, codec="pillow")
 WNIDS = ("n02084071", "n02121808", "n02958343")  # dog, domestic cat, car; the car is a small class
 
 
