@@ -164,11 +164,12 @@ def operators(names: list[str], rounds: int, threads: int) -> None:
 
 
 def settings(model: Path, setting: Path, judging: Path) -> None:
+    from typing import get_args
+
     from miil21k.errors import Miil21kError
     from miil21k.export.onnx.file import photographs_in
-    from miil21k.export.quantize.precision import METHODS
+    from miil21k.export.options import Method, QuantizeOptions
     from miil21k.export.quantize.quantize import quantize_onnx
-    from miil21k.export.quantize.search import QuantizeOptions
 
     pictures, judges = photographs_in(setting, below=True), photographs_in(judging, below=True)
     columns = (
@@ -184,7 +185,7 @@ def settings(model: Path, setting: Path, judging: Path) -> None:
     print("|" + "|".join(columns) + "|\n|" + "---|" * len(columns), flush=True)
     kept = {"min_agreement": 1e-9, "require_faster": False}  # every figure is wanted: nothing is refused
     tried = [QuantizeOptions(mode=mode, most_left_out=0, **kept) for mode in ("static", "fp16", "dynamic")]
-    tried += [QuantizeOptions(method=method, mode="static", most_left_out=0, **kept) for method in METHODS[1:]]
+    tried += [QuantizeOptions(method=method, mode="static", most_left_out=0, **kept) for method in get_args(Method)[1:]]
     tried.append(QuantizeOptions(mode="static", require_faster=False))  # as the command does: layers are left out
     for options in tried:
         mode, method = options.mode, options.method

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from miil21k.errors import UsageError as UsageError
     from miil21k.export.onnx.file import export_onnx as export_onnx
     from miil21k.export.onnx.model import ExportOptions as ExportOptions
+    from miil21k.export.options import QuantizeOptions as QuantizeOptions
     from miil21k.export.quantize.quantize import quantize_onnx as quantize_onnx
-    from miil21k.export.quantize.search import QuantizeOptions as QuantizeOptions
     from miil21k.hierarchy.load import load_label_space as load_label_space
     from miil21k.hierarchy.spaces import LabelSpace as LabelSpace
     from miil21k.hierarchy.tree import Tree as Tree
@@ -56,7 +56,7 @@ _DOORS = {
     "PredictOptions": "miil21k.predict.options",
     "Prediction": "miil21k.predict.prediction",
     "Predictor": "miil21k.predict.predictor",
-    "QuantizeOptions": "miil21k.export.quantize.search",
+    "QuantizeOptions": "miil21k.export.options",
     "Recipe": "miil21k.train.recipe",
     "TrainRequest": "miil21k.train.options",
     "Tree": "miil21k.hierarchy.tree",

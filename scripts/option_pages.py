@@ -11,7 +11,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 from predict_page import option_table  # noqa: E402 - beside this file
 
-from miil21k.prepare.options import PrepareOptions  # noqa: E402 - the clone's package, installed or not
+from miil21k.export.options import (  # noqa: E402 - the clone's package, installed or not
+    EngineOptions,
+    QuantizeOptions,
+    TritonOptions,
+)
+from miil21k.prepare.options import PrepareOptions  # noqa: E402
 from miil21k.train.options import TrainRequest  # noqa: E402
 from miil21k.train.recipe import Recipe  # noqa: E402
 
@@ -19,6 +24,7 @@ from miil21k.train.recipe import Recipe  # noqa: E402
 PAGES = {
     "training.md": {"options": TrainRequest, "fields": Recipe},
     "prepare.md": {"options": PrepareOptions},
+    "export.md": {"quantize": QuantizeOptions, "engine": EngineOptions, "triton": TritonOptions},
 }
 
 

@@ -76,7 +76,7 @@ def option_table(of: type) -> Iterator[str]:
 
 
 def _spelt(option: Option) -> str:
-    metavar = f" {option.metavar}" if option.metavar else ""
+    metavar = f" {option.metavar}".replace("|", r"\|") if option.metavar else ""
     words = [f"`{', '.join(option.flags)}{metavar}`"] if option.flags else []
     return ", ".join([*words, *(f"`{flag}`" for flag in option.instead)])
 

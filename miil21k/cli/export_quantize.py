@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from miil21k.cli.options import add_options, value_of
 from miil21k.environment import require
 from miil21k.errors import UsageError
-from miil21k.runtime.registry import export_runtimes
+from miil21k.export.options import QuantizeOptions
 
 if TYPE_CHECKING:
     import argparse
@@ -36,53 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="pictures that set it up and choose layers, subfolders too",
     )
     add("--eval", type=Path, metavar="DIR", help="other pictures that judge it (default: every second of --images)")
-    add(
-        "--mode",
-        choices=("auto", "static", "dynamic", "fp16"),
-        default="auto",
-        help="auto: static for convolutional networks, dynamic for transformers",
-    )
-    add(
-        "--method",
-        choices=("minmax", "entropy", "percentile"),
-        default="minmax",
-        help="how static finds the range of each activation (%(default)s)",
-    )
-    add("--symmetric", action="store_true", help="static with zero points of 0, for miil21k export tensorrt")
-    add(
-        "--weight-bits",
-        type=int,
-        choices=(7, 8),
-        help="7 is exact on every processor (default: 8 where this one's 8-bit products are exact, else 7)",
-    )
-    add(
-        "--min-agreement",
-        type=float,
-        default=0.97,
-        metavar="P",
-        help="least share of equal top-1, shown with 95 %% confidence (%(default)s)",
-    )
-    add(
-        "--most-left-out",
-        type=float,
-        default=0.95,
-        metavar="P",
-        help="share of layers that may stay float (%(default)s)",
-    )
-    add(
-        "--calibration-images",
-        type=int,
-        default=256,
-        metavar="N",
-        help="most that set it up, and that choose (%(default)s)",
-    )
-    add("--backend", choices=export_runtimes(), default="onnx", help="what agreement and speed are measured in")
-    yes, no = "--require-faster", "--no-require-faster"
-    speed = parser.add_mutually_exclusive_group()
-    speed.add_argument(yes, action="store_true", default=None, help="refuse what is not faster (default for INT8)")
-    speed.add_argument(
-        no, action="store_false", dest="require_faster", help="keep it and say so (default for fp16 and --symmetric)"
-    )
+    add_options(parser, QuantizeOptions)
     add("-q", "--quiet", action="store_true", help="no progress")
 
 
@@ -93,25 +48,12 @@ def run(args: argparse.Namespace) -> int:
     require("onnx", "export", "Quantising")
     from miil21k.export.onnx.file import photographs_in
     from miil21k.export.quantize.quantize import quantize_onnx
-    from miil21k.export.quantize.search import QuantizeOptions
 
-    names = (
-        "mode",
-        "method",
-        "symmetric",
-        "weight_bits",
-        "min_agreement",
-        "most_left_out",
-        "calibration_images",
-        "backend",
-        "require_faster",
-    )
-    options = QuantizeOptions(**{name: getattr(args, name) for name in names})
     report = quantize_onnx(
         args.model,
         args.output,
         photographs_in(args.images, below=True),
-        options,
+        value_of(args, QuantizeOptions),
         judges=photographs_in(args.eval, below=True) if args.eval else (),
         say=lambda line: None if args.quiet else print(line, file=sys.stderr),
         progress=_silent if args.quiet else _bar,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from miil21k.cli.options import add_options, value_of
 from miil21k.environment import require
 from miil21k.errors import UsageError
+from miil21k.export.options import EngineOptions
+
+if TYPE_CHECKING:
+    import argparse
 
 __all__ = ["HELP", "configure", "run"]
 
@@ -21,12 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", type=Path, required=True, metavar="FILE.engine", help="a report goes beside it, with .json")
     add("--overwrite", action="store_true", help="replace FILE.engine")
     add("--command", action="store_true", help="print the line for trtexec instead of building")
-    add("--batch", type=_batch, default=(1, 8, 32), metavar="N,N,N", help="smallest, best and largest batch (1,8,32)")
-    add("--timing-cache", type=Path, metavar="FILE", help="measured kernels, to build faster the next time")
-    add("--workspace", type=int, metavar="MIB", help="memory for layers, in MiB (default: all there is)")
-    add("--tf32", action="store_true", help="let float32 products round to 10-bit mantissas, as TensorRT would")
-    add("--version-compatible", action="store_true", help="later versions of TensorRT can run it, too")
-    add("--optimization-level", type=int, metavar="N", help="0 to 5: how long to search for speed (3)")
+    add_options(parser, EngineOptions)
     add("--bound", type=float, metavar="X", help="how far logits may be from ONNX Runtime's, relative to their range")
     add("--images", type=Path, metavar="DIR", help="prove it on these pictures too")
 
@@ -38,10 +38,8 @@ def run(args: argparse.Namespace) -> int:
     require("onnx", "export", "Reading the graph")
     from miil21k.export.onnx.file import own_photographs, photographs_in
     from miil21k.export.tensorrt.file import export_tensorrt, plan_command
-    from miil21k.export.tensorrt.options import EngineOptions
 
-    names = ("batch", "tf32", "workspace", "timing_cache", "version_compatible", "optimization_level")
-    options = EngineOptions(**{name: getattr(args, name) for name in names})
+    options = value_of(args, EngineOptions)
     if args.command:
         print(plan_command(args.model, args.output, options))
         return 0
@@ -60,10 +58,3 @@ def run(args: argparse.Namespace) -> int:
     for key, words in (("same_top1", "best class"), ("same_path", "path")):
         print(f"  the same {words} on {sum(row[key] for row in rows)} of {total} photographs")
     return 0
-
-
-def _batch(text: str) -> tuple[int, ...]:
-    parts = text.split(",")
-    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
-        raise argparse.ArgumentTypeError(f"'{text}' is not three numbers, as 1,8,64 is.")
-    return tuple(int(part) for part in parts)

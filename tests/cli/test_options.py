@@ -12,8 +12,10 @@ import pytest
 from miil21k.cli.main import VERBS
 from miil21k.cli.options import add_options, given, names_of, value_of
 from miil21k.data.options import ReadingOptions
+from miil21k.export.options import EngineOptions, QuantizeOptions, TritonOptions
 from miil21k.options import Instead, check, declared, option
 from miil21k.predict.options import AnswerOptions, PredictOptions, RunOptions
+from miil21k.prepare.options import PrepareOptions
 from miil21k.runtime.options import ComputeOptions, ModelOptions
 
 if TYPE_CHECKING:
@@ -92,6 +94,31 @@ def test_what_one_class_declares_is_explained_alike_by_every_verb(cls: type, nam
         if f"--{name.replace('_', '-')}" in action.option_strings
     }
     assert {verb for verb, text in explained.items() if text == meaning.partition(" (default")[0]} >= verbs
+
+
+# Options of a verb: what its class declares, and what it has besides, which no value of the library holds.
+OWN = {
+    "prepare": (
+        PrepareOptions,
+        {"workers", "dry_run", "release", "strict", "decode", "plot", "json", "engine", "address"},
+    ),
+    "export quantize": (QuantizeOptions, {"output", "overwrite", "images", "eval", "quiet"}),
+    "export tensorrt": (EngineOptions, {"output", "overwrite", "images", "command", "bound"}),
+    "export triton": (TritonOptions, {"name", "version", "include_removed_labels"}),
+}
+
+
+@pytest.mark.parametrize("verb", OWN)
+def test_a_verb_takes_every_option_of_its_class_and_explains_it_in_its_words(verb: str) -> None:
+    cls, besides = OWN[verb]
+    actions = {flag: action for action in PARSERS[verb]._actions for flag in action.option_strings}
+    for _, found in declared(cls):
+        for flag in found.flags:
+            assert str(actions[flag].help).replace("%%", "%").startswith(found.meaning), flag
+        for flag, instead in found.instead.items():
+            assert actions[flag].help == instead.meaning, flag
+    assert set(FLAGS[verb].values()) - {d.name for d, _ in declared(cls)} == {"help", *besides}
+    assert all(f"    {declaration.name}: " in (cls.__doc__ or "") for declaration, _ in declared(cls))
 
 
 def test_a_declared_flag_means_the_same_field_in_every_verb() -> None:

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import sys
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import onnx
 
@@ -23,15 +23,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto, NodeProto
 
-__all__ = ["METHODS", "MODES", "Method", "QuantizeMode", "dynamic_int8", "fp16", "measure_ranges"]
+    from miil21k.export.options import Method, QuantizeMode
+
+__all__ = ["dynamic_int8", "fp16", "measure_ranges", "quantizable", "static_int8", "staying"]
 
 silence_telemetry()
-__all__ += ["quantizable", "static_int8", "staying"]
 
-QuantizeMode = Literal["static", "dynamic", "fp16"]
-Method = Literal["minmax", "entropy", "percentile"]
-MODES: tuple[str, ...] = get_args(QuantizeMode)
-METHODS: tuple[str, ...] = get_args(Method)
 # What carries weights, by which a layer is counted, left out and measured.
 _WEIGHTED = {"static": ("Conv", "Gemm", "MatMul"), "dynamic": ("Gemm", "MatMul")}
 # What lies between them: operators that runtimes have in 8 bits too, so that activations need not widen on the way.

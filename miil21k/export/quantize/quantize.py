@@ -15,10 +15,11 @@ from miil21k.environment import installed_versions, silence_telemetry
 from miil21k.errors import ExportError, UsageError
 from miil21k.export.onnx.report import card_facts, report_path
 from miil21k.export.onnx.saving import MOST_BYTES, weights_path
+from miil21k.export.options import QuantizeOptions
 from miil21k.export.quantize.agreement import FASTER, Agreeing, crops_to_logits, speed_ratios
 from miil21k.export.quantize.calibration_set import Roles, divide, read_crops, spread
 from miil21k.export.quantize.network_part import put_network, take_network
-from miil21k.export.quantize.search import QuantizeOptions, choose_setting, no_progress, share_needed
+from miil21k.export.quantize.search import choose_setting, no_progress, share_needed
 from miil21k.files import atomic, replace_file, sweep
 from miil21k.metrics.shares import ONE_SIDED, wilson_interval
 from miil21k.runtime.int8_probe import products_are_exact

@@ -14,8 +14,6 @@ from miil21k.export.onnx.network import OUTPUTS, PIXELS
 from miil21k.export.onnx.proof import open_session
 from miil21k.export.quantize.agreement import Agreeing
 from miil21k.export.quantize.precision import (
-    METHODS,
-    MODES,
     dynamic_int8,
     fp16,
     measure_ranges,
@@ -24,7 +22,6 @@ from miil21k.export.quantize.precision import (
     staying,
 )
 from miil21k.metrics.shares import ONE_SIDED, wilson_interval
-from miil21k.text import brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,14 +31,13 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from miil21k.decode.decoder import Decoder
+    from miil21k.export.options import Method, QuantizeMode, QuantizeOptions
     from miil21k.export.quantize.agreement import Agreement
-    from miil21k.export.quantize.precision import Method, QuantizeMode
     from miil21k.zoo.schema import Preprocess
 
     ShowProgress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 __all__ = [
-    "QuantizeOptions",
     "Setting",
     "choose_mode",
     "choose_setting",
@@ -57,50 +53,6 @@ BATCH = 8
 def no_progress(_what: str, _total: int) -> AbstractContextManager[Callable[[int], None]]:
     """Show nothing."""
     return nullcontext(lambda _: None)
-
-
-@dataclass(frozen=True)
-class QuantizeOptions:
-    """How an export is quantised, and what it must keep to.
-
-    mode: `static` (INT8, ranges of activations measured on images), `dynamic` (INT8, matrix products only, ranges as
-    they come), `fp16`, or `auto`: static where convolutions carry most of the layers, else dynamic. method: how
-    static finds the ranges, `minmax`, `entropy` or `percentile`. symmetric: static with zero points of 0 and float32
-    biases, for TensorRT. weight_bits: 8, 7 (half the range, so that sums of products are exact on every processor), or
-    None: 8 where this processor's products of 8 bits are exact, else 7. min_agreement: the share of pictures like the
-    judging ones that keep their best class, with 95 % confidence, in (0, 1). most_left_out: the share of layers that
-    may stay float, in [0, 1]. calibration_images: how many images at most set it up, and how many choose layers.
-    require_faster: refuse what is not faster than fp32; None for INT8 yes, for what runs elsewhere (fp16, symmetric)
-    no. backend: `onnx` or `openvino`, which measures agreement and speed. Raises UsageError for anything else.
-    """
-
-    mode: QuantizeMode | str = "auto"
-    method: Method = "minmax"
-    symmetric: bool = False
-    weight_bits: int | None = None
-    min_agreement: float = 0.97
-    most_left_out: float = 0.95
-    calibration_images: int = 256
-    require_faster: bool | None = None
-    backend: str = "onnx"
-
-    __repr__ = brief
-
-    def __post_init__(self) -> None:
-        known = (("mode", ("auto", *MODES)), ("method", METHODS), ("backend", ("onnx", "openvino")))
-        for name, choices in known:
-            if getattr(self, name) not in choices:
-                raise UsageError(f"{name} must be {' or '.join(choices)}, not '{getattr(self, name)}'.")
-        if self.symmetric and self.mode not in ("auto", "static"):
-            raise UsageError(f"symmetric is of mode static: {self.mode} has no fixed zero points.")
-        if self.weight_bits not in (None, 7, 8):
-            raise UsageError(f"weight_bits must be 7 or 8, not {self.weight_bits}.")
-        if not 0 < self.min_agreement < 1:
-            raise UsageError(f"min_agreement lies between 0 and 1, not {self.min_agreement}: no pictures show all.")
-        if not 0 <= self.most_left_out <= 1:
-            raise UsageError(f"most_left_out lies between 0 and 1, not {self.most_left_out}.")
-        if self.calibration_images < 1:
-            raise UsageError(f"calibration_images must be at least 1, not {self.calibration_images}.")
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from miil21k.errors import ExportError
-from miil21k.export.tensorrt.options import shapes
 from miil21k.files import replace_file
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from miil21k.export.tensorrt.options import EngineOptions
+    from miil21k.export.options import EngineOptions
 
 __all__ = ["BuiltEngine", "build_engine", "missing"]
 
@@ -95,7 +94,7 @@ def build_engine(
         )
     config = builder.create_builder_config()
     profile = builder.create_optimization_profile()
-    least, best, most = shapes(options, image)
+    least, best, most = options.shapes(image)
     profile.set_shape(name, least, best, most)
     if config.add_optimization_profile(profile) < 0:
         raise ExportError(f"TensorRT {trt.__version__} refuses batches of {options.batch} for '{model}'.")

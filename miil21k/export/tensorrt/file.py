@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -16,8 +17,8 @@ from miil21k.errors import ExportError, UsageError
 from miil21k.export.onnx.network import OUTPUTS
 from miil21k.export.onnx.proof import BOUNDS, open_session
 from miil21k.export.onnx.samples import BATCHES
+from miil21k.export.options import EngineOptions
 from miil21k.export.tensorrt.engine import build_engine, missing
-from miil21k.export.tensorrt.options import EngineOptions, trtexec_line
 from miil21k.files import atomic, replace_file, sweep
 from miil21k.zoo.export_card import read_export_card
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from miil21k.zoo.export_card import ExportCard
 
-__all__ = ["PRECISION_BOUNDS", "RunningEngine", "export_tensorrt", "plan_command", "precision_of"]
+__all__ = ["PRECISION_BOUNDS", "RunningEngine", "export_tensorrt", "plan_command", "precision_of", "trtexec_line"]
 
 # How far logits may be from ONNX Runtime's on the same file, relative to their range.
 PRECISION_BOUNDS = {"float32": BOUNDS.logits, "tf32": 5e-3, "float16": 2e-2, "int8": 5e-2}
@@ -53,6 +54,25 @@ def plan_command(model: Path, output: Path, options: EngineOptions) -> str:
     """
     card, graph = _opened(model)
     return trtexec_line(model, output, graph.graph.input[0].name, card.preprocess.input_size, options)
+
+
+def trtexec_line(model: Path, output: Path, name: str, image: tuple[int, int, int], options: EngineOptions) -> str:
+    """Return the command of TensorRT 10 and 11 that builds the same engine; `name` is the input's."""
+    words = ["trtexec", f"--onnx={model}", f"--saveEngine={output}"]
+    for title, shape in zip(("min", "opt", "max"), options.shapes(image), strict=True):
+        words.append(f"--{title}Shapes={name}:{'x'.join(map(str, shape))}")
+    words.append("--stronglyTyped")  # TensorRT 11 always is, and takes the flag
+    if not options.tf32:
+        words.append("--noTF32")
+    if options.workspace is not None:
+        words.append(f"--memPoolSize=workspace:{options.workspace}")
+    if options.timing_cache is not None:
+        words.append(f"--timingCacheFile={options.timing_cache}")
+    if options.version_compatible:
+        words.append("--versionCompatible")
+    if options.optimization_level is not None:
+        words.append(f"--builderOptimizationLevel={options.optimization_level}")
+    return shlex.join([*words, "--skipInference"])
 
 
 def precision_of(graph: onnx.ModelProto) -> str:

@@ -9,14 +9,16 @@ initializers may be optional inputs, and a scalar is `dims: [ 1 ]`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from miil21k.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["ASKED_LABELS", "LABELS", "Tensor", "TritonOptions", "config_text"]
+    from miil21k.export.options import TritonOptions
+
+__all__ = ["ASKED_LABELS", "LABELS", "Tensor", "config_text"]
 
 LABELS, ASKED_LABELS = "labels.txt", "asked.txt"
 _LABELS_OF = {"logits": LABELS, "asked": ASKED_LABELS}
@@ -49,43 +51,6 @@ class Tensor:
         if self.kind not in _TYPES:
             raise UsageError(f"'{self.name}' is a {self.kind}, which no export of miil21k has: export the model again.")
         return _TYPES[self.kind]
-
-
-@dataclass(frozen=True)
-class TritonOptions:
-    """How Triton runs a model.
-
-    max_batch_size: the most images per call; 0 turns batching by the server off, and lets requests set the inputs that
-    have defaults. preferred_batch_sizes: sizes that are run at once when requests fill them. queue_delay: microseconds
-    that a request may wait for others. instances: copies that run side by side, per GPU where there are GPUs.
-    device: `auto` is the GPUs where Triton finds any. gpus: which ones, for `gpu`; all when empty. threads: of each
-    copy on a CPU; ONNX Runtime's choice, all cores, when None. keep: the versions that are served, `all` or how many
-    of the latest. warmup: run a picture before the model is announced as ready.
-    """
-
-    max_batch_size: int = 32
-    preferred_batch_sizes: tuple[int, ...] = ()
-    queue_delay: int = 0
-    instances: int = 1
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    gpus: tuple[int, ...] = ()
-    threads: int | None = None
-    keep: int | Literal["all"] = 1
-    warmup: bool = True
-
-    def __post_init__(self) -> None:
-        least = {"max_batch_size": 0, "queue_delay": 0, "instances": 1, "threads": 1, "keep": 1}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if isinstance(value, int) and value < bound:
-                raise UsageError(f"{name} must be at least {bound}, not {value}.")
-        if not self.max_batch_size and (self.preferred_batch_sizes or self.queue_delay):
-            raise UsageError("max_batch_size 0 turns batching off: leave preferred batch sizes and queue delay out.")
-        for size in self.preferred_batch_sizes:
-            if not 1 <= size <= self.max_batch_size:
-                raise UsageError(f"A preferred batch size lies in 1 to {self.max_batch_size}, the largest; not {size}.")
-        if self.gpus and (self.device != "gpu" or min(self.gpus) < 0 or len(set(self.gpus)) < len(self.gpus)):
-            raise UsageError("gpus are different numbers from 0 up, for the device gpu.")
 
 
 def config_text(
@@ -128,7 +93,7 @@ def _lines(
         sizes = [f"preferred_batch_size: {size}" for size in options.preferred_batch_sizes]
         delay = [f"max_queue_delay_microseconds: {options.queue_delay}"] if options.queue_delay else []
         yield _block("dynamic_batching", [*sizes, *delay])
-    kind = f"kind: KIND_{options.device.upper()}"
+    kind = f"kind: KIND_{'GPU' if options.gpus else options.device.upper()}"
     yield _block("instance_group", [f"count: {options.instances}", kind, *(f"gpus: {gpu}" for gpu in options.gpus)])
     kept = "all { }" if options.keep == "all" else f"latest {{ num_versions: {options.keep} }}"
     yield _block("version_policy", [kept])

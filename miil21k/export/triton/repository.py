@@ -14,7 +14,8 @@ import numpy as np
 
 from miil21k.environment import silence_telemetry
 from miil21k.errors import ExportError, LabelSpaceMismatch, UsageError
-from miil21k.export.triton.config import ASKED_LABELS, LABELS, Tensor, TritonOptions, config_text
+from miil21k.export.options import TritonOptions
+from miil21k.export.triton.config import ASKED_LABELS, LABELS, Tensor, config_text
 from miil21k.files import scratch_folder, sweep
 from miil21k.records import to_json
 from miil21k.zoo.export_card import read_export_card, weights_file

@@ -25,13 +25,13 @@ from miil21k.export.onnx.graph import IR_VERSION, OPSET
 from miil21k.export.onnx.model import ExportOptions
 from miil21k.export.onnx.proof import open_session
 from miil21k.export.onnx.report import report_path
+from miil21k.export.options import QuantizeOptions
 from miil21k.export.quantize.agreement import Agreeing, Agreement, speed_ratios
 from miil21k.export.quantize.calibration_set import divide, read_crops, spread
 from miil21k.export.quantize.network_part import put_network, take_network
 from miil21k.export.quantize.precision import dynamic_int8, fp16, measure_ranges, quantizable, static_int8, staying
 from miil21k.export.quantize.quantize import quantize_onnx
 from miil21k.export.quantize.search import (
-    QuantizeOptions,
     Setting,
     choose_mode,
     choose_setting,
@@ -488,8 +488,9 @@ def test_the_verb_prints_what_was_measured_and_refuses_in_one_sentence(
     assert "is int8 already" in capsys.readouterr().err
     assert main([*words[:2], str(small_full), "-o", str(small_full), *words[5:], "--overwrite"]) == 2
     assert "is the export itself" in capsys.readouterr().err
-    assert main([*words[:4], str(tmp_path / "c.onnx"), *words[5:], "--min-agreement", "1.5"]) == 2
-    assert "min_agreement lies between 0 and 1" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*words[:4], str(tmp_path / "c.onnx"), *words[5:], "--min-agreement", "1.5"])
+    assert "--min-agreement: lies above 0 and below 1, not 1.5" in capsys.readouterr().err
     broken = tmp_path / "broken"
     broken.mkdir()
     for name in "abc":

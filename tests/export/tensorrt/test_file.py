@@ -26,11 +26,10 @@ from miil21k.export.onnx.file import export_onnx, own_photographs
 from miil21k.export.onnx.model import ExportOptions, decoder_of
 from miil21k.export.onnx.padding import padding_difference, with_zero_padding
 from miil21k.export.onnx.proof import open_session
+from miil21k.export.options import EngineOptions, QuantizeOptions
 from miil21k.export.quantize.quantize import quantize_onnx
-from miil21k.export.quantize.search import QuantizeOptions
 from miil21k.export.tensorrt.engine import missing
-from miil21k.export.tensorrt.file import PRECISION_BOUNDS, export_tensorrt, plan_command, precision_of
-from miil21k.export.tensorrt.options import EngineOptions, shapes, trtexec_line
+from miil21k.export.tensorrt.file import PRECISION_BOUNDS, export_tensorrt, plan_command, precision_of, trtexec_line
 from miil21k.zoo.export_card import read_export_card
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ def test_the_command_names_shapes_types_and_caches(tensor_export: Path, tmp_path
 @given(st.tuples(*[st.integers(-2, 40)] * 3))
 def test_profiles_grow_from_one_up(batch: tuple[int, int, int]) -> None:
     if 1 <= batch[0] <= batch[1] <= batch[2]:
-        assert [shape[0] for shape in shapes(EngineOptions(batch), (3, 5, 6))] == list(batch)
+        assert [shape[0] for shape in EngineOptions(batch).shapes((3, 5, 6))] == list(batch)
     else:
         with pytest.raises(UsageError, match="growing from 1 up"):
             EngineOptions(batch)
@@ -191,11 +190,13 @@ def test_without_tensorrt_the_line_for_trtexec_is_offered(
     assert capsys.readouterr().out.startswith("trtexec --onnx=")
     for words, sentence in (
         (["-o", str(output), "--batch", "4,2,1"], "growing from 1 up"),
-        (["-o", str(output), "--workspace", "0"], "at least 1 MiB"),
         (["-o", str(tmp_path / "none" / "m.engine")], "There is no folder"),
     ):
         assert main(["export", "tensorrt", str(tensor_export), *words]) == 2
         assert sentence in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["export", "tensorrt", str(tensor_export), "-o", str(output), "--workspace", "0"])
+    assert "--workspace: must be at least 1, not 0" in capsys.readouterr().err
     output.write_bytes(b"here")
     assert main(["export", "tensorrt", str(tensor_export), "-o", str(output)]) == 2
     assert "--overwrite" in capsys.readouterr().err

@@ -16,7 +16,8 @@ from miil21k.cli.main import main
 from miil21k.errors import CheckpointError, LabelSpaceMismatch, UsageError
 from miil21k.export.onnx.file import export_onnx
 from miil21k.export.onnx.model import ExportOptions
-from miil21k.export.triton.config import Tensor, TritonOptions, config_text
+from miil21k.export.options import TritonOptions
+from miil21k.export.triton.config import Tensor, config_text
 from miil21k.export.triton.repository import export_triton, labels_text, signature
 from miil21k.hierarchy.concepts import concepts_of
 from miil21k.hierarchy.load import load_label_space
