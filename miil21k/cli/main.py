@@ -39,6 +39,10 @@ JOBS = {
         "predict": "name what is in images, as a path through the tree",
         "serve": "answer images over HTTP, with a page to try it",
     },
+    "find": {
+        "index": "make a folder of pictures a collection that answers questions",
+        "find": "find the pictures of an index that answer a query",
+    },
     "make": {
         "train": "train a model with semantic softmax or a baseline",
         "select": "choose a student's training images from a pool without labels",

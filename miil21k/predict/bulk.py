@@ -117,8 +117,8 @@ class BulkPredictor:
     The network is loaded here once, to fetch its weights and to refuse what cannot work; workers never download.
     engine_for: gives the engine, told whether a job needs a GPU. gpus: of the cluster, on which `auto` then means
     `cuda`; None where the devices of this machine count. loaded: as for `Predictor`.
-    Attributes as those of `Predictor`: origin, space, preprocess, resizer, batch_size, notice, notes; workers, threads
-    per job.
+    Attributes as those of `Predictor`: origin, space, decoder, preprocess, resizer, batch_size, notice, notes; workers,
+    threads per job.
     jobs: how many have been finished. lost: how many of them were given up.
     """
 
@@ -143,7 +143,7 @@ class BulkPredictor:
                 raise UsageError("Device 'cuda' was asked for, but no node of the cluster has a GPU: use --device cpu.")
         here = Predictor(model, options=options if gpus is None else replace(options, device="cpu"), loaded=loaded)
         self.space, self.preprocess, self.notice = here.space, here.preprocess, here.notice
-        self.resizer, self.notes = here.resizer, here.notes
+        self.resizer, self.notes, self.decoder = here.resizer, here.notes, here.decoder
         self.origin: Origin = here.origin if gpus is None else here.origin._replace(device=device)
         gpu = self.origin.device != "cpu"
         self.batch_size = options.batch_size or (64 if gpu else 16)

@@ -162,6 +162,9 @@ class PredictOptions(AnswerOptions, ReadingOptions, LoadOptions):
     """Every option of a `Predictor`: which network, what computes it, how images are read, what is answered."""
 
     embeddings: bool = option(False, "add the network's pre-logits to every prediction", flags=None)
+    facts: bool = option(
+        False, "add what an index keeps: digest, size, perceptual hash, time, place, class probabilities", flags=None
+    )
 
 
 def _formats() -> tuple[str, ...]:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from miil21k.data.facts import ImageFacts
+    from miil21k.decode.compact import CompactMasses
     from miil21k.decode.decoded import StopReason
     from miil21k.decode.decoder import WithdrawnLabels
 
@@ -190,7 +192,8 @@ class Prediction:
     asked: the concepts that were asked for, in their order, None without a question. concepts: every concept above the
     probability that `min_node` says, the most informative first, None unless asked for. bins: the answer with the
     user's own labels, None without any.
-    embedding: float32 [D], the network's pre-logits, None unless asked for.
+    embedding: float32 [D], the network's pre-logits, None unless asked for. facts, masses: what the file says about
+    itself, and P(exactly this class) in few bytes, None unless asked for by the option `facts`; no part of the row.
     Two are equal when all of that is, the numbers of the embedding included.
     """
 
@@ -206,6 +209,8 @@ class Prediction:
     concepts: tuple[Node, ...] | None = None
     bins: BinAnswer | None = None
     embedding: NDArray[np.float32] | None = None
+    facts: ImageFacts | None = None
+    masses: CompactMasses | None = None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Prediction):
@@ -219,8 +224,9 @@ class Prediction:
         return hash(self._plain())
 
     def _plain(self) -> tuple[object, ...]:
-        """Return everything but the embedding."""
-        return tuple(getattr(self, field.name) for field in fields(self) if field.name != "embedding")
+        """Return everything but the arrays."""
+        arrays = ("embedding", "masses")
+        return tuple(getattr(self, field.name) for field in fields(self) if field.name not in arrays)
 
     def __repr__(self) -> str:
         if self.error is not None:

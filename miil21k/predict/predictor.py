@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast, overload
 import numpy as np
 from PIL import Image
 
-from miil21k.data.images import ImageInput, load_picture
+from miil21k.data.images import ImageInput, load_picture, read_file
 from miil21k.data.inputs import Unfolded, expand_units, require_images
 from miil21k.data.resizers import resolve_resizer
 from miil21k.data.tar_inputs import has_braces, is_shard
 from miil21k.data.threads import in_order
 from miil21k.data.transforms import crop_picture, decode_edge, normalise
 from miil21k.data.web import fetch_image, is_url
-from miil21k.environment import available_cpus
+from miil21k.environment import available_cpus, require
 from miil21k.errors import Miil21kError, UsageError
 from miil21k.hierarchy.load import load_label_space
 from miil21k.predict.decoding import answers_of, decoder_of
@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from miil21k.data.facts import ImageFacts
     from miil21k.data.images import ImageSource
     from miil21k.data.inputs import Unit
+    from miil21k.decode.compact import CompactMasses
     from miil21k.decode.decoder import Decoder
     from miil21k.predict.run import BarOf, Outcome
     from miil21k.runtime.base import Backend, Outputs
@@ -71,6 +73,8 @@ class Predictor:
         **changes: Any,
     ) -> None:
         self.options = changed(options or PredictOptions(), changes)
+        if self.options.facts:
+            require("imagehash", "find", "A perceptual hash", package="ImageHash")
         self._model = model
         loaded = loaded or resolve(model, self.options)
         wanted = self.options.label_space
@@ -228,15 +232,17 @@ class Predictor:
         height, width = self.preprocess.input_size[1:]
         crops = np.zeros((len(batch), height, width, 3), np.uint8)  # an unreadable image keeps its place, black
         errors: dict[int, str] = {}
+        facts: list[ImageFacts | None] = []
         for row, image in enumerate(batch):
-            crop = self.crop(image)
+            crop, known = self._read(image)
+            facts.append(known)
             if isinstance(crop, str):
                 errors[row] = crop
             else:
                 crops[row] = crop
         if len(errors) == len(batch):
             return [Prediction(image.name, self.origin, error=errors[row]) for row, image in enumerate(batch)]
-        return self._answers(batch, crops, errors)
+        return self._answers(batch, crops, errors, facts)
 
     def decoder_for(self, options: PredictOptions) -> Decoder:
         """Return what reads the logits of this network under other `options` of the answer; raises as `Decoder`."""
@@ -244,39 +250,74 @@ class Predictor:
 
     def crop(self, image: ImageInput) -> NDArray[np.uint8] | str:
         """Return what the network sees of `image`, uint8 [H, W, 3], or why it cannot be read."""
+        return self._read(image)[0]
+
+    def _read(self, image: ImageInput) -> tuple[NDArray[np.uint8] | str, ImageFacts | None]:
+        """Return what the network sees of `image`, or why it cannot be read, and its facts where they are wanted."""
         options, source = self.options, image.source
         try:
             if isinstance(source, str) and is_url(source):
                 source = fetch_image(source, offline=bool(options.offline))
+            source = source() if callable(source) else source
+            if options.facts and isinstance(source, (str, Path)):
+                source = read_file(source, image.name)  # one reading, so that the digest is that of what was seen
             picture = load_picture(
-                source() if callable(source) else source,
+                source,
                 name=image.name,
                 exif=options.exif,
                 max_pixels=options.max_pixels,
                 reduce_to=decode_edge(self.preprocess) if options.decode == "reduced" else None,
             )
-            return crop_picture(picture, self.preprocess, self.resizer)
+            facts = None
+            if options.facts and isinstance(source, bytes):
+                from miil21k.data.facts import facts_of
+
+                facts = facts_of(source, picture, max_pixels=options.max_pixels)
+            return crop_picture(picture, self.preprocess, self.resizer), facts
         except (Miil21kError, OSError) as error:
-            return str(error)
+            return str(error), None
         except MemoryError:
-            return f"'{image.name}' needs more memory than there is."
+            return f"'{image.name}' needs more memory than there is.", None
 
     def outputs(self, crops: NDArray[np.uint8], *, embed: bool = False) -> Outputs:
         """Return the logits of crops, uint8 [B, H, W, 3], and their embedding if asked for."""
         images = crops if self.backend.normalises else normalise(crops, self.preprocess)
         return self.backend.run(images, embed=embed)
 
-    def _answers(self, batch: list[ImageInput], crops: NDArray[np.uint8], errors: dict[int, str]) -> list[Prediction]:
+    def _answers(
+        self,
+        batch: list[ImageInput],
+        crops: NDArray[np.uint8],
+        errors: dict[int, str],
+        facts: list[ImageFacts | None],
+    ) -> list[Prediction]:
         good = [row for row in range(len(batch)) if row not in errors]
         outputs = self.outputs(crops, embed=self.options.embeddings)
-        answers = dict(zip(good, answers_of(self.decoder.read(outputs.logits[good]), self.options), strict=True))
+        decoded = self.decoder.read(outputs.logits[good])
+        answers = dict(zip(good, answers_of(decoded, self.options), strict=True))
+        masses: dict[int, CompactMasses] = {}
+        if self.options.facts:
+            from miil21k.decode.compact import compact_masses, counted_classes
+
+            counted = counted_classes(self.space.tree, self.decoder.withdrawn)
+            masses = dict(zip(good, compact_masses(decoded.masses, self.head, counted), strict=True))
         predictions = []
         for row, image in enumerate(batch):
             if row in errors:
                 predictions.append(Prediction(image.name, self.origin, error=errors[row]))
                 continue
             embedding = None if outputs.embedding is None else outputs.embedding[row]
-            predictions.append(Prediction(image.name, self.origin, None, *answers[row], embedding=embedding))
+            predictions.append(
+                Prediction(
+                    image.name,
+                    self.origin,
+                    None,
+                    *answers[row],
+                    embedding=embedding,
+                    facts=facts[row],
+                    masses=masses.get(row),
+                )
+            )
         return predictions
 
 

@@ -38,6 +38,7 @@ class Shape(NamedTuple):
 
     topk: how many classes. labels, levels: whether nodes and rows carry them. given: whether answers are restricted.
     asked: the questions. concepts: whether concepts above a probability are listed. bins: the user's own labels.
+    found: whether rows come from a search.
     """
 
     topk: int = 5
@@ -47,6 +48,7 @@ class Shape(NamedTuple):
     asked: tuple[str, ...] = ()
     concepts: bool = False
     bins: tuple[str, ...] = ()
+    found: bool = False
 
     def holds(self, part: str | None) -> bool:
         """Return whether a field that comes with `part` is there; None is always there, an embedding never."""
@@ -59,6 +61,7 @@ class Shape(NamedTuple):
             "asked": bool(self.asked),
             "concepts": self.concepts,
             "bins": bool(self.bins),
+            "found": self.found,
             "embedding": False,
         }[part]
 
@@ -128,7 +131,7 @@ def encode(kind: Scalar | Struct | Many, value: Any) -> Any:
         return [encode(kind.of, item) for item in value]
     found = {}
     for field in kind.fields:
-        if field.part == "labels":  # written by the one who knows how nodes are to be called
+        if field.part in ("labels", "found"):  # written by the one who knows how nodes are called, or what was asked
             continue
         content = field.of(value)
         if content is not None or field.part is None:
@@ -261,6 +264,11 @@ ROW = Struct(
             "*other* last); each with `label` and `probability`",
             part="bins",
         ),
+        Field("probability", PROBABILITY, "of `miil21k find`: P of what was asked", part="found", flat=True),
+        Field("similarity", PROBABILITY, "of `miil21k find --like`: the cosine of embeddings", part="found", flat=True),
+        Field("captured", TEXT, "of `miil21k find`: when it was taken, ISO 8601", part="found", flat=True),
+        Field("latitude", NUMBER, "of `miil21k find`: degrees, north positive", part="found", flat=True),
+        Field("longitude", NUMBER, "of `miil21k find`: degrees, east positive", part="found", flat=True),
         Field("embedding", VECTOR, "in Python alone, when asked for: the network's pre-logits", part="embedding"),
     )
 )
@@ -308,7 +316,7 @@ def _copied(name: str) -> Callable[[Row], Any]:
 
 
 _CELLS = (
-    *(_Cell(field.name, _copied(field.name)) for field in ROW.fields if field.flat),
+    *(_Cell(field.name, _copied(field.name), field.part) for field in ROW.fields if field.flat),
     _Cell("wnid", _last("wnid")),
     _Cell("name", _last("name")),
     _Cell("label", _last("label"), "labels"),

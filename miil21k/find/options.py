@@ -1,0 +1,46 @@
+"""How pictures are indexed: one frozen value with every option and its default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from miil21k.errors import UsageError
+from miil21k.options import Instead, check, described, option
+
+__all__ = ["IndexOptions"]
+
+
+@described
+@dataclass(frozen=True)
+class IndexOptions:
+    """What an index is made of, besides the model and its answers."""
+
+    output: str = option(
+        "photos.index", "the index: a folder, or a URI that LanceDB writes", flags="-o --output", metavar="INDEX"
+    )
+    recursive: bool = option(
+        True,
+        "also the subfolders of a folder",
+        flags=None,
+        instead={"--no-recursive": Instead(False, "leave the subfolders of a folder out")},
+    )
+    overwrite: bool = option(False, "make the index anew, whatever it holds")
+    prune: bool = option(False, "drop pictures that are gone even where most of a folder is")
+    vectors: bool = option(
+        True,
+        "index the embeddings of large collections",
+        flags=None,
+        instead={"--no-vector-index": Instead(False, "compare every embedding: exact, slower above 50,000 pictures")},
+    )
+    engine: Literal["local", "ray"] | None = option(
+        None, "let processes, or the nodes of a cluster, do the work", choices=("local", "ray")
+    )
+    address: str | None = option(
+        None, "of the Ray cluster, or auto (default: RAY_ADDRESS, else one is started here)", metavar="HOST:PORT"
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.address is not None and self.engine != "ray":
+            raise UsageError("--address is of a Ray cluster: add --engine ray.")
