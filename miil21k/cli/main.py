@@ -45,6 +45,7 @@ JOBS = {
     },
     "make": {
         "train": "train a model with semantic softmax or a baseline",
+        "semisup": "train a student on few labels and many images without",
         "select": "choose a student's training images from a pool without labels",
         "validate": "measure a model on labelled images",
         "calibrate": "make the probabilities of a model trustworthy",

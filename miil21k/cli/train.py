@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         return _list_recipes()
     if args.data is None or args.model is None:
         raise UsageError("Training needs DATA and --model, for example: miil21k train images -m tresnet_m_21k")
-    progress = _Reports(args.quiet)
+    progress = Reports(args.quiet)
     recipe = _recipe(args, progress.say)
     from miil21k.store.cache import Cache
     from miil21k.train.launch import train_model
@@ -116,7 +116,7 @@ def _list_recipes() -> int:
     return 0
 
 
-class _Reports:
+class Reports:
     """Writes one line per report to stderr, at most twice a second between epochs."""
 
     def __init__(self, quiet: bool) -> None:
@@ -129,6 +129,7 @@ class _Reports:
             print(printable(line), file=sys.stderr, flush=True)
 
     def __call__(self, report: Report) -> None:
+        """Write one report."""
         now = time.monotonic()
         if self.quiet or (report.metrics is None and now - self.last < 0.5):
             return

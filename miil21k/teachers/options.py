@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Literal, get_args
 from miil21k.errors import UsageError
 from miil21k.options import check, described, option, option_again
 from miil21k.predict.options import AnswerOptions, RunOptions
+from miil21k.runtime.options import ComputeOptions, ModelOptions
+from miil21k.train.options import TrainRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["LEAST_CONCEPT", "On", "SelectOptions"]
+__all__ = ["LEAST_CONCEPT", "STEPS", "On", "SelectOptions", "SemisupOptions", "Training"]
 
 On = Literal["classes", "concepts"]
 LEAST_CONCEPT = 0.01  # what a concept needs to be listed at all: most of some 13,000 are far below
@@ -79,3 +81,65 @@ class SelectOptions:
         check(self)
         if self.on == "concepts" and (self.under is not None or self.exclude is not None):
             raise UsageError("Concepts are chosen by --classes: leave --under and --exclude out, or select on classes.")
+
+
+Training = Literal["auto", "always", "never"]
+STEPS = ("teacher", "pretrain", "finetune")  # that train
+
+
+@described
+@dataclass(frozen=True)
+class SemisupOptions:
+    """How a student is trained from few labels and a pool without any, in four steps."""
+
+    val: str | None = option_again(
+        TrainRequest, "val", None, "images to evaluate on after every epoch; none of the pool may be among them"
+    )
+    split: str | None = option_again(TrainRequest, "split", None, "which part of the labelled data to train on")
+    root: str | Path | None = option_again(TrainRequest, "root", None)
+    label_space: str | None = option_again(TrainRequest, "label_space", None)
+    recursive: bool = option(False, "also the subfolders of the pool", flags="-r --recursive")
+    train_teacher: Training = option(
+        "auto",
+        "train the teacher on the labelled data first: auto does so unless it answers in their classes; never takes "
+        "the concepts of its own space that are called like them",
+        choices=get_args(Training),
+    )
+    per_class: int = option_again(SelectOptions, "per_class", 16_000)
+    per_image: int = option_again(SelectOptions, "per_image", 10)
+    threshold: float = option_again(SelectOptions, "threshold", 0.0)
+    on: On = option_again(SelectOptions, "on", "classes")
+    memory: float = option_again(SelectOptions, "memory", 2.0)
+    teacher_recipe: str = option("finetune", "how the teacher is trained: a recipe, or a recipe.json", metavar="NAME")
+    pretrain_recipe: str = option("ssl_pretrain", "how the student is trained on pseudo-labels", metavar="NAME")
+    finetune_recipe: str = option("ssl_finetune", "how the student is trained on true labels", metavar="NAME")
+    passes: float = option(
+        60.0,
+        "how often pretraining sees each row of the selection, unless its recipe is told steps or epochs (the paper, "
+        "recalled: a billion images of 16 million rows)",
+        metavar="N",
+        above=0,
+    )
+    batch_size: int = option(
+        256,
+        "images per update of both trainings of the student; the rates of ssl_pretrain and ssl_finetune follow it",
+        flags="-b --batch-size",
+        metavar="N",
+        least=1,
+    )
+    changes: Sequence[str] = option(
+        (),
+        "change a field of the recipes, or of one step's: pretrain.lr=0.1; the steps are teacher, pretrain, finetune; "
+        "repeatable",
+        flags="--set",
+        metavar="[STEP.]FIELD=VALUE",
+        repeats=True,
+    )
+    device: str = option_again(ComputeOptions, "device", "auto")
+    workers: int = option_again(TrainRequest, "workers", 4)
+    cache_dir: str | Path | None = option_again(ModelOptions, "cache_dir", None)
+    offline: bool | None = option_again(ModelOptions, "offline", None)
+    overwrite: bool = option(False, "do a step that was done otherwise, and what follows from it, anew")
+
+    def __post_init__(self) -> None:
+        check(self)

@@ -55,7 +55,7 @@ def filled(folder: Path, images: Iterable[Offer], most: int, memory: int = 10**9
 
 @pytest.mark.parametrize(("most", "memory"), [(5, 10**9), (5, 1), (700, 1), (700, 10**9), (10**6, 10**9)])
 def test_the_best_are_those_of_sorting_everything_in_any_memory(tmp_path: Path, most: int, memory: int) -> None:
-    images = offers(12_000, 20)
+    images = offers(8_000, 20)
     bests = filled(tmp_path, images, most, memory)
     assert kept(bests) == brute_force(images, most)
     assert (bests.spilled > 0) == (memory == 1 and most == 700)

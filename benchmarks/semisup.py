@@ -1,0 +1,311 @@
+"""Do pseudo-labels help? The findings of Yalniz et al. 2019 one by one, on small real images and small networks.
+
+    python benchmarks/semisup.py --cifar10 cifar10_images.zip --caltech101 caltech101.zip --cache /tmp/semisup \
+        --output benchmarks/results/semisup.jsonl --minutes 15
+
+CIFAR-10 cut to 1,000 images a class: 10 % of the labels, the other 9,000 images and the 2,931 of Caltech's `pool/`,
+which are of no class of it, without labels; 32 pixels. Caltech-101: 5 images a class with labels, the rest and `pool/`
+without; 64 pixels. Four convolutions and a linear head, bfloat16: the teacher's are twice as wide as the student's.
+Selection is that of `miil21k select` (`ClassBests`), the schedules are those of `ssl_pretrain` (halvings) and
+`ssl_finetune`; what is measured is accuracy on the test images after a given number of images seen, which is the same
+for all: supervised alone sees as many as pretraining and fine-tuning together.
+
+A row is written as a run ends; runs that have their row are not done again. Runs stop at --minutes of this process's
+own time; the table is printed from all rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import time
+import zipfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from blurred_training import Network
+from PIL import Image
+
+from miil21k.teachers.best import ClassBests
+from miil21k.teachers.recipes import finetuning, pretraining
+from miil21k.train.objectives import CrossEntropy
+from miil21k.train.optimization import Schedule, create_optimizer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from miil21k.train.recipe import Recipe
+
+BATCH = 128
+CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+class Images(NamedTuple):
+    """pixels: uint8 [N, 3, H, W]. labels: int64 [N]; -1 for no class of the task."""
+
+    pixels: torch.Tensor
+    labels: torch.Tensor
+
+    def taken(self, rows: Sequence[int] | NDArray[np.int64]) -> Images:
+        at = torch.as_tensor(np.asarray(rows))
+        return Images(self.pixels[at], self.labels[at])
+
+
+class Task(NamedTuple):
+    """pool: its labels are known to the benchmark alone, to say how many pseudo-labels are right."""
+
+    classes: int
+    labelled: Images
+    pool: Images
+    test: Images
+    seen: int  # images that pretraining sees
+    tuned: int  # images that fine-tuning sees
+
+
+@dataclass(frozen=True)
+class Run:
+    """student: width of its first convolution. per_class None: no pool, true labels alone. plain: the best over all."""
+
+    name: str
+    student: int
+    teacher: int = 0
+    per_class: int | None = None
+    per_image: int = 1
+    plain: bool = False
+    mixed: bool = False  # true labels among the pseudo-labels, which the paper advises against
+
+
+def runs_of(task: str) -> list[Run]:
+    each = 300 if task == "cifar10" else 20
+    narrow, wide = 16, 32
+    both = Run("both", narrow, wide, each)
+    found = [
+        Run("supervised", wide),
+        Run("supervised", narrow),
+        both,
+        replace(both, name="self-training", student=narrow, teacher=narrow),
+        replace(both, name="plain top scores", plain=True),
+    ]
+    sweep = [(each // 3, 1), (3 * each, 1), (each, 3), (each, 10), (3 * each, 10)]
+    found += [replace(both, name="sweep", per_class=k, per_image=p) for k, p in sweep]
+    return [*found, replace(both, name="true labels mixed in", mixed=True)]
+
+
+def train(network: Network, images: Images, recipe: Recipe, updates: int, seed: int) -> None:
+    """Train with shifts of an eighth and mirrors; batches are drawn with replacement."""
+    optimizer = create_optimizer(network, recipe)
+    schedule, objective = Schedule(optimizer, recipe, max(1, updates // recipe.epochs)), CrossEntropy(0.0)
+    generator = torch.Generator().manual_seed(seed)
+    edge = images.pixels.shape[-1]
+    padded = torch.nn.functional.pad(images.pixels, [edge // 8] * 4)
+    network.train()
+    for update in range(updates):
+        schedule.set(update)
+        rows = torch.randint(len(images.labels), (BATCH,), generator=generator)
+        left, top = torch.randint(edge // 4 + 1, (2,), generator=generator).tolist()
+        batch = padded[rows, :, top : top + edge, left : left + edge]
+        batch = torch.where((torch.rand(BATCH, generator=generator) < 0.5)[:, None, None, None], batch.flip(-1), batch)
+        loss = objective(network, normalised(batch), images.labels[rows])["loss"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+
+def normalised(pixels: torch.Tensor) -> torch.Tensor:
+    return pixels.float().div_(255).sub_(0.5).div_(0.25)
+
+
+def probabilities(network: Network, images: Images) -> NDArray[np.float32]:
+    network.eval()
+    with torch.inference_mode():
+        parts = [network(normalised(part)).softmax(1) for part in images.pixels.split(500)]
+    return torch.cat(parts).numpy()
+
+
+def accuracy(network: Network, images: Images) -> float:
+    return float((probabilities(network, images).argmax(1) == images.labels.numpy()).mean())
+
+
+def selected(task: Task, probs: NDArray[np.float32], run: Run, folder: Path) -> tuple[NDArray[np.int64], torch.Tensor]:
+    """Return rows of the pool and their pseudo-labels."""
+    assert run.per_class is not None
+    if run.plain:  # as many rows, without a share for each class
+        best, answers = probs.max(1), probs.argmax(1)
+        rows = np.argsort(-best, kind="stable")[: run.per_class * task.classes]
+        return rows, torch.from_numpy(answers[rows])
+    bests = ClassBests(folder, run.per_class, 10**9)
+    order = np.argsort(-probs, axis=1)[:, : run.per_image]
+    for row, classes in enumerate(order.tolist()):
+        bests.add(b"%d" % row, [str(place) for place in classes], probs[row, classes].tolist())
+    bests.flush()
+    pairs = [(int(name), int(best.wnid)) for best in bests.merged() for name in best.names]
+    rows, labels = np.array(pairs).T
+    return rows, torch.from_numpy(labels)
+
+
+def supervised(task: Task, width: int, seed: int) -> Network:
+    torch.manual_seed(seed)
+    network = Network(width, task.classes)
+    updates = (task.seen + task.tuned) // BATCH
+    recipe = pretraining("ssl_pretrain", {"steps": updates, "lr": 0.05}, rows=BATCH, passes=1, batch=BATCH)
+    train(network, task.labelled, recipe, updates, seed)
+    return network
+
+
+def perform(task: Task, run: Run, seed: int, networks: dict[int, Network], scratch: Path) -> dict[str, float]:
+    if run.per_class is None:
+        networks[run.student] = supervised(task, run.student, seed)
+        return {"accuracy": accuracy(networks[run.student], task.test)}
+    if run.teacher not in networks:
+        networks[run.teacher] = supervised(task, run.teacher, seed)
+    rows, labels = selected(task, probabilities(networks[run.teacher], task.pool), run, scratch / f"{time.time_ns()}")
+    truth = task.pool.labels[torch.from_numpy(rows)]
+    chosen = Images(task.pool.pixels[torch.from_numpy(rows)], labels)
+    if run.mixed:
+        chosen = Images(*(torch.cat(pair) for pair in zip(chosen, task.labelled, strict=True)))
+    updates = task.seen // BATCH
+    torch.manual_seed(seed + 1)
+    student = Network(run.student, task.classes)
+    recipe = pretraining("ssl_pretrain", {"steps": updates, "lr": 0.05}, rows=BATCH, passes=1, batch=BATCH)
+    train(student, chosen, recipe, updates, seed)
+    alone = accuracy(student, task.test)
+    epochs, updates = 12, task.tuned // BATCH
+    recipe = finetuning("ssl_finetune", {"epochs": epochs, "lr": 0.01}, images=BATCH, batch=BATCH)
+    train(student, task.labelled, recipe, updates, seed)
+    return {
+        "pseudo_rows": len(rows),
+        "right": float((labels == truth).float().mean()),
+        "of_no_class": float((truth < 0).float().mean()),
+        "classes_with_rows": len(labels.unique()),
+        "pseudo_alone": alone,
+        "accuracy": accuracy(student, task.test),
+    }
+
+
+def read_images(archive: zipfile.ZipFile, names: Sequence[str], edge: int) -> torch.Tensor:
+    pixels = np.empty((len(names), edge, edge, 3), np.uint8)
+    for place, name in enumerate(names):
+        with Image.open(io.BytesIO(archive.read(name))) as image:
+            pixels[place] = image.convert("RGB").resize((edge, edge), Image.Resampling.BILINEAR, reducing_gap=2)
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+
+
+def folders(archive: zipfile.ZipFile, part: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in sorted(archive.namelist()):
+        if name.startswith(f"{part}/") and name.count("/") == 2 and not name.endswith("/"):
+            found.setdefault(name.split("/")[1], []).append(name)
+    return found
+
+
+def labelled_images(archive: zipfile.ZipFile, part: str, most: int, edge: int) -> Images:
+    per_class = [names[:most] for _, names in sorted(folders(archive, part).items())]
+    labels = np.repeat(np.arange(len(per_class)), [len(names) for names in per_class])
+    return Images(read_images(archive, [name for names in per_class for name in names], edge), torch.from_numpy(labels))
+
+
+def cached(cache: Path, name: str, make: object) -> Images:
+    path = cache / f"{name}.pt"
+    if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        torch.save(tuple(make()), path)  # type: ignore[operator]
+    return Images(*torch.load(path, weights_only=True))
+
+
+def task_of(name: str, args: argparse.Namespace, seed: int) -> Task:
+    caltech = zipfile.ZipFile(args.caltech101)
+    edge = 32 if name == "cifar10" else 64
+
+    def noise() -> Images:
+        names = sorted(one for one in caltech.namelist() if one.startswith("pool/") and one.endswith(".jpg"))
+        return Images(read_images(caltech, names, edge), torch.full((len(names),), -1))
+
+    archive = zipfile.ZipFile(args.cifar10) if name == "cifar10" else caltech
+    most = 1000 if name == "cifar10" else 30
+    train_set = cached(args.cache, f"{name}_train", lambda: labelled_images(archive, "train", most, edge))
+    test = cached(args.cache, f"{name}_test", lambda: labelled_images(archive, "test", 300, edge))
+    pool = cached(args.cache, f"pool_{edge}", noise)
+    shuffled = np.random.default_rng(seed).permutation(len(train_set.labels))
+    few = 100 if name == "cifar10" else 5
+    labels = train_set.labels.numpy()[shuffled]
+    known = np.concatenate([shuffled[labels == place][:few] for place in np.unique(labels)])
+    rest = train_set.taken(np.setdiff1d(shuffled, known))
+    everything = Images(*(torch.cat(pair) for pair in zip(rest, pool, strict=True)))
+    seen = args.seen if name == "cifar10" else args.seen // 4  # its images have four times the pixels
+    return Task(int(labels.max()) + 1, train_set.taken(known), everything, test, seen, seen // 4)
+
+
+def key_of(row: dict[str, object]) -> tuple[object, ...]:
+    names = ("task", "seed", "run", "student", "teacher", "per_class", "per_image", "seen")
+    return tuple(row[name] for name in names)
+
+
+def rows_in(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def pending(
+    args: argparse.Namespace, done: set[tuple[object, ...]]
+) -> Iterator[tuple[str, int, Run, dict[str, object]]]:
+    for seed in args.seeds:
+        for name in args.tasks:
+            for run in runs_of(name):
+                row = {"task": name, "seed": seed, "run": run.name, "student": run.student, "teacher": run.teacher}
+                row |= {"per_class": run.per_class, "per_image": run.per_image, "seen": args.seen}
+                if key_of(row) not in done:
+                    yield name, seed, run, row
+
+
+def table(rows: list[dict[str, object]]) -> None:
+    print(
+        "| data | seed | run | student | teacher | K | P | pseudo-labels | right | no class | pseudo alone | accuracy |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    for row in rows:
+        shown = [
+            f"{row[name]:.1%}" if name in row else "" for name in ("right", "of_no_class", "pseudo_alone", "accuracy")
+        ]
+        chosen = [row["per_class"] or "", row["per_image"] if row["per_class"] else "", row.get("pseudo_rows", "")]
+        words = [row["task"], row["seed"], row["run"], row["student"], row["teacher"] or "", *chosen, *shown]
+        print(f"| {' | '.join(map(str, words))} |")
+    print(f"{sum(float(row['cpu_seconds']) for row in rows) / 3600:.3f} hours of one core in all")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cifar10", type=Path, required=True)
+    parser.add_argument("--caltech101", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, required=True, help="decoded images, kept")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--tasks", nargs="+", default=["cifar10", "caltech101"], choices=["cifar10", "caltech101"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument(
+        "--seen", type=int, default=40_000, help="images that pretraining sees; a quarter of them on Caltech-101"
+    )
+    parser.add_argument("--minutes", type=float, default=15, help="of this process's own time")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    at: tuple[str, int] | None = None
+    for name, seed, run, row in pending(args, {key_of(row) for row in rows_in(args.output)}):
+        if time.process_time() > 60 * args.minutes:
+            break
+        if at != (name, seed):
+            at, task, networks = (name, seed), task_of(name, args, seed), {}
+        began = time.process_time()
+        found = perform(task, run, seed, networks, args.cache / "runs")
+        row |= {**found, "cpu_seconds": round(time.process_time() - began, 1)}
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        with args.output.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(f"{row} ({time.process_time() / 3600:.3f} hours)", flush=True)
+    table(rows_in(args.output))
+
+
+if __name__ == "__main__":
+    main()
