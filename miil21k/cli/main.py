@@ -46,6 +46,7 @@ JOBS = {
     "make": {
         "train": "train a model with semantic softmax or a baseline",
         "semisup": "train a student on few labels and many images without",
+        "transfer": "learn classes of your own from images, by the best of several ways",
         "select": "choose a student's training images from a pool without labels",
         "validate": "measure a model on labelled images",
         "calibrate": "make the probabilities of a model trustworthy",
@@ -66,6 +67,8 @@ JOBS = {
         "prepare": "make ImageNet-21K-P from the raw archive, check it, count it",
     },
 }
+# Words that may follow a verb, each a module of its own; a folder of that name is given as ./NAME.
+PARTS = {"transfer": ("fewshot",)}
 VERBS = {name: line for verbs in JOBS.values() for name, line in verbs.items()}
 
 
@@ -123,6 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] not in VERBS:
         _overview().parse_args(words[:1])  # prints help, version or the usage error, and exits
+    if len(words) > 1 and words[1] in PARTS.get(words[0], ()):
+        return _run(f"{words[0]}_{words[1]}", words[2:], prog=f"miil21k {words[0]} {words[1]}")
     return _run(words[0], words[1:], prog=f"miil21k {words[0]}")
 
 

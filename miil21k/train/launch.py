@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from miil21k.train.processes import Processes
     from miil21k.train.recipe import Recipe
     from miil21k.train.state import TrainProgress
+    from miil21k.train.teachers import OpenedTeacher
     from miil21k.zoo.checkpoint_card import TrainedCard
 
 __all__ = ["TrainOutcome", "train_model"]
@@ -96,21 +97,17 @@ def _assemble(
     request: TrainRequest, device: torch.device, processes: Processes, say: Callable[[str], None]
 ) -> tuple[TrainJob, dict[str, Any]]:
     """Return the job, and what config.json says about it."""
-    say(f"Looking for images in '{request.data}'")
-    parts = processes.first(lambda: open_parts(request.data, request.shard_cache, root=request.root))
-    source = processes.first(choose_part(request.data, parts, request.split, ("train",)))
     recipe, slow = adjust_precision(request.recipe, device)
     place = {"device": str(device), "cache_dir": request.cache_dir, "offline": request.offline}
     opened = processes.first(lambda: open_teacher(recipe, **place))  # type: ignore[arg-type]
-    kind = find_objective(recipe)
-    labelled = kind.learns_from_labels(recipe)
-    space = choose_space(request, source, opened.space if opened is not None and not labelled else None)
-    if opened is not None:
-        opened.require(recipe, space, kind.head)
-    if labelled:
-        images = label_images(source, space, partial=request.partial, numbered=request.label_space is not None)
+    parts: Parts = {}
+    if request.images is not None:
+        images = request.images
+        if opened is not None:
+            opened.require(recipe, images.space, find_objective(recipe).head)
     else:
-        images = unlabelled_images(source, space)
+        images, parts = _images_of(request, recipe, opened, processes, say)
+    space = images.space
     recipe, changed = _fitted(recipe, len(images), processes)
     for change in filter(None, (slow, changed)):
         say(change)
@@ -160,6 +157,27 @@ def _assemble(
         memory=memory,
     )
     return job, facts
+
+
+def _images_of(
+    request: TrainRequest,
+    recipe: Recipe,
+    opened: OpenedTeacher | None,
+    processes: Processes,
+    say: Callable[[str], None],
+) -> tuple[LabelledImages, Parts]:
+    """Return the images to train on, and what opens each part of their data set."""
+    say(f"Looking for images in '{request.data}'")
+    parts = processes.first(lambda: open_parts(request.data, request.shard_cache, root=request.root))
+    source = processes.first(choose_part(request.data, parts, request.split, ("train",)))
+    kind = find_objective(recipe)
+    labelled = kind.learns_from_labels(recipe)
+    space = choose_space(request, source, opened.space if opened is not None and not labelled else None)
+    if opened is not None:
+        opened.require(recipe, space, kind.head)
+    if not labelled:
+        return unlabelled_images(source, space), parts
+    return label_images(source, space, partial=request.partial, numbered=request.label_space is not None), parts
 
 
 def _remember(
@@ -219,6 +237,8 @@ def _order_head(model: nn.Module, card: TrainedCard, deepest: Deepest) -> None:
 
 
 def _evaluation(request: TrainRequest, card: TrainedCard, processes: Processes, parts: Parts) -> Evaluation | None:
+    if request.val_images is not None:
+        return Evaluation(request.val_images, card.head, card.preprocess, request.recipe, processes, request.workers)
     if request.val is not None:
         data = request.val
         root = request.root if is_list(data) else None

@@ -12,6 +12,7 @@ from miil21k.runtime.options import ComputeOptions, ModelOptions
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from miil21k.data.datasets import LabelledImages
     from miil21k.train.recipe import Recipe
 
 __all__ = ["TrainRequest"]
@@ -78,6 +79,8 @@ class TrainRequest:
         10.0, "GB that the cache may take; what does not fit is computed every time", metavar="GB", above=0
     )
     shard_cache: Path | None = None
+    images: LabelledImages | None = None
+    val_images: LabelledImages | None = None
 
     def __post_init__(self) -> None:
         check(self)

@@ -152,6 +152,11 @@ class Extractor:
             raise UsageError(f"'{self.name}' gives no features: name the weights that it was made from.")
         return embedding
 
+    def logits(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the logits of crops, uint8 [B, H, W, 3], as float32 [B, C]."""
+        pixels = crops if self.backend.normalises else normalise(crops, self.preprocess)
+        return self.backend.run(pixels).logits
+
     def features(
         self,
         images: LabelledImages,

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["balanced_subset", "copies_of", "fold_numbers", "hold_out", "near_copies"]
+__all__ = ["balanced_subset", "copies_of", "fold_numbers", "hold_out", "near_copies", "same_bytes"]
 
-NEAR = 0.985  # cosine of centred features from which two pictures count as copies of each other
+NEAR = 0.95  # cosine of centred features from which two pictures count as copies of each other
 BLOCK = 2048  # rows whose cosines are computed at a time
 
 
@@ -117,6 +117,13 @@ def near_copies(
         first, second = sorted((top(one), top(other)))
         parent[second] = first
     return np.array([top(place) for place in range(len(values))], np.int64)
+
+
+def same_bytes(digests: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return a number for each image, int64 [n], the same for those whose digests, uint8 [n, 32], are equal."""
+    _, found = np.unique(digests, axis=0, return_inverse=True)
+    numbers: NDArray[np.int64] = found.reshape(-1).astype(np.int64)
+    return numbers
 
 
 def copies_of(values: NDArray[np.float32], others: NDArray[np.float32], near: float = NEAR) -> NDArray[np.int64]:

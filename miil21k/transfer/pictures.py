@@ -1,0 +1,78 @@
+"""Confusion by the tree, and accuracy over images per class, as PNG."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from miil21k.environment import need
+from miil21k.files import atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+__all__ = ["draw_confusion", "draw_shots"]
+
+_MOST_NAMES = 60  # more are not legible
+
+
+def draw_confusion(names: Sequence[str], labels: NDArray[np.integer], answers: NDArray[np.integer], path: Path) -> None:
+    """Draw which share of each class was taken for which; names: of the classes, near in the tree side by side.
+
+    labels, answers: int [n], places in `names`. Raises MissingExtra without matplotlib.
+    """
+    count = len(names)
+    table = np.zeros((count, count))
+    np.add.at(table, (labels, answers), 1)
+    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
+    shown = count <= _MOST_NAMES
+    side = min(14.0, 3 + 0.22 * count)
+    figure, save = _figure((side + 1, side))
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    axes.set(xlabel="answer", ylabel="label", title="What is taken for what, in the order of the tree")
+    if shown:
+        axes.set_xticks(range(count), names, rotation=90, fontsize=7)
+        axes.set_yticks(range(count), names, fontsize=7)
+    if count <= 12:
+        for row, column in zip(*np.nonzero(table), strict=True):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, f"{table[row, column]:.0f}", ha="center", va="center", color=colour, fontsize=8)
+    figure.colorbar(image, ax=axes, label="share of the label's images", shrink=0.8)
+    save(path)
+
+
+def draw_shots(curves: Mapping[str, Sequence[tuple[int, float, float, float]]], path: Path) -> None:
+    """Draw accuracy over images per class; curves: by name, points (shots, median, lowest, highest), shares."""
+    figure, save = _figure((7, 4.5))
+    axes = figure.subplots()
+    ticks = sorted({point[0] for points in curves.values() for point in points})
+    for name, points in curves.items():
+        shots, middle, low, high = (np.array(column) for column in zip(*points, strict=True))
+        (line,) = axes.plot(shots, 100 * middle, marker="o", markersize=4, label=name)
+        axes.fill_between(shots, 100 * low, 100 * high, color=line.get_color(), alpha=0.15, linewidth=0)
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel="images per class", ylabel="accuracy, %", title="Median and range over random subsets")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    save(path)
+
+
+def _figure(size: tuple[float, float]) -> Any:
+    canvas = need("matplotlib.backends.backend_agg", "plots", "Pictures", package="matplotlib").FigureCanvasAgg
+    figure = need("matplotlib.figure", "plots", "Pictures", package="matplotlib").Figure(
+        figsize=size, layout="constrained"
+    )
+
+    def save(path: Path) -> None:
+        with atomic(path) as part:
+            canvas(figure).print_png(str(part))
+
+    return figure, save
