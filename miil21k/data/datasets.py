@@ -16,7 +16,7 @@ from miil21k.data.lists import LabelSets, ListSource, few, is_list, read_list, s
 from miil21k.data.options import MAX_PIXELS
 from miil21k.data.shards import ShardSource
 from miil21k.data.tar_inputs import expand_braces, has_braces, indexed_shards, is_index
-from miil21k.errors import ImageError, LabelSpaceMismatch, UsageError
+from miil21k.errors import ImageError, LabelSpaceMismatch, UnknownClass, UsageError
 from miil21k.hierarchy.labels import Label, find_label
 from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import LABEL_SPACES
@@ -326,7 +326,12 @@ def unlabelled_images(source: ClassImages, space: LabelSpace) -> LabelledImages:
 
 def _named(space: LabelSpace, name: str, nouns: bool) -> Label | None:
     """Return what a label that is no key of a class says; None unless it is one of what is allowed."""
-    label = find_label(space, name)
+    try:
+        label = find_label(space, name)
+    except UnknownClass:
+        if nouns:
+            raise
+        return None  # a word of several meanings, none of which is a class
     return label if nouns or (label is not None and label.node < space.num_classes and label.right is None) else None
 
 
