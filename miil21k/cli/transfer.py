@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from miil21k.cli.options import add_loudness, add_options, names_of, value_of
 from miil21k.cli.start import log_to_stderr, make_export
-from miil21k.cli.train import TrainingReports
+from miil21k.cli.train import Reports
 from miil21k.cli.validate import show_progress
 from miil21k.data.options import ReadingOptions
 from miil21k.runtime.options import ComputeOptions, ModelOptions
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     from miil21k.transfer.run import PAGE, Voices, transfer
 
     options = value_of(args, TransferOptions, data=args.data, output=args.output, model=args.model)
-    reports = TrainingReports(args.quiet)
+    reports = Reports(args.quiet)
     voices = Voices(reports.say, reports, None if args.quiet else show_progress)
     transfer(options, voices, make=make_export, resume=args.resume, overwrite=args.overwrite)
     print(args.output / PAGE)

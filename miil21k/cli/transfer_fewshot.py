@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from miil21k.cli.options import add_loudness, add_options, value_of, whole
 from miil21k.cli.start import log_to_stderr, make_export
-from miil21k.cli.train import TrainingReports
+from miil21k.cli.train import Reports
 from miil21k.cli.transfer import add_machine
 from miil21k.transfer.options import TransferOptions
 
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     settings = value_of(args, TransferOptions, data=args.data)
     options = FewShotOptions(tuple(args.models), tuple(args.methods), tuple(args.shots), args.seeds, settings)
-    say = TrainingReports(args.quiet).say
+    say = Reports(args.quiet).say
     rows = few_shot(options, args.output, say=say, make=make_export, resume=args.resume)
     if sys.stdout.isatty():
         for row in rows:
