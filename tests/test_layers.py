@@ -36,7 +36,6 @@ LAYERS: dict[str, tuple[int, set[str]]] = {
     "validate": (8, {"numpy", "torch", "matplotlib"}),
     "export": (8, {"numpy", "torch", "timm", "onnx", "onnxruntime", "PIL", "tensorrt", "tritonclient"}),
     "train": (8, {"numpy", "torch", "timm", "safetensors", "matplotlib"}),
-    "find": (8, {"numpy"}),
     "prepare": (8, {"numpy", "PIL", "simplejpeg", "cykooz_resizer", "cv2", "pyarrow", "matplotlib", "filelock"}),
     "transfer": (9, {"numpy", "torch", "sklearn", "optuna", "matplotlib"}),
     "teachers": (10, {"numpy", "pyarrow"}),
