@@ -30,8 +30,8 @@ __all__ = [
 ]
 
 _MEANINGS = {"hedge": "default of the input 'hedge'"}
-_MORE = {"ask": "; the graph answers them as 'asked'"}
-_ANSWER = ("topk", "hedge", "reading", "min_bits", "ask", "calibration", "rule", "include_removed_labels")
+_MORE = {"ask": "; the graph answers them as 'asked'", "bins": "; the graph has them as 'bins'"}
+_ANSWER = ("topk", "hedge", "reading", "min_bits", "ask", "bins", "calibration", "rule", "include_removed_labels")
 HELP = "Write a model as one ONNX file, from uint8 images to paths, kept only when it computes what torch computes."
 
 
@@ -88,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         reading=answer.reading,
         min_bits=answer.min_bits,
         ask=listed(answer.ask),
+        bins=answer.bin_lines,
     )
     photos = photographs_in(args.images) if args.images else []
     loaded = load_source(args)
@@ -152,6 +153,9 @@ def _print(output: Path, report: dict[str, Any]) -> None:
     decoding = report["decoding"]
     for at, one in enumerate(decoding.get("asked", ())):
         print(f"  asked {at}  {one['question']}: {one['name']} ({one['wnid']})")
+    for at, one in enumerate(decoding.get("bins", ())):
+        held = f" (below {one['parent']})" if one["parent"] else ""
+        print(f"  bins {at}   {one['label']}{held}")
     if decoding.get("reading") == "concepts":
         print(f"  path and hedge_node are concepts, at least {decoding['min_bits']:g} bits; the report has their names")
     print_agreement(report)

@@ -10,13 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from miil21k.decode.decoded import READINGS, Decoded, concept_graph
 from miil21k.decode.heads import HEAD_KINDS
 from miil21k.decode.logits import check_shape
+from miil21k.decode.recorded import asked_record, bins_record, recorded_bins, recorded_questions
 from miil21k.decode.restriction import pools_of, restrict, viable
 from miil21k.decode.rules import DEFAULT_RULE, rule_named
 from miil21k.errors import UsageError
@@ -27,52 +28,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from miil21k.decode.calibrated import SupportsCalibration
     from miil21k.decode.concept_reading import Vocabulary
     from miil21k.decode.decoded import Reading
     from miil21k.decode.heads import HeadKind
     from miil21k.decode.restriction import Pools
     from miil21k.hierarchy.bin_lines import BinLine
     from miil21k.hierarchy.bins import Bins
-    from miil21k.hierarchy.concepts import Concepts
     from miil21k.hierarchy.questions import Question
     from miil21k.hierarchy.spaces import LabelSpace
 
-__all__ = ["Decoder", "Restriction", "SupportsCalibration", "WithdrawnLabels"]
+__all__ = ["Decoder", "Restriction", "WithdrawnLabels"]
 
 WithdrawnLabels = Literal["masked", "included", "none"]
-
-
-class SupportsCalibration(Protocol):
-    """What a decoder asks of a calibration; `miil21k.calibrate.record.Calibration` is one.
-
-    temperature: one number, or one per depth for a level_softmax head. rule: that of a level_softmax head, else empty.
-    """
-
-    @property
-    def temperature(self) -> tuple[float, ...]: ...  # noqa: D102
-    @property
-    def rule(self) -> str: ...  # noqa: D102
-
-    def require(self, space: LabelSpace, head: HeadKind, allowed: NDArray[np.bool_] | None) -> None:
-        """Raise LabelSpaceMismatch unless it was made for this space, kind of head and mask of classes."""
-
-    def require_concepts(self, concepts: Concepts, min_bits: float) -> None:
-        """Raise unless it knows levels for answers of at least so many bits on this graph."""
-
-    def require_bins(self, bins: Bins) -> None:
-        """Raise unless it knows levels for these labels."""
-
-    def knows(self, reading: Reading | Literal["bins"]) -> bool:
-        """Return whether it knows any level for such answers."""
-        ...
-
-    def threshold(self, accuracy: float, reading: Reading | Literal["bins"]) -> float:
-        """Return the hedge level whose answers are correct this often; UsageError when it knows none."""
-        ...
-
-    def to_json(self) -> str:
-        """Return it as text."""
-        ...
 
 
 class Restriction(NamedTuple):
@@ -421,13 +389,9 @@ class Decoder:
             "reading": self.reading,
             "min_bits": self.min_bits,
             "masked": [tree.wnids[index] for index in masked],
-            "asked": [self._asked_record(question) for question in self.asked],
+            "asked": asked_record(self.space, self.asked),
+            **({} if self.bins is None else {"bins": bins_record(self.space, self.bins)}),
         }
-
-    def _asked_record(self, question: Question) -> dict[str, str]:
-        graph = concept_graph(self.space)
-        wnid, name = graph.wnids[question.concept], graph.name(question.concept)
-        return {"question": question.text, "wnid": wnid, "name": name}
 
     @classmethod
     def from_record(cls, space: LabelSpace, head: HeadKind, record: Mapping[str, Any]) -> Decoder:
@@ -445,7 +409,8 @@ class Decoder:
             reading=record.get("reading", "published"),
             min_bits=record.get("min_bits", 0.0),
             include_withdrawn=record.get("removed_labels", "masked") != "masked",
-            asked=_asked_again(space, record.get("asked", ())),
+            asked=recorded_questions(space, record.get("asked", ())),
+            bins=recorded_bins(space, record.get("bins", ())),
         )
         if not record.get("masked"):
             return found
@@ -454,13 +419,3 @@ class Decoder:
         if found.allowed is not None and np.array_equal(found.allowed, allowed):
             return found  # what ImageNet withdrew alone: no restriction
         return found.restricted_to(allowed, "as exported")
-
-
-def _asked_again(space: LabelSpace, asked: Sequence[Mapping[str, str]]) -> tuple[Question, ...]:
-    """Return the questions of a record, by the wnids that they were understood as."""
-    if not asked:
-        return ()
-    from miil21k.hierarchy.questions import Question
-
-    index_of = concept_graph(space).index_of
-    return tuple(Question(one["question"], index_of[one["wnid"]]) for one in asked)

@@ -76,7 +76,8 @@ class ExportCard:
     @property
     def _on_concepts(self) -> bool:
         """Whether answers rest on the graph of concepts."""
-        return self.decoding.get("reading", "published") == "concepts" or bool(self.decoding.get("asked"))
+        found = self.decoding
+        return found.get("reading", "published") == "concepts" or bool(found.get("asked") or found.get("bins"))
 
     def to_metadata(self) -> dict[str, str]:
         """Return the card as ONNX stores metadata: text to text; the label space as a file of its format 1."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from miil21k.decode.decoder import Decoder
     from miil21k.export.onnx.tree_graph import TreeGraph
 
-__all__ = ["concept_masses", "read_concepts", "write_asked"]
+__all__ = ["concept_masses", "read_concepts", "write_asked", "write_bins"]
 
 _INT32, _INT64 = 6, 7  # of onnx.TensorProto
 
@@ -32,14 +32,27 @@ def concept_masses(graph: TreeGraph, decoder: Decoder, masses: str, concepts: Se
 
     masses: [B, H], those of the classes whose logits count (`Decoder.heard`), in order.
     """
-    space = decoder.space
-    heard = np.ones(space.num_classes, bool) if decoder.heard is None else decoder.heard
-    column = np.cumsum(heard) - 1
-    below = (concept_graph(space).classes(concept) for concept in concepts)
-    members = [column[classes[heard[classes]]] for classes in below]
+    return _pooled(graph, decoder, masses, [concept_graph(decoder.space).classes(concept) for concept in concepts])
+
+
+def _pooled(graph: TreeGraph, decoder: Decoder, masses: str, sets: Sequence[NDArray[np.integer]]) -> str:
+    """Return [B, len(sets)], the sum, for a sigmoid head the maximum, of the masses of each set of classes."""
+    heard = np.ones(decoder.space.num_classes, bool) if decoder.heard is None else decoder.heard
+    column, none = np.cumsum(heard) - 1, int(heard.sum())  # behind the last column stands a 0
+    left = (classes[heard[classes]] for classes in sets)
+    members = [column[classes] if classes.size else np.array([none]) for classes in left]
     best = decoder.head == "sigmoid"
-    found = graph.folded("ReduceMax" if best else "ReduceSum", masses, members, fill=int(heard.sum()))
+    found = graph.folded("ReduceMax" if best else "ReduceSum", masses, members, fill=none)
     return found if best else graph.graph.add("Min", found, graph.floats(1))
+
+
+def write_bins(graph: TreeGraph, decoder: Decoder, masses: str, output: str) -> None:
+    """Write `output`, float32 [B, L]: P of each label of the user, *other* last; the decoder has bins."""
+    bins = decoder.bins
+    assert bins is not None
+    held = (np.isin(bins.owner, bins.tree.descendants(label)) for label in range(len(bins)))
+    pooled = _pooled(graph, decoder, masses, [np.flatnonzero(classes) for classes in held])
+    graph.graph.add("Identity", pooled, output=output)
 
 
 def write_asked(graph: TreeGraph, decoder: Decoder, masses: str, output: str) -> None:

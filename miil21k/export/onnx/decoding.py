@@ -13,7 +13,7 @@ import numpy as np
 from miil21k.decode.logits import inverse_temperature
 from miil21k.decode.path import SLACK
 from miil21k.errors import UsageError
-from miil21k.export.onnx.concept_reading import read_concepts, write_asked
+from miil21k.export.onnx.concept_reading import read_concepts, write_asked, write_bins
 from miil21k.export.onnx.rules import fitted_families, onnx_rule
 from miil21k.export.onnx.tree_graph import TreeGraph, walk_tables
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from miil21k.decode.decoder import Decoder
     from miil21k.export.onnx.graph import GraphWriter
 
-__all__ = ["ASKED", "DECODED", "HEDGE_INPUT", "decoded_shapes", "write_decoding"]
+__all__ = ["ASKED", "BINS", "DECODED", "HEDGE_INPUT", "decoded_shapes", "write_decoding"]
 
 HEDGE_INPUT = "hedge"
 DECODED = ("topk_index", "topk_prob", "path", "path_prob", "hedge_node", "hedge_prob")
-ASKED = "asked"
+ASKED, BINS = "asked", "bins"
 
 
 def decoded_shapes(decoder: Decoder, topk: int) -> dict[str, list[int]]:
@@ -36,7 +36,11 @@ def decoded_shapes(decoder: Decoder, topk: int) -> dict[str, list[int]]:
     k = min(topk, decoder.space.num_classes if allowed is None else int(allowed.sum()))
     steps = decoder.space.tree.max_depth + 1 if on_tree else decoder.answer_vocabulary.steps
     shapes = dict(zip(DECODED, ([k], [k], [steps], [steps], [], []), strict=True))
-    return {**shapes, ASKED: [len(decoder.asked)]} if decoder.asked else shapes
+    if decoder.asked:
+        shapes[ASKED] = [len(decoder.asked)]
+    if decoder.bins is not None:
+        shapes[BINS] = [len(decoder.bins)]
+    return shapes
 
 
 def write_decoding(graph: GraphWriter, logits: str, decoder: Decoder, topk: int) -> None:
@@ -46,7 +50,8 @@ def write_decoding(graph: GraphWriter, logits: str, decoder: Decoder, topk: int)
     first, padded with -1, and path_prob float32 [B, L]; hedge_node int32 [B], -1 where nothing that says the decoder's
     `min_bits` is sure enough, and hedge_prob float32 [B]. Read as published they hold nodes, and the path is whole,
     over the L depths; read on concepts they hold concepts, and the path ends at the answer. asked: float32 [B, Q], P of
-    each question, where the decoder has some. The default of `hedge` is the decoder's level.
+    each question, where the decoder has some; bins: float32 [B, N], P of each label of its bins, *other* last. The
+    default of `hedge` is the decoder's level.
     Raises UsageError for a rule without an ONNX form, for a restriction that masking logits does not obey, and where no
     concept says enough.
     """
@@ -55,6 +60,7 @@ def write_decoding(graph: GraphWriter, logits: str, decoder: Decoder, topk: int)
         or decoder.withdrawn is not None
         or decoder.pools is not None
         or decoder.asked
+        or decoder.bins is not None
         or decoder.reading == "concepts"
     ):
         raise UsageError(
@@ -87,7 +93,7 @@ class _Writer(TreeGraph):
             case "level_softmax":
                 nodes = onnx_rule(decoder.tree_rule)(self, self.columns(logits, self.walk.nodes))
                 own = self.exclusive(nodes)
-                if decoder.asked or not on_tree:
+                if decoder.asked or decoder.bins is not None or not on_tree:
                     masses = self.exclusive(fitted_families(self, nodes))
             case "leaf_softmax":
                 own = masses = self.graph.add("Softmax", self.times(self.heard(logits), self.scale[:1]), axis=1)
@@ -106,6 +112,8 @@ class _Writer(TreeGraph):
             read_concepts(self, decoder, masses, level)
         if decoder.asked:
             write_asked(self, decoder, masses, ASKED)
+        if decoder.bins is not None:
+            write_bins(self, decoder, masses, BINS)
 
     # From logits to probabilities.
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from miil21k.calibrate.record import Calibration
     from miil21k.decode.decoded import Reading
+    from miil21k.hierarchy.bin_lines import BinLine
     from miil21k.runtime.loading import Loaded
     from miil21k.zoo.schema import Preprocess
 
@@ -46,7 +47,8 @@ class ExportOptions:
     calibration, how often the answer is to be correct, and its level becomes the default. rule: how a level_softmax
     head becomes one tree, None for the calibration's or the default. include_removed_labels: answer also with the
     classes that ImageNet withdrew. reading: where the path runs, on the tree as `published` or on `concepts`. min_bits:
-    an answer that says less is none. ask: nouns, wnids or synset names, whose probabilities are one more output.
+    an answer that says less is none. ask: nouns, wnids or synset names, whose probabilities are one more output. bins:
+    checked lines of the user's own labels (`hierarchy.bin_lines`), whose probabilities are one more.
     """
 
     form: Form = "full"
@@ -59,6 +61,7 @@ class ExportOptions:
     reading: Reading = "published"
     min_bits: float = 1.0
     ask: tuple[str, ...] = ()
+    bins: tuple[BinLine, ...] = ()
 
     __repr__ = brief
 
@@ -69,7 +72,7 @@ class ExportOptions:
             raise UsageError(f"topk must be at least 1, not {self.topk}.")
         if not 0 < self.hedge <= 1:
             raise UsageError(f"hedge lies above 0 and up to 1, not {self.hedge}.")
-        if self.form == "tensor" and (self.ask or self.reading != "published"):
+        if self.form == "tensor" and (self.ask or self.bins or self.reading != "published"):
             raise UsageError(
                 "A graph of the form tensor answers nothing: ask, and read on concepts, where its logits are decoded, "
                 "or export the form full."
@@ -88,10 +91,13 @@ def decoder_of(loaded: Loaded, options: ExportOptions) -> Decoder:
         rule=options.rule,
         hedge=options.hedge,
         include_withdrawn=options.include_removed_labels,
-        calibration=options.calibration,
         reading=options.reading,
         min_bits=options.min_bits,
     ).asking(options.ask)
+    if options.bins:
+        decoder = decoder.binned(options.bins)
+    if options.calibration is not None:
+        decoder = decoder.calibrated(options.calibration)
     if options.form == "full" and decoder.head == "level_softmax":
         onnx_rule(decoder.tree_rule)
     return decoder

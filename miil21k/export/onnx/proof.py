@@ -234,6 +234,7 @@ def _differences(found: dict[str, Any], own: Decoded, topk: int) -> tuple[int, f
         rivals = [_concept_rivals(own, at, node) for at, node in enumerate(stop.tolist())]
         other &= [not pairs or any(abs(a - b) > BOUNDS.probabilities for a, b in pairs) for pairs in rivals]
     apart = [found["topk_prob"] - top.probs, found["asked"] - own.asked if own.decoder.asked else np.zeros(1)]
+    apart += [found["bins"] - own.bins] if own.decoder.bins is not None else []
     apart += [(found["path_prob"] - own.path.probs)[same], (found["hedge_prob"] - own.hedged.prob)[same]]
     return int(other.sum()) + _misranked(found, own.classes, top.probs), max(
         float(np.abs(part).max(initial=0)) for part in apart

@@ -36,7 +36,7 @@ class Agreement:
     expected: the share of equal best classes that the sizes of all changes let expect, see `Agreeing`.
     logits: largest difference of a logit. logits_relative: the same, relative to the range of the exact logits.
     noise: root mean square difference, relative to the standard deviation of the exact logits.
-    asked: largest difference of a probability that the export is asked for; None where it is asked for none.
+    asked: largest difference of a probability that the export is asked for, or of a label of its bins; None without.
     """
 
     images: int
@@ -87,6 +87,8 @@ class Agreeing:
             self._same[at] += int((one == other).reshape(len(exact), -1).all(axis=1).sum())
         if self._decoder.asked:
             self._asked = max(self._asked, float(np.abs(theirs.asked - ours.asked).max(initial=0)))
+        if self._decoder.bins is not None:
+            self._asked = max(self._asked, float(np.abs(theirs.bins - ours.bins).max(initial=0)))
         apart = np.abs(exact.astype(np.float64) - found)
         self._count += len(exact)
         self._values += exact.size
@@ -118,7 +120,7 @@ class Agreeing:
         noise = (self._squares / self._values / max(variance, 1e-30)) ** 0.5
         span = max(self._high - self._low, 1e-30)
         apart = (self._largest, self._largest / span, noise)
-        asked = self._asked if self._decoder.asked else None
+        asked = self._asked if self._decoder.asked or self._decoder.bins is not None else None
         return Agreement(self._count, top1, path, hedged, self._expected(), *apart, asked)
 
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from miil21k.export.options import TritonOptions
 
-__all__ = ["ASKED_LABELS", "LABELS", "Tensor", "config_text"]
+__all__ = ["ASKED_LABELS", "BIN_LABELS", "LABELS", "Tensor", "config_text"]
 
-LABELS, ASKED_LABELS = "labels.txt", "asked.txt"
-_LABELS_OF = {"logits": LABELS, "asked": ASKED_LABELS}
+LABELS, ASKED_LABELS, BIN_LABELS = "labels.txt", "asked.txt", "bins.txt"
+_LABELS_OF = {"logits": LABELS, "asked": ASKED_LABELS, "bins": BIN_LABELS}
 _TYPES = {
     "tensor(bool)": "BOOL",
     "tensor(uint8)": "UINT8",

@@ -15,7 +15,7 @@ import numpy as np
 from miil21k.environment import silence_telemetry
 from miil21k.errors import ExportError, LabelSpaceMismatch, UsageError
 from miil21k.export.options import TritonOptions
-from miil21k.export.triton.config import ASKED_LABELS, LABELS, Tensor, config_text
+from miil21k.export.triton.config import ASKED_LABELS, BIN_LABELS, LABELS, Tensor, config_text
 from miil21k.files import scratch_folder, sweep
 from miil21k.records import to_json
 from miil21k.zoo.export_card import read_export_card, weights_file
@@ -110,6 +110,8 @@ def export_triton(
     texts = {"config.pbtxt": config, LABELS: labels, "README.md": _readme(name, card, inputs[0], sample)}
     if asked := card.decoding.get("asked"):
         texts[ASKED_LABELS] = "".join(f"{one['wnid']} {one['name']}\n" for one in asked)
+    if bins := card.decoding.get("bins"):
+        texts[BIN_LABELS] = "".join(f"{one['label']}\n" for one in bins)
     texts["client.py"] = (_FILES / f"client_{card.form}.py").read_text(encoding="utf-8")
     with scratch_folder(repository, name) as part:
         for title, text in texts.items():
@@ -191,6 +193,7 @@ def _readings(card: ExportCard, other: ExportCard) -> Iterator[tuple[str, object
     for words, key, default in (
         ("is not read on the same graph", "reading", "published"),
         ("is not asked the same questions", "asked", []),
+        ("has not the same bins", "bins", []),
     ):
         yield words, card.decoding.get(key, default), other.decoding.get(key, default)
     yield "was not read on the same concepts", card.space.concepts_sha256, other.space.concepts_sha256
@@ -263,6 +266,7 @@ def _facts(card: ExportCard) -> dict[str, str]:
         "reading": card.decoding.get("reading", "published") if card.form == "full" else "",
         "concepts_sha256": card.space.concepts_sha256,
         "asked": json.dumps(asked) if (asked := card.decoding.get("asked")) else "",
+        "bins": json.dumps(bins) if (bins := card.decoding.get("bins")) else "",
     }
     return {f"miil21k.{key}": value for key, value in facts.items() if value}
 
@@ -273,6 +277,8 @@ def _concept_lines(card: ExportCard) -> Iterator[str]:
         yield "`path`, `hedge_node`: concepts of the WordNet graph; `labels.txt` has them behind the nodes."
     if card.decoding.get("asked"):
         yield f"`{ASKED_LABELS}`: line i is question i, whose probability stands in `asked`; Triton's labels for it."
+    if card.decoding.get("bins"):
+        yield f"`{BIN_LABELS}`: line i is label i, whose probability stands in `bins`; Triton's labels for it."
 
 
 def _readme(name: str, card: ExportCard, images: Tensor, sample: tuple[int, ...]) -> str:

@@ -43,7 +43,8 @@ def main() -> None:
     args = parser.parse_args()
     labels = (HERE / "labels.txt").read_text(encoding="utf-8").splitlines()
     questions = (HERE / "asked.txt").read_text(encoding="utf-8").splitlines() if (HERE / "asked.txt").exists() else []
-    outputs = (*OUTPUTS, "asked") if questions else OUTPUTS
+    bins = (HERE / "bins.txt").read_text(encoding="utf-8").splitlines() if (HERE / "bins.txt").exists() else []
+    outputs = (*OUTPUTS, *(("asked",) if questions else ()), *(("bins",) if bins else ()))
     server = triton.InferenceServerClient(args.url)
     for picture in args.pictures:
         images = pixels(picture)
@@ -64,6 +65,8 @@ def main() -> None:
                 print(f"    {prob:.3f}  {labels[index]}")
         for question, prob in zip(questions, found.get("asked", ()), strict=True):
             print(f"  {prob:.3f}  {question}?")
+        for label, prob in zip(bins, found.get("bins", ()), strict=True):
+            print(f"  {prob:.3f}  [{label}]")
 
 
 if __name__ == "__main__":
