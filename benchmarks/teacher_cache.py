@@ -5,9 +5,9 @@
 
 DATA is trained on by USI without labels, so that its folders may be of any classes; the student is `--model`. First
 part: CPU seconds of the same run without a cache, with an empty one and with the filled one, and the bytes on disk.
-Second part, for a student with random weights and for the one just trained, over `--images` mixed images: the mean
-divergence from the teacher over all classes, that over the K largest and the rest, and the cosine between the
-gradients of both with respect to the logits. Prints Markdown.
+Second part, for a student with random weights and for the one just trained (or `--student`), over `--images` mixed
+images: the mean divergence from the teacher over all classes, that over the K largest and the rest, and the cosine
+between the gradients of both with respect to the logits. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--teacher-size", type=int, default=128)
     parser.add_argument("--top-k", type=int, nargs="+", default=[1, 5, 10, 20, 50, 100])
     parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--student", type=Path, help="a trained checkpoint for the second part, instead of that run's")
     return parser.parse_args()
 
 
@@ -85,7 +86,7 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
         print(f"| {name} | {taken:.1f} | {held:.2f} |", flush=True)
     print("\n| student | K | bytes an image | divergence | over K and the rest | cosine of the gradients |")
     print("|---|---|---|---|---|---|")
-    trained, card = load_trained(folder / "none" / "last.safetensors")
+    trained, card = load_trained(args.student or folder / "none" / "last.safetensors")
     opened = open_teacher(recipe)
     assert opened is not None
     teacher = opened.teach(recipe, card.space, card.preprocess, "leaf_softmax")

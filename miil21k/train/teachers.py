@@ -24,6 +24,7 @@ from miil21k.train.objective import create_teacher
 from miil21k.train.objectives import find_objective
 from miil21k.train.step import PRECISION
 from miil21k.zoo.checkpoint_card import read_card
+from miil21k.zoo.export_card import read_export_card
 from miil21k.zoo.names import trained_weights
 
 if TYPE_CHECKING:
@@ -239,12 +240,13 @@ def _fastest(path: Path, options: LoadOptions) -> Loaded:
     """Return an export in the runtime that computes it fastest here, in the precision asked for where it has that."""
     if not path.is_file():
         raise UsageError(f"There is no teacher '{path}': name a checkpoint, an export or a model.")
+    stored = read_export_card(path).precision
     found: dict[str, Loaded] = {}
     for runtime in export_runtimes():
         able = RUNTIMES[runtime]
         kind = options.device.partition(":")[0]
         if able.library() is not None:
-            dtype = options.dtype if options.dtype in able.dtypes else "fp32"
+            dtype = options.dtype if stored == "fp32" and options.dtype in able.dtypes else "fp32"
             device = "auto" if kind != "cpu" and kind in able.devices else "cpu"
             found[runtime] = resolve(str(path), replace(options, backend=runtime, device=device, dtype=dtype))
     if not found:
