@@ -27,17 +27,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CLASSES, PER_IMAGE = 1000, 10
-CHUNK = 1_000
+CHUNK, DRAWN = 1_000, 2_000  # rows at a time; sets of classes that rows are drawn from
 
 
 def offers(rows: int) -> Iterator[tuple[bytes, list[str], list[float]]]:
     """Yield names, wnids and scores."""
     rng = np.random.default_rng(0)
     wnids = [f"n{place:08d}" for place in range(CLASSES)]
-    popularity = np.log(1 / np.arange(1, CLASSES + 1))
+    keys = (np.log(1 / np.arange(1, CLASSES + 1)) + rng.gumbel(size=(DRAWN, CLASSES))).astype(np.float32)
+    drawn = np.argpartition(-keys, PER_IMAGE, axis=1)[:, :PER_IMAGE]
+    del keys
     for start in range(0, rows, CHUNK):
-        keys = (popularity + rng.gumbel(size=(CHUNK, CLASSES))).astype(np.float32)
-        best = np.argpartition(-keys, PER_IMAGE, axis=1)[:, :PER_IMAGE].tolist()
+        best = drawn[rng.integers(DRAWN, size=CHUNK)].tolist()
         scores = np.sort(rng.dirichlet(np.full(PER_IMAGE, 0.3), CHUNK), axis=1)[:, ::-1].tolist()
         for row in range(min(CHUNK, rows - start)):
             number = start + row

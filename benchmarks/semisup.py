@@ -22,13 +22,14 @@ import json
 import time
 import zipfile
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from blurred_training import Network
 from PIL import Image
+from torch import nn
 
 from miil21k.teachers.best import ClassBests
 from miil21k.teachers.recipes import finetuning, pretraining
@@ -44,6 +45,24 @@ if TYPE_CHECKING:
 
 BATCH = 128
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+class Network(nn.Module):
+    """Four convolutions and a linear head, `width` channels in the first and 8 `width` features; bfloat16 inside."""
+
+    def __init__(self, width: int, num_classes: int) -> None:
+        super().__init__()
+        widths = [3, width, 2 * width, 4 * width, 8 * width]
+        layers: list[nn.Module] = []
+        for place, (inputs, outputs) in enumerate(pairwise(widths)):
+            layers += [nn.Conv2d(inputs, outputs, 3, 2 if place == 0 else 1, 1, bias=False), nn.BatchNorm2d(outputs)]
+            layers += [nn.ReLU(inplace=True), *([nn.MaxPool2d(2)] if place in (1, 2) else [])]
+        self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(8 * width, num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.head(self.features(images.contiguous(memory_format=torch.channels_last))).float()
 
 
 class Images(NamedTuple):
@@ -158,13 +177,21 @@ def supervised(task: Task, width: int, seed: int) -> Network:
     return network
 
 
-def perform(task: Task, run: Run, seed: int, networks: dict[int, Network], scratch: Path) -> dict[str, float]:
+def answers_of(task: Task, width: int, seed: int, answers: dict[int, NDArray[np.float32]]) -> float:
+    """Train a teacher on the true labels and let it answer the pool; returns its accuracy on the test images."""
+    network = supervised(task, width, seed)
+    answers[width] = probabilities(network, task.pool)
+    return accuracy(network, task.test)
+
+
+def perform(
+    task: Task, run: Run, seed: int, answers: dict[int, NDArray[np.float32]], scratch: Path
+) -> dict[str, float]:
     if run.per_class is None:
-        networks[run.student] = supervised(task, run.student, seed)
-        return {"accuracy": accuracy(networks[run.student], task.test)}
-    if run.teacher not in networks:
-        networks[run.teacher] = supervised(task, run.teacher, seed)
-    rows, labels = selected(task, probabilities(networks[run.teacher], task.pool), run, scratch / f"{time.time_ns()}")
+        return {"accuracy": answers_of(task, run.student, seed, answers)}
+    if run.teacher not in answers:
+        answers_of(task, run.teacher, seed, answers)
+    rows, labels = selected(task, answers[run.teacher], run, scratch / f"{time.time_ns()}")
     truth = task.pool.labels[torch.from_numpy(rows)]
     chosen = Images(task.pool.pixels[torch.from_numpy(rows)], labels)
     if run.mixed:
@@ -286,7 +313,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=["cifar10", "caltech101"], choices=["cifar10", "caltech101"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument(
-        "--seen", type=int, default=40_000, help="images that pretraining sees; a quarter of them on Caltech-101"
+        "--seen", type=int, default=20_000, help="images that pretraining sees; a quarter of them on Caltech-101"
     )
     parser.add_argument("--minutes", type=float, default=15, help="of this process's own time")
     args = parser.parse_args()
@@ -296,9 +323,9 @@ def main() -> None:
         if time.process_time() > 60 * args.minutes:
             break
         if at != (name, seed):
-            at, task, networks = (name, seed), task_of(name, args, seed), {}
+            at, task, answers = (name, seed), task_of(name, args, seed), {}
         began = time.process_time()
-        found = perform(task, run, seed, networks, args.cache / "runs")
+        found = perform(task, run, seed, answers, args.cache / "runs")
         row |= {**found, "cpu_seconds": round(time.process_time() - began, 1)}
         args.output.parent.mkdir(parents=True, exist_ok=True)
         with args.output.open("a", encoding="utf-8") as file:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from dataclasses import replace
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miil21k.cli.options import add_loudness, add_model_name, add_options, names_of, value_of
@@ -31,7 +32,7 @@ _EXAMPLES = """examples:
 exit code: 0 all good, 1 some images could not be read, 2 usage, 130 interrupted. Columns: wnid, rank, score, input.
 """
 _MACHINE = {"engine", "address"}
-_OUTPUT = {"output", "resume", "overwrite", "memory", "held_out"}
+_OUTPUT = {"output", "resume", "overwrite", "memory", "held_out", "shards", "shard_size"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -71,8 +72,24 @@ def run(args: argparse.Namespace) -> int:
     report = _from_rows(args, options) if are_rows(args.pool) else _from_pool(args, options)
     if report is None:
         return 130
+    if options.shards is not None:
+        _pack(args, options)
     print(options.output)
     return int(report["unreadable"] > 0)
+
+
+def _pack(args: argparse.Namespace, options: SelectOptions) -> None:
+    import logging
+
+    from miil21k.cli.train import Reports
+    from miil21k.teachers.pack import pack
+
+    assert options.shards is not None
+    done = pack(Path(options.output), Path(options.shards), options.shard_size, say=Reports(args.quiet).say)
+    lost = f"; {done['unreadable']:,} could not be read" if done["unreadable"] else ""
+    logging.getLogger("miil21k.teachers").info(
+        "'%s/index.json': %s images%s", options.shards, f"{done['images']:,}", lost
+    )
 
 
 def _from_rows(args: argparse.Namespace, options: SelectOptions) -> dict[str, Any] | None:

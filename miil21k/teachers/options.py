@@ -71,6 +71,12 @@ class SelectOptions:
         "class folders, shards or a list that must not be trained on: warn of those that were selected",
         metavar="DIR",
     )
+    shards: str | Path | None = option(
+        None,
+        "also copy the selected images into tar shards there, shuffled: for training at scale; paths start here",
+        metavar="DIR",
+    )
+    shard_size: int = option(10_000, "images per shard", metavar="N", least=1)
     recursive: bool = option_again(RunOptions, "recursive", False)
     resume: bool = option(False, "go on with FILE after an interruption", one_of="existing")
     overwrite: bool = option(False, "replace FILE", one_of="existing")
