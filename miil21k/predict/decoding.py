@@ -81,7 +81,7 @@ def answers_of(found: Decoded, options: PredictOptions) -> list[Answer]:
             hedged = found.hedged
             refused = word(hedged.refused[row], hedged.refused_prob[row])
             runner_up = word(hedged.runner_up[row], hedged.runner_up_prob[row])
-        stop = Stop(reason, options.hedge, calibrated, refused, runner_up, fixed.level)
+        stop = Stop(reason, options.hedge, calibrated, refused, runner_up, fixed.level, fixed.reading)
         answers.append(
             Answer(
                 path,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from miil21k.data.facts import ImageFacts
     from miil21k.decode.compact import CompactMasses
-    from miil21k.decode.decoded import StopReason
+    from miil21k.decode.decoded import Reading, StopReason
     from miil21k.decode.decoder import WithdrawnLabels
 
 __all__ = ["AskedConcept", "Bin", "BinAnswer", "Given", "LevelLabel", "Node", "Origin", "Prediction", "Sense", "Stop"]
@@ -59,6 +59,7 @@ class Stop(NamedTuple):
     when the whole chain was asked for. calibrated: whether temperatures that were fitted to this model were applied;
     without them a probability is what the network says. refused: the next step that was not taken. runner_up: its most
     probable sibling. level: the probability that a step had to have: `hedge`, or what the calibration knows for it.
+    reading: where the path runs, on the tree as `published` or on `concepts`.
     """
 
     reason: StopReason
@@ -67,6 +68,7 @@ class Stop(NamedTuple):
     refused: Node | None
     runner_up: Node | None
     level: float | None = None
+    reading: Reading = "published"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name; absent nodes are None."""

@@ -174,6 +174,7 @@ _PLAIN = Struct(NODE.fields[:3])
 STOP = Struct(
     (
         Field("reason", TEXT),
+        Field("reading", TEXT),
         Field("hedge", NUMBER),
         Field("level", NUMBER),
         Field("calibrated", FLAG),
@@ -223,9 +224,10 @@ ROW = Struct(
         Field(
             "stop",
             STOP,
-            "null on an error, else `reason` (`leaf`, `hedge`, `depth`, `restriction`, `bits`), `hedge` (what was "
-            "asked for), `level` (the probability that a step had to have for that; another one with a calibration), "
-            "`calibrated`, `refused` (the next step, not taken), `runner_up` (its most probable sibling)",
+            "null on an error, else `reason` (`leaf`, `hedge`, `depth`, `restriction`, `bits`), `reading` (where "
+            "the path runs: `published` or `concepts`), `hedge` (what was asked for), `level` (the probability that a "
+            "step had to have for that; another one with a calibration), `calibrated`, "
+            "`refused` (the next step, not taken), `runner_up` (its most probable sibling)",
         ),
         Field("topk", Many(NODE), "nodes, most probable first"),
         Field(

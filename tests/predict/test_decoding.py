@@ -22,6 +22,7 @@ def answer(options: PredictOptions, *names: str) -> Answer:
 
 def test_a_row_read_on_concepts_names_concepts() -> None:
     found = answer(PredictOptions(reading="concepts"), "Great Pyrenees", "timber wolf")
+    assert found.stop.to_dict()["reading"] == "concepts"
     assert [node.name for node in found.path] == ["animal", "vertebrate", "mammal", "carnivore", "canine"]
     assert found.path[-1].wnid == "n02083346"
     assert found.path[-1].probability == pytest.approx(1, abs=1e-4)

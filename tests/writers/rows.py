@@ -25,6 +25,7 @@ def row(name: str, error: str | None = None) -> dict[str, Any]:
         "stop": {
             "reason": "hedge",
             "hedge": 0.9,
+            "reading": "published",
             "level": 0.9,
             "calibrated": False,
             "refused": node("tiger cat", 0.4),

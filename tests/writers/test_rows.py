@@ -18,7 +18,8 @@ ORIGIN = Origin("embedded", "in1k", "0" * 64, "none", "torch", "cpu", "fp32")
 
 def test_a_row_is_written_from_its_declaration() -> None:
     found = Prediction(
-        "x", ORIGIN, None, (CAT,), Stop("hedge", 0.9, False, CAT, None, 0.6), (CAT,), (LevelLabel(2, CAT, True),),
+        "x", ORIGIN, None, (CAT,), Stop("hedge", 0.9, False, CAT, None, 0.6, "concepts"), (CAT,),
+        (LevelLabel(2, CAT, True),),
         Given("under cat", 0.98765432), (AskedConcept("cats", "n1", "cat", 0.5, (Sense("n2", "lion"),)),), (CAT,),
     )  # fmt: skip
     node = {"wnid": "n02121808", "name": "domestic cat", "probability": 0.123457}
@@ -38,6 +39,7 @@ def test_a_row_is_written_from_its_declaration() -> None:
         "stop": {
             "reason": "hedge",
             "hedge": 0.9,
+            "reading": "concepts",
             "level": 0.6,
             "calibrated": False,
             "refused": node,
