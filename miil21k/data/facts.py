@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import ExifTags
 
-from miil21k.data.images import open_image
+from miil21k.data.opening import open_image
 from miil21k.environment import need
 from miil21k.errors import ImageError
 

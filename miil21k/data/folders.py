@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from miil21k.data.images import read_file
 from miil21k.data.names import Names
+from miil21k.data.opening import read_file
 from miil21k.errors import UsageError
 from miil21k.suffixes import JUNK_FOLDERS, PassedOver, image_suffixes, suffix_of
 

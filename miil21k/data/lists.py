@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from miil21k.data.images import read_file
 from miil21k.data.names import Names
+from miil21k.data.opening import read_file
 from miil21k.data.shard_members import ShardMembers
 from miil21k.data.tables import LIST_SUFFIXES, nth_row, read_table
 from miil21k.errors import UsageError

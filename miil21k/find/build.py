@@ -18,8 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from miil21k.data.images import ImageInput, read_file
 from miil21k.data.inputs import Unfolded, expand_units, require_images
+from miil21k.data.opening import read_file
 from miil21k.data.tar_inputs import Shard, has_braces
 from miil21k.data.web import is_url
 from miil21k.decode.compact import BOUND
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from miil21k.data.images import ImageInput
     from miil21k.data.inputs import Unit
     from miil21k.find.options import IndexOptions
     from miil21k.predict.bulk import BulkPredictor

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast, overload
 import numpy as np
 from PIL import Image
 
-from miil21k.data.images import ImageInput, load_picture, read_file
+from miil21k.data.images import ImageInput, load_picture
 from miil21k.data.inputs import Unfolded, expand_units, require_images
+from miil21k.data.opening import read_file
 from miil21k.data.resizers import resolve_resizer
 from miil21k.data.tar_inputs import has_braces, is_shard
 from miil21k.data.threads import in_order

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
 
-from miil21k.data.images import load_picture, open_image, upright_size
+from miil21k.data.images import load_picture, upright_size
+from miil21k.data.opening import open_image
 from miil21k.errors import ImageError
 from miil21k.prepare.geometry import LONGEST_SIDE, target_dimensions
 

@@ -19,7 +19,8 @@ import pytest
 from PIL import Image
 
 from miil21k.data import images
-from miil21k.data.images import load_image, load_picture, open_image, read_file, upright_size
+from miil21k.data.images import load_image, load_picture, upright_size
+from miil21k.data.opening import open_image, read_file
 from miil21k.errors import ImageError
 from miil21k.suffixes import FORMATS, image_suffixes
 
@@ -426,7 +427,7 @@ def test_heic_is_read_where_the_extra_is_installed(monkeypatch: pytest.MonkeyPat
     assert np.abs(read - np.asarray(load_image(CAT))).mean() < 5
     with pytest.raises(ImageError, match="limit of 1,000"):
         load_image(file.getvalue(), max_pixels=1000)
-    monkeypatch.setattr("miil21k.data.images.reads_heif", lambda: False)
+    monkeypatch.setattr("miil21k.data.opening.reads_heif", lambda: False)
     with pytest.raises(ImageError, match=r"pip install 'miil21k\[heic\]'"):
         load_image(file.getvalue(), name="x.HEIC")
 
