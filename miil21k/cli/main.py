@@ -42,6 +42,8 @@ JOBS = {
     "find": {
         "index": "make a folder of pictures a collection that answers questions",
         "find": "find the pictures of an index that answer a query",
+        "duplicates": "find pictures that are the same, nearly the same, or alike",
+        "organize": "put pictures into folders named by their answers, and take it back",
     },
     "make": {
         "train": "train a model with semantic softmax or a baseline",

@@ -379,7 +379,7 @@ def _state(state: os.stat_result) -> dict[str, int]:
 
 def _stat(path: str) -> os.stat_result | None:
     try:
-        return os.stat(path)  # noqa: PTH116 - names are strings, see data.inputs
+        return os.stat(path)
     except OSError:
         return None
 
@@ -403,9 +403,9 @@ def _exists(path: str) -> bool:
 def _absolute(name: str) -> str:
     if name in ("-", "@-") or is_url(name) or "://" in name:
         return name
-    if name.startswith("@") and not os.path.isfile(name):  # noqa: PTH113
-        return f"@{os.path.abspath(name[1:])}"  # noqa: PTH100
-    return os.path.abspath(name)  # noqa: PTH100
+    if name.startswith("@") and not os.path.isfile(name):
+        return f"@{os.path.abspath(name[1:])}"
+    return os.path.abspath(name)
 
 
 def _chain(first: Unit, rest: Iterator[Unit]) -> Iterator[Unit]:
