@@ -39,12 +39,15 @@ class Draw(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """images: uint8 [B, 3, H, W]. labels, indices: int64 [B]. unreadable: images that are missing from it."""
+    """images: uint8 [B, 3, H, W]. labels: int64 [B], or multi-hot float32 [B, C]. indices: int64 [B]. unreadable:
+    images that are missing from it. weights: float32 [B], how much each counts, 1 on average over the data set.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
     indices: torch.Tensor
     unreadable: tuple[Unreadable, ...]
+    weights: torch.Tensor | None = None
 
 
 class EpochSampler:
@@ -97,40 +100,50 @@ class EpochSampler:
             yield [Draw(self.epoch, position, int(order[position])) for position in positions]
 
 
-class _TrainingSet(Dataset["tuple[NDArray[np.uint8], int, int] | Unreadable"]):
+class _TrainingSet(Dataset["tuple[NDArray[np.uint8], int] | Unreadable"]):
     def __init__(self, images: LabelledImages, augmentation: Augmentation, seed: int) -> None:
         self.images, self.augmentation, self.seed = images, augmentation, seed
 
-    def __getitem__(self, draw: Draw) -> tuple[NDArray[np.uint8], int, int] | Unreadable:
+    def __getitem__(self, draw: Draw) -> tuple[NDArray[np.uint8], int] | Unreadable:
         try:
             picture = self.images.load(draw.image)
         except ImageError as error:
             return Unreadable(self.images.name(draw.image), str(error))
         array = self.augmentation(picture.image, mix_seed(self.seed, draw.epoch, draw.position, 1), picture.box)
-        return array, int(self.images.labels[draw.image]), draw.image
+        return array, draw.image
 
 
-class _EvaluationSet(Dataset["tuple[NDArray[np.uint8], int, int] | Unreadable"]):
+class _EvaluationSet(Dataset["tuple[NDArray[np.uint8], int] | Unreadable"]):
     def __init__(self, images: LabelledImages, preprocess: Preprocess) -> None:
         self.images, self.preprocess = images.decoded_near(decode_edge(preprocess)), preprocess
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int, int] | Unreadable:
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int] | Unreadable:
         crop = read_crop(self.images, index, self.preprocess)
         if isinstance(crop, Unreadable):
             return crop
-        return np.ascontiguousarray(crop.transpose(2, 0, 1)), int(self.images.labels[index]), index
+        return np.ascontiguousarray(crop.transpose(2, 0, 1)), index
 
 
-def _collate(samples: list[tuple[NDArray[np.uint8], int, int] | Unreadable]) -> Batch:
-    good = [sample for sample in samples if not isinstance(sample, Unreadable)]
-    bad = tuple(sample for sample in samples if isinstance(sample, Unreadable))
-    arrays = np.stack([array for array, _, _ in good]) if good else np.empty((0, 3, 1, 1), np.uint8)
-    return Batch(
-        torch.from_numpy(arrays),
-        torch.tensor([label for _, label, _ in good], dtype=torch.int64),
-        torch.tensor([index for _, _, index in good], dtype=torch.int64),
-        bad,
-    )
+class _Collate:
+    """Makes a batch of samples, with the labels and weights of their images."""
+
+    def __init__(self, images: LabelledImages) -> None:
+        self.images = images
+        weights = images.weights
+        self.weights = None if weights is None else np.asarray(weights / weights.mean(dtype=np.float64), np.float32)
+
+    def __call__(self, samples: list[tuple[NDArray[np.uint8], int] | Unreadable]) -> Batch:
+        good = [sample for sample in samples if not isinstance(sample, Unreadable)]
+        bad = tuple(sample for sample in samples if isinstance(sample, Unreadable))
+        arrays = np.stack([array for array, _ in good]) if good else np.empty((0, 3, 1, 1), np.uint8)
+        indices = [index for _, index in good]
+        return Batch(
+            torch.from_numpy(arrays),
+            torch.from_numpy(self.images.targets(indices)),
+            torch.tensor(indices, dtype=torch.int64),
+            bad,
+            None if self.weights is None else torch.from_numpy(self.weights[indices]),
+        )
 
 
 def _one_thread(_worker: int) -> None:
@@ -148,7 +161,7 @@ def training_loader(
         _TrainingSet(images, augmentation, sampler.seed),  # type: ignore[arg-type]
         batch_sampler=sampler,
         num_workers=workers,
-        collate_fn=_collate,
+        collate_fn=_Collate(images),
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
         worker_init_fn=_one_thread,
@@ -173,7 +186,7 @@ def evaluation_loader(
         batch_size=batch_size,
         sampler=range(rank, len(images), world),
         num_workers=workers,
-        collate_fn=_collate,
+        collate_fn=_Collate(images),
         worker_init_fn=_one_thread,
         generator=torch.Generator(),
     )

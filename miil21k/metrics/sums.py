@@ -102,7 +102,7 @@ def total(values: Any, weights: NDArray[np.floating] | None) -> Any:
     return values.sum(0) if weights is None else np.tensordot(weights, values, 1)
 
 
-def count(batch: int, weights: NDArray[np.float64] | None) -> float:
+def count(batch: int, weights: NDArray[np.floating] | None) -> float:
     """Return how much the samples of a batch count together."""
     return batch if weights is None else float(weights.sum())
 

@@ -12,10 +12,14 @@ import torch
 from miil21k.data.loader import evaluation_loader
 from miil21k.errors import UsageError
 from miil21k.metrics.accuracy import FlatAccuracy, SemanticAccuracy
+from miil21k.metrics.average_precision import AveragePrecision
+from miil21k.metrics.sums import count, total
 from miil21k.train.level_order import head_order, level_table
 from miil21k.train.step import PRECISION, normalised
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import nn
 
     from miil21k.data.datasets import LabelledImages
@@ -46,8 +50,8 @@ class Evaluation:
     `semantic_top1`: semantic accuracy over the levels of the recipe, micro over (image, level that its label reaches),
     for trees with a logit for every node. For a level_softmax head, whose logits compare within a level only,
     `own_level_top1`: the share of images whose class wins its own level. For other heads `top1` and `top5` (from six
-    classes on): the class has the largest logit, or one of the five largest. All in [0, 1]. `miil21k validate` gives
-    every other metric.
+    classes on): the class has the largest logit, or one of the five largest. For images of several labels `mAP` alone.
+    All in [0, 1], images counted by their weights. `miil21k validate` gives every other metric.
     """
 
     images: LabelledImages
@@ -60,15 +64,18 @@ class Evaluation:
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Return the fractions for `model`, which must be in eval mode; UsageError when no image can be read."""
         device = next(model.parameters()).device
-        counts = _Counts(self.images.space.tree, self.recipe.deepest, device, head_order(model.get_classifier()))  # type: ignore[operator]
+        order = head_order(model.get_classifier())  # type: ignore[operator]
+        named = self.images.named
+        counts = _Counts(self.images.space.tree, self.recipe.deepest, device, order) if named is None else _Ranks(named)
         dtype = PRECISION[self.recipe.precision]
         share = (self.processes.rank, self.processes.world)
         for batch in evaluation_loader(self.images, self.preprocess, self.recipe.batch_size, self.workers, share):
-            if not batch.labels.numel():
+            if not len(batch.labels):
                 continue
+            weights = None if batch.weights is None else batch.weights.numpy()
             images = normalised(batch.images.to(device), self.preprocess, self.recipe.channels_last)
             with torch.inference_mode(), torch.autocast(device.type, dtype) if dtype else nullcontext():
-                counts.add(model(images).float(), batch.labels)
+                counts.add(model(images).float(), batch.labels, weights)
         return counts.fractions(self.head, self.processes)
 
 
@@ -80,24 +87,24 @@ class _Counts:
         self.levels = levels.to(device) if levels is not None else None
         self.order = order
         self.semantic, self.flat = SemanticAccuracy(tree, deepest), FlatAccuracy(tree.num_classes)
-        self.images, self.own = 0, 0  # images seen, and those whose class wins its own level
+        self.images, self.own = 0.0, 0.0  # images seen, and those whose class wins its own level
 
-    def add(self, logits: torch.Tensor, on_host: torch.Tensor) -> None:
+    def add(self, logits: torch.Tensor, on_host: torch.Tensor, weights: NDArray[np.float32] | None) -> None:
         """Add a batch; logits: float32 [B, C], columns in the head's order; on_host: the labels, int64 [B]."""
         labels = on_host.numpy()
-        self.images += len(labels)
+        self.images += count(len(labels), weights)
         if self.levels is not None:
             z = logits if self.order == "level" else logits.index_select(1, self.levels.order)
             columns = [z[:, start:stop].argmax(1) + start for start, stop in self.levels.bounds]
             answers = self.levels.order[torch.stack(columns, dim=1)].cpu().numpy()
-            self.semantic.update_answers(answers, labels)
-            self.own += int((answers == labels[:, None]).sum())  # a class stands in one level only
+            self.semantic.update_answers(answers, labels, weights)
+            self.own += float(total((answers == labels[:, None]).any(1), weights))  # a class stands in one level only
         if self.order == "class":
             own = on_host.to(logits.device)[:, None]
             hit = logits.gather(1, own)
             before = torch.arange(logits.shape[1], device=logits.device) < own
             better = ((logits > hit) | ((logits == hit) & before)).sum(1)
-            self.flat.update_ranks(better.cpu().numpy(), labels)
+            self.flat.update_ranks(better.cpu().numpy(), labels, weights)
 
     def fractions(self, head: HeadKind, processes: Processes) -> dict[str, float]:
         """Return the fractions over the images of all processes; raises UsageError when there was none."""
@@ -112,6 +119,29 @@ class _Counts:
         if self.flat.num_classes > 5:
             found["top5"] = flat["top5"]
         return found
+
+
+class _Ranks:
+    """Scores and targets of the labels `named`, from which their average precision follows."""
+
+    def __init__(self, named: NDArray[np.int32]) -> None:
+        self.named = named
+        self.precision = AveragePrecision(named.size)
+
+    def add(self, logits: torch.Tensor, on_host: torch.Tensor, weights: NDArray[np.float32] | None) -> None:
+        """Add a batch; logits: float32 [B, C] in class order; on_host: multi-hot labels, float32 [B, C]."""
+        self.precision.update(logits.cpu().numpy()[:, self.named], on_host.numpy()[:, self.named] > 0, weights)
+
+    def fractions(self, head: HeadKind, processes: Processes) -> dict[str, float]:  # noqa: ARG002
+        """Return `mAP` over the images of all processes; raises UsageError when there was none."""
+        whole = AveragePrecision(self.named.size)
+        for part in processes.gather(self.precision.state_dict()):
+            share = AveragePrecision(self.named.size)
+            share.load_state_dict(part)
+            whole.merge(share)
+        if not len(whole.state_dict()["weights"]):
+            raise UsageError("None of the validation images can be read.")
+        return {"mAP": whole.compute()["mAP"]}
 
 
 def _of_all(metric: Sums, processes: Processes) -> dict[str, float]:

@@ -206,8 +206,11 @@ def augmentation_of(recipe: Recipe, preprocess: Preprocess) -> Augmentation:
 
 
 def digest_of(images: LabelledImages) -> str:
-    """Return a digest of which images these are: every label, every name, and the bytes of 64 spread over the set."""
+    """Return a digest of which images these are: labels, weights and names, and the bytes of 64 spread over the set."""
     digest = hashlib.sha256(images.labels.tobytes())
+    for array in (*(images.sets or ()), images.weights):
+        if array is not None:
+            digest.update(array.tobytes())
     for start in range(0, len(images), 1 << 16):
         names = [images.name(index) for index in range(start, min(start + (1 << 16), len(images)))]
         digest.update("\0".join(names).encode(errors="surrogateescape"))

@@ -19,7 +19,7 @@ from miil21k.train.evaluation import Evaluation, levels_of
 from miil21k.train.job import augmentation_of, choose_space, create_network, digest_of, own_folder, run_id_of
 from miil21k.train.level_order import head_order, to_level_order
 from miil21k.train.loop import Run, TrainJob, create_sampler
-from miil21k.train.objectives import create_objective, find_objective
+from miil21k.train.objectives import OBJECTIVES, create_objective, find_objective
 from miil21k.train.processes import join_processes, leave_processes, pick_device
 from miil21k.train.teacher_memory import DECIDING, TeacherMemory, bytes_of_image
 from miil21k.train.teachers import open_teacher
@@ -27,7 +27,7 @@ from miil21k.train.teachers import open_teacher
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from miil21k.data.datasets import LabelledImages, Parts
+    from miil21k.data.datasets import ClassImages, LabelledImages, Parts
     from miil21k.decode.levels import Deepest
     from miil21k.train.loop import Report
     from miil21k.train.objective import Teacher
@@ -105,6 +105,7 @@ def _assemble(
         images = request.images
         if opened is not None:
             opened.require(recipe, images.space, find_objective(recipe).head)
+        _require_objective(recipe, images.source, labelled=True)
     else:
         images, parts = _images_of(request, recipe, opened, processes, say)
     space = images.space
@@ -142,9 +143,7 @@ def _assemble(
         augmentation=augmentation,
         preprocess=card.preprocess,
         evaluate=evaluate,
-        metric="top1"
-        if card.head == "leaf_softmax" or levels_of(space.tree, recipe.deepest) is None
-        else "semantic_top1",
+        metric=_metric(evaluate, card, recipe),
         folder=request.folder,
         processes=processes,
         metadata=card.to_metadata(),
@@ -172,12 +171,40 @@ def _images_of(
     source = processes.first(choose_part(request.data, parts, request.split, ("train",)))
     kind = find_objective(recipe)
     labelled = kind.learns_from_labels(recipe)
+    _require_objective(recipe, source, labelled=labelled)
     space = choose_space(request, source, opened.space if opened is not None and not labelled else None)
     if opened is not None:
         opened.require(recipe, space, kind.head)
     if not labelled:
         return unlabelled_images(source, space), parts
-    return label_images(source, space, partial=request.partial, numbered=request.label_space is not None), parts
+    numbered = request.label_space is not None
+    images = label_images(source, space, partial=request.partial, numbered=numbered, several=kind.takes_sets)
+    return images, parts
+
+
+def _require_objective(recipe: Recipe, source: ClassImages, *, labelled: bool) -> None:
+    """Raise UsageError when the images have what the recipe's objective does not take."""
+    kind = find_objective(recipe)
+    if labelled and source.label_sets is not None and not kind.takes_sets:
+        able = ", ".join(name for name, other in OBJECTIVES.items() if other.takes_sets)
+        raise UsageError(
+            f"The list gives several labels to an image, and the objective '{recipe.objective}' takes one: choose a "
+            f"recipe for several, such as --recipe asl, or --set objective={able}."
+        )
+    if source.weights is not None and not kind.weighs_images:
+        able = ", ".join(name for name, other in OBJECTIVES.items() if other.weighs_images)
+        raise UsageError(
+            f"The list weighs its images, and the objective '{recipe.objective}' cannot: leave the column out, or "
+            f"choose one of {able}."
+        )
+
+
+def _metric(evaluate: Evaluation | None, card: TrainedCard, recipe: Recipe) -> str:
+    """Return the metric that decides which epoch is the best."""
+    if evaluate is not None and evaluate.images.named is not None:
+        return "mAP"
+    flat = card.head == "leaf_softmax" or levels_of(card.space.tree, recipe.deepest) is None
+    return "top1" if flat else "semantic_top1"
 
 
 def _remember(
@@ -247,7 +274,8 @@ def _evaluation(request: TrainRequest, card: TrainedCard, processes: Processes, 
         source = processes.first(parts["val"])
     else:
         return None
-    images = label_images(source, card.space, partial=True, numbered=request.label_space is not None)
+    numbered = request.label_space is not None
+    images = label_images(source, card.space, partial=True, numbered=numbered, several=card.head == "sigmoid")
     return Evaluation(images, card.head, card.preprocess, request.recipe, processes, request.workers)
 
 

@@ -35,20 +35,30 @@ BLOCK_BYTES = {"level": 12 << 20, "class": 3 << 20}  # rows per block on a CPU: 
 
 
 def level_cross_entropy(
-    logits: torch.Tensor, targets: torch.Tensor, levels: LevelTable, smoothing: float
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    levels: LevelTable,
+    smoothing: float,
+    weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return [K], the cross-entropy of each level, summed over the rows that have a target and divided by B.
 
     logits: float32 or float64 [B, C], columns in the order `levels.head`. targets: int64 [B, K], columns in level
-    order, -1 for none. Differentiable once; under torch.compile the same formula is left to the compiler.
+    order, -1 for none. weights: [B], how much each row counts. Differentiable once; under torch.compile the same
+    formula is left to the compiler.
     """
+    counts = (targets >= 0).to(logits.dtype)
+    if weights is not None:
+        counts = counts * weights.to(logits.dtype)[:, None]
     if torch.compiler.is_compiling():
-        return _composed(logits, targets, levels, smoothing)
-    losses: torch.Tensor = _LevelCrossEntropy.apply(logits, targets, levels, smoothing)
+        return _composed(logits, targets, levels, smoothing, counts)
+    losses: torch.Tensor = _LevelCrossEntropy.apply(logits, targets, levels, smoothing, counts)
     return losses
 
 
-def _composed(logits: torch.Tensor, targets: torch.Tensor, levels: LevelTable, smoothing: float) -> torch.Tensor:
+def _composed(
+    logits: torch.Tensor, targets: torch.Tensor, levels: LevelTable, smoothing: float, counts: torch.Tensor
+) -> torch.Tensor:
     z = logits if levels.head == "level" else logits.index_select(1, levels.order)
     losses = []
     for level, (start, stop) in enumerate(levels.bounds):
@@ -56,27 +66,32 @@ def _composed(logits: torch.Tensor, targets: torch.Tensor, levels: LevelTable, s
         target = targets[:, level]
         hit = log_probs.gather(1, (target - start).clamp(min=0)[:, None])[:, 0]
         loss = -(1 - smoothing) * hit - smoothing * log_probs.mean(dim=1)
-        losses.append(torch.where(target >= 0, loss, 0.0).sum() / logits.shape[0])
+        losses.append(torch.where(target >= 0, loss * counts[:, level], 0.0).sum() / logits.shape[0])
     return torch.stack(losses)
 
 
 class _LevelCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: torch.Tensor, targets: torch.Tensor, levels: LevelTable, smoothing: float
+        ctx: Any,
+        logits: torch.Tensor,
+        targets: torch.Tensor,
+        levels: LevelTable,
+        smoothing: float,
+        counts: torch.Tensor,
     ) -> torch.Tensor:
         with _without_autocast(logits.device.type):
             probs, mass, losses = _passes(logits, targets, levels, smoothing)
-        ctx.save_for_backward(logits, targets, mass)
+        ctx.save_for_backward(logits, targets, mass, counts)
         ctx.probs, ctx.levels, ctx.smoothing = probs, levels, smoothing
-        return torch.where(targets >= 0, losses, 0.0).sum(dim=0) / logits.shape[0]
+        return torch.where(targets >= 0, losses * counts, 0.0).sum(dim=0) / logits.shape[0]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_losses: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        logits, targets, mass = ctx.saved_tensors
+    def backward(ctx: Any, grad_losses: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
+        logits, targets, mass, counts = ctx.saved_tensors
         levels: LevelTable = ctx.levels
-        share = torch.where(targets >= 0, grad_losses / logits.shape[0], 0.0)
+        share = counts * (grad_losses / logits.shape[0])
         with _without_autocast(logits.device.type):
             # The buffer becomes the gradient. A second backward pass through the same graph computes it anew.
             grad, ctx.probs = ctx.probs, None
@@ -90,7 +105,7 @@ class _LevelCrossEntropy(torch.autograd.Function):
                 part.scatter_add_(1, targets[rows].clamp(min=0), missed[rows])
                 if levels.head == "class":
                     part.copy_(_permuted(part, levels.column))
-        return grad, None, None, None
+        return grad, None, None, None, None
 
 
 def _without_autocast(device: str) -> AbstractContextManager[None]:

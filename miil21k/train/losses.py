@@ -52,7 +52,11 @@ class TopShares(NamedTuple):
 
 
 def semantic_softmax(
-    logits: torch.Tensor, labels: torch.Tensor, levels: LevelTable, smoothing: float = 0.2
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    levels: LevelTable,
+    smoothing: float = 0.2,
+    weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the semantic softmax loss, a scalar: the sum over levels of W_k times the level's cross-entropy.
 
@@ -61,38 +65,53 @@ def semantic_softmax(
     Raises UsageError for mixed labels, LabelSpaceMismatch for another width.
     Source: 'ImageNet-21K Pretraining for the Masses'; MIIL `semantic_loss.py`.
     """
-    losses = semantic_softmax_levels(logits, labels, levels, smoothing)
+    losses = semantic_softmax_levels(logits, labels, levels, smoothing, weights)
     return (losses * levels.weights.to(losses.dtype)).sum()
 
 
 def semantic_softmax_levels(
-    logits: torch.Tensor, labels: torch.Tensor, levels: LevelTable, smoothing: float = 0.2
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    levels: LevelTable,
+    smoothing: float = 0.2,
+    weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return [K], the cross-entropy of every level before weighting; arguments as in `semantic_softmax`."""
     levels.check(logits)
-    return level_cross_entropy(_real(logits), levels.targets_of(labels), levels, smoothing)
+    return level_cross_entropy(_real(logits), levels.targets_of(labels), levels, smoothing, weights)
 
 
-def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.2) -> torch.Tensor:
+def cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.2, weights: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return the mean cross-entropy over all classes at once, a scalar.
 
     labels: class indices [B], or soft targets [B, C]. smoothing: epsilon, spread over all C classes, the target's own
-    included. Source: MIIL `train_single_label.py`.
+    included. weights: [B], how much each image counts; the sum of what they cost is divided by B all the same.
+    Source: MIIL `train_single_label.py`.
     """
     real = _real(logits)
     targets = labels.to(real.dtype) if labels.is_floating_point() else labels
-    return F.cross_entropy(real, targets, label_smoothing=smoothing)
+    if weights is None:
+        return F.cross_entropy(real, targets, label_smoothing=smoothing)
+    return _mean(F.cross_entropy(real, targets, reduction="none", label_smoothing=smoothing), weights)
 
 
-def multi_label_bce(logits: torch.Tensor, labels: torch.Tensor, ancestors: torch.Tensor) -> torch.Tensor:
+def multi_label_bce(
+    logits: torch.Tensor, labels: torch.Tensor, ancestors: torch.Tensor, weights: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return binary cross-entropy, summed over classes and averaged over the batch, a scalar.
 
-    logits: [B, C]. ancestors: int64 [C, L] from `ancestor_table`; a label and its ancestors are the positives.
+    logits: [B, C]. labels: class indices [B], or multi-hot [B, C] of a floating type, positives 1. ancestors: int64
+    [C, L] from `ancestor_table`; a label that is an index makes its ancestors positives too. weights: as in
+    `cross_entropy`.
     """
     z = _real(logits)
+    if _is_multi_hot(z, labels):
+        return _mean((F.softplus(z) - z * labels).sum(dim=1), weights)
     positive = _positives(labels, ancestors)
     # -log(1 - p) is the loss of a negative, and z less of it that of a positive: no dense target is built
-    return (-F.logsigmoid(-z).sum() - _once(z.gather(1, positive), positive).sum()) / z.shape[0]
+    return _mean(-F.logsigmoid(-z).sum(dim=1) - _once(z.gather(1, positive), positive).sum(dim=1), weights)
 
 
 def asymmetric(
@@ -102,6 +121,7 @@ def asymmetric(
     gamma_neg: float = 4.0,
     gamma_pos: float = 0.0,
     margin: float = 0.05,
+    weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the asymmetric loss, summed over classes and averaged over the batch, a scalar.
 
@@ -115,17 +135,33 @@ def asymmetric(
             f"gamma_pos {gamma_pos}, margin {margin}."
         )
     z = _real(logits)
+    if _is_multi_hot(z, labels):
+        each = labels * _positive(z, gamma_pos) + (1 - labels) * _negative(z, gamma_neg, margin)
+        return _mean(each.sum(dim=1), weights)
     positive = _positives(labels, ancestors)
     hit = z.gather(1, positive)
-    gain = -(torch.sigmoid(-hit) ** gamma_pos) * F.logsigmoid(hit)
     paid = _negative(hit, gamma_neg, margin)  # was counted as a negative in the sum over all classes
-    return (_negative(z, gamma_neg, margin).sum() + _once(gain - paid, positive).sum()) / z.shape[0]
+    more = _once(_positive(hit, gamma_pos) - paid, positive)
+    return _mean(_negative(z, gamma_neg, margin).sum(dim=1) + more.sum(dim=1), weights)
 
 
-MULTI_LABEL: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]] = {
+MULTI_LABEL: dict[str, Callable[..., torch.Tensor]] = {
     "bce": multi_label_bce,
     "asymmetric": asymmetric,
 }
+
+
+def _mean(rows: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """Return the sum of `rows` [B], each as often as its weight says, over B."""
+    return rows.mean() if weights is None else (rows * weights.to(rows.dtype)).mean()
+
+
+def _is_multi_hot(logits: torch.Tensor, labels: torch.Tensor) -> bool:
+    return labels.is_floating_point() and labels.shape == logits.shape
+
+
+def _positive(z: torch.Tensor, gamma: float) -> torch.Tensor:
+    return -(torch.sigmoid(-z) ** gamma) * F.logsigmoid(z)
 
 
 def _negative(z: torch.Tensor, gamma: float, margin: float) -> torch.Tensor:
@@ -251,8 +287,8 @@ def _positives(labels: torch.Tensor, ancestors: torch.Tensor) -> torch.Tensor:
     """Return int64 [B, L], the positive classes of each label, padded with the label itself."""
     if labels.ndim != 1 or labels.is_floating_point():
         raise UsageError(
-            f"The multi-label losses take class indices of shape [batch], not {labels.dtype} {list(labels.shape)}: "
-            "turn mixup, cutmix and soft labels off."
+            "The multi-label losses take class indices of shape [batch], or multi-hot labels as wide as the logits, "
+            f"not {labels.dtype} {list(labels.shape)}."
         )
     return torch.cat([ancestors.index_select(0, labels), labels[:, None]], dim=1)
 

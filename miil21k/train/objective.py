@@ -5,15 +5,16 @@ how the batch was mixed:
 
     objective(model, images, labels, share) -> {"loss": ..., "output": logits, further parts, detached}
 
-images: [B, 3, H, W], normalised for the student. labels: int64 [B], class indices. share: image i was mixed with image
+images: [B, 3, H, W], normalised for the student. labels: int64 [B], class indices, or where
+`takes_sets` multi-hot float32 [B, C]. share: image i was mixed with image
 B-1-i and keeps this share of itself; 1 means not mixed. Nothing here waits for the device.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the field's name for it)
@@ -66,7 +67,10 @@ class Objective(ABC):
     needs_teacher: ClassVar[bool] = False
     weighs_labels: ClassVar[bool] = False  # whether label_weight of the recipe says how much labels count beside it
     may_mix: ClassVar[bool] = False  # whether mixup and cutmix are defined for it
+    weighs_images: ClassVar[bool] = False  # whether images may count by weights
+    takes_sets: ClassVar[bool] = False  # whether an image may have any number of labels
     teachers: ClassVar[tuple[HeadKind, ...]] = ()  # kinds of head that may teach it; those of its own head when empty
+    weights: torch.Tensor | None = field(default=None, kw_only=True)  # [B], how much each image of the batch counts
 
     @classmethod
     @abstractmethod
@@ -86,9 +90,10 @@ class Objective(ABC):
 
     def to(self, device: torch.device | str) -> Self:
         """Return the objective with its tables and teacher on `device`."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
         movable = (LevelTable, Teacher, torch.Tensor)
-        return replace(self, **{name: v.to(device) for name, v in values.items() if isinstance(v, movable)})
+        moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, movable)}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +161,16 @@ def refuse_mixed(share: float, what: str) -> None:
         raise UsageError(f"Mixup and cutmix are not defined for {what}: set the recipe's mixup and cutmix to 0.")
 
 
-def mixed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, share: float, smoothing: float) -> torch.Tensor:
+def mixed_cross_entropy(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    share: float,
+    smoothing: float,
+    weights: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Return the cross-entropy of a batch mixed with itself reversed, each label by its share; a scalar."""
-    loss = losses.cross_entropy(logits, labels, smoothing)
-    return loss if share == 1 else share * loss + (1 - share) * losses.cross_entropy(logits, labels.flip(0), smoothing)
+    loss = losses.cross_entropy(logits, labels, smoothing, weights)
+    if share == 1:
+        return loss
+    other = losses.cross_entropy(logits, labels.flip(0), smoothing, None if weights is None else weights.flip(0))
+    return share * loss + (1 - share) * other

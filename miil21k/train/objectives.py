@@ -34,6 +34,7 @@ class SemanticSoftmax(Objective):
     """Semantic softmax; the parts are the losses of the levels, `level_00` and so on, before weighting."""
 
     head = "level_softmax"
+    weighs_images = True
     levels: LevelTable
     smoothing: float = 0.2
 
@@ -48,7 +49,7 @@ class SemanticSoftmax(Objective):
         """Return `loss`, `output` and the levels' losses."""
         refuse_mixed(share, "semantic softmax")
         logits = model(images)
-        per_level = losses.semantic_softmax_levels(logits, labels, self.levels, self.smoothing)
+        per_level = losses.semantic_softmax_levels(logits, labels, self.levels, self.smoothing, self.weights)
         loss = (per_level * self.levels.weights.to(per_level.dtype)).sum()
         parts = per_level.detach().unbind()
         names = (f"level_{depth:02d}" for depth in self.levels.depths)
@@ -61,6 +62,7 @@ class CrossEntropy(Objective):
 
     head = "leaf_softmax"
     may_mix = True
+    weighs_images = True
     smoothing: float = 0.2
 
     @classmethod
@@ -73,17 +75,20 @@ class CrossEntropy(Objective):
     ) -> dict[str, torch.Tensor]:
         """Return `loss` and `output`."""
         logits = model(images)
-        return {"loss": mixed_cross_entropy(logits, labels, share, self.smoothing), "output": logits}
+        loss = mixed_cross_entropy(logits, labels, share, self.smoothing, self.weights)
+        return {"loss": loss, "output": logits}
 
 
 @dataclass(frozen=True, eq=False)
 class MultiLabel(Objective):
-    """Independent binary losses with a label and all its ancestors positive.
+    """Independent binary losses; positive are a label and all its ancestors, or the several labels of an image.
 
     ancestors: int64 [C, L] from `ancestor_table`. kind: a name in `losses.MULTI_LABEL`.
     """
 
     head = "sigmoid"
+    weighs_images = True
+    takes_sets = True
     ancestors: torch.Tensor
     kind: str = "asymmetric"
 
@@ -98,7 +103,8 @@ class MultiLabel(Objective):
         """Return `loss` and `output`."""
         refuse_mixed(share, "multi-label training")
         logits = model(images)
-        return {"loss": losses.MULTI_LABEL[self.kind](logits, labels, self.ancestors), "output": logits}
+        loss = losses.MULTI_LABEL[self.kind](logits, labels, self.ancestors, weights=self.weights)
+        return {"loss": loss, "output": logits}
 
 
 OBJECTIVES: dict[str, type[Objective]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -157,7 +157,7 @@ class UpdateStep:
 
     def __call__(self, batches: Sequence[Batch], epoch: int, update: int) -> None:
         """Make update number `update` (from 0) from the `batches` that this process has for it."""
-        weights = self._shares([int(batch.labels.numel()) for batch in batches])
+        weights = self._shares([len(batch.labels) for batch in batches])
         numbered = zip(range(len(batches)), batches, weights, strict=True)
         used = [(part, batch, weight) for part, batch, weight in numbered if weight > 0]
         if not used:
@@ -190,13 +190,16 @@ class UpdateStep:
     def _backward(self, batch: Batch, weight: float, update: int) -> None:
         images = normalised(batch.images.to(self.device, non_blocking=True), self.preprocess, self.recipe.channels_last)
         labels = batch.labels.to(self.device, non_blocking=True)
+        objective = self.objective
+        if batch.weights is not None:
+            objective = replace(objective, weights=batch.weights.to(self.device, non_blocking=True))
         if self.erase is not None:
             images = self.erase(images)
         images, share = self.mixing(images)
         dtype = PRECISION[self.recipe.precision]
         with torch.autocast(self.device.type, dtype) if dtype else nullcontext():
-            loss = self.objective(self.model, images, labels, share)["loss"]
-        self.tally.add(loss, int(labels.numel()), update)
+            loss = objective(self.model, images, labels, share)["loss"]
+        self.tally.add(loss, len(labels), update)
         scaled = loss * weight
         (self.trained.scaler.scale(scaled) if self.trained.scaler else scaled).backward()  # type: ignore[no-untyped-call]
 
