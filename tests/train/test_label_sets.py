@@ -156,7 +156,7 @@ def fraction(store, rank):
     weights = rng.random(9).astype(np.float32)
     share = _Ranks(np.array([0, 2], np.int32))
     share.add(logits[rank::2], labels[rank::2], weights[rank::2])
-    found = share.fractions("sigmoid", Processes(rank, 2, rank, dist.group.WORLD))["mAP"]
+    found = share.fractions("sigmoid", Processes(rank, 2))["mAP"]
     dist.destroy_process_group()
     return found
 """
