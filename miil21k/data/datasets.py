@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from miil21k.data.annotations import coco_root, is_voc, read_coco, read_voc
 from miil21k.data.folders import FolderSource, part_folders
 from miil21k.data.images import load_picture
 from miil21k.data.lists import LabelSets, ListSource, few, is_list, read_list, split_name
@@ -156,7 +157,7 @@ def open_source(
     rather: Sequence[str] = (),
 ) -> ClassImages:
     """Return the images at `path`: class folders, a folder of .tar shards, or shards: one, a glob, `a-{000..003}.tar`,
-    or the `index.json` that `miil21k prepare` wrote; or a list (see `miil21k.data.lists`).
+    or the `index.json` that `miil21k prepare` wrote; or a list (see `miil21k.data.lists` and `annotations`).
 
     cache: where the indices of shards are kept. root: the folder that the paths of a list start from, if not the
     list's own. split: which part of the data set, of a list that has a column for it or of folders that are called
@@ -192,9 +193,9 @@ def open_parts(path: str, cache: Path | None = None, *, root: str | Path | None 
     Arguments and errors as for `open_source`.
     """
     place = Path(path)
-    if is_list(path) and not place.is_dir():
-        listing = read_list(place)
-        start = place.parent if root is None else Path(root)
+    listing, start = _listing(place)
+    if listing is not None:
+        start = start if root is None else Path(root)
         if listing.splits is None:
             return {"": partial(ListSource, listing, start)}
         return {name: partial(_listed, listing, name, start) for name in listing.counts()}
@@ -214,6 +215,17 @@ def open_parts(path: str, cache: Path | None = None, *, root: str | Path | None 
             f"'{path}' is neither a folder nor a tar shard, nor a list: give the folder that holds the class folders."
         )
     return {"": partial(ShardSource, found, cache)}
+
+
+def _listing(place: Path) -> tuple[Listing | None, Path]:
+    """Return the list at `place`, if there is one, and the folder that its paths start from."""
+    if place.is_dir():
+        return (read_voc(place), place) if is_voc(place) else (None, place)
+    if is_list(place):
+        return read_list(place), place.parent
+    if is_index(str(place)):
+        return read_coco(place), coco_root(place)
+    return None, place
 
 
 def _listed(listing: Listing, split: str, root: Path) -> ClassImages:
