@@ -214,3 +214,13 @@ def test_indices_are_of_four_bytes_and_cannot_be_written_to() -> None:
     for name in ("child", "parent", "depth"):
         with pytest.raises(ValueError, match="read-only"):
             found[name][0] = 1
+
+
+def test_a_class_that_two_ways_lead_to_is_counted_once(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("child,parent\npet,\nlarge,\ndog,pet\nboxer,dog\npug,dog\ndog,large\nboxer,large\npug,large\n")
+    concepts = concepts_of(load_label_space(path))
+    large = concepts.index_of["large"]
+    assert concepts.num_below[large] == 2
+    assert concepts.classes(large).tolist() == [concepts.index_of["boxer"], concepts.index_of["pug"]]
+    assert [concepts.wnids[branch] for branch in concepts.cover.branches.tolist()] == ["dog"]

@@ -331,3 +331,14 @@ def test_loading_spaces_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() in {"", "json"}  # some numpy releases import json themselves
+
+
+def test_every_node_can_be_a_class_of_a_space_of_another_name() -> None:
+    text = GOOD.replace("\t1\tpets", "\t2\tpets").replace("n1\tn2", "n1\tn2|n3") + "n3\t-\tbeast\twild\n"
+    space = parse_label_space(text, "pets.tsv")
+    whole = space.with_all_nodes()
+    assert (whole.name, whole.num_classes, whole.wnids) == ("pets_nodes", 3, ("n1", "n2", "n3"))
+    assert whole.tree.parent.tolist() == space.tree.parent.tolist()
+    assert (whole.tree.names, whole.lemmas, whole.glosses) == (space.tree.names, space.lemmas, space.glosses)
+    assert whole.further_parents == (("n1", "n3"),)
+    assert whole.with_all_nodes() is whole

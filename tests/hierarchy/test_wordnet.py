@@ -48,6 +48,7 @@ def wordnet():
 def test_every_shipped_space_is_rebuilt_byte_for_byte(wordnet: WordNet, name: str) -> None:
     built = build_label_space(wordnet, name, class_list(name))
     assert built.to_text().encode() == (SHIPPED / f"{name}.tsv").read_bytes()
+    assert built.tree.names == load_label_space(name).tree.names
 
 
 def test_the_graph_of_concepts_is_rebuilt_byte_for_byte(wordnet: WordNet) -> None:

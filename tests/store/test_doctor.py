@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from threading import Barrier
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -257,3 +258,16 @@ def test_hosts_have_five_seconds_unless_told_otherwise(tmp_path: Path, monkeypat
     assert examine(tmp_path).hosts == (WELL,)
     assert examine(tmp_path, timeout=0.5).hosts == (WELL,)
     assert asked == [({"a.example": "https://a.example/x"}, 5.0), ({"a.example": "https://a.example/x"}, 0.5)]
+
+
+def test_all_hosts_are_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = Barrier(40)
+
+    def ask(host: str, url: str, timeout: float) -> Host:
+        together.wait(20)  # passes when forty wait
+        return Host(host, url, 200, 1, None)
+
+    monkeypatch.setattr("miil21k.store.doctor._ask", ask)
+    addresses = {f"{number}.example": f"https://{number}.example/x" for number in range(40)}
+    assert [host.host for host in ask_hosts(addresses, 1.0)] == list(addresses)
+    assert ask_hosts({}, 1.0) == ()

@@ -349,3 +349,11 @@ def test_a_note_that_is_damaged_resumes_nothing(hub: HubServer, tmp_path: Path, 
     download_part(transfer)
     assert transfer.part.read_bytes() == CONTENT
     assert "range" not in hub.requests[0].headers
+
+
+def test_a_slow_body_that_keeps_coming_is_no_stall(hub: HubServer, tmp_path: Path) -> None:
+    transfer = _transfer(hub, tmp_path, timeout=1.0)
+    hub.faults["file.bin"] = [Fault(pause=0.1, block=80_000)]  # 1.3 seconds in all
+    download_part(transfer)
+    assert transfer.part.read_bytes() == CONTENT
+    assert len(hub.requests) == 1
