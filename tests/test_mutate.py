@@ -62,6 +62,16 @@ def test_every_room_has_modules_and_tests(name: str) -> None:
         compile(mutate._with_plain_functions(path.read_text(encoding="utf-8")), str(path), "exec")
 
 
+def test_a_survivor_that_was_looked_at_is_known_by_its_module_and_its_new_line() -> None:
+    known = mutate._equivalents()
+    assert all(module.startswith("miil21k/") and line and why for (module, line), why in known.items())
+    assert all((ROOT / module).exists() for module, _ in known)
+    (module, line), why = next(iter(known.items()))
+    diff = f"--- {module}\n+++ {module}\n@@ -1,3 +1,3 @@\n def f():\n-    index = 1\n+    {line}\n     return index\n"
+    assert known[mutate._changed(diff)] == why
+    assert mutate._changed(diff.replace(line, "index = 2")) == (module, "index = 2")
+
+
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="git says what belongs to a clone")
 def test_what_git_ignores_is_not_copied(tmp_path: Path) -> None:
     mutate._copy_repository(tmp_path)
