@@ -96,3 +96,10 @@ def test_a_withdrawn_class_that_is_a_step_counts_for_the_label_above_it() -> Non
     logits[0, fall11.tree.names.index("worker")] = 10
     decoder = Decoder(fall11, "leaf_softmax").binned(bin_lines({"person": "person", "animal": ["bird", "dog"]}))
     assert decoder.read(logits).bins[0] == pytest.approx([1, 0, 0], abs=1e-3)
+
+
+def test_bins_without_a_calibration_promise_nothing_and_say_nothing() -> None:
+    decoder = Decoder(IN1K, "leaf_softmax", hedge=0.7).binned(LINES)
+    plain = Decoder(IN1K, "leaf_softmax", hedge=0.7)
+    assert not any("calibration" in note for note in (*decoder.notes, *plain.notes))
+    assert (decoder.level, decoder.bins_level, plain.level) == (0.7, 0.7, 0.7)

@@ -98,3 +98,17 @@ def test_where_a_rule_leaves_nothing_the_logits_of_the_condition_are_heard_by_th
     assert found.nodes[0] == pytest.approx([animal, animal, 0, 0, 1 - animal, 1 - animal, 0, 0])
     other = conditional_probabilities(tree, logits, "level_softmax", inner, masses, rule="product", temperature=2.0)
     assert other.nodes[0, 1] < 0.6 * animal  # a level of its own: half of it is the boat
+
+
+@pytest.mark.parametrize(("head", "rule"), READINGS)
+def test_a_temperature_divides_the_logits_of_the_faintest_condition_too(head: Any, rule: str | None) -> None:
+    logits = np.random.default_rng(1).normal(size=(2, 7)).astype(np.float32)
+    boat, vehicle = TREE.index("boat"), TREE.index("vehicle")
+    logits[:, [boat, vehicle]] -= [[160], [1200]]
+    condition = np.isin(np.arange(7), [boat, vehicle])
+    warm = class_masses(TREE, logits, head, rule=rule, temperature=2.0)
+    halved = class_masses(TREE, logits / 2, head, rule=rule)
+    found = conditional_probabilities(TREE, logits, head, condition, warm, temperature=2.0, rule=rule)
+    same = conditional_probabilities(TREE, logits / 2, head, condition, halved, rule=rule)
+    np.testing.assert_allclose(found.nodes, same.nodes, rtol=1e-4, atol=1e-30)
+    np.testing.assert_allclose(found.classes, same.classes, rtol=1e-4, atol=1e-30)

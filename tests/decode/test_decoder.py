@@ -425,3 +425,69 @@ def test_what_is_read_is_of_four_bytes_in_every_part(zoo_tree: Tree, head: Any) 
         assert {name: str(part.dtype) for name, part in parts.items()} == dict.fromkeys(parts, "float32")
         whole = {"path": found.path.nodes, "levels": found.levels.nodes, "top": found.topk(2).classes}
         assert {name: str(part.dtype) for name, part in whole.items()} == dict.fromkeys(whole, "int32")
+
+
+def test_a_record_says_every_thing_that_decides_and_gives_it_back(zoo_tree: Tree) -> None:
+    space = named(zoo_tree)
+    decoder = Decoder(space, "leaf_softmax", temperature=2.0, hedge=None, min_bits=0.5).restricted(exclude="dog")
+    decoder = decoder.asking(["cat", "boat"])
+    record = decoder.record()
+    assert record == {
+        "hedge": None, "rule": None, "temperature": 2.0, "calibration": None,
+        "removed_labels": "none", "reading": "published", "min_bits": 0.5, "masked": ["husky", "dog", "pug"],
+        "asked": [
+            {"question": "cat", "wnid": "cat", "name": "cat"}, {"question": "boat", "wnid": "boat", "name": "boat"},
+        ],
+    }  # fmt: skip
+    again = Decoder.from_record(space, "leaf_softmax", record)
+    assert again.record() == record
+    assert again.restriction is not None
+    assert again.restriction.condition == "as exported"
+    assert [zoo_tree.wnids[c] for c in np.flatnonzero(~again.restriction.allowed)] == ["husky", "dog", "pug"]
+    logits = np.random.default_rng(0).normal(size=(3, 7)).astype(np.float32)
+    assert np.array_equal(again.read(logits).nodes, decoder.read(logits).nodes)
+    assert np.array_equal(again.read(logits).asked, decoder.read(logits).asked)
+
+
+def test_a_record_without_a_word_means_the_default_of_its_time(zoo_tree: Tree) -> None:
+    plain = Decoder.from_record(named(zoo_tree), "leaf_softmax", {})
+    assert (plain.hedge, plain.rule, plain.temperature, plain.reading, plain.min_bits) == (
+        0.9,
+        None,
+        None,
+        "published",
+        0,
+    )
+    assert (plain.include_withdrawn, plain.asked, plain.restriction) == (False, (), None)
+    whole = replace(zoo_tree, num_classes=9)
+    levels = {"temperature": [1.0, 2.0, 3.0], "rule": "min", "removed_labels": "included", "hedge": 0.5}
+    found = Decoder.from_record(named(whole), "level_softmax", levels)
+    assert (found.temperature, found.rule, found.include_withdrawn, found.hedge) == ((1.0, 2.0, 3.0), "min", True, 0.5)
+    assert found.record()["temperature"] == [1.0, 2.0, 3.0]
+
+
+def test_a_whole_path_shows_no_withdrawn_step_either() -> None:
+    tree, withdrawn = FALL11.tree, withdrawn_classes(FALL11)
+    child = next(c for c in np.flatnonzero(~withdrawn).tolist() if tree.parent[c] >= 0 and withdrawn[tree.parent[c]])
+    logits = np.full((1, 11221), -30, np.float32)
+    logits[0, child] = 30
+    for included in (False, True):
+        path = Decoder(FALL11, "leaf_softmax", hedge=None, include_withdrawn=included).read(logits).path
+        steps = path.nodes[0, : path.length[0]].tolist()
+        assert steps[-1] == child
+        assert (tree.parent[child] in steps) is included
+
+
+@pytest.mark.parametrize(("more", "answered"), [(0.0, True), (1e-3, False), (-1e-3, True)])
+def test_an_answer_that_says_exactly_as_much_as_it_must_is_one(zoo_tree: Tree, more: float, answered: bool) -> None:
+    plain = Decoder(named(zoo_tree), "leaf_softmax", hedge=0.9, min_bits=0)
+    logits = np.array([[5, 5, 5, 5, 5, 0, 0]], np.float32)  # any animal
+    animal = zoo_tree.index("animal")
+    assert plain.read(logits).hedged.node.tolist() == [animal]
+    bits = float(plain.node_bits[animal])
+    assert bits > 0
+    found = replace(plain, min_bits=bits + more).read(logits)
+    assert found.hedged.node.tolist() == [animal if answered else -1]
+    assert found.reasons == ["hedge" if answered else "bits"]
+    whole = replace(plain, hedge=None, max_depth=0, min_bits=bits + more).read(logits)
+    assert whole.length.tolist() == [1 if answered else 0]

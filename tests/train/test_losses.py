@@ -454,3 +454,11 @@ def test_the_formula_for_the_compiler_stands_in_while_it_traces(
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     torch.testing.assert_close(level_cross_entropy(z, targets, levels, 0.2), passes)
     assert asked == [z]
+
+
+def test_a_head_in_class_order_stays_as_it_is() -> None:
+    head = torch.nn.Linear(2, 9)
+    before = head.weight.detach().clone()
+    from_level_order(head)
+    assert torch.equal(head.weight, before)
+    assert head_order(head) == "class"
