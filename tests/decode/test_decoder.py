@@ -10,11 +10,12 @@ import pytest
 from forests import named, with_withdrawn
 
 from miil21k.calibrate.record import Calibration, mask_digest
-from miil21k.decode.concepts import class_masses
+from miil21k.decode.concepts import class_masses, concept_probabilities
 from miil21k.decode.conditional import conditional_probabilities
 from miil21k.decode.decoder import Decoder
 from miil21k.decode.levels import decode_levels, levels_of_nodes
 from miil21k.decode.path import decode_path, hedge
+from miil21k.decode.probabilities import probabilities
 from miil21k.decode.restriction import restrict
 from miil21k.errors import LabelSpaceMismatch, LogitsError, UnknownClass, UsageError
 from miil21k.hierarchy.concepts import concepts_of
@@ -491,3 +492,40 @@ def test_an_answer_that_says_exactly_as_much_as_it_must_is_one(zoo_tree: Tree, m
     assert found.reasons == ["hedge" if answered else "bits"]
     whole = replace(plain, hedge=None, max_depth=0, min_bits=bits + more).read(logits)
     assert whole.length.tolist() == [1 if answered else 0]
+
+
+@pytest.mark.parametrize("limit", [None, "animal"])
+@pytest.mark.parametrize("head", ["level_softmax", "leaf_softmax", "sigmoid"])
+def test_temperature_rule_and_mask_reach_every_part(zoo_tree: Tree, head: Any, limit: str | None) -> None:
+    tree = zoo_tree if head != "level_softmax" else replace(zoo_tree, num_classes=9)
+    space = with_withdrawn(tree, "pug")
+    withdrawn = withdrawn_classes(space)
+    logits = np.random.default_rng(5).normal(size=(3, tree.num_classes)).astype(np.float32) * 2
+    decoder = Decoder(space, head, rule="min", temperature=1.7, hedge=0.4).restricted(under=limit)
+    options: dict[str, Any] = {"temperature": 1.7, "rule": "min"}
+    masses = class_masses(tree, logits, head, withdrawn=withdrawn, **options)
+    if limit is None:
+        exact = probabilities(tree, logits, head, allowed=~withdrawn, **options)
+    else:
+        assert decoder.restriction is not None
+        allowed = decoder.restriction.allowed
+        exact = conditional_probabilities(tree, logits, head, allowed, masses, withdrawn=withdrawn, **options)
+    alone, whole = decoder.read(logits), decoder.read(logits)
+    assert np.array_equal(whole.probabilities.nodes, exact.nodes)
+    assert np.array_equal(whole.classes, np.where(withdrawn, 0, exact.classes))
+    assert np.array_equal(alone.nodes, exact.nodes)
+    assert np.array_equal(alone.masses, masses)
+    graph = concepts_of(space)
+    concepts = concept_probabilities(graph, masses, head)
+    assert np.array_equal(alone.concepts, concepts)
+    assert alone.concept([3, 0]) == pytest.approx(concepts[:, [3, 0]], abs=1e-6)
+    assert alone.concepts_given.shape == concepts.shape
+    assert np.array_equal(alone.concepts_given, concepts) is (limit is None)
+    if head == "level_softmax":
+        shown = decoder.allowed
+        levels = decode_levels(tree, logits, allowed=shown, temperature=1.7)
+        assert np.array_equal(alone.levels.nodes, levels.nodes)
+        assert np.array_equal(alone.levels.probs, levels.probs)
+    assert not np.array_equal(
+        Decoder(space, head, rule="min", hedge=0.4).restricted(under=limit).read(logits).nodes, exact.nodes
+    )

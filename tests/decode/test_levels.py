@@ -144,3 +144,12 @@ def test_a_removed_class_is_no_answer_of_its_level() -> None:
     found = levels_of_nodes(TREE, nodes, withdrawn=withdrawn)
     assert found.nodes.tolist() == [[ANIMAL, CAT, -1]]
     assert (found.nodes.dtype, found.probs.dtype, found.kept.dtype) == (np.int32, np.float32, np.bool_)
+
+
+def test_a_tree_without_a_choice_has_no_level_and_keeps_its_types() -> None:
+    order = level_order(Tree.from_parents(["only"], [None]))
+    assert {name: (len(part), str(part.dtype)) for name, part in order._asdict().items()} == dict.fromkeys(
+        ("classes", "depths", "starts", "sizes", "segment"), (0, "int64")
+    )
+    found = decode_levels(Tree.from_parents(["only"], [None]), np.zeros((2, 1)))
+    assert (found.nodes.tolist(), found.kept.tolist()) == ([[-1], [-1]], [[False], [False]])
