@@ -154,8 +154,9 @@ class OperatingCurve(Sums):
     def compute(self) -> dict[str, float]:
         """Return the summary; NaN before the first sample."""
         if not self["samples"][0]:
-            names = ("ac_depth", "ac_info", "ap_depth", "ap_info", "ac_exact")
-            return dict.fromkeys(names, float("nan"))
+            parts = ("ac_{}", "ap_{}", "recall_{}_at_90", "recall_{}_at_95")
+            names = (part.format(flavour) for flavour in ("depth", "info") for part in parts)
+            return dict.fromkeys(("ac_exact", *names), float("nan"))
         curve = self.curve()
         result = {"ac_exact": area(curve.exact, curve.correct)}
         for flavour in ("depth", "info"):

@@ -110,3 +110,13 @@ def test_what_is_no_batch_is_refused() -> None:
         metric.merge(AveragePrecision(3))
     with pytest.raises(UsageError, match="no state"):
         metric.load_state_dict(AveragePrecision(3).state_dict())
+
+
+def test_an_empty_metric_has_the_types_of_a_full_one_and_takes_any_state() -> None:
+    empty, full = AveragePrecision(3), AveragePrecision(3)
+    full.update(np.eye(3), np.eye(3, dtype=bool))
+    assert {name: (array.dtype, array.shape[1:]) for name, array in empty.state_dict().items()} == {
+        name: (array.dtype, array.shape[1:]) for name, array in full.state_dict().items()
+    }
+    empty.load_state_dict(full.state_dict())
+    assert empty.compute() == full.compute() == {"mAP": 1.0, "mAP_micro": 1.0, "labels": 3.0}

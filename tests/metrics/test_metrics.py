@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -464,3 +464,33 @@ def test_a_metric_without_numbers_measures_what_papers_report(zoo_tree, winter21
     assert len(kept.levels) == len(published.levels) + 1
     assert [zoo_tree.names[node] for node in subtree_groups(zoo_tree)[1]] == ["animal", "vehicle"]
     assert SubtreeConfusion(zoo_tree).matrix.shape == (2, 2)
+
+
+def test_before_the_first_sample_every_figure_has_its_name_and_none_a_value(zoo_tree) -> None:
+    label, row = np.array([0]), np.full((1, 9), 0.5)
+    makers: list[tuple[Callable[[], Any], tuple[np.ndarray, ...]]] = [
+        (lambda: SemanticAccuracy(zoo_tree), (row[:, :7], label)),
+        (lambda: FlatAccuracy(7), (row[:, :7], label)),
+        (lambda: SubtreeConfusion(zoo_tree), (label, label)),
+        (lambda: HierarchicalDistance(zoo_tree), (row[:, :7], label)),
+        (lambda: NodeAccuracy(zoo_tree), (label, label)),
+        (lambda: OperatingCurve(zoo_tree), (row, label)),
+        (Reliability, (row[0], row[0] > 0)),
+    ]
+    for make, batch in makers:
+        empty, filled = make(), make()
+        filled.update(*batch)
+        assert list(empty.compute()) == list(filled.compute())
+        assert all(math.isnan(value) for value in empty.compute().values())
+
+
+def test_counts_are_whole_numbers_and_sums_are_not(zoo_tree) -> None:
+    counts = {
+        SemanticAccuracy: "hits valid samples right consistent", FlatAccuracy: "hits class_hits class_samples",
+        SubtreeConfusion: "matrix", HierarchicalDistance: "total severity mistakes samples",
+        NodeAccuracy: "samples answered correct exact", OperatingCurve: "samples",
+    }  # fmt: skip
+    for kind, whole in counts.items():
+        metric = kind(7) if kind is FlatAccuracy else kind(zoo_tree)
+        types = {name: str(array.dtype) for name, array in metric.state_dict().items()}
+        assert types == {name: "int64" if name in whole.split() else "float64" for name in types}
