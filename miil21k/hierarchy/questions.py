@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from miil21k.errors import UnknownClass
-from miil21k.hierarchy.nouns import Lemma, fold, singulars, wordnet_nouns
+from miil21k.hierarchy.nouns import Lemma, fold, parse_lemma, singulars, wordnet_nouns
 from miil21k.text import near_names
 
 if TYPE_CHECKING:
@@ -114,10 +114,10 @@ def _why_not(concepts: Concepts, text: str, counts: NDArray[np.int32], meanings:
     space = concepts.space.name
     known = [concepts.wnids[concept] for concept, _ in meanings] or wordnet_meanings(text)
     if known:
-        near = nearest_with_classes(concepts, known, counts)
-        said = f"'{text}' ({known[0]}) has no class of '{space}' at or below it."
+        near = nearest_with_classes(concepts, text, known, counts)
+        said = f"'{text}' ({near[0] if near else known[0]}) has no class of '{space}' at or below it."
         if near is not None:
-            said += f" The nearest concept that has some: {_described(concepts, near)}, {_counted(counts[near])}."
+            said += f" The nearest concept that has some: {_described(concepts, near[1])}, {_counted(counts[near[1]])}."
         return said
     near_words = near_nouns(concepts, text)
     hint = f" Near: {', '.join(repr(word) for word in near_words)}." if near_words else ""
@@ -137,19 +137,28 @@ def wordnet_meanings(text: str) -> list[str]:
     return [wnid for wnid, _ in next((senses for senses in found if senses), [])]
 
 
-def nearest_with_classes(concepts: Concepts, wnids: list[str], counts: NDArray[np.int32]) -> int | None:
-    """Return the concept with classes that lies fewest edges above one of `wnids`, the most informative of equals."""
-    nouns = wordnet_nouns()
-    level = set(wnids)
-    while level:
-        alive = [concepts.index_of[wnid] for wnid in level if wnid in concepts.index_of]
-        alive = [concept for concept in alive if counts[concept]]
+def nearest_with_classes(
+    concepts: Concepts, text: str, wnids: list[str], counts: NDArray[np.int32]
+) -> tuple[str, int] | None:
+    """Return the meaning of `text` that lies fewest edges below a concept with classes, and that concept.
+
+    wnids: the meanings, in their order of use. Of equals the one whose first name `text` is, then the one used more;
+    of concepts equally near to it the most informative. None where none of them lies below any.
+    """
+    nouns, word = wordnet_nouns(), fold(text)
+    found = []
+    for order, wnid in enumerate(wnids):
+        steps, level, alive = 0, {wnid}, list[int]()
+        while level and not alive:
+            steps += 1
+            level = {up for one in level if one in nouns for up in nouns.hypernym_text(one).split() if up != "-"}
+            near = [concepts.index_of[one] for one in level if one in concepts.index_of]
+            alive = [concept for concept in near if counts[concept]]
         if alive:
-            return min(alive, key=lambda concept: (counts[concept], concept))
-        level = {
-            above for wnid in level if wnid in nouns for above in nouns.hypernym_text(wnid).split() if above != "-"
-        }
-    return None
+            name = fold(parse_lemma(nouns.lemma_text(wnid).partition("|")[0]).word)
+            best = min(alive, key=lambda concept: (counts[concept], concept))
+            found.append((steps, name not in (word, *singulars(word)), order, wnid, best))
+    return min(found)[3:] if found else None
 
 
 def near_nouns(concepts: Concepts, text: str, count: int = 3) -> list[str]:

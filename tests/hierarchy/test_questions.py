@@ -39,6 +39,9 @@ MECHANISM = (
     "mechanism (n03738472: device consisting of a piece of machinery; has moving parts that perform some function), "
     "13 classes."
 )
+BAKED = "baked goods (n07622061: foods (like breads and cakes and pastries) that are cooked in an oven), 4 classes."
+PUBLICATION = "publication (n06589574: a copy of a printed work offered for distribution), 1 class."
+PERSON = "person (n00007846: a human being), 3 classes."
 COGNITION = "cognition (n00023271: the psychological result of perception and learning and reasoning), 3 classes."
 
 
@@ -131,6 +134,9 @@ def test_other_meanings_are_told_in_one_line() -> None:
     [
         ("in1k", "rat", f"'rat' (n02331046){NO_CLASS}{RODENT}"),
         ("in1k", "n02331046", f"'n02331046' (n02331046){NO_CLASS}{RODENT}"),
+        ("in1k", "cake", f"'cake' (n07628870){NO_CLASS}{BAKED}"),  # baked: not the bar of soap, nor the patty
+        ("in1k", "book", f"'book' (n06410904){NO_CLASS}{PUBLICATION}"),  # the work, not the volume
+        ("in1k", "man", f"'man' (n10289039){NO_CLASS}{PERSON}"),  # one edge below it; the first meaning two
         ("in1k", "robot.n.01", f"'robot.n.01' (n02761392){NO_CLASS}{MECHANISM}"),
         ("winter21", "unicorn", f"'unicorn' (n10737964){NO_CLASS.replace('in1k', 'winter21')}{COGNITION}"),
         ("winter21", "vehicel", "'vehicel' is no concept of 'winter21' and no noun of WordNet 3.0. Near: 'vehicle'."),
