@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from miil21k.hierarchy.concepts import Concepts
     from miil21k.hierarchy.tree import Tree
 
-__all__ = ["asked_probabilities", "class_masses", "concept_probabilities"]
+__all__ = ["asked_probabilities", "class_masses", "concept_probabilities", "level_masses"]
 
 BLOCK_VALUES = 1 << 18  # concept values per block of rows: 1 MiB of float32 stays in the cache between passes
 
@@ -53,8 +53,13 @@ def class_masses(
     if head != "level_softmax":
         return class_probabilities(tree, logits, head, allowed=alive, temperature=temperature)
     nodes = node_probabilities(tree, logits, head, allowed=alive, temperature=temperature, rule=rule, dtype=dtype)
+    return level_masses(tree, nodes, alive)
+
+
+def level_masses(tree: Tree, nodes: NDArray[Any], alive: NDArray[np.bool_] | None = None) -> NDArray[Any]:
+    """Return [B, C], the masses of a level_softmax head from its P(node), [B, N]; 0 for a class that is not `alive`."""
     order = family_order(tree)
-    masses = np.empty((len(nodes), tree.num_classes), dtype)
+    masses = np.empty((len(nodes), tree.num_classes), nodes.dtype)
     step = max(1, BLOCK_VALUES // tree.num_nodes)
     for first in range(0, len(nodes), step):
         block = nodes[first : first + step].take(order.nodes, axis=1)

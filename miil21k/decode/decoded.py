@@ -48,6 +48,8 @@ class Decoded:
     Every part raises LogitsError when logits are NaN or infinite.
     """
 
+    _withdrawn: NDArray[np.float32]  # what `probabilities` takes from classes that are never shown; masses keep it
+
     def __init__(self, decoder: Decoder, logits: NDArray[Any]) -> None:
         self.decoder, self.logits = decoder, logits
 
@@ -71,6 +73,7 @@ class Decoded:
                 rule=fixed.tree_rule,
             )
             if fixed.withdrawn is not None:
+                self._withdrawn = found.classes[:, fixed.withdrawn]
                 found.classes[:, fixed.withdrawn] = 0
             return found
         from miil21k.decode.conditional import conditional_probabilities
@@ -112,9 +115,17 @@ class Decoded:
     @cached_property
     def masses(self) -> NDArray[np.float32]:
         """float32 [B, C], P(exactly this class) before any restriction: what concepts are summed from."""
-        from miil21k.decode.concepts import class_masses
+        from miil21k.decode.concepts import class_masses, level_masses
 
         fixed = self.decoder
+        if fixed.restriction is None and fixed.head == "level_softmax":
+            return level_masses(fixed.space.tree, self.nodes, fixed.viable)
+        if fixed.restriction is None and "probabilities" in vars(self):
+            if fixed.withdrawn is None:
+                return self.classes
+            masses = self.classes.copy()
+            masses[:, fixed.withdrawn] = self._withdrawn
+            return masses
         return class_masses(
             fixed.space.tree,
             self.logits,

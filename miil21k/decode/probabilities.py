@@ -109,8 +109,20 @@ def class_probabilities(
     temperature: ArrayLike | None = None,
     rule: str | None = None,
 ) -> NDArray[np.float32]:
-    """Return float32 [B, C], P(exactly this class); the second part of `probabilities`."""
-    return probabilities(tree, logits, head, allowed=allowed, temperature=temperature, rule=rule).classes
+    """Return float32 [B, C], P(exactly this class); the second part of `probabilities`.
+
+    Heads whose classes speak for themselves alone, all but level_softmax, need no node for it.
+    """
+    if head == "level_softmax":
+        return probabilities(tree, logits, head, allowed=allowed, temperature=temperature, rule=rule).classes
+    reader = _BlockReader(tree, head, rule, check_allowed(tree, allowed), temperature)
+    given = check_shape(logits, tree.num_classes)
+    classes = np.empty(given.shape, np.float32)
+    for rows, part in finite_blocks(given, tree.num_classes, BLOCK_VALUES):
+        reader.exact(part).take(reader.order.column[: tree.num_classes], axis=1, out=classes[rows], mode="clip")
+    if reader.allowed is not None:
+        classes[:, ~reader.allowed] = 0
+    return classes
 
 
 class _BlockReader:
@@ -134,24 +146,40 @@ class _BlockReader:
 
     def read(self, logits: NDArray[np.floating], own: bool) -> tuple[Block, Block]:
         """Return P(node) and, if `own`, P(exactly this node), both [R, N]; the first one twice otherwise."""
-        block = logits.take(self.source, axis=1)
-        if self.silent.size:
-            block[:, self.silent] = -np.inf
         match self.head:
             case "level_softmax":
+                block = self._heard(logits)
                 self.rule(block, self.order, self.scale)
                 return block, tree_passes.exclusive(block, self.order) if own else block
             case "leaf_softmax":
-                tree_passes.softmax(block, self.scale[0])
+                block = self.exact(logits)
                 exact = block.copy() if own else block
                 tree_passes.sum_up(block, self.order)
                 np.minimum(block, 1, out=block)
                 return block, exact
             case "sigmoid":
-                tree_passes.sigmoid(block, self.order, self.scale)
+                block = self.exact(logits)
                 exact = block.copy() if own else block
                 tree_passes.max_up(block, self.order)
                 return block, exact
+
+    def exact(self, logits: NDArray[np.floating]) -> Block:
+        """Return P(exactly this node), [R, N], of a leaf_softmax or sigmoid head."""
+        block = self._heard(logits)
+        match self.head:
+            case "leaf_softmax":
+                tree_passes.softmax(block, self.scale[0])
+            case "sigmoid":
+                tree_passes.sigmoid(block, self.order, self.scale)
+            case "level_softmax":
+                raise UsageError("The classes of a level_softmax head have no probability without their nodes.")
+        return block
+
+    def _heard(self, logits: NDArray[np.floating]) -> Block:
+        block = logits.take(self.source, axis=1)
+        if self.silent.size:
+            block[:, self.silent] = -np.inf
+        return block
 
 
 @lru_cache(maxsize=64)

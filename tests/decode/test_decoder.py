@@ -84,7 +84,7 @@ def test_nothing_is_computed_before_it_is_asked_for_and_the_best_class_pays_no_p
     found = Decoder(FALL11, "leaf_softmax").read(LOGITS)
     assert set(vars(found)) == {"decoder", "logits"}
     found.topk(1)
-    assert set(vars(found)) == {"decoder", "logits", "probabilities"}
+    assert set(vars(found)) == {"decoder", "logits", "probabilities", "_withdrawn"}
     paths = Decoder(FALL11, "leaf_softmax").read(LOGITS)
     _ = paths.path
     assert "probabilities" not in vars(paths)  # P(node) alone
@@ -124,6 +124,16 @@ def test_withdrawn_classes_are_masked_unless_they_are_asked_for(zoo_tree: Tree) 
     assert masked.withdrawn_labels == "masked"
     assert included.withdrawn_labels == "included"
     assert Decoder(WINTER21, "sigmoid").withdrawn_labels == "none"
+
+
+@pytest.mark.parametrize("head", ["level_softmax", "leaf_softmax", "sigmoid"])
+def test_masses_are_the_same_whatever_was_computed_before(head: Any) -> None:
+    for decoder in (Decoder(FALL11, head), Decoder(FALL11, head, include_withdrawn=True, temperature=1.5)):
+        alone, behind, after = (decoder.read(LOGITS) for _ in range(3))
+        _, _ = behind.nodes, after.probabilities
+        assert np.array_equal(alone.masses, behind.masses)
+        assert np.array_equal(alone.masses, after.masses)
+        assert np.array_equal(decoder.read(LOGITS).classes, after.classes)  # not touched by the masses
 
 
 @pytest.mark.parametrize("space", ["fall11", "goog21k"])
