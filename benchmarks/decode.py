@@ -1,11 +1,13 @@
 """Print how long decoding takes, as ratios to one softmax over the same logits and to the published loop.
 
     python benchmarks/decode.py --repeats 7
+    python benchmarks/decode.py --repeats 7 --concepts --space winter21
 
 Everything runs in one process on one thread, so CPU time is counted, which a busy machine disturbs least. In each
 round every contender runs in turn; the fastest round counts. The published visualiser is MIIL's, restated: per
 image, a gather per level, then level by level a softmax, a top-1 and a comparison with 0.5. The two rows below it do
-the same work with more batching than was published.
+the same work with more batching than was published. `--concepts` times what concepts cost beyond the class
+probabilities, with the bounds that they are held to; `benchmarks/export.py ask` times a process.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from miil21k.decode.concept_reading import hedge_concepts
 from miil21k.decode.concepts import asked_probabilities, class_masses, concept_probabilities
+from miil21k.decode.decoder import Decoder
+from miil21k.decode.heads import HEAD_KINDS
 from miil21k.decode.levels import decode_levels, level_order
 from miil21k.decode.path import decode_path, hedge
 from miil21k.decode.probabilities import node_probabilities, probabilities
@@ -29,9 +34,15 @@ from miil21k.hierarchy.load import load_label_space
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from miil21k.decode.probabilities import Probabilities
     from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.hierarchy.tree import Tree
 
+ALL_CONCEPTS = "`concept_probabilities` from masses"
+HEDGED_CONCEPTS = "the same, and `hedge_concepts` at 0.9"
+TEN_CONCEPTS = "`asked_probabilities` from masses, ten concepts"
+BOUNDS = {ALL_CONCEPTS: 3, HEDGED_CONCEPTS: 4, TEN_CONCEPTS: 1.2}
+QUESTIONS = ("bird", "vehicle", "musical instrument", "dog", "food", "mammal", "person", "cat", "tool", "fish")
 SOFTMAX = "one softmax over all logits (NumPy)"
 PUBLISHED = "published visualiser, image by image (torch)"
 
@@ -80,14 +91,40 @@ def realistic_logits(tree: Tree, batch: int, seed: int = 0) -> np.ndarray:
 
 
 def concept_contenders(space: LabelSpace, logits: np.ndarray) -> dict[str, Callable[[], object]]:
-    """Return what concepts cost beyond the class probabilities: all of them, and ten that are asked about."""
+    """Return what concepts cost beyond the class probabilities: all, ten that are asked about, and answers on them."""
     concepts = concepts_of(space)
     masses = class_masses(space.tree, logits, "leaf_softmax")
     ten = np.argsort(-concepts.num_below, kind="stable")[20:120:10].tolist()
+    words = Decoder(space, "leaf_softmax", reading="concepts").answer_vocabulary
+
+    def hedged() -> object:
+        return hedge_concepts(concepts, words, concept_probabilities(concepts, masses), 0.9)
+
     return {
-        "`concept_probabilities` from masses": partial(concept_probabilities, concepts, masses),
-        "`asked_probabilities` from masses, ten concepts": partial(asked_probabilities, concepts, masses, ten),
+        ALL_CONCEPTS: partial(concept_probabilities, concepts, masses),
+        HEDGED_CONCEPTS: hedged,
+        TEN_CONCEPTS: partial(asked_probabilities, concepts, masses, ten),
     }
+
+
+def decoded_contenders(space: LabelSpace, logits: np.ndarray) -> dict[str, Callable[[], object]]:
+    """Return the same through a `Decoder`, whose class probabilities are there: of each kind of head, by its name."""
+    runs: dict[str, Callable[[], object]] = {}
+    for head in HEAD_KINDS:
+        if head == "level_softmax" and space.tree.num_nodes > space.num_classes:
+            continue
+        decoder = Decoder(space, head, reading="concepts", hedge=0.9)
+        asked = decoder.asking(QUESTIONS)
+        read = decoder.read(logits).probabilities
+        for title, fixed, part in (("hedged", decoder, "hedged"), ("asked, ten concepts", asked, "asked")):
+
+            def run(fixed: Decoder = fixed, part: str = part, read: Probabilities = read) -> object:
+                found = fixed.read(logits)
+                vars(found).update(probabilities=read)  # as if they had just been computed
+                return getattr(found, part)
+
+            runs[f"`Decoded.{title}`, {head}"] = run
+    return runs
 
 
 def contenders(space: LabelSpace, logits: np.ndarray) -> dict[str, Callable[[], object]]:
@@ -147,27 +184,37 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="rounds; the fastest one counts (default 7)")
     parser.add_argument("--space", default="fall11", help="label space (default fall11)")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 64, 1024], help="batch sizes")
+    parser.add_argument("--concepts", action="store_true", help="only what concepts cost")
     args = parser.parse_args()
     torch.set_num_threads(1)
     space = load_label_space(args.space)
-    tree = space.tree
-
     columns = {}
     for batch in args.batch:
-        logits = realistic_logits(tree, batch)
-        check_same_answers(tree, logits)
-        columns[batch] = fastest(contenders(space, logits), args.repeats, calls=max(1, 128 // batch))
+        logits = realistic_logits(space.tree, batch)
+        if args.concepts:
+            runs = {SOFTMAX: partial(softmax, logits)}
+            runs |= {**concept_contenders(space, logits), **decoded_contenders(space, logits)}
+        else:
+            check_same_answers(space.tree, logits)
+            runs = contenders(space, logits)
+        columns[batch] = fastest(runs, args.repeats, calls=max(1, 128 // batch))
+    print(f"{args.space}, C = {space.num_classes:,}, float32, one thread. Time / time of one softmax.\n")
+    print("\n".join(table(columns)))
 
-    print(f"{args.space}, C = {tree.num_classes:,}, float32, one thread. Time / time of one softmax.\n")
-    print("| | " + " | ".join(f"batch {batch:,}" for batch in columns) + " |")
-    print("|---|" + "---:|" * len(columns))
+
+def table(columns: dict[int, dict[str, float]]) -> list[str]:
+    """Return the lines of a Markdown table: a row per contender, a column per batch, and the bounds that rows have."""
+    lines = ["| | " + " | ".join(f"batch {batch:,}" for batch in columns) + " |", "|---|" + "---:|" * len(columns)]
     for name in next(iter(columns.values())):
         cells = [f"{times[name] / times[SOFTMAX]:.2f}" for times in columns.values()]
         if name == SOFTMAX:
             cells = [f"1 ({times[SOFTMAX] * 1e3:.3g} ms)" for times in columns.values()]
-        print(f"| {name} | " + " | ".join(cells) + " |")
-    gains = [f"{times[PUBLISHED] / times['`decode_levels`']:.1f}x" for times in columns.values()]
-    print("| **`decode_levels` is faster than the published visualiser by** | " + " | ".join(gains) + " |")
+        bound = f" (at most {BOUNDS[name]:g})" if name in BOUNDS else ""
+        lines.append(f"| {name}{bound} | " + " | ".join(cells) + " |")
+    if PUBLISHED in next(iter(columns.values())):
+        gains = [f"{times[PUBLISHED] / times['`decode_levels`']:.1f}x" for times in columns.values()]
+        lines.append("| **`decode_levels` is faster than the published visualiser by** | " + " | ".join(gains) + " |")
+    return lines
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from miil21k.decode.probabilities import class_probabilities, node_probabilities
+from miil21k.decode.probabilities import class_probabilities, node_probabilities, probabilities
 from miil21k.decode.restriction import viable
 from miil21k.decode.tree_passes import exclusive, family_order
 from miil21k.errors import UsageError
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from miil21k.decode.heads import HeadKind
+    from miil21k.decode.probabilities import Probabilities
     from miil21k.decode.tree_passes import Block, FamilyOrder
     from miil21k.hierarchy.concepts import Concepts
     from miil21k.hierarchy.tree import Tree
 
 __all__ = ["asked_probabilities", "class_masses", "concept_probabilities", "level_masses"]
 
+SURPLUS = 1e-6  # what classes may sum to above their roots before families are scaled down
 BLOCK_VALUES = 1 << 18  # concept values per block of rows: 1 MiB of float32 stays in the cache between passes
 
 
@@ -52,12 +54,28 @@ def class_masses(
     alive = None if withdrawn is None else viable(tree, ~withdrawn)[: tree.num_classes]
     if head != "level_softmax":
         return class_probabilities(tree, logits, head, allowed=alive, temperature=temperature)
-    nodes = node_probabilities(tree, logits, head, allowed=alive, temperature=temperature, rule=rule, dtype=dtype)
-    return level_masses(tree, nodes, alive)
+    if dtype is not np.float32:
+        nodes = node_probabilities(tree, logits, head, allowed=alive, temperature=temperature, rule=rule, dtype=dtype)
+        return _fitted_masses(tree, nodes)
+    return level_masses(tree, probabilities(tree, logits, head, allowed=alive, temperature=temperature, rule=rule))
 
 
-def level_masses(tree: Tree, nodes: NDArray[Any], alive: NDArray[np.bool_] | None = None) -> NDArray[Any]:
-    """Return [B, C], the masses of a level_softmax head from its P(node), [B, N]; 0 for a class that is not `alive`."""
+def level_masses(tree: Tree, found: Probabilities) -> NDArray[np.float32]:
+    """Return float32 [B, C], the masses of a level_softmax head from what it says about nodes and classes.
+
+    They are the probabilities of the classes, but in rows where some children sum to more than their parent: there the
+    classes, which are never less than 0, sum to more than the roots.
+    """
+    most = found.nodes[:, tree.roots].sum(axis=1) + SURPLUS
+    rows = np.flatnonzero(found.classes.sum(axis=1) > most)
+    if not rows.size:
+        return found.classes
+    masses = found.classes.copy()
+    masses[rows] = _fitted_masses(tree, found.nodes[rows])
+    return masses
+
+
+def _fitted_masses(tree: Tree, nodes: NDArray[Any]) -> NDArray[Any]:
     order = family_order(tree)
     masses = np.empty((len(nodes), tree.num_classes), nodes.dtype)
     step = max(1, BLOCK_VALUES // tree.num_nodes)
@@ -65,8 +83,6 @@ def level_masses(tree: Tree, nodes: NDArray[Any], alive: NDArray[np.bool_] | Non
         block = nodes[first : first + step].take(order.nodes, axis=1)
         _fit_families(block, order)
         exclusive(block, order).take(order.column[: tree.num_classes], axis=1, out=masses[first : first + step])
-    if alive is not None:
-        masses[:, ~alive] = 0
     return masses
 
 

@@ -118,14 +118,12 @@ class Decoded:
         from miil21k.decode.concepts import class_masses, level_masses
 
         fixed = self.decoder
-        if fixed.restriction is None and fixed.head == "level_softmax":
-            return level_masses(fixed.space.tree, self.nodes, fixed.viable)
-        if fixed.restriction is None and "probabilities" in vars(self):
-            if fixed.withdrawn is None:
-                return self.classes
-            masses = self.classes.copy()
-            masses[:, fixed.withdrawn] = self._withdrawn
-            return masses
+        if fixed.restriction is None and (fixed.head == "level_softmax" or "probabilities" in vars(self)):
+            found = self.probabilities
+            if fixed.withdrawn is not None:
+                found = found._replace(classes=found.classes.copy())
+                found.classes[:, fixed.withdrawn] = self._withdrawn
+            return level_masses(fixed.space.tree, found) if fixed.head == "level_softmax" else found.classes
         return class_masses(
             fixed.space.tree,
             self.logits,
