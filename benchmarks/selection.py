@@ -13,11 +13,13 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
+import pickle
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,7 +55,7 @@ def ours(rows: int, per_class: int, memory: float, folder: Path) -> dict[str, fl
     bests = ClassBests(folder / "runs", per_class, int(memory * 1e9))
     seconds = 0.0
     stream = offers(rows)
-    while chunk := [offer for offer, _ in zip(stream, range(CHUNK), strict=False)]:
+    while chunk := list(islice(stream, CHUNK)):
         began = time.perf_counter()
         for offer in chunk:
             bests.add(*offer)
@@ -71,7 +73,7 @@ def heaps(rows: int, per_class: int, _: float, __: Path) -> dict[str, float]:
     kept: dict[str, list[tuple[float, bytes]]] = {}
     seconds = 0.0
     stream = offers(rows)
-    while chunk := [offer for offer, _ in zip(stream, range(CHUNK), strict=False)]:
+    while chunk := list(islice(stream, CHUNK)):
         began = time.perf_counter()
         for name, wnids, scores in chunk:
             for wnid, score in zip(wnids, scores, strict=True):
@@ -90,13 +92,37 @@ def one(args: argparse.Namespace) -> None:
 
     import miil21k.teachers.listing  # noqa: F401
 
-    list(zip(offers(CHUNK), range(CHUNK), strict=False))  # what makes the rows takes memory too
+    list(islice(offers(CHUNK), CHUNK))  # what makes the rows takes memory too
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     with tempfile.TemporaryDirectory(dir=args.scratch) as folder:
         found = WAYS[args.one](args.rows[0], args.per_class[0], args.memory[0], Path(folder))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     row = {"way": args.one, "rows": args.rows[0], "per_class": args.per_class[0], "memory_gb": args.memory[0]}
     print(json.dumps({**row, "before_bytes": before, "peak_bytes": peak, **found}))
+
+
+def driver(folder: Path) -> str:
+    """Return what the one process costs that takes the predictions of all workers: CPU time per image."""
+    from miil21k.predict.bulk import Answers
+    from miil21k.predict.prediction import Node, Origin, Prediction
+    from miil21k.teachers.best import ClassBests
+    from miil21k.teachers.candidates import of_prediction
+
+    origin = Origin("teacher", "in1k", "0" * 64, "none", "torch", "cuda", "fp16")
+    found = [
+        Prediction(name.decode(), origin, topk=tuple(Node(w, "a name", s) for w, s in zip(wnids, scores, strict=True)))
+        for name, wnids, scores in islice(offers(CHUNK), CHUNK)
+    ]
+    sent = pickle.dumps(Answers(found, len(found)), protocol=5)
+    bests = ClassBests(folder / "driver", 1000, 10**9)
+    began = time.process_time()
+    rounds = 20
+    for _ in range(rounds):
+        for prediction in pickle.loads(sent).predictions:
+            candidates = of_prediction(prediction, "classes", PER_IMAGE, {})
+            bests.add(candidates.input.encode(), candidates.wnids, candidates.scores)
+    each = (time.process_time() - began) / rounds / len(found)
+    return f"one driver: {each * 1e6:.1f} us of CPU time per image, {len(sent) / len(found):.0f} bytes sent for each"
 
 
 WAYS = {"miil21k": ours, "heapq": heaps}
@@ -109,10 +135,15 @@ def main() -> None:
     parser.add_argument("--memory", type=float, nargs="+", default=[0.2, 2.0], help="GB, as miil21k select --memory")
     parser.add_argument("--scratch", type=Path, help="where runs and lists go meanwhile")
     parser.add_argument("--output", type=Path, help="rows as JSON lines; appended")
+    parser.add_argument("--driver", action="store_true", help="only what the process costs that takes predictions")
     parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         one(args)
+        return
+    if args.driver:
+        with tempfile.TemporaryDirectory(dir=args.scratch) as folder:
+            print(driver(Path(folder)))
         return
     print("| way | images | K | --memory | above the start, peak | us per image | list | on disk meanwhile |")
     print("|---|---|---|---|---|---|---|---|")

@@ -371,7 +371,7 @@ class _Run:
         if isinstance(self._sink, FileSink):
             path = self._sink.file.path
             log.error("%s: '%s' has %s, all whole; the same command with --resume goes on.", ended, path, self._count())
-        elif ended == "interrupted":
+        elif ended == "interrupted" and self._options.to_stdout:
             log.error("interrupted after %s", self._count())
 
     def _say_how_it_ended(self, ended: str) -> None:
