@@ -10,7 +10,7 @@ picture size; what differs is the recipe:
 
     usual   what timm and the papers of the family train it with (`FAMILIES`), the learning rate scaled to the batch
     usi     the recipe of that name, the same numbers for all: only epochs, batch and picture size are the command
-            line's, and `repeats` is 1. The first family asks the teacher, the others reuse what it said
+            line's, and `repeats` is 1. The first family of a mean asks the teacher, the others reuse what it said
     kd      the same, without labels
     asked   `usi` once more, without reuse
 
@@ -41,6 +41,7 @@ from miil21k.train.processes import Processes
 from miil21k.train.recipe import Recipe
 from miil21k.train.recipes import RECIPES
 from miil21k.zoo.checkpoint_card import load_trained
+from miil21k.zoo.timm_config import own_preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -190,7 +191,10 @@ def request_of(args: argparse.Namespace, key: dict[str, Any], train: str, teache
         recipe = replace(RECIPES["usi"], teacher=teacher, teacher_image_size=args.teacher_size, repeats=1, **shared)
         if key["recipe"] == "kd":
             recipe = replace(recipe, label_weight=0.0)
-    cache = str(args.work / f"cache-{key['seed']}-{args.epochs}") if key["recipe"] in ("usi", "kd") else None
+    mean = "-".join(
+        f"{value:.3f}" for value in own_preprocess(arch).mean
+    )  # by which policies fill: see docs/training.md
+    cache = str(args.work / f"answers-{key['seed']}-{args.epochs}-{mean}") if key["recipe"] in ("usi", "kd") else None
     folder = args.work / "-".join(str(part) for part in key.values())
     # The teacher's whole answer is kept, so that `usi` and `asked` differ by half precision alone.
     return TrainRequest(

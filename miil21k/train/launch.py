@@ -128,7 +128,11 @@ def _assemble(
         facts["teacher_sha256"] = opened.sha256
     if request.teacher_cache is not None:
         facts["teacher_top_k"] = request.teacher_cache_top_k
-        known = {"teacher": facts.get("teacher_sha256"), "images": digest, "augmentation": asdict(augmentation)}
+        known = {"teacher": facts.get("teacher_sha256"), "images": digest}
+        plain = recipe.policy in ("", "miil")  # those of timm fill what they uncover with the mean
+        known |= {
+            f"augmentation.{name}": value for name, value in asdict(augmentation).items() if name != "mean" or not plain
+        }
         if opened is not None and teacher is not None:  # of which classes the shares are
             known["label_space"] = (space if teacher.wnids is None else opened.space).sha256
         memory = _remember(request, teacher, known, len(images), processes)

@@ -133,6 +133,11 @@ def test_a_run_that_remembers_ends_with_the_weights_of_one_that_asks(shapes: Pat
     assert all(torch.equal(asked[name], tensor) for name, tensor in halved.items())
     with pytest.raises(UsageError, match="top_k was 14, is 7"):
         train("fourth", teacher_cache_top_k=7)
+    with pytest.raises(UsageError, match="augmentation.mean was None, is .*; augmentation.policy was '', is 'rand-m7'"):
+        train("policy", recipe=replace(recipe, policy="rand-m7"))  # which fills with the student's mean
+    lines.clear()
+    train("mean", recipe=replace(recipe, epochs=1, normalise="model"))
+    assert any("The teacher was asked 0 times, and remembered 4 times" in line for line in lines)
     with pytest.raises(UsageError, match="leave --teacher-cache out"):
         train("fifth", recipe=replace(recipe, random_erase=0.5))
     plain = replace(recipe, objective="cross_entropy", teacher="")
