@@ -127,16 +127,17 @@ def _assemble(
         say(opened.sentence(recipe, card.preprocess.input_size[1]))
         facts["teacher_sha256"] = opened.sha256
     if request.teacher_cache is not None:
-        facts["teacher_top_k"] = request.teacher_cache_top_k
-        known = {"teacher": facts.get("teacher_sha256"), "images": digest}
+        if opened is None or teacher is None:
+            raise UsageError(f"The objective '{recipe.objective}' has no teacher: leave --teacher-cache out.")
+        answers = space if teacher.wnids is None else opened.space
+        known = {"teacher": opened.sha256, "label_space": answers.sha256, "images": digest}
         plain = recipe.policy in ("", "miil")  # those of timm fill what they uncover with the mean
         known |= {
             f"augmentation.{name}": value for name, value in asdict(augmentation).items() if name != "mean" or not plain
         }
-        if opened is not None and teacher is not None:  # of which classes the shares are
-            known["label_space"] = (space if teacher.wnids is None else opened.space).sha256
+        facts["teacher_top_k"] = known["top_k"] = min(request.teacher_cache_top_k, answers.num_classes)
         memory = _remember(request, teacher, known, len(images), processes)
-        teacher = replace(teacher, memory=memory) if teacher is not None else None
+        teacher = replace(teacher, memory=memory)
         say(memory.sentence())
     objective = create_objective(recipe, space.tree, teacher, head_order(model.get_classifier()))  # type: ignore[operator]
     job = TrainJob(
@@ -212,12 +213,10 @@ def _metric(evaluate: Evaluation | None, card: TrainedCard, recipe: Recipe) -> s
 
 
 def _remember(
-    request: TrainRequest, teacher: Teacher | None, known: dict[str, Any], images: int, processes: Processes
+    request: TrainRequest, teacher: Teacher, known: dict[str, Any], images: int, processes: Processes
 ) -> TeacherMemory:
     """Return what keeps the teacher's answers; known: the facts about its batches that the recipe does not hold."""
     recipe, folder = request.recipe, Path(str(request.teacher_cache))
-    if teacher is None:
-        raise UsageError(f"The objective '{recipe.objective}' has no teacher: leave --teacher-cache out.")
     if teacher.kind != "leaf_softmax":
         raise UsageError(
             f"A teacher cache holds shares of one softmax, and the teacher '{recipe.teacher}' has one for each level: "
@@ -234,8 +233,8 @@ def _remember(
     return processes.first(
         lambda: TeacherMemory(
             folder,
-            facts | {"top_k": request.teacher_cache_top_k},
-            passes * recipe.batch_size * bytes_of_image(request.teacher_cache_top_k),
+            facts,
+            passes * recipe.batch_size * bytes_of_image(known["top_k"]),
             request.teacher_cache_size * 1e9 / processes.world,
             processes.rank,
         )

@@ -100,15 +100,15 @@ class TeacherMemory:
         part = f", of which {self.most / self.expected:.0%} fit" if self.expected > self.most else ""
         return (
             f"The teacher's {self.top_k} largest shares and the rest's mass are kept in '{self.folder}': "
-            f"{bytes_of_image(self.top_k)} bytes an image, {self.expected / 1e6:,.1f} MB for this process of the run"
-            f"{part}; {self.bytes / 1e6:,.1f} MB are there"
+            f"{bytes_of_image(self.top_k)} bytes an image, {self.expected / 1e6:,.2f} MB for this process of the run"
+            f"{part}; {self.bytes / 1e6:,.2f} MB are there"
         )
 
     def outcome(self) -> str:
         """Return how often the teacher was asked, for the end of a run."""
         return (
             f"The teacher was asked {self.asked:,} times, and remembered {self.reused:,} times; '{self.folder}' holds "
-            f"{self.bytes / 1e6:,.1f} MB of this process"
+            f"{self.bytes / 1e6:,.2f} MB of this process"
         )
 
     def _own(self, facts: Mapping[str, Any]) -> None:

@@ -116,7 +116,7 @@ def test_a_run_that_remembers_ends_with_the_weights_of_one_that_asks(shapes: Pat
 
     def train(name: str, **changes: object) -> dict[str, torch.Tensor]:
         wanted = runs.request(shapes / "train", tmp_path / name, recipe, teacher_cache=str(tmp_path / "cache"))
-        runs.train_model(replace(wanted, **{"teacher_cache_top_k": 14, **changes}), say=lines.append)
+        runs.train_model(replace(wanted, **{"teacher_cache_top_k": 100, **changes}), say=lines.append)
         return load_file(tmp_path / name / "last.safetensors")
 
     asked = train("first")
@@ -133,7 +133,7 @@ def test_a_run_that_remembers_ends_with_the_weights_of_one_that_asks(shapes: Pat
     assert all(torch.equal(asked[name], tensor) for name, tensor in halved.items())
     with pytest.raises(UsageError, match="top_k was 14, is 7"):
         train("fourth", teacher_cache_top_k=7)
-    with pytest.raises(UsageError, match="augmentation.mean was None, is .*; augmentation.policy was '', is 'rand-m7'"):
+    with pytest.raises(UsageError, match=r"augmentation.mean was None, is .*; augmentation.policy was"):
         train("policy", recipe=replace(recipe, policy="rand-m7"))  # which fills with the student's mean
     lines.clear()
     train("mean", recipe=replace(recipe, epochs=1, normalise="model"))
