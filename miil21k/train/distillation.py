@@ -53,7 +53,12 @@ class SemanticKD(Objective):
         )
 
     def __call__(
-        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, share: float = 1.0
+        self,
+        model: nn.Module,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        share: float = 1.0,
+        partners: torch.Tensor | None = None,  # noqa: ARG002
     ) -> dict[str, torch.Tensor]:
         """Return `loss`, `output`, `semantic` and `kd` (before its weight)."""
         refuse_mixed(share, "semantic distillation")
@@ -101,7 +106,12 @@ class USI(Objective):
         return cls(given.source, recipe.kd_weight, recipe.label_smoothing, recipe.label_weight)
 
     def __call__(
-        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, share: float = 1.0
+        self,
+        model: nn.Module,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        share: float = 1.0,
+        partners: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Return `loss`, `output`, `ce` and `kl` (before their weights).
 
@@ -120,7 +130,7 @@ class USI(Objective):
             kl = losses.teacher_kl(logits, taught)
         if not self.label_weight:
             return {"loss": self.weight * kl, "output": logits, "kl": kl.detach()}
-        ce = mixed_cross_entropy(logits, labels, share, self.smoothing)
+        ce = mixed_cross_entropy(logits, labels, share, self.smoothing, partners=partners)
         loss = self.label_weight * ce + self.weight * kl
         return {"loss": loss, "output": logits, "ce": ce.detach(), "kl": kl.detach()}
 
@@ -170,6 +180,7 @@ class SemanticUnlabelled(Objective):
         images: torch.Tensor,
         labels: torch.Tensor,  # noqa: ARG002
         share: float = 1.0,  # noqa: ARG002
+        partners: torch.Tensor | None = None,  # noqa: ARG002
     ) -> dict[str, torch.Tensor]:
         """Return `loss`, `output` and `semantic` (before its weight)."""
         logits = model(images)

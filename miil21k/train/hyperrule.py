@@ -37,9 +37,8 @@ def bit_hyperrule(
     it by `accumulate` where memory is short, or take 128 with lr 0.001, the repository's way out.
     Raises UsageError for a set without images, a picture without pixels, or another variant.
     Source: Kolesnikov et al. 2020, section 3.3; google-research/big_transfer, `bit_hyperrule.py`. Its SGD is plain
-    momentum, not Nesterov, without weight decay; the head starts from zeros; evaluation squashes to the crop size. The
-    code draws one mixup share per update and pairs by a permutation, this loop one per batch, in reverse: with
-    `accumulate=1` the shares are the same.
+    momentum, not Nesterov, without weight decay; the head starts from zeros; evaluation squashes to the crop size. One
+    mixup share is drawn per update, which the batches of `accumulate` have in common, and pairs by a permutation.
     """
     if variant not in get_args(Variant):
         raise UsageError(f"No variant '{variant}' of BiT-HyperRule; choose {' or '.join(get_args(Variant))}.")
@@ -73,4 +72,5 @@ def bit_hyperrule(
         policy="",
         cutout=0.0,
         mixup=0.0 if few else 0.1,
+        mixup_draw="update",
     )

@@ -1,24 +1,42 @@
-"""Mixup and cutmix of a batch with itself reversed, with one ratio per batch, as timm draws it."""
+"""Mixup and cutmix: as timm draws them, a ratio for each batch, or as BiT does, one for all batches of an update."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Mixing"]
+__all__ = ["Draw", "Mixing"]
+
+
+class Source(Protocol):
+    """What draws: NumPy's global generator (the module `np.random`), or one of its own."""
+
+    def random(self) -> float:
+        """Return a number in [0, 1)."""
+
+    def beta(self, a: float, b: float) -> float:
+        """Return a number of that Beta distribution."""
+
+
+class Draw(NamedTuple):
+    """How batches are mixed: share is what an image keeps of itself, 1 for no mixing; cutmix: by a box."""
+
+    share: float = 1.0
+    cutmix: bool = False
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """Draws mixup (`mixup` > 0), cutmix (`cutmix` > 0) or one of both, with probability `prob` per batch.
+    """Draws mixup (`mixup` > 0), cutmix (`cutmix` > 0) or one of both, with probability `prob`.
 
     mixup, cutmix: the parameter of the symmetric Beta distribution of the ratio. switch: share of cutmix when both
-    are on. The draws come from NumPy's global generator, which the training loop seeds for every update.
+    are on. Called with a batch, it mixes it with itself reversed, as timm does, by draws from NumPy's global generator,
+    which the training loop seeds for every update.
     """
 
     mixup: float
@@ -26,20 +44,30 @@ class Mixing:
     prob: float
     switch: float
 
-    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, float]:
-        """Return the mixed images [B, 3, H, W] and the share that image i keeps; image B-1-i has the rest."""
+    def draw(self, source: Source) -> Draw:
+        """Return how the next batch, or all batches of an update, are mixed."""
+        if not (self.mixup or self.cutmix) or source.random() >= self.prob:
+            return Draw()
+        cutmix = bool(self.cutmix) and (not self.mixup or source.random() < self.switch)
+        alpha = self.cutmix if cutmix else self.mixup
+        return Draw(float(source.beta(alpha, alpha)), cutmix)
+
+    def mix(self, images: torch.Tensor, other: torch.Tensor, drawn: Draw) -> tuple[torch.Tensor, float]:
+        """Return the mixed images [B, 3, H, W] and the share that each keeps; the image of `other` has the rest.
+
+        other: [B, 3, H, W]. The box of cutmix is drawn anew, and cut at the border, which leaves images a little more.
+        """
         from timm.data.mixup import cutmix_bbox_and_lam
 
-        draw = np.random
-        if not (self.mixup or self.cutmix) or draw.rand() >= self.prob:
+        if drawn.share == 1:
             return images, 1.0
-        use_cutmix = bool(self.cutmix) and (not self.mixup or draw.rand() < self.switch)
-        alpha = self.cutmix if use_cutmix else self.mixup
-        share = float(draw.beta(alpha, alpha))
-        other = images.flip(0)
-        if not use_cutmix:
-            return images * share + other * (1 - share), share
-        (top, bottom, left, right), share = cutmix_bbox_and_lam(images.shape, share, correct_lam=True)
+        if not drawn.cutmix:
+            return images * drawn.share + other * (1 - drawn.share), drawn.share
+        (top, bottom, left, right), share = cutmix_bbox_and_lam(images.shape, drawn.share, correct_lam=True)
         mixed = images.clone()
         mixed[:, :, top:bottom, left:right] = other[:, :, top:bottom, left:right]
         return mixed, float(share)
+
+    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """Return the mixed images [B, 3, H, W] and the share that image i keeps; image B-1-i has the rest."""
+        return self.mix(images, images.flip(0), self.draw(np.random))

@@ -3,11 +3,11 @@
 An objective is a frozen value that the loop, and timm's through `miil21k.train.tasks`, call with the model, a batch and
 how the batch was mixed:
 
-    objective(model, images, labels, share) -> {"loss": ..., "output": logits, further parts, detached}
+    objective(model, images, labels, share, partners) -> {"loss": ..., "output": logits, further parts, detached}
 
-images: [B, 3, H, W], normalised for the student. labels: int64 [B], class indices, or where
-`takes_sets` multi-hot float32 [B, C]. share: image i was mixed with image
-B-1-i and keeps this share of itself; 1 means not mixed. Nothing here waits for the device.
+images: [B, 3, H, W], normalised for the student. labels: int64 [B], class indices, or where `takes_sets` multi-hot
+float32 [B, C]. share: what an image keeps of itself; 1 means not mixed. partners: int64 [B], image i was mixed with
+image partners[i]; without them, with image B-1-i. Nothing here waits for the device.
 """
 
 from __future__ import annotations
@@ -84,7 +84,12 @@ class Objective(ABC):
 
     @abstractmethod
     def __call__(
-        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, share: float = 1.0
+        self,
+        model: nn.Module,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        share: float = 1.0,
+        partners: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Return `loss`, a scalar with a graph, `output`, the logits [B, C], and the loss's parts, detached."""
 
@@ -167,10 +172,15 @@ def mixed_cross_entropy(
     share: float,
     smoothing: float,
     weights: torch.Tensor | None = None,
+    partners: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return the cross-entropy of a batch mixed with itself reversed, each label by its share; a scalar."""
+    """Return the cross-entropy of a mixed batch, each label by its share; a scalar.
+
+    partners: int64 [B], which image was mixed into each; without them, it is the batch reversed.
+    """
     loss = losses.cross_entropy(logits, labels, smoothing, weights)
     if share == 1:
         return loss
-    other = losses.cross_entropy(logits, labels.flip(0), smoothing, None if weights is None else weights.flip(0))
+    order = torch.arange(len(labels) - 1, -1, -1, device=labels.device) if partners is None else partners
+    other = losses.cross_entropy(logits, labels[order], smoothing, None if weights is None else weights[order])
     return share * loss + (1 - share) * other

@@ -44,7 +44,12 @@ class SemanticSoftmax(Objective):
         return cls(given.levels, given.recipe.label_smoothing)
 
     def __call__(
-        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, share: float = 1.0
+        self,
+        model: nn.Module,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        share: float = 1.0,
+        partners: torch.Tensor | None = None,  # noqa: ARG002
     ) -> dict[str, torch.Tensor]:
         """Return `loss`, `output` and the levels' losses."""
         refuse_mixed(share, "semantic softmax")
@@ -71,11 +76,16 @@ class CrossEntropy(Objective):
         return cls(given.recipe.label_smoothing)
 
     def __call__(
-        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, share: float = 1.0
+        self,
+        model: nn.Module,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        share: float = 1.0,
+        partners: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Return `loss` and `output`."""
         logits = model(images)
-        loss = mixed_cross_entropy(logits, labels, share, self.smoothing, self.weights)
+        loss = mixed_cross_entropy(logits, labels, share, self.smoothing, self.weights, partners)
         return {"loss": loss, "output": logits}
 
 
@@ -98,7 +108,12 @@ class MultiLabel(Objective):
         return cls(ancestor_table(given.tree), given.recipe.multi_label_loss)
 
     def __call__(
-        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, share: float = 1.0
+        self,
+        model: nn.Module,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        share: float = 1.0,
+        partners: torch.Tensor | None = None,  # noqa: ARG002
     ) -> dict[str, torch.Tensor]:
         """Return `loss` and `output`."""
         refuse_mixed(share, "multi-label training")

@@ -26,6 +26,7 @@ Filter = Literal["bilinear", "bicubic"]
 Crop = Literal["squash", "random", "resized"]
 Precision = Literal["fp32", "fp16", "bf16"]
 Sampling = Literal["shuffle", "replacement"]
+Draws = Literal["batch", "update"]
 
 
 @described
@@ -149,6 +150,13 @@ class Recipe:
     mixup: float = option(0.0, "alpha of mixup; 0: off", flags=None, least=0)
     cutmix: float = option(0.0, "alpha of cutmix; 0: off", flags=None, least=0)
     mixup_prob: float = option(1.0, "probability that a batch is mixed", flags=None, least=0, most=1)
+    mixup_draw: Draws = option(
+        "batch",
+        "a ratio for each batch, which is mixed with itself reversed (timm), or for all batches of an update, each "
+        "mixed with a permutation of itself (BiT)",
+        flags=None,
+        choices=get_args(Draws),
+    )
     mixup_switch: float = option(0.5, "probability of cutmix where both are on", flags=None, least=0, most=1)
     repeats: int = option(
         1,

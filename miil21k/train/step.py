@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -15,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from miil21k.data.augment import mix_seed, seeded
 from miil21k.errors import Miil21kError, UsageError
-from miil21k.train.mixing import Mixing
+from miil21k.train.mixing import Draw, Mixing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -162,6 +163,9 @@ class UpdateStep:
         used = [(part, batch, weight) for part, batch, weight in numbered if weight > 0]
         if not used:
             return
+        drawn = None
+        if self.recipe.mixup_draw == "update":  # the same in every process
+            drawn = self.mixing.draw(np.random.default_rng(mix_seed(self.recipe.seed, epoch, update, 3)))
         seed = mix_seed(self.recipe.seed, epoch, update, self.processes.rank, 2)
         with seeded(seed):
             if self.device.type == "cuda":
@@ -170,7 +174,7 @@ class UpdateStep:
                 if self.memory is not None:
                     self.memory.at(epoch, update, part, batch.indices)
                 with nullcontext() if part == used[-1][0] else self._no_sync():
-                    self._backward(batch, weight, update)
+                    self._backward(batch, weight, update, drawn)
             self._apply(update)
 
     def _shares(self, counts: list[int]) -> list[float]:
@@ -187,7 +191,7 @@ class UpdateStep:
     def _no_sync(self) -> AbstractContextManager[Any]:
         return self.model.no_sync() if isinstance(self.model, DistributedDataParallel) else nullcontext()
 
-    def _backward(self, batch: Batch, weight: float, update: int) -> None:
+    def _backward(self, batch: Batch, weight: float, update: int, drawn: Draw | None) -> None:
         images = normalised(batch.images.to(self.device, non_blocking=True), self.preprocess, self.recipe.channels_last)
         labels = batch.labels.to(self.device, non_blocking=True)
         objective = self.objective
@@ -195,10 +199,16 @@ class UpdateStep:
             objective = replace(objective, weights=batch.weights.to(self.device, non_blocking=True))
         if self.erase is not None:
             images = self.erase(images)
-        images, share = self.mixing(images)
+        partners: tuple[torch.Tensor, ...] = ()
+        if drawn is None:
+            images, share = self.mixing(images)
+        else:
+            order = torch.randperm(len(labels)).to(self.device)
+            images, share = self.mixing.mix(images, images[order], drawn)
+            partners = (order,)
         dtype = PRECISION[self.recipe.precision]
         with torch.autocast(self.device.type, dtype) if dtype else nullcontext():
-            loss = objective(self.model, images, labels, share)["loss"]
+            loss = objective(self.model, images, labels, share, *partners)["loss"]
         self.tally.add(loss, len(labels), update)
         scaled = loss * weight
         (self.trained.scaler.scale(scaled) if self.trained.scaler else scaled).backward()  # type: ignore[no-untyped-call]

@@ -31,7 +31,7 @@ KEY = "teacher_cache.json"
 # What of a recipe decides which images make a batch, and what the teacher says to it.
 DECIDING = (
     *("seed", "sampling", "batch_size", "accumulate", "repeats", "mixup", "cutmix", "mixup_prob", "mixup_switch"),
-    *("teacher_image_size", "precision"),
+    *("mixup_draw", "teacher_image_size", "precision"),
 )
 _SHARD_BYTES = 16 << 20  # a kill loses at most so much of what was computed
 

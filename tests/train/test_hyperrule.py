@@ -38,6 +38,7 @@ def test_larger_sets_run_longer_and_mix(images: int, steps: int, drops: int) -> 
 def test_the_bounds_between_sets_and_sizes() -> None:
     assert [bit_hyperrule(n, 32, 32).steps for n in (19_999, 20_000, 499_999, 500_000)] == [500, 10_000, 10_000, 20_000]
     assert [bit_hyperrule(n, 32, 32).mixup for n in (19_999, 20_000)] == [0, 0.1]
+    assert bit_hyperrule(20_000, 32, 32).mixup_draw == "update"
     sizes = [(r.resize, r.image_size) for r in (bit_hyperrule(9, 96, 95), bit_hyperrule(9, 96, 96))]
     assert sizes == [(160, 128), (512, 480)]
     assert [bit_hyperrule(n, 32, 32).sampling for n in (511, 512)] == ["replacement", "shuffle"]
