@@ -19,10 +19,12 @@ from miil21k.export.options import (  # noqa: E402 - the clone's package, instal
 from miil21k.prepare.options import PrepareOptions  # noqa: E402
 from miil21k.train.options import TrainRequest  # noqa: E402
 from miil21k.train.recipe import Recipe  # noqa: E402
+from miil21k.transfer.options import TransferOptions  # noqa: E402
 
 # page -> the places of its tables, and what each shows
 PAGES = {
     "training.md": {"options": TrainRequest, "fields": Recipe},
+    "transfer.md": {"options": TransferOptions},
     "prepare.md": {"options": PrepareOptions},
     "export.md": {"quantize": QuantizeOptions, "engine": EngineOptions, "triton": TritonOptions},
 }

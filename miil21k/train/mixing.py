@@ -10,10 +10,10 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Draw", "Mixing"]
+__all__ = ["Mixing", "Mixture"]
 
 
-class Source(Protocol):
+class Dice(Protocol):
     """What draws: NumPy's global generator (the module `np.random`), or one of its own."""
 
     def random(self) -> float:
@@ -23,7 +23,7 @@ class Source(Protocol):
         """Return a number of that Beta distribution."""
 
 
-class Draw(NamedTuple):
+class Mixture(NamedTuple):
     """How batches are mixed: share is what an image keeps of itself, 1 for no mixing; cutmix: by a box."""
 
     share: float = 1.0
@@ -44,15 +44,15 @@ class Mixing:
     prob: float
     switch: float
 
-    def draw(self, source: Source) -> Draw:
+    def draw(self, source: Dice) -> Mixture:
         """Return how the next batch, or all batches of an update, are mixed."""
         if not (self.mixup or self.cutmix) or source.random() >= self.prob:
-            return Draw()
+            return Mixture()
         cutmix = bool(self.cutmix) and (not self.mixup or source.random() < self.switch)
         alpha = self.cutmix if cutmix else self.mixup
-        return Draw(float(source.beta(alpha, alpha)), cutmix)
+        return Mixture(float(source.beta(alpha, alpha)), cutmix)
 
-    def mix(self, images: torch.Tensor, other: torch.Tensor, drawn: Draw) -> tuple[torch.Tensor, float]:
+    def mix(self, images: torch.Tensor, other: torch.Tensor, drawn: Mixture) -> tuple[torch.Tensor, float]:
         """Return the mixed images [B, 3, H, W] and the share that each keeps; the image of `other` has the rest.
 
         other: [B, 3, H, W]. The box of cutmix is drawn anew, and cut at the border, which leaves images a little more.

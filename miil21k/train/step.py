@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from miil21k.data.augment import mix_seed, seeded
 from miil21k.errors import Miil21kError, UsageError
-from miil21k.train.mixing import Draw, Mixing
+from miil21k.train.mixing import Mixing, Mixture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -191,7 +191,7 @@ class UpdateStep:
     def _no_sync(self) -> AbstractContextManager[Any]:
         return self.model.no_sync() if isinstance(self.model, DistributedDataParallel) else nullcontext()
 
-    def _backward(self, batch: Batch, weight: float, update: int, drawn: Draw | None) -> None:
+    def _backward(self, batch: Batch, weight: float, update: int, drawn: Mixture | None) -> None:
         images = normalised(batch.images.to(self.device, non_blocking=True), self.preprocess, self.recipe.channels_last)
         labels = batch.labels.to(self.device, non_blocking=True)
         objective = self.objective

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from miil21k.train.recipe import Recipe
     from miil21k.transfer.job import Job
 
-__all__ = ["METHODS", "Method", "method"]
+__all__ = ["METHODS", "TransferMethod", "method"]
 
 
-class Method(NamedTuple):
+class TransferMethod(NamedTuple):
     """A way to learn. run: takes the job and a name for its folder below `runs`."""
 
     title: str
@@ -65,16 +65,16 @@ def _search(job: Job, name: str) -> Learnt:
     return found
 
 
-METHODS: dict[str, Method] = {
-    "probe": Method("logistic regression on frozen features", _probe("logistic")),
-    "knn": Method("nearest neighbours on frozen features", _probe("knn")),
-    "finetune": Method("fine-tuning from the probe on", _finetune),
-    "hyperrule": Method("BiT-HyperRule", _hyperrule),
-    "search": Method("fine-tuning by the best of several trials", _search),
+METHODS: dict[str, TransferMethod] = {
+    "probe": TransferMethod("logistic regression on frozen features", _probe("logistic")),
+    "knn": TransferMethod("nearest neighbours on frozen features", _probe("knn")),
+    "finetune": TransferMethod("fine-tuning from the probe on", _finetune),
+    "hyperrule": TransferMethod("BiT-HyperRule", _hyperrule),
+    "search": TransferMethod("fine-tuning by the best of several trials", _search),
 }
 
 
-def method(name: str) -> Method:
+def method(name: str) -> TransferMethod:
     """Return the method called `name`; raises UsageError with the nearest name."""
     if name not in METHODS:
         raise UsageError(f"No method '{name}'.{did_you_mean(name, METHODS)} Methods: {', '.join(METHODS)}.")

@@ -143,6 +143,12 @@ def _clear(folder: Path) -> None:
     shutil.rmtree(folder / "runs", ignore_errors=True)
 
 
+def _level(calibration: Calibration | None) -> float | None:
+    """Return the highest usual share of right answers that the calibration holds; few images hold low ones alone."""
+    held = [] if calibration is None else [accuracy for accuracy, _ in calibration.thresholds if accuracy <= 0.9]
+    return max(held, default=None)
+
+
 @dataclass
 class _Transfer:
     """One run, step by step; whatever takes long is on disk when it is done."""
@@ -198,7 +204,7 @@ class _Transfer:
             "base": extractor.name,
             "checkpoint": str(self.folder / CHECKPOINT) if (self.folder / CHECKPOINT).exists() else None,
             "calibration": None if calibration is None else str(self.folder / CALIBRATION),
-            "command": f"miil21k-predict -m {self.folder / MODEL} photo.jpg",
+            "command": self._command(calibration),
             "classes": space.num_classes,
             "num_train": len(learnt_from),
             "label_space": {"name": space.name, "sha256": space.sha256},
@@ -210,12 +216,13 @@ class _Transfer:
             "confusions": confusions(judged, space),
             "doubts": self._doubts(job, judged),
             "proof": photos["proof"]["worst"],
-            "versions": installed_versions(),
+            "versions": installed_versions() | installed_versions(("scikit-learn", "cleanlab", "optuna", "onnx")),
         }
         return self._write(found, judged)
 
     def _tell_speed(self, extractor: Extractor, everything: int) -> None:
         """Say what computes, and how long the features of all images will take, from some of them."""
+        extractor.embed(np.zeros((1, *extractor.preprocess.input_size[1:], 3), np.uint8))  # the first call is slower
         rows = np.linspace(0, len(self.data.images) - 1, min(SAMPLE, len(self.data.images))).astype(np.int64)
         some = extractor.features(taken(self.data.images, rows), shelf=self.folder / "features")
         if not some.computed:
@@ -287,15 +294,23 @@ class _Transfer:
         found.save(self.folder / CALIBRATION)
         return found
 
+    def _command(self, calibration: Calibration | None) -> str:
+        """Return the command that predicts, as sure as the calibration holds."""
+        words = f"miil21k-predict -m {self.folder / MODEL}"
+        level = _level(calibration)
+        if level is not None:
+            words += f" --calibration {self.folder / CALIBRATION}" + (f" --hedge {level:g}" if level != 0.9 else "")
+        return f"{words} photo.jpg"
+
     def _export(self, loaded: Loaded, licence: str, calibration: Calibration | None) -> dict[str, Any]:
         path, beside = self.folder / MODEL, self.folder / f"{MODEL}.json"
-        held = {accuracy for accuracy, _ in calibration.thresholds} if calibration is not None else set()
-        usable = calibration if 0.9 in held else None  # the default of the input hedge must be one that is held
+        level = _level(calibration)
+        options = ExportOptions() if level is None else ExportOptions(calibration=calibration, hedge=level)
         if path.exists() and beside.exists():
             kept: dict[str, Any] = read_json(beside)
             if kept.get("weights_sha256") == tensors_digest(loaded.model):
                 return kept
-        return export_onnx(loaded, path, ExportOptions(calibration=usable), licence=licence, say=self.voices.say)
+        return export_onnx(loaded, path, options, licence=licence, say=self.voices.say)
 
     def _doubts(self, job: Job, judged: Judged) -> list[dict[str, Any]]:
         """Return the images whose label is in doubt, learnt from or not, by classifiers that did not see them."""

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from miil21k.data.loader import Batch
-from miil21k.train.mixing import Draw, Mixing
+from miil21k.train.mixing import Mixing, Mixture
 from miil21k.train.objectives import CrossEntropy
 from miil21k.train.processes import Processes
 from miil21k.train.recipe import Recipe
@@ -137,6 +137,6 @@ def test_labels_follow_the_pairs() -> None:
     found = CrossEntropy(0.0)(Fixed(), logits, labels, 0.7, others)["loss"]
     cross = nn.functional.cross_entropy
     assert float(found) == pytest.approx(float(0.7 * cross(logits, labels) + 0.3 * cross(logits, others)), abs=1e-6)
-    mixed, share = Mixing(1.0, 0.0, 1.0, 0.5).mix(COLOURS, COLOURS[others], Draw(0.7))
+    mixed, share = Mixing(1.0, 0.0, 1.0, 0.5).mix(COLOURS, COLOURS[others], Mixture(0.7))
     assert share == 0.7
     torch.testing.assert_close(mixed, 0.7 * COLOURS + 0.3 * COLOURS[others])
