@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from miil21k.cli.main import VERBS
+from miil21k.cli.main import PARTS, VERBS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md"))]
@@ -23,6 +23,9 @@ def flags_of(verb: str) -> dict[tuple[str, ...], set[str]]:
     importlib.import_module(f"miil21k.cli.{verb}").configure(parser)
     found: dict[tuple[str, ...], set[str]] = {}
     below = [((verb,), parser)]
+    for part in PARTS.get(verb, ()):
+        below.append(((verb, part), argparse.ArgumentParser()))
+        importlib.import_module(f"miil21k.cli.{verb}_{part}").configure(below[-1][1])
     while below:
         words, parser = below.pop()
         found[words] = {flag for action in parser._actions for flag in action.option_strings}
