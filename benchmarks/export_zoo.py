@@ -85,7 +85,7 @@ def measure(row, form: str, programs: bool, say) -> dict:
     import torch
 
     from miil21k.export.onnx.file import export_onnx
-    from miil21k.export.onnx.model import ExportOptions
+    from miil21k.export.options import ExportOptions
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

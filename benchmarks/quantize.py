@@ -52,7 +52,7 @@ class Prepared:
         from miil21k.data.images import load_image
         from miil21k.data.transforms import crop_image, normalise
         from miil21k.export.onnx.file import export_onnx, own_photographs
-        from miil21k.export.onnx.model import ExportOptions
+        from miil21k.export.options import ExportOptions
         from miil21k.export.quantize.network_part import take_network
         from miil21k.export.quantize.precision import measure_ranges
         from miil21k.predict.options import PredictOptions

@@ -14,8 +14,9 @@ import torch
 from export_zoo import random_model
 
 from miil21k.export.onnx.file import own_photographs, photographs_in
-from miil21k.export.onnx.model import ExportOptions, decoder_of
+from miil21k.export.onnx.model import decoder_of
 from miil21k.export.onnx.padding import padding_difference, with_zero_padding
+from miil21k.export.options import ExportOptions
 from miil21k.zoo.manifest import find_weights
 
 

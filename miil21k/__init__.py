@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from miil21k.errors import MissingExtra as MissingExtra
     from miil21k.errors import UsageError as UsageError
     from miil21k.export.onnx.file import export_onnx as export_onnx
-    from miil21k.export.onnx.model import ExportOptions as ExportOptions
+    from miil21k.export.options import ExportOptions as ExportOptions
     from miil21k.export.options import QuantizeOptions as QuantizeOptions
     from miil21k.export.quantize.quantize import quantize_onnx as quantize_onnx
     from miil21k.hierarchy.load import load_label_space as load_label_space
@@ -47,7 +47,7 @@ __version__ = "0.1.0"
 _DOORS = {
     "Calibration": "miil21k.calibrate.record",
     "Decoder": "miil21k.decode.decoder",
-    "ExportOptions": "miil21k.export.onnx.model",
+    "ExportOptions": "miil21k.export.options",
     "LabelSpace": "miil21k.hierarchy.spaces",
     "MeasureOptions": "miil21k.validate.options",
     "MeasureRequest": "miil21k.validate.run",

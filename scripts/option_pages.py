@@ -13,6 +13,7 @@ from predict_page import option_table  # noqa: E402 - beside this file
 
 from miil21k.export.options import (  # noqa: E402 - the clone's package, installed or not
     EngineOptions,
+    ExportOptions,
     QuantizeOptions,
     TritonOptions,
 )
@@ -26,7 +27,12 @@ PAGES = {
     "training.md": {"options": TrainRequest, "fields": Recipe},
     "transfer.md": {"options": TransferOptions},
     "prepare.md": {"options": PrepareOptions},
-    "export.md": {"quantize": QuantizeOptions, "engine": EngineOptions, "triton": TritonOptions},
+    "export.md": {
+        "export": ExportOptions,
+        "quantize": QuantizeOptions,
+        "engine": EngineOptions,
+        "triton": TritonOptions,
+    },
 }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from miil21k.cli.options import add_options, given, value_of
 from miil21k.environment import require
 from miil21k.errors import UnknownModel, UsageError
-from miil21k.predict.options import AnswerOptions, listed
+from miil21k.export.options import ExportOptions
 from miil21k.runtime.options import ModelOptions
 
 if TYPE_CHECKING:
@@ -29,29 +29,15 @@ __all__ = [
     "source_arguments",
 ]
 
-_MEANINGS = {"hedge": "default of the input 'hedge'"}
-_MORE = {"ask": "; the graph answers them as 'asked'", "bins": "; the graph has them as 'bins'"}
-_ANSWER = ("topk", "hedge", "reading", "min_bits", "ask", "bins", "calibration", "rule", "include_removed_labels")
 HELP = "Write a model as one ONNX file, from uint8 images to paths, kept only when it computes what torch computes."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `miil21k export onnx`."""
     source_arguments(parser, ".onnx")
-    parser.add_argument(
-        "--form",
-        choices=("full", "tensor"),
-        default="full",
-        help="images to answers, or pixels to logits (%(default)s)",
-    )
-    parser.add_argument(
-        "--padding",
-        choices=("own", "zeros"),
-        default="own",
-        help="zeros where TResNet reflects edges: another network, whose difference is measured (%(default)s)",
-    )
-    answer = parser.add_argument_group("answers of the full form")
-    add_options(answer, AnswerOptions, only=_ANSWER, meanings=_MEANINGS, more=_MORE, without={"--no-hedge"})
+    form = ("form", "padding")
+    add_options(parser, ExportOptions, only=form)
+    add_options(parser.add_argument_group("answers of the full form"), ExportOptions, without=form)
 
 
 def source_arguments(parser: argparse.ArgumentParser, suffix: str) -> None:
@@ -71,25 +57,9 @@ def source_arguments(parser: argparse.ArgumentParser, suffix: str) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export and prove; prints what was measured."""
     require_source(args)
-    from miil21k.calibrate.record import load_calibration
     from miil21k.export.onnx.file import export_onnx, photographs_in
-    from miil21k.export.onnx.model import ExportOptions
 
-    answer = value_of(args, AnswerOptions)
-    assert answer.hedge is not None
-    options = ExportOptions(
-        form=args.form,
-        padding=args.padding,
-        topk=answer.topk,
-        hedge=answer.hedge,
-        rule=answer.rule,
-        include_removed_labels=answer.include_removed_labels,
-        calibration=load_calibration(answer.calibration) if answer.calibration else None,
-        reading=answer.reading,
-        min_bits=answer.min_bits,
-        ask=listed(answer.ask),
-        bins=answer.bin_lines,
-    )
+    options = value_of(args, ExportOptions)
     photos = photographs_in(args.images) if args.images else []
     loaded = load_source(args)
     report = export_onnx(

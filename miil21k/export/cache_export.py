@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from miil21k.environment import installed_versions
 from miil21k.errors import ExportError
 from miil21k.export.onnx.file import own_photographs
-from miil21k.export.onnx.model import ExportOptions, assemble, decoder_of
+from miil21k.export.onnx.model import assemble, decoder_of
 from miil21k.export.onnx.network import PIXELS, network_to_onnx
 from miil21k.export.onnx.proof import BOUNDS, Runner, prove
 from miil21k.export.onnx.report import require_within_bounds
 from miil21k.export.onnx.saving import MOST_BYTES, write_model
+from miil21k.export.options import ExportOptions
 from miil21k.runtime.base import ExportFile
 from miil21k.runtime.export_cache import MODEL, PACKAGES, find_proved, storing
 from miil21k.runtime.registry import find_runtime

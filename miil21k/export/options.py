@@ -1,19 +1,75 @@
-"""How an export is quantised, built for TensorRT, or served by Triton: frozen values, each option declared once."""
+"""What an export contains, how it is quantised, built for TensorRT, or served by Triton: each option declared once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
+from miil21k.calibrate.record import load_calibration
 from miil21k.errors import UsageError
-from miil21k.options import Instead, check, described, option
+from miil21k.hierarchy.bin_lines import bin_lines
+from miil21k.options import Instead, check, described, option, option_again
+from miil21k.predict.options import AnswerOptions
 from miil21k.runtime.registry import export_runtimes
 
-__all__ = ["EngineOptions", "Method", "QuantizeMode", "QuantizeOptions", "TritonOptions"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
+    from miil21k.calibrate.record import Calibration
+    from miil21k.decode.decoded import Reading
+    from miil21k.hierarchy.bin_lines import GivenBins
+
+__all__ = ["EngineOptions", "ExportOptions", "Form", "Method", "QuantizeMode", "QuantizeOptions", "TritonOptions"]
+
+Form = Literal["full", "tensor"]
 QuantizeMode = Literal["static", "dynamic", "fp16"]
 Method = Literal["minmax", "entropy", "percentile"]
+
+
+@described
+@dataclass(frozen=True)
+class ExportOptions:
+    """What an export contains; all but form and padding is for the form `full`."""
+
+    form: Form = option("full", "full: images to answers; tensor: normalised pixels to logits", choices=get_args(Form))
+    padding: Literal["own", "zeros"] = option(
+        "own",
+        "zeros where TResNet reflects edges: another network, whose difference is measured",
+        choices=("own", "zeros"),
+    )
+    topk: int = option_again(AnswerOptions, "topk", 5)
+    hedge: float = option(
+        0.9,
+        "default of the input 'hedge'; with a calibration, how often the answer is to be right",
+        metavar="P",
+        above=0,
+        most=1,
+    )
+    reading: Reading = option_again(AnswerOptions, "reading", "published")
+    min_bits: float = option_again(AnswerOptions, "min_bits", 1.0)
+    ask: Sequence[str] | str = option_again(
+        AnswerOptions, "ask", (), "nouns, wnids or synset names (dog.n.01) whose probabilities are one more output"
+    )
+    bins: GivenBins | None = option_again(AnswerOptions, "bins", None)
+    calibration: Calibration | None = option(
+        None,
+        "of miil21k calibrate, which brings temperatures and rule for this model; on the command line its file",
+        metavar="FILE",
+        parse=load_calibration,
+    )
+    rule: str | None = option_again(AnswerOptions, "rule", None)
+    include_removed_labels: bool = option_again(AnswerOptions, "include_removed_labels", False)
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.bins is not None:  # a file is read now: what is exported no longer depends on it
+            object.__setattr__(self, "bins", bin_lines(self.bins))
+        if self.form == "tensor" and (self.ask or self.bins or self.reading != "published"):
+            raise UsageError(
+                "A graph of the form tensor answers nothing: ask, and read on concepts, where its logits are decoded, "
+                "or export the form full."
+            )
 
 
 @described

@@ -17,10 +17,11 @@ import torch
 
 from miil21k.errors import ExportError, UsageError
 from miil21k.export.onnx.file import own_photographs
-from miil21k.export.onnx.model import ExportOptions, card_of, decoder_of
+from miil21k.export.onnx.model import card_of, decoder_of
 from miil21k.export.onnx.network import OUTPUTS, PIXELS, quiet, with_embedding
 from miil21k.export.onnx.proof import Runner, prove
 from miil21k.export.onnx.report import report_of, report_path, require_within_bounds
+from miil21k.export.options import ExportOptions
 from miil21k.files import atomic, replace_file, sweep
 from miil21k.store.integrity import tensors_digest
 

@@ -14,7 +14,7 @@ from miil21k.decode.decoder import Decoder
 from miil21k.environment import installed_versions, require
 from miil21k.errors import UsageError
 from miil21k.export.onnx.file import export_onnx
-from miil21k.export.onnx.model import ExportOptions
+from miil21k.export.options import ExportOptions
 from miil21k.files import Lock, replace_file
 from miil21k.find.audit import audit
 from miil21k.records import read_json

@@ -12,7 +12,7 @@ import pytest
 from miil21k.cli.main import VERBS
 from miil21k.cli.options import add_options, given, names_of, value_of
 from miil21k.data.options import ReadingOptions
-from miil21k.export.options import EngineOptions, QuantizeOptions, TritonOptions
+from miil21k.export.options import EngineOptions, ExportOptions, QuantizeOptions, TritonOptions
 from miil21k.options import Instead, check, declared, option
 from miil21k.predict.options import AnswerOptions, PredictOptions, RunOptions
 from miil21k.prepare.options import PrepareOptions
@@ -102,6 +102,7 @@ OWN = {
         PrepareOptions,
         {"workers", "dry_run", "release", "strict", "decode", "plot", "json", "engine", "address"},
     ),
+    "export onnx": (ExportOptions, {"output", "overwrite", "images", *names_of(ModelOptions)}),
     "export quantize": (QuantizeOptions, {"output", "overwrite", "images", "eval", "quiet"}),
     "export tensorrt": (EngineOptions, {"output", "overwrite", "images", "command", "bound"}),
     "export triton": (TritonOptions, {"name", "version", "include_removed_labels"}),
@@ -140,7 +141,7 @@ def test_a_declared_flag_means_the_same_field_in_every_verb() -> None:
 
 def test_every_option_of_a_prediction_has_a_flag_or_is_for_python_alone() -> None:
     without = [d.name for d, found in declared(PredictOptions) if not (found.flags or found.instead)]
-    assert without == ["temperature", "embeddings"]
+    assert without == ["temperature", "embeddings", "facts"]
     assert flags_of(PredictOptions) | flags_of(RunOptions) <= set(FLAGS["predict"])
 
 

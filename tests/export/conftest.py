@@ -9,8 +9,7 @@ import torch
 from small_networks import small_network
 
 from miil21k.export.onnx.file import export_onnx
-from miil21k.export.onnx.model import ExportOptions
-from miil21k.export.options import TritonOptions
+from miil21k.export.options import ExportOptions, TritonOptions
 from miil21k.export.triton.repository import export_triton
 from miil21k.predict.options import PredictOptions
 from miil21k.runtime.loading import load_model

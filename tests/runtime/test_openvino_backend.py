@@ -22,7 +22,7 @@ from miil21k.environment import available_cpus
 from miil21k.errors import ExportError, MissingExtra, UsageError
 from miil21k.export.onnx.file import export_onnx
 from miil21k.export.onnx.graph import IR_VERSION
-from miil21k.export.onnx.model import ExportOptions
+from miil21k.export.options import ExportOptions
 from miil21k.runtime.loading import load_model, open_export
 from miil21k.runtime.onnx_backend import OnnxBackend
 from miil21k.runtime.openvino_backend import OpenvinoBackend

@@ -13,7 +13,7 @@ from small_networks import small_network
 from miil21k.cli.main import main, predict_main
 from miil21k.errors import UsageError
 from miil21k.export.onnx.file import export_onnx, own_photographs
-from miil21k.export.onnx.model import ExportOptions
+from miil21k.export.options import ExportOptions
 from miil21k.runtime.base import Outputs
 from miil21k.runtime.onnx_backend import OnnxBackend
 from miil21k.runtime.options import LoadOptions

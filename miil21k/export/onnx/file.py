@@ -12,12 +12,13 @@ import onnx
 
 from miil21k.environment import silence_telemetry
 from miil21k.errors import ExportError, UsageError
-from miil21k.export.onnx.model import ExportOptions, assemble, decoder_of
+from miil21k.export.onnx.model import assemble, decoder_of
 from miil21k.export.onnx.network import network_to_onnx
 from miil21k.export.onnx.padding import padding_difference, with_zero_padding
 from miil21k.export.onnx.proof import prove
 from miil21k.export.onnx.report import report_of, report_path, require_within_bounds
 from miil21k.export.onnx.saving import MOST_BYTES, put_in_place, weights_path, write_model
+from miil21k.export.options import ExportOptions
 from miil21k.files import replace_file, scratch_folder, sweep
 from miil21k.store.integrity import tensors_digest
 from miil21k.zoo.export_card import WEIGHTS_KEY, read_export_card

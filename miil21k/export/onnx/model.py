@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import onnx
 from onnx import TensorProto, helper
@@ -11,72 +10,26 @@ from onnx import TensorProto, helper
 from miil21k import __version__
 from miil21k.decode.decoder import Decoder
 from miil21k.environment import installed_versions
-from miil21k.errors import UsageError
 from miil21k.export.onnx.decoding import HEDGE_INPUT, decoded_shapes, write_decoding
 from miil21k.export.onnx.graph import IR_VERSION, OPSET, GraphWriter
 from miil21k.export.onnx.images import CROP_INPUT, crops, write_crop, write_normalisation
 from miil21k.export.onnx.network import OUTPUTS, PIXELS
 from miil21k.export.onnx.rules import onnx_rule
-from miil21k.text import brief
+from miil21k.hierarchy.bin_lines import bin_lines
+from miil21k.predict.options import listed
 from miil21k.zoo.export_card import ExportCard
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from miil21k.calibrate.record import Calibration
-    from miil21k.decode.decoded import Reading
-    from miil21k.hierarchy.bin_lines import BinLine
+    from miil21k.export.options import ExportOptions, Form
     from miil21k.runtime.loading import Loaded
     from miil21k.zoo.schema import Preprocess
 
-__all__ = ["IMAGES", "ExportOptions", "Form", "assemble", "card_of", "decoder_of", "image_model"]
+__all__ = ["IMAGES", "assemble", "card_of", "decoder_of", "image_model"]
 
-Form = Literal["full", "tensor"]
 IMAGES = "images"
 _INDICES = {"topk_index", "path", "hedge_node"}
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What an export contains.
-
-    form: `full` (uint8 images in, answers out) or `tensor` (normalised pixels in, logits and embedding out). padding:
-    the network's own, or `zeros` where it reflects edges, which makes it another network.
-
-    The rest is for `full`. topk: how many classes. hedge: the default of the input `hedge`, in (0, 1]; with a
-    calibration, how often the answer is to be correct, and its level becomes the default. rule: how a level_softmax
-    head becomes one tree, None for the calibration's or the default. include_removed_labels: answer also with the
-    classes that ImageNet withdrew. reading: where the path runs, on the tree as `published` or on `concepts`. min_bits:
-    an answer that says less is none. ask: nouns, wnids or synset names, whose probabilities are one more output. bins:
-    checked lines of the user's own labels (`hierarchy.bin_lines`), whose probabilities are one more.
-    """
-
-    form: Form = "full"
-    padding: Literal["own", "zeros"] = "own"
-    topk: int = 5
-    hedge: float = 0.9
-    rule: str | None = None
-    include_removed_labels: bool = False
-    calibration: Calibration | None = None
-    reading: Reading = "published"
-    min_bits: float = 1.0
-    ask: tuple[str, ...] = ()
-    bins: tuple[BinLine, ...] = ()
-
-    __repr__ = brief
-
-    def __post_init__(self) -> None:
-        if self.form not in ("full", "tensor"):
-            raise UsageError(f"form must be full or tensor, not '{self.form}'.")
-        if self.topk < 1:
-            raise UsageError(f"topk must be at least 1, not {self.topk}.")
-        if not 0 < self.hedge <= 1:
-            raise UsageError(f"hedge lies above 0 and up to 1, not {self.hedge}.")
-        if self.form == "tensor" and (self.ask or self.bins or self.reading != "published"):
-            raise UsageError(
-                "A graph of the form tensor answers nothing: ask, and read on concepts, where its logits are decoded, "
-                "or export the form full."
-            )
 
 
 def decoder_of(loaded: Loaded, options: ExportOptions) -> Decoder:
@@ -93,9 +46,9 @@ def decoder_of(loaded: Loaded, options: ExportOptions) -> Decoder:
         include_withdrawn=options.include_removed_labels,
         reading=options.reading,
         min_bits=options.min_bits,
-    ).asking(options.ask)
-    if options.bins:
-        decoder = decoder.binned(options.bins)
+    ).asking(listed(options.ask))
+    if options.bins is not None:
+        decoder = decoder.binned(bin_lines(options.bins))
     if options.calibration is not None:
         decoder = decoder.calibrated(options.calibration)
     if options.form == "full" and decoder.head == "level_softmax":

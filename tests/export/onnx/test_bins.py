@@ -12,8 +12,8 @@ from miil21k.cli.main import main
 from miil21k.decode.decoder import Decoder
 from miil21k.errors import UsageError
 from miil21k.export.onnx.file import export_onnx
-from miil21k.export.onnx.model import ExportOptions
 from miil21k.export.onnx.proof import open_session
+from miil21k.export.options import ExportOptions
 from miil21k.export.quantize.agreement import Agreeing
 from miil21k.export.triton.repository import export_triton
 from miil21k.hierarchy.bin_lines import bin_lines

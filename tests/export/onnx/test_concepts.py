@@ -15,9 +15,9 @@ from miil21k.cli.main import main
 from miil21k.data.images import ImageInput, load_image
 from miil21k.errors import LabelSpaceMismatch, UnknownClass, UsageError
 from miil21k.export.onnx.file import export_onnx, own_photographs
-from miil21k.export.onnx.model import ExportOptions
 from miil21k.export.onnx.proof import open_session
 from miil21k.export.onnx.report import report_path
+from miil21k.export.options import ExportOptions
 from miil21k.export.quantize.agreement import Agreeing
 from miil21k.hierarchy.concepts import concepts_of
 from miil21k.predict.predictor import Predictor

@@ -15,7 +15,8 @@ from miil21k.decode import rules as numpy_rules
 from miil21k.decode.decoder import Decoder
 from miil21k.errors import UsageError
 from miil21k.export.onnx import rules as onnx_rules
-from miil21k.export.onnx.model import ExportOptions, decoder_of
+from miil21k.export.onnx.model import decoder_of
+from miil21k.export.options import ExportOptions
 from miil21k.hierarchy.load import load_label_space
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from torch import nn
 from miil21k.calibrate.record import Calibration, mask_digest
 from miil21k.errors import ExportError, LabelSpaceMismatch, UsageError
 from miil21k.export.onnx.file import export_onnx, own_photographs, photographs_in
-from miil21k.export.onnx.model import ExportOptions
 from miil21k.export.onnx.network import fold_weight_standardisation, network_to_onnx
 from miil21k.export.onnx.proof import BOUNDS, open_session
 from miil21k.export.onnx.report import report_path
+from miil21k.export.options import ExportOptions
 from miil21k.store.integrity import tensors_digest
 from miil21k.zoo.export_card import read_export_card
 from miil21k.zoo.registry import create_model

@@ -22,10 +22,9 @@ from miil21k.data.transforms import normalise
 from miil21k.errors import ExportError, UsageError
 from miil21k.export.onnx.file import export_onnx, own_photographs
 from miil21k.export.onnx.graph import IR_VERSION, OPSET
-from miil21k.export.onnx.model import ExportOptions
 from miil21k.export.onnx.proof import open_session
 from miil21k.export.onnx.report import report_path
-from miil21k.export.options import QuantizeOptions
+from miil21k.export.options import ExportOptions, QuantizeOptions
 from miil21k.export.quantize.agreement import Agreeing, Agreement, speed_ratios
 from miil21k.export.quantize.calibration_set import divide, read_crops, spread
 from miil21k.export.quantize.network_part import put_network, take_network

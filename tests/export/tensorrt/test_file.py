@@ -23,10 +23,10 @@ from timm.layers import BlurPool2d
 from miil21k.cli.main import main
 from miil21k.errors import ExportError, UsageError
 from miil21k.export.onnx.file import export_onnx, own_photographs
-from miil21k.export.onnx.model import ExportOptions, decoder_of
+from miil21k.export.onnx.model import decoder_of
 from miil21k.export.onnx.padding import padding_difference, with_zero_padding
 from miil21k.export.onnx.proof import open_session
-from miil21k.export.options import EngineOptions, QuantizeOptions
+from miil21k.export.options import EngineOptions, ExportOptions, QuantizeOptions
 from miil21k.export.quantize.quantize import quantize_onnx
 from miil21k.export.tensorrt.engine import missing
 from miil21k.export.tensorrt.file import PRECISION_BOUNDS, export_tensorrt, plan_command, precision_of, trtexec_line

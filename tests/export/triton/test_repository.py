@@ -15,8 +15,7 @@ from kserve_server import SCHEMA, TritonStandIn, parse_config
 from miil21k.cli.main import main
 from miil21k.errors import CheckpointError, LabelSpaceMismatch, UsageError
 from miil21k.export.onnx.file import export_onnx
-from miil21k.export.onnx.model import ExportOptions
-from miil21k.export.options import TritonOptions
+from miil21k.export.options import ExportOptions, TritonOptions
 from miil21k.export.triton.config import Tensor, config_text
 from miil21k.export.triton.repository import export_triton, labels_text, signature
 from miil21k.hierarchy.concepts import concepts_of
