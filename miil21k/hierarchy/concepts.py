@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from miil21k.errors import LabelSpaceMismatch, TreeError
-from miil21k.hierarchy.nouns import Lemma, fold, parse_lemma, wordnet_nouns
+from miil21k.hierarchy.nouns import Lemma, fold, lines_naming, parse_lemma, wordnet_nouns
 from miil21k.hierarchy.spaces import shipped
 from miil21k.hierarchy.tree import Tree
 
@@ -150,6 +150,19 @@ class Concepts:
             if len(meanings) > 1:
                 meanings.sort(key=lambda meaning: (meaning[1].sense, meaning[0]))
         return found
+
+    def meanings(self, word: str) -> list[tuple[int, Lemma]]:
+        """Return what `named` holds for a folded word, by a search in the texts that takes no other word apart."""
+        graph = _graph()
+        if not word:
+            return []
+        if "named" in vars(self) or not graph.row.keys() >= self.index_of.keys():
+            return self.named.get(word, [])
+        own = "\n".join(["", *self.space.lemma_text, ""]).replace("_", " ").casefold()
+        found = {self.index_of.get(graph.lines[line][:9], -1) for line in lines_naming(_folded_graph(), word)}
+        found.update(lines_naming(own, word))
+        pairs = [(one, lemma) for one in sorted(found - {-1}) for lemma in self.lemmas(one) if fold(lemma.word) == word]
+        return sorted(pairs, key=lambda meaning: (meaning[1].sense, meaning[0])) if len(pairs) > 1 else pairs
 
     def gloss(self, concept: int) -> str:
         """Return the definition; empty where the source has none."""
@@ -366,10 +379,12 @@ def _own_edges(space: LabelSpace) -> dict[str, tuple[str, ...]]:
 def _wordnet_edges(space: LabelSpace) -> dict[str, list[str]]:
     """Return wnid -> hypernyms for every node that is a noun and all above it; nothing unless every class is one."""
     graph = _graph()
-    if not all(map(_is_noun, space.wnids)):
-        return {}
+    todo = list(space.tree.wnids)
+    if not graph.row.keys() >= set(todo):
+        if not all(map(_is_noun, space.wnids)):
+            return {}
+        todo = list(filter(_is_noun, todo))
     found: dict[str, list[str]] = {}
-    todo = list(filter(_is_noun, space.tree.wnids))
     while todo:
         wnid = todo.pop()
         if wnid not in found:
@@ -407,7 +422,13 @@ class _Graph(NamedTuple):
 
     def field(self, row: int, column: int) -> str:
         """Return what stands in a line: column 1 the hypernyms, 2 the lemmas, 3 the gloss."""
-        return self.lines[row].split("\t")[column]
+        return self.lines[row].split("\t", column + 1)[column]
+
+
+@cache
+def _folded_graph() -> str:
+    """Return the lines of the shipped file without case, for `lines_naming`."""
+    return "\n".join(["", *_graph().lines, ""]).casefold()
 
 
 @cache

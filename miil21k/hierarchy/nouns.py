@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from miil21k.text import near_names
 
-__all__ = ["NOUNS_FILE", "Lemma", "Nouns", "fold", "parse_lemma", "singulars", "wordnet_nouns"]
+__all__ = ["NOUNS_FILE", "Lemma", "Nouns", "fold", "lines_naming", "parse_lemma", "singulars", "wordnet_nouns"]
 
 NOUNS_FILE = Path(__file__).parent / "label_spaces" / "nouns.tsv.gz"
 
@@ -92,6 +92,17 @@ class Nouns:
 def fold(text: str) -> str:
     """Return `text` as nouns are compared: without case, underscores or repeated spaces."""
     return " ".join(text.replace("_", " ").casefold().split())
+
+
+def lines_naming(text: str, word: str) -> list[int]:
+    """Return which lines of `text` hold the folded `word` as a field or as one of the words of a field, ascending.
+
+    text: case-folded, a line break in front of each line and behind the last; fields are separated by tabs, words by
+    `|`, each with its sense or without.
+    """
+    blank = r"[^\S\n\t]"
+    whole = rf"{blank}*{f'{blank}+'.join(map(re.escape, word.split()))}{blank}*(?:#[\d:]+)?(?=[|\t\n])"
+    return [text.count("\n", 0, match.start()) - 1 for match in re.finditer(rf"(?<=[\n\t|]){whole}", text)]
 
 
 # Detachment rules for nouns of morphy(7WN).

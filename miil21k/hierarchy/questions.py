@@ -99,9 +99,9 @@ def find_meanings(concepts: Concepts, text: str) -> list[Meaning]:
         return [(concepts.index_of[text], Lemma(text, 0, 0))]
     synset = _SYNSET.fullmatch(text)
     if synset is not None:
-        return [m for m in concepts.named.get(fold(synset[1]), []) if m[1].sense == int(synset[2])]
+        return [m for m in concepts.meanings(fold(synset[1])) if m[1].sense == int(synset[2])]
     word = fold(text)
-    found = (concepts.named.get(known, []) for known in [word, *singulars(word)])
+    found = (concepts.meanings(known) for known in [word, *singulars(word)])
     return _distinct(next((meanings for meanings in found if meanings), []))
 
 

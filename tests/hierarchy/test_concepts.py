@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -224,3 +225,32 @@ def test_a_class_that_two_ways_lead_to_is_counted_once(tmp_path: Path) -> None:
     assert concepts.num_below[large] == 2
     assert concepts.classes(large).tolist() == [concepts.index_of["boxer"], concepts.index_of["pug"]]
     assert [concepts.wnids[branch] for branch in concepts.cover.branches.tolist()] == ["dog"]
+
+
+@pytest.mark.parametrize("name", ["in1k", "fall11"])
+def test_a_word_is_searched_as_it_is_looked_up(name: str) -> None:
+    fresh = dataclasses.replace(concepts_of(load_label_space(name)))  # has taken no lemma apart
+    whole = concepts_of(load_label_space(name)).named
+    words = [
+        *sorted(whole)[:: len(whole) // 40],
+        "crane",
+        "dog",
+        "cat",
+        "big cat",
+        "n02084071",
+        "entity",
+        "no such word",
+        "",
+    ]
+    found = {word: fresh.meanings(word) for word in words}
+    assert found == {word: whole.get(word, []) for word in words}
+    assert "named" not in vars(fresh)
+
+
+def test_own_names_are_searched_too(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("child,parent,name\nn02084071,,Hound_Dog|mutt\nn02110958,n02084071,pug\nn02123045,,tabby\n")
+    concepts = concepts_of(load_label_space(path))
+    fresh = dataclasses.replace(concepts)
+    assert [concept for concept, _ in fresh.meanings("hound dog")] == [fresh.index_of["n02084071"]]
+    assert fresh.meanings("dog") == concepts.named.get("dog", [])
