@@ -58,6 +58,7 @@ JOBS = {
         "bundle": "carry weights to a machine without a network",
     },
     "know": {
+        "compare": "show where two models, or two files of rows, differ over the same images",
         "models": "list the models of the zoo",
         "info": "show everything that is known about one model",
         "tree": "show, search, export or build label spaces",

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from miil21k.environment import require
 from miil21k.errors import UsageError
+from miil21k.writers.reading import ROW_SUFFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Sequence
 
     from miil21k.predict.prediction import Prediction
     from miil21k.teachers.options import On
+    from miil21k.writers.rows import Row
 
-__all__ = ["ROW_SUFFIXES", "Candidates", "are_rows", "of_prediction", "of_row", "read_rows"]
+__all__ = ["OF_SELECTIONS", "Candidates", "are_rows", "of_prediction", "of_row"]
 
-Row = dict[str, Any]
+# What a selection reads of a row.
+OF_SELECTIONS = frozenset(
+    (
+        "input",
+        "status",
+        "error",
+        "label_space",
+        "label_space_sha256",
+        "topk",
+        "given",
+        "concepts",
+        "wnid",
+        "rank",
+        "score",
+    )
+)
 
 
 class Candidates(NamedTuple):
@@ -87,53 +101,6 @@ def _concepts(row: Row) -> list[tuple[str, float]]:
         wnids, scores = (filter(None, row[f"concepts_{part}"].split("; ")) for part in ("wnids", "probabilities"))
         return list(zip(wnids, map(float, scores), strict=True))
     return [(node["wnid"], node["probability"]) for node in concepts]
-
-
-def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a file, one at a time; raises UsageError for what is no row."""
-    try:
-        for number, row in enumerate(_READERS[path.suffix.lower()](path), 1):
-            if not isinstance(row, dict) or "input" not in row or not ({"status", "score"} & row.keys()):
-                raise UsageError(f"Row {number:,} of '{path}' is none of predict or select.")
-            yield row
-    except OSError as error:
-        raise UsageError(f"The rows '{path}' cannot be read: {error.strerror or error}.") from None
-
-
-def _lines(path: Path) -> Iterator[Row]:
-    number, line = 0, b"\n"
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):  # noqa: B007 - told where it fails
-                yield json.loads(line)
-    except ValueError:
-        what = "is no JSON" if line.endswith(b"\n") else "is cut off: finish that run with --resume"
-        raise UsageError(f"Line {number:,} of '{path}' {what}.") from None
-
-
-def _cells(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-
-
-def _parquet(path: Path) -> Iterator[Row]:
-    require("pyarrow", "parquet", "Reading Parquet")
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    wanted = {"input", "status", "error", "label_space", "label_space_sha256", "topk", "given", "concepts"}
-    wanted |= {"wnid", "rank", "score"}
-    try:
-        with pq.ParquetFile(path) as file:
-            columns = [name for name in file.schema_arrow.names if name in wanted]
-            for batch in file.iter_batches(8192, columns=columns):
-                yield from batch.to_pylist()
-    except pa.ArrowInvalid as error:
-        raise UsageError(f"'{path}' is no Parquet file, or a damaged one: {error}.") from None
-
-
-_READERS = {".jsonl": _lines, ".ndjson": _lines, ".csv": _cells, ".tsv": _cells, ".parquet": _parquet, ".pq": _parquet}
-ROW_SUFFIXES = frozenset(_READERS)
 
 
 def are_rows(names: Sequence[str]) -> bool:

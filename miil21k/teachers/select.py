@@ -28,11 +28,12 @@ from miil21k.predict.run import Taken, run
 from miil21k.records import read_json
 from miil21k.store.integrity import sha256_of
 from miil21k.teachers.best import ClassBests
-from miil21k.teachers.candidates import Candidates, of_prediction, of_row, read_rows
+from miil21k.teachers.candidates import OF_SELECTIONS, Candidates, of_prediction, of_row
 from miil21k.teachers.listing import csv_line, require_list, write_list
 from miil21k.teachers.options import LEAST_CONCEPT, SelectOptions
 from miil21k.writers.lock import locked
 from miil21k.writers.output import same_options
+from miil21k.writers.reading import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -135,7 +136,7 @@ def select_rows(files: Sequence[str], options: SelectOptions, label_space: str |
     """Select from rows that predict wrote (JSON lines, Parquet, CSV), or merge selections; returns the report.
 
     The best of parts, merged, are the best of the whole. label_space: that of the rows, where it is none that ships.
-    Raises UsageError for rows of two label spaces, and as `candidates.read_rows` does.
+    Raises UsageError for rows of two label spaces, and as `miil21k.writers.reading.read_rows` does.
     """
     restricting = [name for name in ("under", "exclude", "rule", "calibration") if getattr(options, name) is not None]
     if restricting:
@@ -256,7 +257,7 @@ class Selection:
     def take_rows(self, paths: Sequence[Path], label_space: str | None) -> None:
         """Take the rows of files, those behind what an earlier process took."""
         options = self._options
-        rows = ((path, row) for path in paths for row in read_rows(path))
+        rows = ((path, row) for path in paths for row in read_rows(path, OF_SELECTIONS))
         skipped = self.images
         for number, (path, row) in enumerate(rows):
             if number == 0:
@@ -366,7 +367,9 @@ class Selection:
         from miil21k.data.datasets import open_source
         from miil21k.teachers.held_out import in_both
 
-        found = in_both((row["input"] for row in read_rows(self.path)), open_source(os.fspath(path)))
+        found = in_both(
+            (row["input"] for row in read_rows(self.path, {"input", "score"})), open_source(os.fspath(path))
+        )
         return {"path": os.fspath(path), "images": len(found), "first": found[:100]}
 
     def told(self) -> dict[str, Any]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from miil21k.data.images import load_image
-from miil21k.errors import ImageError
+from miil21k.predict.html_page import html_page, inline_image, table, thumbnail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,23 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["page"]
 
-EDGE = 160  # pixels of a thumbnail
 MOST_SHOWN = 48
-_STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; color: #222 }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
-table { border-collapse: collapse } td, th { padding: .15rem .8rem .15rem 0; text-align: left }
-td.n, th.n { text-align: right } tr + tr td { border-top: 1px solid #eee } th { color: #666; font-weight: 500 }
-.big { font-size: 2.2rem; font-weight: 600 } .soft { color: #666 }
-code { background: #f3f3f3; padding: .15rem .35rem; border-radius: 3px; overflow-wrap: anywhere }
-.photos { display: grid; grid-template-columns: repeat(auto-fill, minmax(165px, 1fr)); gap: 1rem }
-figure { margin: 0; font-size: 13px } figure img { max-width: 160px; max-height: 160px; display: block }
-figcaption { overflow-wrap: anywhere } img.wide { max-width: 100% }
-@media (prefers-color-scheme: dark) {
-  body { background: #161616; color: #ddd } code { background: #2a2a2a } tr + tr td { border-top-color: #2c2c2c }
-  img.wide { background: white }
-}
-"""
 
 
 def page(report: Mapping[str, Any], read: Callable[[str], bytes], pictures: Sequence[Path] = ()) -> str:
@@ -51,7 +32,7 @@ def page(report: Mapping[str, Any], read: Callable[[str], bytes], pictures: Sequ
         _notes(report["notes"]),
         *(_picture(path) for path in pictures if path.exists()),
         "<h2>Classes</h2>",
-        _table(
+        table(
             ("class", "learnt from", "judged by", "found", "answers right"),
             (
                 (row["name"], row["train"], row["test"], _share(row["recall"]), _share(row["precision"]))
@@ -62,17 +43,13 @@ def page(report: Mapping[str, Any], read: Callable[[str], bytes], pictures: Sequ
     if report["confusions"]:
         parts += [
             "<h2>What is confused</h2>",
-            _table(
+            table(
                 ("label", "taken for", "images", "edges of the tree between"),
                 ((row["label"], row["answer"], row["images"], row["edges"]) for row in report["confusions"]),
             ),
         ]
     parts += _doubts(report["doubts"], read)
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
-    )
+    return html_page(title, parts)
 
 
 def _doubts(rows: Sequence[Mapping[str, Any]], read: Callable[[str], bytes]) -> list[str]:
@@ -93,43 +70,16 @@ def _figure(row: Mapping[str, Any], read: Callable[[str], bytes]) -> str:
         f"<b>{escape(row['label'])}</b>? looks like <b>{escape(row['looks_like'])}</b> ({row['probability']:.0%})"
         f"<br><span class='soft'>{escape(row['kind'])}, {escape(row['image'])}</span>"
     )
-    return f"<figure>{_thumbnail(row['image'], read)}<figcaption>{words}</figcaption></figure>"
-
-
-def _thumbnail(name: str, read: Callable[[str], bytes]) -> str:
-    try:
-        image = load_image(read(name), name=name)
-    except (ImageError, OSError) as error:
-        return f"<p class='soft'>{escape(str(error))}</p>"
-    image.thumbnail((EDGE, EDGE))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return f"<img alt='{escape(name, quote=True)}' src='data:image/jpeg;base64,{_text(buffer.getvalue())}'>"
+    return f"<figure>{thumbnail(row['image'], read)}<figcaption>{words}</figcaption></figure>"
 
 
 def _picture(path: Path) -> str:
-    return f"<img class='wide' alt='{escape(path.stem)}' src='data:image/png;base64,{_text(path.read_bytes())}'>"
-
-
-def _text(content: bytes) -> str:
-    return base64.b64encode(content).decode()
+    return inline_image(path.stem, "image/png", path.read_bytes(), "wide")
 
 
 def _notes(notes: Iterable[str]) -> str:
     lines = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return f"<ul>{lines}</ul>" if lines else ""
-
-
-def _table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    def cells(values: Sequence[Any], tag: str) -> str:
-        kinds = (
-            "" if place == 0 or (isinstance(v, str) and not v.endswith("%")) else " class='n'"
-            for place, v in enumerate(values)
-        )
-        return "".join(f"<{tag}{k}>{escape(str(v))}</{tag}>" for k, v in zip(kinds, values, strict=True))
-
-    body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
-    return f"<table><tr>{cells(titles, 'th')}</tr>{body}</table>"
 
 
 def _share(share: float | None) -> str:
