@@ -10,7 +10,7 @@ import pytest
 
 from miil21k.calibrate.bins import calibrate_bins
 from miil21k.calibrate.guarantee import calibrate
-from miil21k.calibrate.record import Calibration, load_calibration
+from miil21k.calibrate.record import Calibration, load_calibration, mask_digest
 from miil21k.decode.decoder import Decoder
 from miil21k.errors import UsageError
 from miil21k.hierarchy.bin_lines import bin_lines
@@ -102,11 +102,11 @@ def test_the_file_holds_it_and_a_decoder_of_other_bins_refuses_it(found: Calibra
 
 def test_what_cannot_be_calibrated_is_refused() -> None:
     logits, labels = problem(10, 0)
-    with pytest.raises(UsageError, match="has no bins"):
+    with pytest.raises(UsageError, match=r"^This decoder has no bins: give it some with binned\(\)\.$"):
         calibrate_bins(Decoder(space(), "leaf_softmax"), logits, labels)
-    with pytest.raises(UsageError, match="at least four labelled samples"):
+    with pytest.raises(UsageError, match=r"^Calibration needs at least four labelled samples, not 3\.$"):
         calibrate_bins(decoder(), logits[:3], labels[:3])
-    with pytest.raises(UsageError, match=r"Labels must lie in 0..4, the places of beast, pet, dog, cat, other"):
+    with pytest.raises(UsageError, match=r"^Labels must lie in 0\.\.4, the places of beast, pet, dog, cat, other\.$"):
         calibrate_bins(decoder(), logits, labels + 5)
 
 
@@ -120,3 +120,14 @@ def test_a_calibration_without_more_words_is_of_the_usual_accuracies_and_of_noth
     assert tree == calibrate(
         Decoder(space(), "leaf_softmax"), logits, np.zeros(200, int), accuracies=(0.8, 0.9, 0.95, 0.99), seed=0
     )
+
+
+def test_a_calibration_of_bins_says_with_which_classes_rule_and_floor_it_was_made() -> None:
+    logits, labels = problem(200, 1)
+    fewer = replace(decoder("level_softmax"), min_bits=0.5, rule="min").restricted(exclude="cow0")
+    made = calibrate_bins(fewer, logits, labels)
+    assert fewer.allowed is not None
+    assert (made.allowed, made.min_bits, made.rule) == (mask_digest(fewer.allowed), 0.5, "min")
+    assert made.allowed != mask_digest(None) == calibrate_bins(decoder(), logits, labels).allowed
+    assert (made.label_space, made.sha256, made.head) == ("zoo", space().sha256, "level_softmax")
+    assert calibrate_bins(decoder(), logits, labels).rule == ""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from miil21k.calibrate.guarantee import calibrate, conformal_threshold, coverage_band, hedge_scores
+from miil21k.calibrate.guarantee import calibrate, conformal_threshold, coverage_band, hedge_scores, thresholds_of
 from miil21k.calibrate.record import load_calibration, mask_digest
 from miil21k.calibrate.temperature import fit_temperatures
 from miil21k.decode.concept_reading import right_answers
@@ -311,7 +311,12 @@ def test_a_calibration_is_refused_for_concepts_that_it_does_not_know() -> None:
     decoder = Decoder(space, "leaf_softmax", hedge=0.8, reading="concepts")
     with pytest.raises(UsageError, match=r"make one that does: miil21k calibrate DATA --model resnet50\.bit"):
         decoder.calibrated(replace(found, concepts="", concept_thresholds=()))
-    with pytest.raises(LabelSpaceMismatch, match="another graph of concepts"):
+    other = (
+        rf"^The calibration was made with another graph of concepts \(000000000000\) than that of 'in1k' here "
+        rf"\({concepts_of(space).sha256[:12]}\): calibrate again: miil21k calibrate DATA --model resnet50\.bit "
+        r"--output FILE$"
+    )
+    with pytest.raises(LabelSpaceMismatch, match=other):
         decoder.calibrated(replace(found, concepts="0" * 64))
     with pytest.raises(UsageError, match=r"at least 1 bits: ask for no less than that, not 0\.5"):
         replace(decoder, min_bits=0.5).calibrated(found)
@@ -335,3 +340,18 @@ def test_a_file_keeps_what_it_knows_of_concepts(tmp_path, space) -> None:
     (tmp_path / "c.json").write_text(json.dumps(data | {"min_bits": -1}))
     with pytest.raises(UsageError, match="damaged calibration"):
         load_calibration(tmp_path / "c.json")
+
+
+@pytest.mark.parametrize("head", ["leaf_softmax", "level_softmax", "sigmoid"])
+def test_the_levels_are_those_of_the_second_half_at_the_temperatures_of_the_first(space, head) -> None:
+    rng, depths = np.random.default_rng(7), np.array([1.0, 4.0, 0.5])
+    scale = depths[space.tree.depth[: space.num_classes]] if head == "level_softmax" else 2.0
+    logits = rng.normal(size=(400, space.num_classes)) * 3
+    labels = (logits + rng.normal(size=logits.shape)).argmax(1)
+    found = calibrate(Decoder(space, head), logits * scale, labels, accuracies=(0.7, 0.8), seed=5)
+    second = np.array_split(np.random.default_rng(5).permutation(400), 2)[1]
+    temperature = found.temperature if head == "level_softmax" else found.temperature[0]
+    fitted = Decoder(space, head, temperature=temperature, hedge=None)
+    scores = hedge_scores(space.tree, fitted.read((logits * scale)[second]).path, labels[second])
+    assert found.thresholds == thresholds_of(scores, (0.7, 0.8))
+    assert found.samples == (200, 200)

@@ -103,3 +103,20 @@ def test_bins_without_a_calibration_promise_nothing_and_say_nothing() -> None:
     plain = Decoder(IN1K, "leaf_softmax", hedge=0.7)
     assert not any("calibration" in note for note in (*decoder.notes, *plain.notes))
     assert (decoder.level, decoder.bins_level, plain.level) == (0.7, 0.7, 0.7)
+
+
+def test_a_record_names_each_label_its_parent_and_its_concepts_and_gives_them_back() -> None:
+    lines = bin_lines([("beast", "animal"), ("pet", "", "beast"), ("dog", "dog", "pet"), ("dog", "wolf", "pet")])
+    decoder = Decoder(IN1K, "leaf_softmax").binned(lines)
+    record = decoder.record()
+    assert record["bins"] == [
+        {"label": "beast", "parent": None, "concepts": ["n00015388"]},
+        {"label": "pet", "parent": "beast", "concepts": []},
+        {"label": "dog", "parent": "pet", "concepts": ["n02084071", "n02114100"]},
+        {"label": "other", "parent": None, "concepts": []},
+    ]
+    again = Decoder.from_record(IN1K, "leaf_softmax", record)
+    assert again.bins is not None
+    assert decoder.bins is not None
+    assert (again.bins.sha256, again.bins.labels) == (decoder.bins.sha256, ("beast", "pet", "dog", "other"))
+    assert "bins" not in Decoder(IN1K, "leaf_softmax").record()
