@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from miil21k.calibrate.record import Calibration, mask_digest
 from miil21k.decode.decoder import Decoder
 from miil21k.errors import UsageError
 from miil21k.hierarchy.bin_lines import bin_lines
@@ -120,3 +123,32 @@ def test_a_record_names_each_label_its_parent_and_its_concepts_and_gives_them_ba
     assert decoder.bins is not None
     assert (again.bins.sha256, again.bins.labels) == (decoder.bins.sha256, ("beast", "pet", "dog", "other"))
     assert "bins" not in Decoder(IN1K, "leaf_softmax").record()
+
+
+def test_a_calibration_of_bins_alone_gives_their_level_and_leaves_that_of_the_tree() -> None:
+    decoder = Decoder(IN1K, "leaf_softmax").binned(LINES)
+    assert decoder.bins is not None
+    graph = concepts_of(IN1K)
+    bins_alone = Calibration(
+        label_space="in1k",
+        sha256=IN1K.sha256,
+        model="",
+        weights="",
+        head="leaf_softmax",
+        rule="",
+        allowed=mask_digest(None),
+        temperature=(2.0,),
+        thresholds=(),
+        samples=(10, 10),
+        bins=decoder.bins.sha256,
+        bin_thresholds=((0.9, 0.4),),
+    )
+    said = "The calibration is of bins alone: the path stops where P < 0.9, which guarantees nothing."
+    fixed = decoder.calibrated(bins_alone)
+    assert (fixed.level, fixed.bins_level, said in fixed.notes) == (0.9, 0.4, True)
+    assert said not in replace(fixed, hedge=None).notes
+    whole = decoder.calibrated(replace(bins_alone, thresholds=((0.9, 0.5),)))
+    assert (whole.level, whole.bins_level, said in whole.notes) == (0.5, 0.4, False)
+    read = replace(bins_alone, concepts=graph.sha256, concept_thresholds=((0.9, 0.6),), min_bits=1.0)
+    concepts = replace(decoder, reading="concepts").calibrated(read)
+    assert (concepts.level, concepts.bins_level, said in concepts.notes) == (0.6, 0.4, False)
