@@ -108,12 +108,20 @@ def test_what_cannot_be_calibrated_is_refused() -> None:
         calibrate_bins(decoder(), logits[:3], labels[:3])
     with pytest.raises(UsageError, match=r"^Labels must lie in 0\.\.4, the places of beast, pet, dog, cat, other\.$"):
         calibrate_bins(decoder(), logits, labels + 5)
+    for wrong in (-1, 5):
+        odd = labels.copy()
+        odd[3] = wrong
+        with pytest.raises(UsageError, match=r"^Labels must lie in 0\.\.4"):
+            calibrate_bins(decoder(), logits, odd)
 
 
 def test_a_calibration_without_more_words_is_of_the_usual_accuracies_and_of_nothing_named() -> None:
     logits, labels = problem(200, 1)
     plain = calibrate_bins(decoder(), logits, labels)
     assert (plain.model, plain.weights) == ("", "")
+    assert [accuracy for accuracy, _ in plain.bin_thresholds] == [accuracy for accuracy, _, _ in plain.bin_outcomes]
+    assert 0.8 in dict(plain.bin_thresholds)
+    assert all(0 < level <= 1 for _, level in plain.bin_thresholds)
     assert plain == calibrate_bins(decoder(), logits, labels, accuracies=(0.8, 0.9, 0.95, 0.99), seed=0)
     tree = calibrate(Decoder(space(), "leaf_softmax"), logits, np.zeros(200, int))
     assert (tree.model, tree.weights) == ("", "")
@@ -131,3 +139,15 @@ def test_a_calibration_of_bins_says_with_which_classes_rule_and_floor_it_was_mad
     assert made.allowed != mask_digest(None) == calibrate_bins(decoder(), logits, labels).allowed
     assert (made.label_space, made.sha256, made.head) == ("zoo", space().sha256, "level_softmax")
     assert calibrate_bins(decoder(), logits, labels).rule == ""
+
+
+def test_blocks_of_rows_change_no_level_of_bins(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, labels = problem(200, 1)
+    whole = calibrate_bins(decoder(), logits, labels)
+    monkeypatch.setattr("miil21k.calibrate.bins.row_blocks", lambda rows, _: np.array_split(rows, 4))
+    again = calibrate_bins(decoder(), logits, labels)
+    assert again.temperature == pytest.approx(whole.temperature, rel=1e-3)
+    assert [level for _, level in again.bin_thresholds] == pytest.approx(
+        [level for _, level in whole.bin_thresholds], rel=1e-2
+    )
+    assert again.bin_outcomes == whole.bin_outcomes

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
 from miil21k.calibrate.guarantee import calibrate, conformal_threshold, coverage_band, hedge_scores, thresholds_of
-from miil21k.calibrate.record import load_calibration, mask_digest
+from miil21k.calibrate.record import Calibration, load_calibration, mask_digest
 from miil21k.calibrate.temperature import fit_temperatures
 from miil21k.decode.concept_reading import right_answers
 from miil21k.decode.decoder import Decoder
@@ -355,3 +355,138 @@ def test_the_levels_are_those_of_the_second_half_at_the_temperatures_of_the_firs
     scores = hedge_scores(space.tree, fitted.read((logits * scale)[second]).path, labels[second])
     assert found.thresholds == thresholds_of(scores, (0.7, 0.8))
     assert found.samples == (200, 200)
+
+
+WHOLE = Calibration(
+    label_space="toy",
+    sha256="ab" * 32,
+    model="net.toy",
+    weights="cd" * 32,
+    head="level_softmax",
+    rule="min",
+    allowed="ef" * 32,
+    temperature=(1.0, 2.5),
+    thresholds=((0.9, 0.5),),
+    samples=(3, 4),
+    outcomes=((0.9, 0.75, 1.0),),
+    concepts="01" * 32,
+    concept_thresholds=((0.8, 0.25),),
+    concept_outcomes=((0.8, 0.5, 0.875),),
+    min_bits=2.0,
+    bins="23" * 32,
+    bin_thresholds=((0.7, 1.0),),
+    bin_outcomes=((0.7, 0.0, 1.0),),
+)
+
+
+def test_a_file_keeps_every_field_under_its_own_name_in_one_order(tmp_path) -> None:
+    text = WHOLE.to_json()
+    assert text.startswith(f'{{\n  "allowed": "{WHOLE.allowed}",\n  "bin_outcomes": [\n    [\n      0.7,\n')
+    assert text.endswith('  ],\n  "version": 1,\n' + f'  "weights": "{WHOLE.weights}"\n}}\n')
+    fields = json.loads(text)
+    assert list(fields) == sorted(fields)
+    assert fields.pop("format") == "miil21k-calibration"
+    assert fields.pop("version") == 1
+    assert fields == json.loads(json.dumps(asdict(WHOLE)))
+    WHOLE.save(tmp_path / "c.json")
+    assert load_calibration(tmp_path / "c.json") == WHOLE
+
+
+def test_a_file_of_fewer_fields_knows_less(tmp_path) -> None:
+    path, fields = tmp_path / "c.json", json.loads(WHOLE.to_json())
+    later = ("outcomes", "concepts", "concept_thresholds", "concept_outcomes", "min_bits")
+    for name in (*later, "bins", "bin_thresholds", "bin_outcomes"):
+        del fields[name]
+    path.write_text(json.dumps(fields))
+    found = load_calibration(path)
+    assert (found.outcomes, found.concepts, found.concept_thresholds, found.concept_outcomes) == ((), "", (), ())
+    assert (found.min_bits, found.bins, found.bin_thresholds, found.bin_outcomes) == (1.0, "", (), ())
+    assert found.thresholds == WHOLE.thresholds
+    assert [found.knows(reading) for reading in ("published", "concepts", "bins")] == [True, False, False]
+    assert [WHOLE.knows(reading) for reading in ("published", "concepts", "bins")] == [True, True, True]
+    assert not replace(WHOLE, thresholds=()).knows("published")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"temperature": [0.0, 1.0]}, "temperatures (0.0, 1.0)"),
+        ({"thresholds": [[0.9, 0.0]]}, "thresholds ((0.9, 0.0),), ((0.8, 0.25),), ((0.7, 1.0),)"),
+        ({"bin_thresholds": [[1.0, 0.5]]}, "thresholds ((0.9, 0.5),), ((0.8, 0.25),), ((1.0, 0.5),)"),
+        ({"concept_thresholds": [[0.0, 0.5]]}, "thresholds ((0.9, 0.5),), ((0.0, 0.5),), ((0.7, 1.0),)"),
+        (
+            {"bin_outcomes": [[0.7, -0.1, 1]]},
+            "outcomes ((0.9, 0.75, 1.0),), ((0.8, 0.5, 0.875),), ((0.7, -0.1, 1.0),)",
+        ),
+        ({"min_bits": -1}, "min_bits -1.0"),
+        ({"head": "softmax"}, "head 'softmax'"),
+        ({"rule": 3}, "head 'level_softmax'"),
+    ],
+)
+def test_a_damaged_field_is_named_with_its_value(tmp_path, change, reason) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(json.loads(WHOLE.to_json()) | change))
+    with pytest.raises(UsageError) as caught:
+        load_calibration(path)
+    assert str(caught.value) == f"{path} is a damaged calibration ({reason}): calibrate again."
+
+
+def test_what_is_no_calibration_of_this_version_says_so(tmp_path) -> None:
+    path, fields = tmp_path / "c.json", json.loads(WHOLE.to_json())
+    no = f"{path} is no calibration file: "
+    for text, message in (
+        ("{", f"{no}it is not JSON."),
+        ("[]", f"{no}it lacks 'format': 'miil21k-calibration'."),
+        (json.dumps({**fields, "format": "x"}), f"{no}it lacks 'format': 'miil21k-calibration'."),
+        (json.dumps({**fields, "version": 2}), f"{path} is a calibration of another version than 1: calibrate again."),
+    ):
+        path.write_text(text)
+        with pytest.raises(UsageError) as caught:
+            load_calibration(path)
+        assert str(caught.value) == message
+    with pytest.raises(UsageError) as caught:
+        load_calibration(tmp_path / "absent.json")
+    assert str(caught.value) == f"The calibration {tmp_path / 'absent.json'} cannot be read: No such file or directory."
+
+
+def test_an_accuracy_without_a_level_says_which_there_are() -> None:
+    only = (
+        "ask for one of these, or calibrate again with it (an accuracy that the samples could not guarantee was left "
+        "out)."
+    )
+    known = (("published", "", 0.9), ("concepts", " of answers on concepts", 0.8), ("bins", " of bins", 0.7))
+    for reading, where, held in known:
+        assert WHOLE.threshold(held, reading) == {0.9: 0.5, 0.8: 0.25, 0.7: 1.0}[held]
+        with pytest.raises(UsageError) as caught:
+            WHOLE.threshold(0.6, reading)
+        assert str(caught.value) == (
+            f"This calibration holds no threshold for accuracy 0.6{where}, only for {held}: {only}"
+        )
+    assert repr(WHOLE) == "Calibration('net.toy', toy, level_softmax, right at least: 0.9)"
+    assert repr(replace(WHOLE, thresholds=(), concept_thresholds=(), bin_thresholds=())).endswith("at least: none)")
+
+
+@pytest.mark.parametrize("head", ["leaf_softmax", "level_softmax"])
+def test_blocks_of_rows_change_nothing_and_the_floor_is_that_of_the_decoder(space, head, monkeypatch) -> None:
+    logits, labels = _leaf_problem(np.random.default_rng(2), space.tree, 90, 1.0)
+    decoder = replace(Decoder(space, head), min_bits=0.5)
+    whole = calibrate(decoder, logits, labels, accuracies=(0.6, 0.8))
+    assert len(whole.thresholds) == len(whole.concept_thresholds) == 2
+    assert whole.min_bits == 0.5
+    sizes: list[int] = []
+
+    def blocks(rows: np.ndarray, _: int) -> list[np.ndarray]:
+        found = np.array_split(rows, 4)
+        sizes.extend(part.size for part in found)
+        return found
+
+    monkeypatch.setattr("miil21k.calibrate.guarantee.row_blocks", blocks)
+    assert calibrate(decoder, logits, labels, accuracies=(0.6, 0.8)) == whole
+    assert sizes == [12, 11, 11, 11] * 2
+    assert all(isinstance(share, float) for outcome in whole.concept_outcomes for share in outcome)
+
+
+def test_a_level_may_be_one_and_no_more() -> None:
+    assert conformal_threshold(np.full(9, 1 - 2e-6), 0.9) == 1.0
+    assert conformal_threshold(np.full(9, 1 - 1e-6), 0.9) == math.inf
+    assert conformal_threshold(np.full(8, 0.5), 0.9) == math.inf  # nine samples are the fewest
