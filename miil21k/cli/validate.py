@@ -31,6 +31,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add(
         "--view", choices=["in1k"], help="the images are ImageNet-1K's: score the head on the classes it shares with it"
     )
+    add(
+        "--classes-present",
+        action="store_true",
+        help="answer with the classes that have images here alone, as for ImageNet-A and ImageNet-R",
+    )
+    add(
+        "--class-map",
+        metavar="FILE",
+        help="CSV of class,label: the images are labelled with other words, and many classes may mean one (ObjectNet)",
+    )
     add_options(
         parser,
         AnswerOptions,
@@ -81,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         written = write_report(args.output, found.report, found.card)
         if not args.quiet:
             print(f"{args.output}: {', '.join(written)}", file=sys.stderr)
-            if "labels.csv" not in written and "reliability.png" not in written:
+            if "operating_curve.csv" in written and "reliability.png" not in written:
                 print("No pictures: they need matplotlib (pip install 'miil21k[plots]').", file=sys.stderr)
     if not args.quiet:
         for note in found.notes:
@@ -103,7 +113,18 @@ def request_of(args: argparse.Namespace) -> MeasureRequest:
     view = getattr(args, "view", None)
     source = value_of(args, SourceOptions)
     bins = getattr(args, "bins", None)
-    return MeasureRequest(args.data, args.model, options, view, source, make_export, shards, bins)
+    return MeasureRequest(
+        args.data,
+        args.model,
+        options,
+        view,
+        source,
+        make_export,
+        shards,
+        bins,
+        getattr(args, "classes_present", False),
+        getattr(args, "class_map", None),
+    )
 
 
 def show_progress(done: int, total: int) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from miil21k.files import replace_file
 from miil21k.validate.label_sets import LabelSetCard
+from miil21k.validate.mapped import MappedCard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["plain", "write_report"]
 
 
-def write_report(folder: Path, report: Mapping[str, Any], card: Scorecard | BinCard | LabelSetCard) -> list[str]:
+def write_report(
+    folder: Path, report: Mapping[str, Any], card: Scorecard | BinCard | LabelSetCard | MappedCard
+) -> list[str]:
     """Write validation.json, operating_curve.csv, the tables of the card and the pictures; returns their names.
 
     The tables are classes.csv and subtrees.csv, or labels.csv and confusion.csv of a user's own labels. Of label sets
@@ -33,7 +36,7 @@ def write_report(folder: Path, report: Mapping[str, Any], card: Scorecard | BinC
         "validation.json": json.dumps(plain(report), indent=2, ensure_ascii=False) + "\n",
         **{name: _table(rows) for name, rows in card.tables().items()},
     }
-    if isinstance(card, LabelSetCard):
+    if isinstance(card, (LabelSetCard, MappedCard)):
         return _written(folder, texts)
     curve = card.operating.curve()
     points = [dict(zip(curve._fields, values, strict=True)) for values in zip(*map(list, curve), strict=True)]

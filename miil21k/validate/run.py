@@ -23,6 +23,7 @@ from miil21k.text import brief
 from miil21k.validate.bins import BinCard, view_of_bins
 from miil21k.validate.inference import Inference
 from miil21k.validate.label_sets import LabelSetCard
+from miil21k.validate.mapped import MappedCard, read_class_map, view_of_map
 from miil21k.validate.options import MeasureOptions
 from miil21k.validate.score import Scorecard
 from miil21k.validate.views import choose_view, without_withdrawn
@@ -42,9 +43,10 @@ if TYPE_CHECKING:
     from miil21k.runtime.base import Backend
     from miil21k.runtime.loading import Loaded
     from miil21k.runtime.resolve import Make
+    from miil21k.validate.mapped import ClassMap
     from miil21k.validate.views import View
 
-    Card = Scorecard | BinCard | LabelSetCard
+    Card = Scorecard | BinCard | LabelSetCard | MappedCard
 
 __all__ = ["MeasureRequest", "Validation", "prepare", "validate_model"]
 
@@ -68,6 +70,8 @@ class MeasureRequest:
     make: Make | None = None
     shard_cache: Path | None = None
     bins: GivenBins | None = None
+    classes_present: bool = False
+    class_map: str | None = None
 
     __repr__ = brief
 
@@ -97,6 +101,7 @@ class Prepared:
     view: View
     masked: View
     bins: Bins | None = None
+    class_map: ClassMap | None = None
 
     def inference(self, request: MeasureRequest, view: View) -> Inference:
         """Return what gives the logits of the images of `view`."""
@@ -108,14 +113,33 @@ def prepare(request: MeasureRequest) -> Prepared:
     source = open_source(request.data, request.shard_cache, root=request.source.root, split=request.source.split)
     loaded = resolve(request.model, request.options, images=lambda most: min(most, len(source)), make=request.make)
     resizer = resolve_resizer(request.options.resizer, loaded.preprocess.interpolation)
-    bins = None
-    if request.bins is None:
-        view = choose_view(source, loaded.space, label_space=request.options.label_space, view=request.view)
+    bins = class_map = None
+    if request.class_map is not None:
+        view, class_map = _mapped(request, source, loaded.space)
+        masked = view
+    elif request.bins is None:
+        view = choose_view(
+            source,
+            loaded.space,
+            label_space=request.options.label_space,
+            view=request.view,
+            present=request.classes_present,
+        )
         masked = without_withdrawn(view, source)
     else:
         view, masked, bins = _binned(request, source, loaded.space)
     digest = loaded.weights_sha256 or tensors_digest(loaded.model)
-    return Prepared(loaded, loaded.start(), resizer, digest, view, masked, bins)
+    return Prepared(loaded, loaded.start(), resizer, digest, view, masked, bins, class_map)
+
+
+def _mapped(request: MeasureRequest, source: ClassImages, head: LabelSpace) -> tuple[View, ClassMap]:
+    """Return the images labelled as the class map of the request says, and the map."""
+    if request.view is not None or request.bins is not None:
+        raise UsageError("--class-map says what the classes mean: leave --view and --bins out.")
+    wanted = request.options.label_space
+    space = head if wanted is None else load_label_space(wanted, head=head)
+    found = read_class_map(str(request.class_map), space)
+    return view_of_map(source, space, found, present=request.classes_present), found
 
 
 def _binned(request: MeasureRequest, source: ClassImages, head: LabelSpace) -> tuple[View, View, Bins]:
@@ -165,7 +189,7 @@ def validate_model(
         bins=prepared.bins,
     )
     inference = prepared.inference(request, view)
-    card = _card(decoder, view.images, prepared.bins)
+    card = _card(decoder, view.images, prepared)
     done, scoring = 0, None
     with ThreadPoolExecutor(1, "miil21k-score") as scorer:  # one batch is scored while the next one is computed
         for batch in inference:
@@ -189,9 +213,11 @@ def validate_model(
     return Validation(_report(request, prepared, inference, card, notes), card, tuple(notes))
 
 
-def _card(decoder: Decoder, images: LabelledImages, bins: Bins | None) -> Card:
-    if bins is not None:
-        return BinCard(decoder, bins, images.weights)
+def _card(decoder: Decoder, images: LabelledImages, prepared: Prepared) -> Card:
+    if prepared.class_map is not None:
+        return MappedCard(decoder, prepared.class_map, images.weights)
+    if prepared.bins is not None:
+        return BinCard(decoder, prepared.bins, images.weights)
     if images.sets is not None:
         return LabelSetCard(decoder, images)
     return Scorecard(decoder, images.outside, images.weights)

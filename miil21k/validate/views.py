@@ -65,15 +65,37 @@ def without_withdrawn(view: View, source: ClassImages) -> View:
 
 
 def choose_view(
-    source: ClassImages, head: LabelSpace, *, label_space: str | None = None, view: str | None = None
+    source: ClassImages,
+    head: LabelSpace,
+    *,
+    label_space: str | None = None,
+    view: str | None = None,
+    present: bool = False,
 ) -> View:
     """Return the view of `source` for a head of the space `head`.
 
     label_space: the space that the images were labelled in; the head's logits are selected for it, exactly and
     without retraining. view `in1k`: the images are those of ImageNet-1K, and the head is scored on the classes that
     it shares with it; images of the others are left out, and the other classes of the head cannot be the answer.
+    present: no class without an image can be the answer, as is usual for ImageNet-A and ImageNet-R.
     Raises LabelSpaceMismatch when images and head do not belong together, with the way out.
     """
+    chosen = _choose(source, head, label_space, view)
+    return _of_present(chosen) if present else chosen
+
+
+def _of_present(view: View) -> View:
+    """Return the view whose answers are the classes of its images; LabelSpaceMismatch where a label is none."""
+    labels = view.images.labels if view.images.named is None else view.images.named
+    if (labels >= view.space.num_classes).any():
+        raise LabelSpaceMismatch(
+            "Some labels are no classes, so the classes that are present are not known: leave --classes-present out."
+        )
+    allowed = np.isin(np.arange(view.space.num_classes), labels)
+    return replace(view, name=f"{view.name}, the classes present", allowed=allowed)
+
+
+def _choose(source: ClassImages, head: LabelSpace, label_space: str | None, view: str | None) -> View:
     if view == "in1k":
         if label_space is not None:
             raise UsageError("--view in1k says what the images are; leave --label-space out.")
