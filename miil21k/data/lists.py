@@ -139,6 +139,8 @@ def read_list(path: Path) -> Listing:
     origin = f"The list '{printable(path)}'"
     roles = _roles(origin, table)
     paths = table.texts(roles["path"])
+    if not paths:
+        raise UsageError(f"{origin} holds no images.")
     _refuse(origin, table, paths, lambda name: not name.strip(), "have no path")
     labels: Any
     if "labels" in roles:
