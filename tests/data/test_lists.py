@@ -78,6 +78,7 @@ def test_commas_semicolons_and_tabs_separate_and_quotes_hold(photos: Path, mark:
         (("path,label,weight", "a,b,x", "a,b,-1", "a,b,nan", "a,b,2"), "3 rows have a weight that.*: line 2, l"),
         (("path,label,weight", "a,b,0"), "every image the weight 0"),
         (("path,label", ), "holds no images"),
+        (("path,label,split", ), "holds no images"),
         (("path,label", "red/red_0.jpg,red", "red/red_0.jpg,blue"), r"1 images two labels: red/red_0.jpg \(red, l"),
         (("path,label", "http://x/a.jpg,red"), "names URLs"),
         (("path,labels", "red/red_0.jpg,a;b|c", "red/red_1.jpg,a|b"), "by both ';' and '|'"),
