@@ -205,11 +205,14 @@ def augmentation_of(recipe: Recipe, preprocess: Preprocess) -> Augmentation:
     return augmentation
 
 
-def digest_of(images: LabelledImages) -> str:
-    """Return a digest of which images these are: labels, weights and names, and the bytes of 64 spread over the set."""
-    digest = hashlib.sha256(images.labels.tobytes())
-    for array in (*(images.sets or ()), images.weights):
-        if array is not None:
+def digest_of(images: LabelledImages, *, labels: bool = True) -> str:
+    """Return a digest of which images these are: labels, weights and names, and the bytes of 64 spread over the set.
+
+    labels: False leaves labels and weights out.
+    """
+    digest = hashlib.sha256()
+    for array in (images.labels, *(images.sets or ()), images.weights):
+        if labels and array is not None:
             digest.update(array.tobytes())
     for start in range(0, len(images), 1 << 16):
         names = [images.name(index) for index in range(start, min(start + (1 << 16), len(images)))]

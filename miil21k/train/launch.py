@@ -12,6 +12,7 @@ from torch import nn
 
 from miil21k.data.datasets import choose_part, label_images, open_parts, open_source, unlabelled_images
 from miil21k.data.lists import is_list, split_name
+from miil21k.environment import version_of
 from miil21k.errors import UsageError
 from miil21k.records import to_json
 from miil21k.train.adjustments import adjust_average, adjust_precision
@@ -130,7 +131,9 @@ def _assemble(
         if opened is None or teacher is None:
             raise UsageError(f"The objective '{recipe.objective}' has no teacher: leave --teacher-cache out.")
         answers = space if teacher.wnids is None else opened.space
-        known = {"teacher": opened.sha256, "label_space": answers.sha256, "images": digest}
+        pictures = processes.gather(digest_of(images, labels=False) if processes.is_main else "")[0]
+        known: dict[str, Any] = {"teacher": opened.sha256, "label_space": answers.sha256, "images": pictures}
+        known["versions"] = {name: version_of(name) for name in ("miil21k", "timm", "pillow")}
         plain = recipe.policy in ("", "miil")  # those of timm fill what they uncover with the mean
         known |= {
             f"augmentation.{name}": value for name, value in asdict(augmentation).items() if name != "mean" or not plain
