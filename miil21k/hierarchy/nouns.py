@@ -101,8 +101,10 @@ def lines_naming(text: str, word: str) -> list[int]:
     `|`, each with its sense or without.
     """
     blank = r"[^\S\n\t]"
-    whole = rf"{blank}*{f'{blank}+'.join(map(re.escape, word.split()))}{blank}*(?:#[\d:]+)?(?=[|\t\n])"
-    return [text.count("\n", 0, match.start()) - 1 for match in re.finditer(rf"(?<=[\n\t|]){whole}", text)]
+    # The pattern begins with letters, for which the search is fast; what stands before is looked at afterwards.
+    whole = rf"{f'{blank}+'.join(map(re.escape, word.split()))}{blank}*(?:#[\d:]+)?(?=[|\t\n])"
+    starts = [match.start() for match in re.finditer(whole, text)]
+    return [text.count("\n", 0, at) - 1 for at in starts if re.search(rf"[\n\t|]{blank}*$", text[max(0, at - 8) : at])]
 
 
 # Detachment rules for nouns of morphy(7WN).
