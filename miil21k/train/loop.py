@@ -14,7 +14,7 @@ from miil21k.data.loader import EpochSampler, training_loader
 from miil21k.errors import UsageError
 from miil21k.train.journal import Journal, read_unreadable
 from miil21k.train.level_order import to_class_order
-from miil21k.train.optimization import Schedule, create_optimizer, freeze
+from miil21k.train.optimization import Schedule, batch_norms, create_optimizer, freeze
 from miil21k.train.state import (
     AVERAGED,
     BEST,
@@ -121,6 +121,8 @@ class Run:
         self.updates = recipe.updates(self.updates_per_epoch)
         self.epochs = math.ceil(self.updates / self.updates_per_epoch)
         frozen = freeze(job.model, recipe.freeze) if recipe.freeze else ()
+        if recipe.keep_norms:
+            frozen += batch_norms(job.model)
         self.trained = _make_trained(job.model, recipe)
         # The schedule writes initial rates into the optimizer's groups, which a state file then replaces by equal ones.
         self.schedule = Schedule(self.trained.optimizer, recipe, self.updates_per_epoch)

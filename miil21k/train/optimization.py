@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from miil21k.train.recipe import Recipe
 
-__all__ = ["Schedule", "create_optimizer", "freeze", "one_cycle"]
+__all__ = ["Schedule", "batch_norms", "create_optimizer", "freeze", "one_cycle"]
 
 
 def create_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
@@ -137,6 +137,13 @@ def freeze(model: nn.Module, spec: str) -> tuple[nn.Module, ...]:
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UsageError(f"Freezing '{spec}' leaves nothing to train.")
     return tuple(frozen)
+
+
+def batch_norms(model: nn.Module) -> tuple[nn.Module, ...]:
+    """Return the batch norms of a model, which in eval mode keep their statistics while their weights are trained."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    return tuple(module for module in model.modules() if isinstance(module, _BatchNorm))
 
 
 def _all_but_classifier(model: nn.Module) -> list[nn.Module]:

@@ -103,6 +103,9 @@ class Recipe:
     layer_decay: float = option(1.0, "factor of lr per layer from the head down; 1: off", flags=None, above=0, most=1)
     clip_grad: float = option(0.0, "largest gradient norm; 0: off", flags=None, least=0)
     freeze: str = option("", "'backbone', or prefixes of parameter names, separated by commas", metavar="NAMES")
+    keep_norms: bool = option(
+        False, "batch norms keep the statistics they came with: small batches of few images have poor ones", flags=None
+    )
     zero_head: bool = option(False, "a new head starts from zeros", flags=None)
 
     schedule: str = option(

@@ -98,6 +98,7 @@ def finetune_recipe(job: Job, epochs: int, **changes: Any) -> Recipe:
     settings: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": max(2, min(BATCH, images // 4)),
+        "keep_norms": True,
         "label_smoothing": 0.1,
         "optimizer": "adamw",
         "lr": 1e-4,

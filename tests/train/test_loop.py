@@ -224,6 +224,16 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_statistics(shapes: Path, tm
     assert changed == {"fc.weight", "fc.bias"}
 
 
+def test_kept_norms_keep_their_statistics_alone(shapes: Path, tmp_path: Path) -> None:
+    runs.run(shapes / "train", tmp_path / "a", replace(runs.TINY, epochs=1))
+    first = str(tmp_path / "a" / "last.safetensors")
+    request = runs.request(shapes / "train", tmp_path / "b", replace(runs.TINY, epochs=1, keep_norms=True))
+    runs.train_model(replace(request, model=first), lambda _r: None, lambda _l: None)
+    before, after = (load_trained(tmp_path / name / "last.safetensors")[0].state_dict() for name in "ab")
+    kept = {name for name in before if torch.equal(before[name], after[name])}
+    assert kept == {name for name in before if name.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+
+
 def test_distillation_from_an_earlier_run(shapes: Path, tmp_path: Path) -> None:
     runs.run(shapes / "train", tmp_path / "teacher", replace(runs.TINY, epochs=1))
     teacher = str(tmp_path / "teacher" / "last.safetensors")
