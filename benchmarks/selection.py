@@ -1,6 +1,6 @@
 """How much memory and time a selection takes, whatever the size of the pool: synthetic rows, one process per figure.
 
-    python benchmarks/selection.py                                   # 10^4, 10^5 and 10^6 rows, K = 1,000 and 64,000
+    python benchmarks/selection.py                      # 10^4, 10^5, 10^6 rows, K = 1,000 and 64,000, and heapq
     python benchmarks/selection.py --rows 10000000 --per-class 1000  # any other size
 
 A row is an image that offers itself to P = 10 of 1,000 classes, drawn by Zipf's law as tail classes are, under the name
