@@ -26,9 +26,9 @@ import numpy as np
 from export_zoo import random_model
 from predict import alternate, photographs
 
-from miil21k.data.images import load_image
+from miil21k.data.images import load_image, load_picture
 from miil21k.data.resizers import resolve_resizer
-from miil21k.data.transforms import crop_image, decode_edge, normalise
+from miil21k.data.transforms import crop_image, crop_picture, decode_edge, normalise
 from miil21k.environment import available_cpus
 from miil21k.runtime.loading import open_export
 from miil21k.zoo.export_card import read_export_card
@@ -166,7 +166,7 @@ def folder_of_photographs(name: str, folder: Path, images: Path, rounds: int) ->
 
     def decode_only() -> float:
         def crop(path: Path) -> np.ndarray:
-            return crop_image(load_image(path, reduce_to=edge), card.preprocess, resizer)
+            return crop_picture(load_picture(path, reduce_to=edge), card.preprocess, resizer)
 
         with ThreadPoolExecutor(workers) as pool:
             return _seconds(lambda: list(pool.map(crop, paths)))
@@ -298,7 +298,7 @@ def decoders(images: Path, rounds: int) -> None:
     edge, paths = decode_edge(preprocess), sorted(images.iterdir())
 
     def pillow(path: Path, resizer: ResizerName = "pillow") -> np.ndarray:
-        return crop_image(load_image(path, reduce_to=edge), preprocess, resizer)
+        return crop_picture(load_picture(path, reduce_to=edge), preprocess, resizer)
 
     def scaled(path: Path, least: int, *, fast: bool = False, resizer: ResizerName = "cykooz") -> np.ndarray:
         found = decode_jpeg(path.read_bytes(), "RGB", fast, fast, min_height=least, min_width=least)

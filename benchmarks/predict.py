@@ -292,10 +292,10 @@ def reduced_decoding(scratch: Path) -> None:
 
 def _crops(paths: list[Path], reduce_to: int | None, predictor: object) -> tuple[np.ndarray, float]:
     from miil21k.data.images import load_picture
-    from miil21k.data.transforms import crop_image
+    from miil21k.data.transforms import crop_picture
 
     start = time.perf_counter()
-    crops = [crop_image(load_picture(path, reduce_to=reduce_to), predictor.preprocess) for path in paths]
+    crops = [crop_picture(load_picture(path, reduce_to=reduce_to), predictor.preprocess) for path in paths]
     return np.stack(crops), time.perf_counter() - start
 
 
