@@ -490,3 +490,11 @@ def test_a_level_may_be_one_and_no_more() -> None:
     assert conformal_threshold(np.full(9, 1 - 2e-6), 0.9) == 1.0
     assert conformal_threshold(np.full(9, 1 - 1e-6), 0.9) == math.inf
     assert conformal_threshold(np.full(8, 0.5), 0.9) == math.inf  # nine samples are the fewest
+
+
+def test_a_level_of_two_classes_gets_a_temperature_of_its_own() -> None:
+    rng, pair = np.random.default_rng(0), Tree.from_parents(["a", "b"], [None, None])
+    logits = 2 * rng.standard_normal((4000, 2))
+    labels = _softmax_draw(rng, logits)
+    found = fit_temperatures(pair, (3 * logits).astype(np.float32), labels, "level_softmax")
+    assert found == (pytest.approx(3, rel=0.1),)
