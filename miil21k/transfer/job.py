@@ -95,11 +95,12 @@ def finetune_recipe(job: Job, epochs: int, **changes: Any) -> Recipe:
     pre = job.extractor.preprocess
     images = len(job.images)
     options = job.options
+    every = len(np.unique(job.features.labels)) == job.space.num_classes
     settings: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": max(2, min(BATCH, images // 4)),
         "keep_norms": True,
-        "label_smoothing": 0.1,
+        "label_smoothing": 0.1 if every else 0.0,  # a class without images has a logit far below all others
         "optimizer": "adamw",
         "lr": 1e-4,
         "weight_decay": 0.05,
