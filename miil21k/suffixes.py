@@ -18,11 +18,15 @@ __all__ = [
     "FORMATS",
     "HEIF_SUFFIXES",
     "JUNK_FOLDERS",
+    "PDF_SUFFIXES",
+    "TIFF_SUFFIXES",
     "ImageFormat",
     "PassedOver",
+    "document_suffixes",
     "image_suffixes",
     "is_image_name",
     "reads_heif",
+    "reads_pdf",
     "suffix_of",
 ]
 
@@ -65,6 +69,9 @@ FORMATS = {
     "TGA": ImageFormat("Tga", (".tga", ".icb", ".vda", ".vst")),
 }
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")  # with the extra `heic`
+# Files that may hold several pictures; all but the first are no images of data sets, and are read by what takes inputs.
+TIFF_SUFFIXES = FORMATS["TIFF"].suffixes
+PDF_SUFFIXES = (".pdf",)  # with the extra `pdf`
 
 # Made by systems beside the user's own: copies of attributes, thumbnails, bins.
 JUNK_FOLDERS = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
@@ -72,6 +79,7 @@ JUNK_FOLDERS = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "Sys
 # Pictures that need something else first; by suffix, what helps.
 _ADVICE = {
     **dict.fromkeys(HEIF_SUFFIXES, "install miil21k[heic]"),
+    **dict.fromkeys(PDF_SUFFIXES, "install miil21k[pdf]"),
     **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw"), "develop them"),
     **dict.fromkeys((".zip", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"), "unpack them"),
 }
@@ -88,6 +96,17 @@ def image_suffixes() -> frozenset[str]:
 def reads_heif() -> bool:
     """Return whether the package for HEIC and HEIF is installed."""
     return importlib.util.find_spec("pillow_heif") is not None
+
+
+@cache
+def document_suffixes() -> frozenset[str]:
+    """Return the suffixes of files that are no images, and hold pictures that can be read here."""
+    return frozenset(PDF_SUFFIXES if reads_pdf() else ())
+
+
+def reads_pdf() -> bool:
+    """Return whether the package for PDF is installed."""
+    return importlib.util.find_spec("pypdfium2") is not None
 
 
 def suffix_of(name: str) -> str:

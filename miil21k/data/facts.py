@@ -46,15 +46,19 @@ class ImageFacts(NamedTuple):
     longitude: float | None = None
 
 
-def facts_of(content: bytes, picture: Picture, *, max_pixels: int) -> ImageFacts:
+def facts_of(content: bytes | None, picture: Picture, *, max_pixels: int) -> ImageFacts:
     """Return the facts of a picture that was decoded from `content`.
 
+    content: None for a page or a frame, which has no bytes of its own: its digest is that of its pixels.
     Raises MissingExtra without the package of perceptual hashes (extra `find`).
     """
     hashes = need("imagehash", "find", "A perceptual hash", package="ImageHash")
     bits = hashes.phash(picture.image).hash.flatten()
     phash = int("".join("1" if bit else "0" for bit in bits.tolist()), 2)
     width, height = picture.size
+    if content is None:
+        pixels = picture.image.tobytes()
+        return ImageFacts(hashlib.sha256(pixels).hexdigest(), len(pixels), width, height, phash)
     captured, place = file_facts(content, max_pixels=max_pixels)
     return ImageFacts(hashlib.sha256(content).hexdigest(), len(content), width, height, phash, captured, *place)
 

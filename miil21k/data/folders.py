@@ -10,7 +10,7 @@ import numpy as np
 from miil21k.data.names import Names
 from miil21k.data.opening import read_file
 from miil21k.errors import UsageError
-from miil21k.suffixes import JUNK_FOLDERS, PassedOver, image_suffixes, suffix_of
+from miil21k.suffixes import JUNK_FOLDERS, PassedOver, document_suffixes, image_suffixes, suffix_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,13 +36,19 @@ class Entries(NamedTuple):
     fault: str
 
 
-def entries_of(folder: str, passed: PassedOver, *, folders: bool = True, shards: bool = False) -> Entries:
+def entries_of(
+    folder: str, passed: PassedOver, *, folders: bool = True, shards: bool = False, documents: bool = False
+) -> Entries:
     """Return what `folder` holds; hidden entries are left out, and what is no picture is counted in `passed`.
 
-    folders: subfolders too, without those that systems make. shards: files that end in `.tar` too. A link that leads
-    nowhere, or to itself, counts as a file by its name.
+    folders: subfolders too, without those that systems make. shards: files that end in `.tar` too. documents: files
+    too that hold pages or frames. A link that leads nowhere, or to itself, counts as a file by its name.
     """
-    wanted = image_suffixes() | {".tar"} if shards else image_suffixes()
+    wanted = image_suffixes()
+    if shards:
+        wanted = wanted | {".tar"}
+    if documents:
+        wanted = wanted | document_suffixes()
     files, below, fault = [], [], ""
     try:
         with os.scandir(folder) as entries:

@@ -9,7 +9,8 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from PIL import ExifTags, Image
 
-from miil21k.data.opening import check_size, name_of, open_image, reason_of
+from miil21k.data.limits import check_size
+from miil21k.data.opening import name_of, open_image, reason_of
 from miil21k.data.options import MAX_PIXELS
 from miil21k.errors import ImageError
 from miil21k.text import brief
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from miil21k.data.opening import Size
+    from miil21k.data.limits import Size
 
 __all__ = ["ImageInput", "ImageSource", "Picture", "failing", "load_image", "load_picture", "upright_size"]
 
@@ -66,8 +67,8 @@ def load_image(
 ) -> Image.Image:
     """Return the image as upright 8-bit RGB.
 
-    source: a path, encoded bytes, a binary file, a Pillow image, or an array [H, W], [H, W, 1], [H, W, 3] or
-    [H, W, 4] of uint8, uint16 (scaled by 1/257), bool, or floats in [0, 1] (times 255).
+    source: a path (`scan.tif#page=2` for a page of a file), encoded bytes, a binary file, a Pillow image, or an array
+    [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] of uint8, uint16 (scaled by 1/257), bool, or floats in [0, 1] (times 255).
     name: how messages call it; the path, or its kind, when left out. exif: apply the stored orientation (Pillow
     always applies that of a TIFF).
     max_pixels: a larger image is refused before anything is decoded.

@@ -12,12 +12,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from miil21k.data.documents import Document, is_document
 from miil21k.data.folders import entries_of, identity_of
 from miil21k.data.images import ImageInput, failing
+from miil21k.data.parts import split_part
 from miil21k.data.tar_inputs import Shard, expand_braces, has_braces, indexed_shards, is_index, is_shard
 from miil21k.data.web import fetch_image, is_url
 from miil21k.errors import UsageError
-from miil21k.suffixes import PassedOver, image_suffixes, suffix_of
+from miil21k.suffixes import PassedOver, document_suffixes, image_suffixes, suffix_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from miil21k.data.folders import Identity
 
     Unit: TypeAlias = ImageInput | Shard
+    AnyUnit: TypeAlias = ImageInput | Shard | Document
 
 __all__ = [
     "Unfolded",
@@ -49,7 +52,7 @@ def require_images(names: Iterable[str], *, recursive: bool = False) -> None:
     for name in names:
         if is_index(name):
             indexed_shards(name)
-        elif name in ("-", "@-") or is_url(name) or os.path.isfile(name):
+        elif name in ("-", "@-") or is_url(name) or os.path.isfile(name) or split_part(name)[1] is not None:
             continue
         elif name.startswith("@"):
             _require_list(name[1:])
@@ -94,14 +97,16 @@ def expand(names: Iterable[str], *, recursive: bool = False, offline: bool = Fal
 
 def expand_units(
     names: Iterable[str], *, recursive: bool = False, offline: bool = False, passed: PassedOver | None = None
-) -> Iterator[Unit]:
-    """Yield an `ImageInput` per image and a `Shard` per tar file, in the order of `names`, as late as possible.
+) -> Iterator[AnyUnit]:
+    """Yield what images are read from, in the order of `names`, as late as possible.
 
-    A name is a file, a folder (its files with an image extension and its tar files, hidden ones left out; with
-    `recursive` those of its subfolders too), a glob (`**` included), a tar shard, a pattern of shards with braces
-    (`a-{000..012}.tar`), the `index.json` of shards that `miil21k prepare` wrote, an http or https URL, `-` (one
-    encoded image on standard input), `@list.txt` or `@-` (one such name per line, UTF-8; empty lines are skipped, and
-    lines that begin with `# ` unless such a file exists). A folder gives its entries in bytewise order of their names,
+    That is an `ImageInput` per image, a `Shard` per tar file and a `Document` per file that may hold several.
+    A name is a file, a page of one (`scan.tif#page=2`), a folder (its files with an image extension, PDF documents
+    where they can be read, and its tar files, hidden ones left out; with `recursive` those of its subfolders too), a
+    glob (`**` included), a tar shard, a pattern of shards with braces (`a-{000..012}.tar`), the `index.json` of shards
+    that `miil21k prepare` wrote, an http or https URL, `-` (one encoded image on standard input), `@list.txt` or `@-`
+    (one such name per line, UTF-8; empty lines are skipped, and lines that begin with `# ` unless such a file exists).
+    A folder gives its entries in bytewise order of their names,
     a subfolder at its own place among them; only the names of the folder at hand are held in memory. A folder that
     cannot be read becomes an input that fails.
     No file, shard or URL is opened here. offline: a URL becomes an error row without any connection. passed: counts
@@ -123,9 +128,9 @@ class Unfolded:
     passed: what was met so far and is no picture.
     """
 
-    def __init__(self, units: Iterator[Unit], passed: PassedOver | None = None) -> None:
+    def __init__(self, units: Iterator[AnyUnit], passed: PassedOver | None = None) -> None:
         self.passed = PassedOver() if passed is None else passed
-        self._units = units
+        self._units = _opened(units)
         self._shard: Shard | None = None
         self._taken = 0
         self._images = self._unfold()
@@ -156,13 +161,23 @@ class Unfolded:
         yield from self._units
 
 
-def _named(name: str, recursive: bool, offline: bool, passed: PassedOver) -> Iterator[Unit]:
+def _opened(units: Iterator[AnyUnit]) -> Iterator[Unit]:
+    for unit in units:
+        if isinstance(unit, Document):
+            yield from unit.images()
+        else:
+            yield unit
+
+
+def _named(name: str, recursive: bool, offline: bool, passed: PassedOver) -> Iterator[AnyUnit]:
     if is_url(name):
         yield ImageInput(name, partial(fetch_image, name, offline=offline))
     elif os.path.isdir(name):
         yield from map(_unit, _walk(name, recursive, passed))
     elif os.path.lexists(name):
         yield from map(_unit, indexed_shards(name) if is_index(name) else [name])
+    elif split_part(name)[1] is not None:
+        yield ImageInput(name, name)
     elif has_braces(name):
         for part in expand_braces(name):
             yield from _named(part, recursive, offline, passed)
@@ -179,13 +194,15 @@ class Failing(NamedTuple):
     reason: str
 
 
-def _unit(found: str | Failing) -> Unit:
+def _unit(found: str | Failing) -> AnyUnit:
     if isinstance(found, Failing):
         return ImageInput(found.name, failing(f"The folder '{found.name}' cannot be read: {found.reason}."))
-    return Shard(found, os.path.abspath(found)) if is_shard(found) else ImageInput(found, found)
+    if is_shard(found):
+        return Shard(found, os.path.abspath(found))
+    return Document(found, found) if is_document(found) else ImageInput(found, found)
 
 
-def _listed(path: str, recursive: bool, offline: bool, passed: PassedOver) -> Iterator[Unit]:
+def _listed(path: str, recursive: bool, offline: bool, passed: PassedOver) -> Iterator[AnyUnit]:
     with nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as lines:
         for number, line in enumerate(lines):
             text = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
@@ -198,7 +215,7 @@ def _listed(path: str, recursive: bool, offline: bool, passed: PassedOver) -> It
 def _glob(pattern: str, passed: PassedOver) -> Iterator[str]:
     """Yield the image files that match, in bytewise order; what the pattern names outright needs no image extension."""
     exact = suffix_of(pattern)
-    wanted = None if exact and not glob.has_magic(exact) else {*image_suffixes(), ".tar"}
+    wanted = None if exact and not glob.has_magic(exact) else {*image_suffixes(), *document_suffixes(), ".tar"}
     for path in sorted(glob.iglob(pattern, recursive=True), key=os.fsencode):
         if os.path.isdir(path):
             continue
@@ -212,7 +229,7 @@ def _walk(
     folder: str, recursive: bool, passed: PassedOver, above: tuple[Identity, ...] = ()
 ) -> Iterator[str | Failing]:
     """Yield the image files and shards of `folder`; `above` holds the folders on the way, against loops of links."""
-    found = entries_of(folder, passed, folders=recursive, shards=True)
+    found = entries_of(folder, passed, folders=recursive, shards=True, documents=True)
     try:
         here = (*above, identity_of(folder))
     except OSError as error:

@@ -15,12 +15,14 @@ import stat
 import struct
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from miil21k.data.limits import check_size
 from miil21k.data.options import MAX_PIXELS
+from miil21k.data.parts import split_part
 from miil21k.errors import ImageError
 from miil21k.suffixes import FORMATS, HEIF_SUFFIXES, reads_heif, suffix_of
 from miil21k.text import printable
@@ -29,10 +31,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-__all__ = ["Size", "check_size", "name_of", "open_image", "read_file", "reason_of"]
+    from miil21k.data.limits import Size
+    from miil21k.data.parts import Part
+
+__all__ = ["name_of", "open_file", "open_image", "read_file", "reason_of"]
 
 MAX_FILE = 2**30  # bytes that are read into memory; far above any image of the allowed size
-Size: TypeAlias = "tuple[int, int]"
 
 
 @contextmanager
@@ -41,21 +45,26 @@ def open_image(
     *,
     name: str | None = None,
     max_pixels: int = MAX_PIXELS,
+    part: Part | None = None,
 ) -> Iterator[Image.Image]:
-    """Yield the picture with its header read and its size checked; nothing is decoded yet.
+    """Yield the picture with its header read and its size checked; of most formats nothing is decoded yet.
 
-    source, name, max_pixels and the errors are those of `load_image`. Where a picture lies inside of another file
-    (ICO, ICNS), or a frame may be larger than its screen (GIF), the inner sizes are checked as well.
+    source, name, max_pixels and the errors are those of `load_image`. part: which page or frame; without one, that
+    which the name of a file says (`report.pdf#page=3`), and the first of a file that holds several. Where a picture
+    lies inside of another file (ICO, ICNS), or a frame may be larger than its screen (GIF), the inner sizes are checked
+    as well.
     """
     name = name_of(source) if name is None else name
+    if part is None and isinstance(source, (str, Path)):
+        source, part = split_part(str(source))
     with _file(source, name) as file:
-        yield _identified(file, name, max_pixels)
+        yield _identified(file, name, max_pixels, part)
 
 
 def read_file(path: str | Path, name: str | None = None) -> bytes:
     """Return the bytes of a regular file of at most 1 GiB; raises ImageError that calls it by `name`, or its path."""
     name = str(path) if name is None else name
-    with _regular(path, name) as file:
+    with open_file(path, name) as file:
         content = file.read(MAX_FILE + 1)
     if len(content) > MAX_FILE:
         raise ImageError(f"'{name}' has more than {MAX_FILE:,} bytes.", "too_large")
@@ -69,7 +78,7 @@ def _file(source: str | Path | bytes | bytearray | memoryview | IO[bytes], name:
             raise ImageError(f"'{name}' is empty (0 bytes).", "empty")
         return nullcontext(io.BytesIO(source))
     if isinstance(source, (str, Path)):
-        return _regular(source, name)
+        return open_file(source, name)
     if not hasattr(source, "read"):
         raise ImageError(
             f"'{name}' is a {type(source).__name__}: give a path, encoded bytes, a Pillow image or a NumPy array."
@@ -92,8 +101,11 @@ _KINDS = {
 }
 
 
-def _regular(path: str | Path, name: str) -> IO[bytes]:
-    """Open a regular file. A pipe that nobody writes to would be waited for until the end of days."""
+def open_file(path: str | Path, name: str) -> IO[bytes]:
+    """Return a regular file, open; raises ImageError that calls it by `name`.
+
+    A pipe that nobody writes to would be waited for until the end of days.
+    """
     try:
         status = os.stat(path)  # noqa: PTH116 - raises for what Path.is_file hides
         if stat.S_ISDIR(status.st_mode):
@@ -112,9 +124,22 @@ def _regular(path: str | Path, name: str) -> IO[bytes]:
         raise ImageError(f"Cannot read '{name}': {error}.") from None
 
 
-def _identified(file: IO[bytes], name: str, max_pixels: int) -> Image.Image:
+def _identified(file: IO[bytes], name: str, max_pixels: int, part: Part | None) -> Image.Image:
     """Return the image of the first format that takes `file`, all sizes checked."""
     prefix = file.read(16)
+    if prefix.startswith(b"%PDF-"):
+        from miil21k.data.pdf import draw_page
+
+        return draw_page(file, name, _page_of(part, name), max_pixels)
+    image = _by_pillow(file, prefix, name, max_pixels)
+    if image.format == "TIFF":
+        _turn_to(image, _page_of(part, name), name, max_pixels)
+    elif part is not None:
+        raise ImageError(f"'{name}' is one picture: it has no pages and no frames that can be named.")
+    return image
+
+
+def _by_pillow(file: IO[bytes], prefix: bytes, name: str, max_pixels: int) -> Image.Image:
     try:
         for format_name in _known():
             factory, accepts = Image.OPEN[format_name]
@@ -129,8 +154,6 @@ def _identified(file: IO[bytes], name: str, max_pixels: int) -> Image.Image:
             except (SyntaxError, IndexError, TypeError, struct.error):  # as Pillow: not this format after all
                 continue
             check_size(image.size, name, max_pixels)
-            if format_name == "TIFF":
-                _check_tiles(image, name, max_pixels)
             return image
     except (ImageError, MemoryError):
         raise
@@ -222,6 +245,25 @@ _INNER: dict[str, Callable[[IO[bytes]], Iterator[Size]]] = {
 }
 
 
+def _page_of(part: Part | None, name: str) -> int:
+    """Return the page that `part` means, the first without one; raises ImageError for a moment."""
+    if part is not None and part.page is None:
+        raise ImageError(f"'{name}' has pages and no frames: name one by #page=NUMBER.")
+    return 1 if part is None or part.page is None else part.page
+
+
+def _turn_to(image: Image.Image, page: int, name: str, max_pixels: int) -> None:
+    """Go to a page of a TIFF, and check its size, and that of its tiles."""
+    try:
+        image.seek(page - 1)
+    except EOFError:
+        raise ImageError(f"'{name}' has fewer than {page} pages.") from None
+    except Exception as error:  # the plugin raises whatever its parser stumbles over
+        raise ImageError(f"'{name}' is damaged: {reason_of(error)}.", "damaged") from None
+    check_size(image.size, name, max_pixels)
+    _check_tiles(image, name, max_pixels)
+
+
 def _check_tiles(image: Image.Image, name: str, max_pixels: int) -> None:
     """Refuse a TIFF whose tiles, which are decoded whole, are larger than the picture may be."""
     tags = getattr(image, "tag_v2", {})
@@ -237,19 +279,6 @@ def reason_of(error: Exception) -> str:
     text = getattr(error, "strerror", None) or (error.args[0] if error.args else "nothing says why")
     words = text.decode("latin-1") if isinstance(text, bytes) else str(text)
     return printable(words).rstrip(".")
-
-
-def check_size(size: Size, name: str, max_pixels: int) -> None:
-    """Raise ImageError for a picture of `size`, (width, height), that has too many pixels, or none."""
-    width, height = size
-    if width * height > max_pixels:
-        raise ImageError(
-            f"'{name}' has {width} x {height} pixels, more than the limit of {max_pixels:,}; "
-            "raise max_pixels to read it.",
-            "too_large",
-        )
-    if not width * height:
-        raise ImageError(f"'{name}' has no pixels ({width} x {height}).", "damaged")
 
 
 def name_of(source: Any) -> str:

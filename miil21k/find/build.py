@@ -12,15 +12,17 @@ import hashlib
 import logging
 import os
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from miil21k.data.documents import Document
 from miil21k.data.inputs import Unfolded, expand_units, require_images
 from miil21k.data.opening import read_file
-from miil21k.data.tar_inputs import Shard, has_braces
+from miil21k.data.parts import file_of, split_part
+from miil21k.data.tar_inputs import Shard, has_braces, is_shard
 from miil21k.data.web import is_url
 from miil21k.decode.compact import BOUND
 from miil21k.errors import Miil21kError, UsageError
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from miil21k.data.images import ImageInput
-    from miil21k.data.inputs import Unit
+    from miil21k.data.inputs import AnyUnit, Unit
     from miil21k.find.options import IndexOptions
     from miil21k.predict.bulk import BulkPredictor
     from miil21k.predict.options import PredictOptions
@@ -72,6 +74,10 @@ class _Known(NamedTuple):
     sha256: str
     ok: bool
 
+    def is_of(self, state: os.stat_result) -> bool:
+        """Return whether it was made from the file as it is now, and could be read."""
+        return self.ok and (self.num_bytes, self.modified_ns) == (state.st_size, state.st_mtime_ns)
+
 
 def model_of(path: str, model: str | None) -> str | None:
     """Return the model that goes on with the index at `path`: its own where none is named.
@@ -107,7 +113,7 @@ def build_index(
     """
     names = [_absolute(name) for name in inputs]
     require_images(names, recursive=options.recursive)
-    missing = next((name for name in names if _names_one_file(name) and not os.path.lexists(name)), None)
+    missing = next((name for name in names if _names_one_file(name) and not os.path.lexists(file_of(name))), None)
     if missing is not None:
         raise UsageError(f"There is no '{missing}'.")
     local = "://" not in options.output
@@ -137,6 +143,10 @@ class _Pass:
         self._known = {} if self._index is None else _known(self._index)
         self._sizes = {known.num_bytes for known in self._known.values()}
         self._by_digest = {known.sha256: name for name, known in self._known.items() if known.ok}
+        self._parts: defaultdict[str, list[str]] = defaultdict(list)
+        for name in self._known:
+            if (file := file_of(name)) != name:
+                self._parts[file].append(name)
         self._seen: set[str] = set()
         self._stats: dict[str, os.stat_result] = {}
         self._waiting: list[dict[str, Any]] = []
@@ -180,10 +190,12 @@ class _Pass:
 
     # -- which pictures have to be looked at ------------------------------------------------------------------------
 
-    def _to_answer(self, units: Iterator[Unit]) -> Iterator[Unit]:
+    def _to_answer(self, units: Iterator[AnyUnit]) -> Iterator[Unit]:
         for unit in units:
             if isinstance(unit, Shard):
                 yield from self._of_shard(unit)
+            elif isinstance(unit, Document):
+                yield from self._of_document(unit)
             elif unit.name not in self._seen:
                 self._seen.add(unit.name)
                 if not self._is_settled(unit):
@@ -207,6 +219,17 @@ class _Pass:
         self._shards.append(shard.name)
         yield shard
 
+    def _of_document(self, document: Document) -> Iterator[Unit]:
+        """Yield the pages of a file that is new or changed; their rows are handed over together."""
+        members = [name for name in (document.name, *self._parts.get(document.name, ())) if name in self._known]
+        state = _stat(document.path)
+        if state is not None and members and all(self._known[name].is_of(state) for name in members):
+            self._seen.update(members)
+            self._counts["unchanged"] += len(members)
+            return
+        self._shards.append(document.name)
+        yield from self._to_answer(document.images())
+
     def _is_settled(self, image: ImageInput) -> bool:
         """Return whether the row of a picture stands, or follows from that of another one with the same bytes."""
         known = self._known.get(image.name)
@@ -215,18 +238,15 @@ class _Pass:
                 self._counts["unchanged"] += 1
                 return True
             return False
-        state = _stat(image.source)
+        file, part = split_part(image.source)
+        state = _stat(file)
         if state is None:
             return False
-        if (
-            known is not None
-            and known.ok
-            and (known.num_bytes, known.modified_ns) == (state.st_size, state.st_mtime_ns)
-        ):
+        if known is not None and known.is_of(state):
             self._counts["unchanged"] += 1
             return True
         self._stats[image.name] = state
-        return state.st_size in self._sizes and self._has_known_bytes(image, state)
+        return part is None and state.st_size in self._sizes and self._has_known_bytes(image, state)
 
     def _has_known_bytes(self, image: ImageInput, state: os.stat_result) -> bool:
         try:
@@ -287,12 +307,13 @@ class _Pass:
         return Index.create(self._options.output, about, width)
 
     def _container(self, name: str) -> str | None:
-        """Return the shard that a picture lies in; predictions come in the order of the shards."""
-        for place, shard in enumerate(self._shards):
-            if name == shard or name.startswith(f"{shard}/"):
+        """Return the shard or document that a picture lies in; predictions come in their order."""
+        for place, holder in enumerate(self._shards):
+            if name == holder or name.startswith((f"{holder}/", f"{holder}#")):
                 for _ in range(place):
                     self._shards.popleft()
-                return shard
+                whole = name == holder and not is_shard(holder)  # a document that is one picture, or none
+                return None if whole else holder
         return None
 
     def _row(self, prediction: Prediction, container: str | None) -> dict[str, Any]:
@@ -329,10 +350,16 @@ class _Pass:
         self._index.remove(self._moved_from)
         for name in self._moved_from:
             self._known.pop(name, None)
+        looked_into = {file_of(name) for name in self._seen}
+
+        def is_old(name: str) -> bool:
+            """Return whether the file was looked into, and has this page no more."""
+            return file_of(name) in looked_into
+
         for name in self._names:
-            prefix = name.rstrip("/") + "/"
-            under = [known for known in self._known if known == name or known.startswith(prefix)]
-            gone = [known for known in under if known not in self._seen and not _there(known)]
+            prefixes = (name.rstrip("/") + "/", f"{name}#")
+            under = [known for known in self._known if known == name or known.startswith(prefixes)]
+            gone = [known for known in under if known not in self._seen and (is_old(known) or not _there(known))]
             if not gone:
                 continue
             if len(gone) > MOST_GONE and len(gone) > MOST_GONE_OF * len(under) and not self._options.prune:
@@ -385,7 +412,7 @@ def _stat(path: str) -> os.stat_result | None:
 
 
 def _there(name: str) -> bool:
-    return is_url(name) or os.path.lexists(name)
+    return is_url(name) or os.path.lexists(file_of(name))
 
 
 def _names_one_file(name: str) -> bool:

@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from miil21k.data.parts import file_of
 from miil21k.data.tar_inputs import Shard
 from miil21k.data.web import is_url
 from miil21k.errors import EngineError, Miil21kError, UsageError
@@ -232,7 +233,7 @@ class BulkPredictor:
 def _of_files(base: BulkJob, files: list[ImageInput]) -> BulkJob:
     images = tuple(replace(image, source=_absolute_source(image)) for image in files)
     paths = (image.source for image in images if isinstance(image.source, str) and not is_url(image.source))
-    return replace(base, images=images, seen=next(filter(os.path.lexists, paths), None))
+    return replace(base, images=images, seen=next(filter(os.path.lexists, map(file_of, paths)), None))
 
 
 def _absolute_source(image: ImageInput) -> ImageSource | Callable[[], ImageSource]:

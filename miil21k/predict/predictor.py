@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast, overload
 import numpy as np
 from PIL import Image
 
+from miil21k.data.documents import is_document
 from miil21k.data.images import ImageInput, load_picture
 from miil21k.data.inputs import Unfolded, expand_units, require_images
 from miil21k.data.opening import read_file
+from miil21k.data.parts import split_part
 from miil21k.data.resizers import resolve_resizer
 from miil21k.data.tar_inputs import has_braces, is_shard
 from miil21k.data.threads import in_order
@@ -30,6 +32,7 @@ from miil21k.predict.options import PredictOptions, RunOptions, changed, listed
 from miil21k.predict.prediction import Origin, Prediction
 from miil21k.runtime.options import threads_of, workers_of
 from miil21k.runtime.resolve import resolve
+from miil21k.suffixes import TIFF_SUFFIXES, suffix_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
 
     from miil21k.data.facts import ImageFacts
     from miil21k.data.images import ImageSource
-    from miil21k.data.inputs import Unit
+    from miil21k.data.inputs import AnyUnit
     from miil21k.decode.compact import CompactMasses
     from miil21k.decode.decoder import Decoder
     from miil21k.predict.run import BarOf, Outcome
@@ -129,8 +132,8 @@ class Predictor:
 
         images: a path, an http or https URL, encoded bytes, a binary file, a Pillow image, an array [H, W, 3] (or
         what else `load_image` takes), an `ImageInput`, or an iterable of these; an array [B, H, W, 3] is several. A
-        folder, a glob, a shard, a pattern of shards or `@list.txt` is several too, as on the command line
-        (`miil21k.data.inputs.expand_units`), also within an iterable.
+        folder, a glob, a shard, a PDF document, a pattern of shards or `@list.txt` is several too, as on the command
+        line (`miil21k.data.inputs.expand_units`), also within an iterable; of a TIFF the first page stands for all.
         progress: called after each image with how many are done. An unreadable image is a Prediction of status
         `error`, not an exception. Raises LogitsError when the network gives NaN or infinite logits, UsageError for
         what is neither an image nor an iterable, and for a folder or a glob without images.
@@ -260,7 +263,7 @@ class Predictor:
             if isinstance(source, str) and is_url(source):
                 source = fetch_image(source, offline=bool(options.offline))
             source = source() if callable(source) else source
-            if options.facts and isinstance(source, (str, Path)):
+            if options.facts and isinstance(source, (str, Path)) and split_part(str(source))[1] is None:
                 source = read_file(source, image.name)  # one reading, so that the digest is that of what was seen
             picture = load_picture(
                 source,
@@ -270,10 +273,11 @@ class Predictor:
                 reduce_to=decode_edge(self.preprocess) if options.decode == "reduced" else None,
             )
             facts = None
-            if options.facts and isinstance(source, bytes):
+            if options.facts:
                 from miil21k.data.facts import facts_of
 
-                facts = facts_of(source, picture, max_pixels=options.max_pixels)
+                content = source if isinstance(source, bytes) else None
+                facts = facts_of(content, picture, max_pixels=options.max_pixels)
             return crop_picture(picture, self.preprocess, self.resizer), facts
         except (Miil21kError, OSError) as error:
             return str(error), None
@@ -342,11 +346,12 @@ def _is_several(name: str | Path) -> bool:
     if is_url(text) or text == "-":
         return False
     if os.path.lexists(text):
-        return is_shard(text) or os.path.isdir(text) or text.lower().endswith(".json")
+        paged = is_document(text) and suffix_of(text) not in TIFF_SUFFIXES
+        return paged or is_shard(text) or os.path.isdir(text) or text.lower().endswith(".json")
     return isinstance(name, str) and (text.startswith("@") or has_braces(text) or glob.has_magic(text))
 
 
-def _units(images: Iterable[ImageSource | ImageInput], *, offline: bool) -> Iterator[Unit]:
+def _units(images: Iterable[ImageSource | ImageInput], *, offline: bool) -> Iterator[AnyUnit]:
     for number, image in enumerate(images):
         if isinstance(image, (str, Path)) and _is_several(image):
             yield from expand_units([os.fspath(image)], offline=offline)

