@@ -11,7 +11,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 from predict_page import option_table  # noqa: E402 - beside this file
 
-from miil21k.export.options import (  # noqa: E402 - the clone's package, installed or not
+from miil21k.benchmark.options import BenchmarkOptions  # noqa: E402 - the clone's package, installed or not
+from miil21k.export.options import (  # noqa: E402
     EngineOptions,
     ExportOptions,
     QuantizeOptions,
@@ -25,6 +26,7 @@ from miil21k.transfer.options import TransferOptions  # noqa: E402
 # page -> the places of its tables, and what each shows
 PAGES = {
     "training.md": {"options": TrainRequest, "fields": Recipe},
+    "benchmark.md": {"options": BenchmarkOptions},
     "transfer.md": {"options": TransferOptions},
     "prepare.md": {"options": PrepareOptions},
     "export.md": {

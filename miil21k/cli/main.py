@@ -58,6 +58,7 @@ JOBS = {
         "bundle": "carry weights to a machine without a network",
     },
     "know": {
+        "benchmark": "measure speed and memory of models on this machine",
         "compare": "show where two models, or two files of rows, differ over the same images",
         "models": "list the models of the zoo",
         "info": "show everything that is known about one model",

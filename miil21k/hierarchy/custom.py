@@ -22,7 +22,7 @@ from miil21k.suffixes import JUNK_FOLDERS, is_image_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["from_csv", "from_folder", "from_json", "from_labels", "from_list"]
+__all__ = ["from_csv", "from_folder", "from_json", "from_labels", "from_list", "numbered"]
 
 _CHILD, _PARENT = ("child", "wnid"), ("parent", "parent_wnid")
 _YES, _NO = frozenset({"1", "true", "yes"}), frozenset({"0", "false", "no", ""})
@@ -327,3 +327,9 @@ def _refuse_cycles(path: Path, rows: Sequence[HierarchyRow]) -> None:
     knot = chain[[row.key for row in chain].index(chain[-1].key) :]
     steps = " -> ".join(f"'{row.key}' ({row.where})" for row in knot)
     raise TreeError(f"{path}, {knot[0].where}: the parents form a cycle: {steps}.")
+
+
+def numbered(count: int) -> LabelSpace:
+    """Return a space of `count` classes that have numbers and nothing else, side by side: nobody says what they are."""
+    names = [f"class {number}" for number in range(count)]
+    return LabelSpace("numbered", Tree.from_parents(names, [None] * count, names, count), names, [""] * count)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from miil21k.errors import DownloadError, ExportError, LabelSpaceMismatch, MissingExtra, UnknownModel, UsageError
+from miil21k.hierarchy.custom import numbered
 from miil21k.hierarchy.load import load_label_space
 from miil21k.runtime.base import ExportFile
 from miil21k.runtime.options import LoadOptions
@@ -76,7 +77,7 @@ class Loaded:
         return find_runtime(self.runtime).open(self.model, self.space.num_classes, self.device, self.dtype)
 
 
-def load_model(name: str | None, options: LoadOptions | None = None) -> Loaded:
+def load_model(name: str | None, options: LoadOptions | None = None, *, nameless: bool = False) -> Loaded:
     """Return the network that `name` and `options.checkpoint` stand for.
 
     Nothing is looked for in the cache of exports, which `miil21k.runtime.resolve.resolve` does. A name that ends in
@@ -86,18 +87,20 @@ def load_model(name: str | None, options: LoadOptions | None = None) -> Loaded:
     checkpoint and its label space are given; its logits then mean `options.head`, `leaf_softmax` unless told
     otherwise. Without a name, a checkpoint of `miil21k train` says itself what it is; without either,
     `tresnet_m_21k` is preferred, and `embedded` answers when that is neither cached nor reachable.
+    nameless: classes of which nobody has said what they are get numbers, for what does not depend on them.
     """
     options = options or LoadOptions()
     if name is not None and name.endswith(".onnx"):
         return _exported(Path(name), options)
     runtime = "torch" if options.backend == "auto" else options.backend
     _require_network(runtime, name, options)
-    return replace(_network(name, options), runtime=runtime, device=options.device, dtype=options.dtype)
+    found = _network(name, options, nameless=nameless)
+    return replace(found, runtime=runtime, device=options.device, dtype=options.dtype)
 
 
-def _network(name: str | None, options: LoadOptions) -> Loaded:
+def _network(name: str | None, options: LoadOptions, *, nameless: bool) -> Loaded:
     if name is not None:
-        return _named(name, options)
+        return _named(name, options, nameless=nameless)
     if options.head is not None:
         raise UsageError("The option head is for a checkpoint of your own: name its architecture as the model.")
     if options.checkpoint is not None:
@@ -145,7 +148,7 @@ def _require_network(runtime: str, name: str | None, options: LoadOptions) -> No
     )
 
 
-def _named(name: str, options: LoadOptions) -> Loaded:
+def _named(name: str, options: LoadOptions, *, nameless: bool) -> Loaded:
     if name.endswith(".safetensors"):
         if options.checkpoint is not None or options.head is not None:
             raise UsageError(f"'{name}' is a checkpoint that says what it is: leave checkpoint and head out.")
@@ -156,22 +159,23 @@ def _named(name: str, options: LoadOptions) -> Loaded:
     if isinstance(found, Architecture):
         if options.checkpoint is None:
             raise UnknownModel(f"{found.refusal} Or pass a checkpoint of your own with --checkpoint.")
-        return _own(found.name, options)
+        return _own(found.name, options, nameless=nameless)
     weights = found
     if weights.family == "timm":
         weights = weights._replace(head=options.head or weights.head)
     elif options.head is not None:
         raise UsageError(f"The head of '{weights.name}' is known ({weights.head}): leave the option head out.")
-    return _published(weights, options)
+    return _published(weights, options, nameless=nameless)
 
 
-def _published(weights: Weights, options: LoadOptions) -> Loaded:
-    space = load_label_space(head_space(weights, options))
+def _published(weights: Weights, options: LoadOptions, *, nameless: bool = False) -> Loaded:
+    unsaid = nameless and weights.label_space is None and options.label_space is None
+    space = None if unsaid else load_label_space(head_space(weights, options))
     preprocess = preprocess_of(weights, options)  # refused before anything is downloaded
     sized = _sized(weights.arch, weights.preprocess, options)
     from miil21k.zoo.registry import create_model
 
-    model = create_model(
+    model: Any = create_model(
         weights.name,
         pretrained=options.checkpoint is None,
         checkpoint=options.checkpoint,
@@ -180,6 +184,7 @@ def _published(weights: Weights, options: LoadOptions) -> Loaded:
         offline=options.offline,
         **sized,
     )
+    space = space or numbered(model.num_classes)
     _require_classes(model, space, weights.name)
     return Loaded(model, weights.name, space, weights.head, preprocess, licence=weights.licence)
 
@@ -202,17 +207,18 @@ def preprocess_of(weights: Weights, options: LoadOptions) -> Preprocess:
     return _preprocess(weights.preprocess, options)
 
 
-def _own(arch: str, options: LoadOptions) -> Loaded:
+def _own(arch: str, options: LoadOptions, *, nameless: bool) -> Loaded:
     """Return a bare architecture filled with the user's file, preprocessed as timm does for that architecture."""
     from miil21k.zoo.registry import create_model
     from miil21k.zoo.timm_config import own_preprocess
 
     standard = own_preprocess(arch)
-    if options.label_space is None:
+    if options.label_space is None and not nameless:
         raise UsageError(f"'{arch}' is an architecture: say with label_space what the classes of the checkpoint are.")
-    space = load_label_space(options.label_space)
     preprocess = _preprocess(standard, options)
-    model = create_model(arch, checkpoint=options.checkpoint, **_sized(arch, standard, options))
+    model: Any = create_model(arch, checkpoint=options.checkpoint, **_sized(arch, standard, options))
+    named = options.label_space
+    space = load_label_space(named) if named is not None else numbered(model.num_classes)
     _require_classes(model, space, str(options.checkpoint))
     return Loaded(model, arch, space, options.head or "leaf_softmax", preprocess)
 

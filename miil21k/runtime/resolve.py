@@ -45,27 +45,35 @@ MAKING_SECONDS, MAKING_IMAGES = 8.0, 100
 log = logging.getLogger("miil21k.runtime")
 
 
-def resolve(name: str | None, options: LoadOptions, *, images: Count | None = None, make: Make | None = None) -> Loaded:
+def resolve(
+    name: str | None,
+    options: LoadOptions,
+    *,
+    images: Count | None = None,
+    make: Make | None = None,
+    nameless: bool = False,
+) -> Loaded:
     """Return what answers for `name` under these options, ready to `start`.
 
     Published weights are answered by a proved export of the cache, else by torch, which the log says in one line. make:
     makes an export that is missing (`make_proved` of `miil21k.export.cache_export`) where a backend for exports was
     named, or `options.make_export` says so, or, unless that is False, where the `images` of the run are so many that
     it saves more time than it takes; None where none can be made. images: told a number, it returns how many images
-    there are, counted no further; None when nobody knows.
+    there are, counted no further; None when nobody knows. nameless: see `load_model`.
     Raises UsageError for a named backend that may not answer, and for an export that was asked for and is neither
     cached nor to be made; otherwise what `load_model` and `obtain_export` raise.
     """
     named = options.backend != "auto"
     weights = published_row(name, options)
-    if weights is None or (named and find_runtime(options.backend).runs == "network"):
-        return load_model(name, options)
+    unsaid = nameless and weights is not None and weights.label_space is None and options.label_space is None
+    if weights is None or unsaid or (named and find_runtime(options.backend).runs == "network"):
+        return load_model(name, options, nameless=nameless)
     reason = _obstacle(options)
     if reason is not None:
         if named:
             raise UsageError(f"The backend '{options.backend}' runs proved exports, and {reason}: leave --backend out.")
         log.debug("torch computes: %s", reason)
-        return load_model(name, options)
+        return load_model(name, options, nameless=nameless)
     if options.make_export is False:
         make = None
     notice = None

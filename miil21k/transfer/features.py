@@ -110,7 +110,7 @@ class Extractor:
     ) -> None:
         self.options = replace(options or FeatureOptions(), label_space=None)
         count = None if images is None else lambda most: min(most, images)
-        self.loaded: Loaded = resolve(model, self.options, images=count, make=make)
+        self.loaded: Loaded = resolve(model, self.options, images=count, make=make, nameless=True)
         self.name, self.preprocess = self.loaded.name, self.loaded.preprocess
         self.weights = self.loaded.weights_sha256 or tensors_digest(self.loaded.model)
         self.resizer = resolve_resizer(self.options.resizer, self.preprocess.interpolation)
