@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from miil21k.decode.heads import HeadKind
     from miil21k.hierarchy.spaces import LabelSpace
 
-__all__ = ["SCHEMA", "About", "Index", "is_index"]
+__all__ = ["SCHEMA", "About", "Index", "is_index", "real_name"]
 
 SCHEMA = 1
 TABLE = "images"
@@ -190,7 +190,7 @@ class Index:
     @cached_property
     def names(self) -> list[str]:
         """The names of the pictures, in the order of the rows."""
-        return [_real(name) for name in self.columns("input")["input"].to_pylist()]
+        return [real_name(name) for name in self.columns("input")["input"].to_pylist()]
 
     def rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """Return these rows as `Prediction.to_dict` gives them, with time and place, in the order asked for."""
@@ -213,7 +213,7 @@ class Index:
         by_number = dict(zip(distinct, taken, strict=True))
         for row in taken:
             if "input" in row:
-                row["input"] = _real(row["input"])
+                row["input"] = real_name(row["input"])
         return [by_number[number] for number in numbers]
 
     def stored(self, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -221,7 +221,7 @@ class Index:
         listed = ", ".join(f"'{_quoted(name)}'" for name in names)
         with _told(self.path):
             found: list[dict[str, Any]] = self._table.search().where(f"input IN ({listed})").to_list()
-        return [{**row, "input": _real(row["input"])} for row in found]
+        return [{**row, "input": real_name(row["input"])} for row in found]
 
     @cached_property
     def masses(self) -> Any:
@@ -281,7 +281,7 @@ class Index:
             if self._table.list_indices():
                 query = query.ef(max(150, 4 * count)).nprobes(20).refine_factor(3)
             found = query.select(["input", "_distance"]).to_arrow()
-        numbers = np.array([self._number_of[_real(name)] for name in found["input"].to_pylist()], np.int64)
+        numbers = np.array([self._number_of[real_name(name)] for name in found["input"].to_pylist()], np.int64)
         return numbers, (1 - found["_distance"].to_numpy()).astype(np.float32)
 
     @cached_property
@@ -333,7 +333,7 @@ def _writable(row: dict[str, Any]) -> dict[str, Any]:
     return {name: utf8_text(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
-def _real(name: str) -> str:
+def real_name(name: str) -> str:
     """Return the name of a file as the system has it."""
     return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), name) if "\\udc" in name else name
 
