@@ -87,7 +87,8 @@ def test_the_wheel_carries_data_types_and_licences(tmp_path: Path) -> None:
         manifest = archive.read("miil21k/weights_manifest.json")
     assert manifest == (ROOT / "weights_manifest.json").read_bytes()
     spaces = {f"miil21k/hierarchy/label_spaces/{name}.tsv" for name in ("fall11", "winter21", "goog21k", "in1k")}
-    spaces |= {f"miil21k/hierarchy/label_spaces/{f}" for f in ("withdrawn_persons.txt", "concepts.tsv", "nouns.tsv.gz")}
+    others = ("withdrawn_persons.txt", "concepts.tsv", "concepts.bin", "nouns.tsv.gz")
+    spaces |= {f"miil21k/hierarchy/label_spaces/{name}" for name in others}
     assert spaces | {"miil21k/py.typed", "miil21k/hierarchy/hypernym_choices.tsv", "miil21k/serve/page.html"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert any(name.endswith("LICENSE.wordnet") for name in names)

@@ -59,7 +59,7 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _build_from_wordnet(args: argparse.Namespace) -> int:
-    """Write the graph of concepts as text, or the index of nouns as gzip without a time."""
+    """Write the graph of concepts as text, with its arrays beside it, or the index of nouns as gzip without a time."""
     from miil21k.hierarchy.wordnet import build_concepts, build_nouns, open_wordnet
 
     if args.all_nodes or args.classes:
@@ -71,12 +71,17 @@ def _build_from_wordnet(args: argparse.Namespace) -> int:
         raise UsageError(f"--output {args.output}: the name must end in {ending}.")
     with open_wordnet(args.wordnet) as wordnet:
         text = build_concepts(wordnet) if args.name == "concepts" else build_nouns(wordnet)
-    if ending.endswith(".gz"):
+    if args.name == "nouns":
         import gzip
 
         write(args.output, gzip.compress(text.encode(), 9, mtime=0))
     else:
+        from miil21k.hierarchy.concepts import build_arrays
+
+        arrays = args.output.with_suffix(".bin")
         write(args.output, text)
+        write(arrays, build_arrays(text))
+        print(f"{args.output} and {arrays}, which follows from it", file=sys.stderr)
     return 0
 
 

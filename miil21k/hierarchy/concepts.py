@@ -5,26 +5,24 @@ holds 95 of the 218 mammals of ImageNet-1K. A concept is a class, or any hyperny
 class at or below it. The graph is WordNet's (3.0, instance hypernyms count as hypernyms) where the classes are wnids,
 joined with the edges of the space's own hierarchy that WordNet does not imply; else that hierarchy alone.
 
-`label_spaces/concepts.tsv` holds the graph around all shipped classes, of which those of the spaces are parts. A line
-`miil21k-concepts`, `1`, `wordnet` and the number of synsets; a line of column titles; then one line per synset in wnid
-order: wnid, hypernyms joined by spaces (`-` for the root), lemmas joined by `|`, gloss (empty where goog21k has it).
-A lemma that has several senses, or a tag count, says behind `#` which sense this is in WordNet's order of use, and
-behind `:` how often it was tagged: `dog#1:42`. `miil21k tree build concepts` makes the file: same bytes.
+The graphs of the shipped spaces are found ahead (`concept_files`), so that a question parses nothing; `build_arrays`
+finds them as those of own hierarchies are found.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from miil21k.errors import LabelSpaceMismatch, TreeError
+from miil21k.hierarchy.concept_edges import joined_edges
+from miil21k.hierarchy.concept_files import ConceptLines, Cover, KnownGraph, arrays_to_bytes, concept_lines, known_graph
 from miil21k.hierarchy.nouns import Lemma, fold, lines_naming, parse_lemma, wordnet_nouns
-from miil21k.hierarchy.spaces import shipped
+from miil21k.hierarchy.spaces import LABEL_SPACES, shipped, shipped_gloss
 from miil21k.hierarchy.tree import Tree
 
 if TYPE_CHECKING:
@@ -34,24 +32,9 @@ if TYPE_CHECKING:
 
     from miil21k.hierarchy.spaces import LabelSpace
 
-__all__ = ["CONCEPT_COLUMNS", "CONCEPT_HEADER", "Concepts", "Cover", "concepts_of"]
+__all__ = ["Concepts", "build_arrays", "concepts_of"]
 
-CONCEPT_HEADER = "miil21k-concepts\t1\twordnet\t"
-CONCEPT_COLUMNS = "wnid\thypernyms\tlemmas\tgloss"
 GRAPH_HEADER = "miil21k-concept-graph\t1\t"
-_FILE = Path(__file__).parent / "label_spaces" / "concepts.tsv"
-
-
-class Cover(NamedTuple):
-    """Concepts with classes outside of their branch of the spanning tree, and the branches that they miss.
-
-    owners: int32 [M], such concepts, ascending. starts: int32 [M], where the branches of each begin in `branches`.
-    branches: int32 [X], concepts; the branch of an owner and those listed for it are disjoint and hold all its classes.
-    """
-
-    owners: NDArray[np.int32]
-    starts: NDArray[np.int32]
-    branches: NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,7 +43,7 @@ class Concepts:
 
     Concept index == node index for the tree's nodes, so the first C concepts are the classes; the other hypernyms
     follow in wnid order. space: the label space. wnids: K keys. child, parent: int32 [E], the edges, ordered by child;
-    the first of each child spans a tree.
+    the first of each child spans a tree. known: of a shipped space, what was found about just these edges ahead.
 
     Raises TreeError, with the chain, when the edges form a cycle.
     """
@@ -69,6 +52,7 @@ class Concepts:
     wnids: tuple[str, ...]
     child: NDArray[np.int32]
     parent: NDArray[np.int32]
+    known: KnownGraph | None = None
 
     def __post_init__(self) -> None:
         for edges in (self.child, self.parent):
@@ -89,6 +73,8 @@ class Concepts:
     @cached_property
     def sha256(self) -> str:
         """Hex SHA-256 of C and one line per concept, wnid and hypernyms; two graphs of one digest answer alike."""
+        if self.known is not None:
+            return self.known.sha256
         lines = (" ".join((wnid, *above)) for wnid, above in zip(self.wnids, self._wnids_above, strict=True))
         return hashlib.sha256(("\n".join([f"{self.num_classes}", *lines]) + "\n").encode()).hexdigest()
 
@@ -119,10 +105,10 @@ class Concepts:
     def lemmas(self, concept: int) -> tuple[Lemma, ...]:
         """Return the words of `concept`, the display name first: WordNet's, unless the user named it otherwise."""
         own = self.space.lemma_text[concept] if concept < len(self.space.lemma_text) else ""
-        row = _graph().row.get(self.wnids[concept])
-        if row is None and own:
+        text = concept_lines().field(self.wnids[concept], 2)
+        if text is None and own:
             return tuple(Lemma(word, 0, 0) for word in own.split("|"))
-        text = wordnet_nouns().lemma_text(self.wnids[concept]) if row is None else _graph().field(row, 2)
+        text = wordnet_nouns().lemma_text(self.wnids[concept]) if text is None else text
         name = own.partition("|")[0]
         if own and not (text.startswith(name) and text[len(name) : len(name) + 1] in {"", "|", "#"}):
             return tuple(Lemma(word, 0, 0) for word in own.split("|"))
@@ -137,7 +123,8 @@ class Concepts:
         if concept < self.space.tree.num_nodes:
             return self.space.display_name(concept)
         name = self.name(concept)
-        return f"{name} ({self.wnids[concept]})" if len(self.named[fold(name)]) > 1 else name
+        meanings = self.named[fold(name)] if self.known is None else self.meanings(fold(name))
+        return f"{name} ({self.wnids[concept]})" if len(meanings) > 1 else name
 
     @cached_property
     def named(self) -> dict[str, list[tuple[int, Lemma]]]:
@@ -152,30 +139,33 @@ class Concepts:
         return found
 
     def meanings(self, word: str) -> list[tuple[int, Lemma]]:
-        """Return what `named` holds for a folded word, by a search in the texts that takes no other word apart."""
-        graph = _graph()
+        """Return what `named` holds for a folded word, by a search that takes no other word apart."""
+        lines = concept_lines()
         if not word:
             return []
-        if "named" in vars(self) or not graph.row.keys() >= self.index_of.keys():
+        if self.known is not None:
+            index = self.index_of
+            pairs = [(index[wnid], lemma) for wnid, lemma in lines.named(word) if wnid in index]
+        elif "named" in vars(self) or not lines.all.keys() >= self.index_of.keys():
             return self.named.get(word, [])
-        own = "\n".join(["", *self.space.lemma_text, ""]).replace("_", " ").casefold()
-        found = {self.index_of.get(graph.lines[line][:9], -1) for line in lines_naming(_folded_graph(), word)}
-        found.update(lines_naming(own, word))
-        pairs = [(one, lemma) for one in sorted(found - {-1}) for lemma in self.lemmas(one) if fold(lemma.word) == word]
-        return sorted(pairs, key=lambda meaning: (meaning[1].sense, meaning[0])) if len(pairs) > 1 else pairs
+        else:
+            own = "\n".join(["", *self.space.lemma_text, ""]).replace("_", " ").casefold()
+            found = {self.index_of.get(wnid, -1) for wnid in lines.searched(word)} | set(lines_naming(own, word))
+            pairs = [(c, lemma) for c in sorted(found - {-1}) for lemma in self.lemmas(c) if fold(lemma.word) == word]
+        return sorted(pairs, key=lambda meaning: (meaning[1].sense, meaning[0]))
 
     def gloss(self, concept: int) -> str:
         """Return the definition; empty where the source has none."""
         if concept < len(self.space.gloss_text):
             return self.space.gloss_text[concept]
-        wnid, graph = self.wnids[concept], _graph()
-        if wnid not in graph.row:
-            return ""
-        return graph.field(graph.row[wnid], 3) or shipped("goog21k").gloss_text[shipped("goog21k").tree.index(wnid)]
+        found = concept_lines().field(self.wnids[concept], 3)
+        return "" if found is None else found or shipped_gloss("goog21k", self.wnids[concept])
 
     @cached_property
     def depth(self) -> NDArray[np.int32]:
         """int32 [K], the longest chain of edges up to a root; raises TreeError for a cycle."""
+        if self.known is not None:
+            return self.known.depth
         depth = np.zeros(len(self), np.int32)
         for _ in range(len(self) + 1):
             deeper = depth.copy()
@@ -261,6 +251,13 @@ class Concepts:
 
         Returns int32 [C], the classes; int32 [K] and [K], first and one past last.
         """
+        first, size = self._spans() if self.known is None else (self.known.first, self.known.size)
+        order = np.empty(self.num_classes, np.int32)
+        order[first[: self.num_classes]] = np.arange(self.num_classes)
+        return order, first, first + size
+
+    def _spans(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return int32 [K] and [K], where each branch of the spanning tree begins among the classes, and its size."""
         tree = self.tree
         size = np.zeros(len(self), np.int32)
         size[: self.num_classes] = 1
@@ -273,13 +270,13 @@ class Concepts:
             before -= before[family.starts][family.group]
             inside = 0 if family.parents[0] < 0 else (first[family.parents] + own[family.parents])[family.group]
             first[family.nodes] = inside + before
-        order = np.empty(self.num_classes, np.int32)
-        order[first[: self.num_classes]] = np.arange(self.num_classes)
-        return order, first, first + size
+        return first, size
 
     @cached_property
     def cover(self) -> Cover:
         """What the spanning tree misses: few, since WordNet nearly is a tree."""
+        if self.known is not None:
+            return self.known.cover
         _, first, last = self._branches
         more: dict[int, list[int]] = {}
         further = np.flatnonzero(self.child[1:] == self.child[:-1]) + 1
@@ -346,17 +343,7 @@ def concepts_of(space: LabelSpace) -> Concepts:
     Raises TreeError when the edges of both together form a cycle, LabelSpaceMismatch where the space is that of an
     export whose answers were read on another graph.
     """
-    own = _own_edges(space)
-    edges = _wordnet_edges(space)
-    for key, parents in own.items():
-        above = edges.get(key, [])
-        edges[key] = [*above, *(p for p in parents if p not in above and not (above and _reaches(edges, key, p)))]
-    wnids = (*own, *sorted(edges.keys() - own.keys()))
-    index = dict(zip(wnids, range(len(wnids)), strict=True))
-    above_each = [edges[wnid] for wnid in wnids]
-    child = np.repeat(np.arange(len(wnids), dtype=np.int32), [len(up) for up in above_each])
-    parent = np.array([index[p] for up in above_each for p in up], np.int32)
-    found = Concepts(space, wnids, child, parent)
+    found = _known(space) if _is_shipped(space) else _joined(space, concept_lines())
     if space.concepts_sha256 and space.concepts_sha256 != found.sha256:
         raise LabelSpaceMismatch(
             f"The export was made with another graph of concepts ({space.concepts_sha256[:12]}) than that of "
@@ -366,76 +353,41 @@ def concepts_of(space: LabelSpace) -> Concepts:
     return found
 
 
-def _own_edges(space: LabelSpace) -> dict[str, tuple[str, ...]]:
-    """Return key -> parents in the space's own hierarchy, the chosen one first."""
-    wnids = space.tree.wnids
-    above = zip(wnids, space.tree.parent.tolist(), strict=True)
-    own: dict[str, tuple[str, ...]] = {wnid: (wnids[node],) if node >= 0 else () for wnid, node in above}
-    for child, parent in space.further_parents:
-        own[child] = (*own[child], parent)
-    return own
+def _is_shipped(space: LabelSpace) -> bool:
+    """Return whether the space is a shipped one, or the one of an export that has its tree and words."""
+    if space.name not in LABEL_SPACES:
+        return False
+    today = shipped(space.name)
+    return space.tree is today.tree and space.lemma_text is today.lemma_text
 
 
-def _wordnet_edges(space: LabelSpace) -> dict[str, list[str]]:
-    """Return wnid -> hypernyms for every node that is a noun and all above it; nothing unless every class is one."""
-    graph = _graph()
-    todo = list(space.tree.wnids)
-    if not graph.row.keys() >= set(todo):
-        if not all(map(_is_noun, space.wnids)):
-            return {}
-        todo = list(filter(_is_noun, todo))
-    found: dict[str, list[str]] = {}
-    while todo:
-        wnid = todo.pop()
-        if wnid not in found:
-            row = graph.row.get(wnid)
-            text = wordnet_nouns().hypernym_text(wnid) if row is None else graph.field(row, 1)
-            found[wnid] = text.split() if text != "-" else []
-            todo += found[wnid]
-    return found
+def _known(space: LabelSpace) -> Concepts:
+    known = known_graph(space.name)
+    wnids = (*space.tree.wnids, *known.wnids)
+    return Concepts(
+        space, wnids, np.repeat(np.arange(len(wnids), dtype=np.int32), known.above), known.parent, known=known
+    )
 
 
-def _is_noun(key: str) -> bool:
-    return key in _graph().row or (key[:1] == "n" and len(key) == 9 and key[1:].isdecimal() and key in wordnet_nouns())
+def _joined(space: LabelSpace, lines: ConceptLines) -> Concepts:
+    return Concepts(space, *joined_edges(space, lines))
 
 
-def _reaches(edges: dict[str, list[str]], start: str, goal: str) -> bool:
-    """Return whether `goal` lies above `start`."""
-    seen, todo = {start}, [start]
-    while todo:
-        new = [p for p in edges.get(todo.pop(), ()) if p not in seen]
-        if goal in new:
-            return True
-        seen.update(new)
-        todo += new
-    return False
-
-
-class _Graph(NamedTuple):
-    """The shipped file: lines are taken apart when they are asked for, which is soon enough for a thousand classes.
-
-    row: wnid -> line.
-    """
-
-    row: dict[str, int]
-    lines: list[str]
-
-    def field(self, row: int, column: int) -> str:
-        """Return what stands in a line: column 1 the hypernyms, 2 the lemmas, 3 the gloss."""
-        return self.lines[row].split("\t", column + 1)[column]
-
-
-@cache
-def _folded_graph() -> str:
-    """Return the lines of the shipped file without case, for `lines_naming`."""
-    return "\n".join(["", *_graph().lines, ""]).casefold()
-
-
-@cache
-def _graph() -> _Graph:
-    text = _FILE.read_text(encoding="utf-8")
-    lines = text.split("\n")[2:-1]
-    whole = text.startswith(f"{CONCEPT_HEADER}{len(lines)}\n{CONCEPT_COLUMNS}\n") and text.endswith("\n")
-    if not whole or text.count("\t") != 3 * (len(lines) + 2):
-        raise TreeError(f"{_FILE} is damaged or was cut off: install miil21k again.")
-    return _Graph({line[:9]: number for number, line in enumerate(lines)}, lines)
+def build_arrays(text: str) -> bytes:
+    """Return the bytes of `label_spaces/concepts.bin`, which follow from the text of concepts.tsv and the spaces."""
+    content = text.encode()
+    lines, graphs = ConceptLines(content), dict[str, KnownGraph]()
+    for name in LABEL_SPACES:
+        found = _joined(shipped(name), lines)
+        first, size = found._spans()
+        graphs[name] = KnownGraph(
+            found.wnids[found.space.tree.num_nodes :],
+            found.sha256,
+            found.depth,
+            np.bincount(found.child, minlength=len(found)).astype(np.int32),
+            found.parent,
+            first,
+            size,
+            found.cover,
+        )
+    return arrays_to_bytes(content, lines.places_of_words(), graphs)

@@ -45,6 +45,7 @@ __all__ = [
     "require_same",
     "shipped",
     "shipped_digest",
+    "shipped_gloss",
     "withdrawn_classes",
 ]
 
@@ -282,6 +283,15 @@ def shipped_digest(name: str) -> str:
 def _content(name: str) -> bytes:
     """Return the file of a shipped space, which a start both digests and parses."""
     return (_SHIPPED / f"{name}.tsv").read_bytes()
+
+
+def shipped_gloss(name: str, wnid: str) -> str:
+    """Return the definition that a shipped space has for a node, without parsing the space; KeyError for no node."""
+    content = _content(name)
+    start = content.find(f"\n{wnid}\t".encode()) + 1
+    if not start:
+        raise KeyError(wnid)
+    return content[start : content.index(b"\n", start)].decode().rpartition("\t")[2]
 
 
 @cache

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from miil21k.errors import Miil21kError, UnknownClass, UsageError
 from miil21k.hierarchy.bridge import bridge
-from miil21k.hierarchy.concepts import CONCEPT_COLUMNS, CONCEPT_HEADER
+from miil21k.hierarchy.concept_files import CONCEPT_COLUMNS, CONCEPT_HEADER
 from miil21k.hierarchy.spaces import LabelSpace
 from miil21k.hierarchy.tree import Tree
 

@@ -16,6 +16,7 @@ import pytest
 from miil21k.cli.main import main
 from miil21k.hierarchy import spaces
 from miil21k.hierarchy.load import load_label_space
+from miil21k.hierarchy.wordnet import find_wordnet
 
 if TYPE_CHECKING:
     from miil21k.hierarchy.spaces import LabelSpace
@@ -187,6 +188,17 @@ def test_dot_draws_every_node_and_edge_once(capsys: pytest.CaptureFixture[str], 
         '  "animal" -> "dog";',
         "}",
     ]
+
+
+@pytest.mark.slow
+def test_concepts_are_built_with_their_arrays_beside_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("nltk")
+    if find_wordnet() is None:
+        pytest.skip("no WordNet 3.0 here (Debian: apt install wordnet-base)")
+    assert main(["tree", "build", "concepts", "-o", str(tmp_path / "concepts.tsv")]) == 0
+    for name in ("concepts.tsv", "concepts.bin"):
+        assert (tmp_path / name).read_bytes() == (Path(spaces.__file__).parent / "label_spaces" / name).read_bytes()
+    assert "concepts.bin, which follows from it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ending", [".tsv", ".json", ".csv"])

@@ -14,6 +14,7 @@ import pytest
 
 from miil21k.errors import Miil21kError, UnknownClass, UsageError
 from miil21k.hierarchy import spaces as spaces_module
+from miil21k.hierarchy.concepts import build_arrays
 from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import LABEL_SPACES
 from miil21k.hierarchy.wordnet import (
@@ -54,6 +55,7 @@ def test_every_shipped_space_is_rebuilt_byte_for_byte(wordnet: WordNet, name: st
 def test_the_graph_of_concepts_is_rebuilt_byte_for_byte(wordnet: WordNet) -> None:
     text = build_concepts(wordnet)
     assert text.encode() == (SHIPPED / "concepts.tsv").read_bytes()
+    assert build_arrays(text) == (SHIPPED / "concepts.bin").read_bytes()
     assert text.count("\n") == 23548 + 2
 
 
