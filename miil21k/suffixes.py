@@ -20,6 +20,7 @@ __all__ = [
     "JUNK_FOLDERS",
     "PDF_SUFFIXES",
     "TIFF_SUFFIXES",
+    "VIDEO_SUFFIXES",
     "ImageFormat",
     "PassedOver",
     "document_suffixes",
@@ -27,6 +28,7 @@ __all__ = [
     "is_image_name",
     "reads_heif",
     "reads_pdf",
+    "reads_video",
     "suffix_of",
 ]
 
@@ -72,6 +74,10 @@ HEIF_SUFFIXES = (".heic", ".heif", ".hif")  # with the extra `heic`
 # Files that may hold several pictures; all but the first are no images of data sets, and are read by what takes inputs.
 TIFF_SUFFIXES = FORMATS["TIFF"].suffixes
 PDF_SUFFIXES = (".pdf",)  # with the extra `pdf`
+VIDEO_SUFFIXES = (  # with the extra `video`
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".wmv", ".flv", ".ogv"),
+    *(".3gp", ".3g2"),
+)
 
 # Made by systems beside the user's own: copies of attributes, thumbnails, bins.
 JUNK_FOLDERS = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
@@ -80,6 +86,7 @@ JUNK_FOLDERS = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "Sys
 _ADVICE = {
     **dict.fromkeys(HEIF_SUFFIXES, "install miil21k[heic]"),
     **dict.fromkeys(PDF_SUFFIXES, "install miil21k[pdf]"),
+    **dict.fromkeys(VIDEO_SUFFIXES, "install miil21k[video]"),
     **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw"), "develop them"),
     **dict.fromkeys((".zip", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"), "unpack them"),
 }
@@ -101,12 +108,17 @@ def reads_heif() -> bool:
 @cache
 def document_suffixes() -> frozenset[str]:
     """Return the suffixes of files that are no images, and hold pictures that can be read here."""
-    return frozenset(PDF_SUFFIXES if reads_pdf() else ())
+    return frozenset((PDF_SUFFIXES if reads_pdf() else ()) + (VIDEO_SUFFIXES if reads_video() else ()))
 
 
 def reads_pdf() -> bool:
     """Return whether the package for PDF is installed."""
     return importlib.util.find_spec("pypdfium2") is not None
+
+
+def reads_video() -> bool:
+    """Return whether the package for video is installed."""
+    return importlib.util.find_spec("av") is not None
 
 
 def suffix_of(name: str) -> str:

@@ -58,7 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     group = parser.add_argument_group("inputs")
     group.add_argument("--source", action="append", default=[], metavar="INPUT", help="the same as INPUT, repeatable")
-    add_options(group, RunOptions, only={"recursive"})
+    add_options(group, RunOptions, only={"recursive", "frames"})
     add_options(group, ReadingOptions)
     group = parser.add_argument_group("model")
     add_model_name(group)
@@ -69,7 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("answer")
     add_options(group, AnswerOptions)
     add_options(group, RunOptions, only={"label_type"})
-    elsewhere = {"recursive", "label_type", "engine", "address"}
+    elsewhere = {"recursive", "frames", "label_type", "engine", "address"}
     add_options(parser.add_argument_group("output"), RunOptions, without=elsewhere)
     group = parser.add_argument_group("machine")
     of_engines = "; with --engine local: processes, with ray: jobs that are queued"

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from miil21k.data.images import ImageInput, failing
 from miil21k.data.opening import open_file, open_image
+from miil21k.data.options import FRAMES
 from miil21k.data.parts import MAX_PARTS, Part
 from miil21k.errors import Miil21kError
-from miil21k.suffixes import PDF_SUFFIXES, TIFF_SUFFIXES, reads_pdf, suffix_of
+from miil21k.suffixes import TIFF_SUFFIXES, VIDEO_SUFFIXES, document_suffixes, suffix_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from miil21k.data.options import Frames
 
 __all__ = ["Document", "is_document"]
 
@@ -27,14 +30,18 @@ _SUBFILE_TYPE = 254
 def is_document(name: str) -> bool:
     """Return whether a name ends as files do that may hold several pictures, and that can be read here."""
     suffix = suffix_of(name)
-    return suffix in TIFF_SUFFIXES or (suffix in PDF_SUFFIXES and reads_pdf())
+    return suffix in TIFF_SUFFIXES or suffix in document_suffixes()
 
 
 class Document(NamedTuple):
-    """A file that may hold several pictures. name: as it was spelled. path: where it lies."""
+    """A file that may hold several pictures.
+
+    name: as it was spelled. path: where it lies. frames: of a video, one every so many seconds, or `scenes`.
+    """
 
     name: str
     path: str
+    frames: Frames = FRAMES
 
     def images(self) -> Iterator[ImageInput]:
         """Yield the pages or frames; a file of which none can be told is itself one input, which fails and says why.
@@ -51,20 +58,25 @@ class Document(NamedTuple):
         except Miil21kError as error:
             yield ImageInput(self.name, failing(str(error)))
         if count > MAX_PARTS:
-            more = f"'{self.name}' has more than {MAX_PARTS:,} pages or frames: name further ones, as {self._last()}."
+            video = suffix_of(self.name) in VIDEO_SUFFIXES
+            advice = "take fewer, or name further ones by #t=SECONDS" if video else "name further ones by #page=NUMBER"
+            more = f"'{self.name}' has more than {MAX_PARTS:,} {'frames' if video else 'pages'}: {advice}."
             yield ImageInput(self.name, failing(more))
 
     def _image(self, part: Part | None) -> ImageInput:
         return ImageInput(self.name, self.path) if part is None else ImageInput(part.of(self.name), part.of(self.path))
-
-    def _last(self) -> str:
-        return Part(page=MAX_PARTS + 1).of(self.name)
 
     def _parts(self) -> Iterator[Part | None]:
         """Yield which parts there are, None for a picture that is the whole file."""
         if suffix_of(self.name) in TIFF_SUFFIXES:
             pages = list(islice(_tiff_pages(self.path, self.name), MAX_PARTS + 1))
             yield from (Part(page=page) for page in pages) if len(pages) > 1 else [None]
+            return
+        if suffix_of(self.name) in VIDEO_SUFFIXES:
+            from miil21k.data.video import frame_times
+
+            with open_file(self.path, self.name) as file:
+                yield from (Part(time=time) for time in frame_times(file, self.name, self.frames))
             return
         from miil21k.data.pdf import count_pages
 

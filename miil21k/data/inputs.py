@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from miil21k.data.documents import Document, is_document
 from miil21k.data.folders import entries_of, identity_of
 from miil21k.data.images import ImageInput, failing
+from miil21k.data.options import FRAMES
 from miil21k.data.parts import split_part
 from miil21k.data.tar_inputs import Shard, expand_braces, has_braces, indexed_shards, is_index, is_shard
 from miil21k.data.web import fetch_image, is_url
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from miil21k.data.folders import Identity
+    from miil21k.data.options import Frames
 
     Unit: TypeAlias = ImageInput | Shard
     AnyUnit: TypeAlias = ImageInput | Shard | Document
@@ -89,37 +91,53 @@ def _require_folder(folder: str, recursive: bool) -> None:
     raise UsageError(f"No images in '{folder}'{hint}." + (f" {seen}." if seen else ""))
 
 
-def expand(names: Iterable[str], *, recursive: bool = False, offline: bool = False) -> Unfolded:
+def expand(
+    names: Iterable[str], *, recursive: bool = False, offline: bool = False, frames: Frames = FRAMES
+) -> Unfolded:
     """Return one `ImageInput` per image, in the order of `names`, as late as possible; arguments as `expand_units`."""
     passed = PassedOver()
-    return Unfolded(expand_units(names, recursive=recursive, offline=offline, passed=passed), passed)
+    units = expand_units(names, recursive=recursive, offline=offline, frames=frames, passed=passed)
+    return Unfolded(units, passed)
 
 
 def expand_units(
-    names: Iterable[str], *, recursive: bool = False, offline: bool = False, passed: PassedOver | None = None
+    names: Iterable[str],
+    *,
+    recursive: bool = False,
+    offline: bool = False,
+    frames: Frames = FRAMES,
+    passed: PassedOver | None = None,
 ) -> Iterator[AnyUnit]:
     """Yield what images are read from, in the order of `names`, as late as possible.
 
     That is an `ImageInput` per image, a `Shard` per tar file and a `Document` per file that may hold several.
-    A name is a file, a page of one (`scan.tif#page=2`), a folder (its files with an image extension, PDF documents
-    where they can be read, and its tar files, hidden ones left out; with `recursive` those of its subfolders too), a
-    glob (`**` included), a tar shard, a pattern of shards with braces (`a-{000..012}.tar`), the `index.json` of shards
-    that `miil21k prepare` wrote, an http or https URL, `-` (one encoded image on standard input), `@list.txt` or `@-`
-    (one such name per line, UTF-8; empty lines are skipped, and lines that begin with `# ` unless such a file exists).
+    A name is a file, a page or frame of one (`scan.tif#page=2`), a folder (its files with an image extension, documents
+    and videos where they can be read, and its tar files, hidden ones left out; with `recursive` those of its subfolders
+    too), a glob (`**` included), a tar shard, a pattern of shards with braces (`a-{000..012}.tar`), the `index.json` of
+    shards that `miil21k prepare` wrote, an http or https URL, `-` (one encoded image on standard input), `@list.txt` or
+    `@-` (one such name per line, UTF-8; empty lines are skipped, and lines that begin with `# ` unless such a file
+    exists).
     A folder gives its entries in bytewise order of their names,
     a subfolder at its own place among them; only the names of the folder at hand are held in memory. A folder that
     cannot be read becomes an input that fails.
-    No file, shard or URL is opened here. offline: a URL becomes an error row without any connection. passed: counts
-    what was met in folders and by globs and is no picture.
+    No file, shard or URL is opened here. offline: a URL becomes an error row without any connection. frames: of videos,
+    as `Document` has it. passed: counts what was met in folders and by globs and is no picture.
     """
-    passed = PassedOver() if passed is None else passed
+    how = _How(recursive, offline, frames, PassedOver() if passed is None else passed)
     for name in names:
         if name == "-":
             yield ImageInput(name, sys.stdin.buffer.read())
         elif name.startswith("@") and not os.path.isfile(name):
-            yield from _listed(name[1:], recursive, offline, passed)
+            yield from _listed(name[1:], how)
         else:
-            yield from _named(name, recursive, offline, passed)
+            yield from _named(name, how)
+
+
+class _How(NamedTuple):
+    recursive: bool
+    offline: bool
+    frames: Frames
+    passed: PassedOver
 
 
 class Unfolded:
@@ -169,20 +187,20 @@ def _opened(units: Iterator[AnyUnit]) -> Iterator[Unit]:
             yield unit
 
 
-def _named(name: str, recursive: bool, offline: bool, passed: PassedOver) -> Iterator[AnyUnit]:
+def _named(name: str, how: _How) -> Iterator[AnyUnit]:
     if is_url(name):
-        yield ImageInput(name, partial(fetch_image, name, offline=offline))
+        yield ImageInput(name, partial(fetch_image, name, offline=how.offline))
     elif os.path.isdir(name):
-        yield from map(_unit, _walk(name, recursive, passed))
+        yield from (_unit(found, how) for found in _walk(name, how.recursive, how.passed))
     elif os.path.lexists(name):
-        yield from map(_unit, indexed_shards(name) if is_index(name) else [name])
+        yield from (_unit(found, how) for found in (indexed_shards(name) if is_index(name) else [name]))
     elif split_part(name)[1] is not None:
         yield ImageInput(name, name)
     elif has_braces(name):
         for part in expand_braces(name):
-            yield from _named(part, recursive, offline, passed)
+            yield from _named(part, how)
     elif glob.has_magic(name):
-        yield from map(_unit, _glob(name, passed))
+        yield from (_unit(found, how) for found in _glob(name, how.passed))
     else:
         yield ImageInput(name, name)
 
@@ -194,22 +212,22 @@ class Failing(NamedTuple):
     reason: str
 
 
-def _unit(found: str | Failing) -> AnyUnit:
+def _unit(found: str | Failing, how: _How) -> AnyUnit:
     if isinstance(found, Failing):
         return ImageInput(found.name, failing(f"The folder '{found.name}' cannot be read: {found.reason}."))
     if is_shard(found):
         return Shard(found, os.path.abspath(found))
-    return Document(found, found) if is_document(found) else ImageInput(found, found)
+    return Document(found, found, how.frames) if is_document(found) else ImageInput(found, found)
 
 
-def _listed(path: str, recursive: bool, offline: bool, passed: PassedOver) -> Iterator[AnyUnit]:
+def _listed(path: str, how: _How) -> Iterator[AnyUnit]:
     with nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as lines:
         for number, line in enumerate(lines):
             text = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
             name = text.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
             comment = name.startswith("# ") and not os.path.lexists(name)
             if name.strip() and not comment:
-                yield from _named(name, recursive, offline, passed)
+                yield from _named(name, how)
 
 
 def _glob(pattern: str, passed: PassedOver) -> Iterator[str]:

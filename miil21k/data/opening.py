@@ -23,6 +23,8 @@ from PIL import Image
 from miil21k.data.limits import check_size
 from miil21k.data.options import MAX_PIXELS
 from miil21k.data.parts import split_part
+from miil21k.data.pdf import draw_page
+from miil21k.data.video import HEAD, container_of, read_frame
 from miil21k.errors import ImageError
 from miil21k.suffixes import FORMATS, HEIF_SUFFIXES, reads_heif, suffix_of
 from miil21k.text import printable
@@ -126,11 +128,12 @@ def open_file(path: str | Path, name: str) -> IO[bytes]:
 
 def _identified(file: IO[bytes], name: str, max_pixels: int, part: Part | None) -> Image.Image:
     """Return the image of the first format that takes `file`, all sizes checked."""
-    prefix = file.read(16)
+    head = file.read(HEAD)
+    prefix = head[:16]
     if prefix.startswith(b"%PDF-"):
-        from miil21k.data.pdf import draw_page
-
         return draw_page(file, name, _page_of(part, name), max_pixels)
+    if container_of(head) is not None:
+        return read_frame(file, name, _time_of(part, name), max_pixels)
     image = _by_pillow(file, prefix, name, max_pixels)
     if image.format == "TIFF":
         _turn_to(image, _page_of(part, name), name, max_pixels)
@@ -250,6 +253,13 @@ def _page_of(part: Part | None, name: str) -> int:
     if part is not None and part.page is None:
         raise ImageError(f"'{name}' has pages and no frames: name one by #page=NUMBER.")
     return 1 if part is None or part.page is None else part.page
+
+
+def _time_of(part: Part | None, name: str) -> float:
+    """Return the moment that `part` means, the beginning without one; raises ImageError for a page."""
+    if part is not None and part.time is None:
+        raise ImageError(f"'{name}' has frames and no pages: name one by #t=SECONDS.")
+    return 0.0 if part is None or part.time is None else part.time
 
 
 def _turn_to(image: Image.Image, page: int, name: str, max_pixels: int) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from miil21k.data.resizers import RESIZERS
+from miil21k.errors import UsageError
 from miil21k.options import Instead, check, described, option
 
 if TYPE_CHECKING:
@@ -13,11 +14,26 @@ if TYPE_CHECKING:
 
     from miil21k.data.resizers import ResizerName
 
-__all__ = ["DECODES", "MAX_PIXELS", "Decode", "ReadingOptions", "SourceOptions"]
+__all__ = ["DECODES", "FRAMES", "MAX_PIXELS", "Decode", "Frames", "ReadingOptions", "SourceOptions", "frames_of"]
 
 Decode = Literal["reduced", "full"]
 DECODES: tuple[str, ...] = get_args(Decode)
+Frames: TypeAlias = "float | str"  # seconds from one frame of a video to the next, or "scenes"
+FRAMES = 10.0
 MAX_PIXELS = 178_956_970  # where Pillow too refuses: half a gigabyte of RGB
+
+
+def frames_of(given: Frames) -> Frames:
+    """Return which frames of a video are meant, `scenes` or seconds; raises UsageError for anything else."""
+    if given == "scenes":
+        return given
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0
+    if not 0.001 <= seconds < 1e7:  # names of frames carry milliseconds
+        raise UsageError(f"frames must be 'scenes', or seconds from 0.001 up, not '{given}'.")
+    return seconds
 
 
 @described

@@ -132,7 +132,7 @@ class _Pass:
         self, names: list[str], model: str | None, answer: PredictOptions, options: IndexOptions, bar: BarOf | None
     ) -> None:
         self._names, self._model, self._options = names, model, options
-        self._recorded = _recorded(answer)
+        self._recorded = {**_recorded(answer), "frames": options.frames}
         self._offline = bool(answer.offline)
         self._bar = bar
         self._clock = time.perf_counter()
@@ -159,7 +159,13 @@ class _Pass:
     def perform(self, answering: Callable[[], AbstractContextManager[Predictor | BulkPredictor]]) -> Indexed:
         passed = PassedOver()
         units = self._to_answer(
-            expand_units(self._names, recursive=self._options.recursive, offline=self._offline, passed=passed)
+            expand_units(
+                self._names,
+                recursive=self._options.recursive,
+                offline=self._offline,
+                frames=self._options.frames,
+                passed=passed,
+            )
         )
         first = next(units, None)
         shown = nullcontext(None) if self._bar is None else self._bar(None, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from miil21k.data.options import FRAMES, frames_of
 from miil21k.errors import UsageError
 from miil21k.options import Instead, check, described, option
 
@@ -25,6 +26,12 @@ class IndexOptions:
         flags=None,
         instead={"--no-recursive": Instead(False, "leave the subfolders of a folder out")},
     )
+    frames: float | str = option(
+        FRAMES,
+        "of a video: one every so many seconds, or the first of each of its scenes",
+        metavar="SECONDS|scenes",
+        parse=frames_of,
+    )
     overwrite: bool = option(False, "make the index anew, whatever it holds")
     prune: bool = option(False, "drop pictures that are gone even where most of a folder is")
     vectors: bool = option(
@@ -42,5 +49,6 @@ class IndexOptions:
 
     def __post_init__(self) -> None:
         check(self)
+        frames_of(self.frames)
         if self.address is not None and self.engine != "ray":
             raise UsageError("--address is of a Ray cluster: add --engine ray.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from miil21k.data.options import ReadingOptions
+from miil21k.data.options import FRAMES, ReadingOptions, frames_of
 from miil21k.errors import UsageError
 from miil21k.hierarchy.bin_lines import BinLine, bin_lines
 from miil21k.options import Instead, check, described, option
@@ -179,6 +179,12 @@ class RunOptions:
     """What a run over many inputs makes, and how it goes on: see `miil21k.predict.run`."""
 
     recursive: bool = option(False, "also the subfolders of a folder", flags="-r --recursive")
+    frames: float | str = option(
+        FRAMES,
+        "of a video: one every so many seconds, or the first of each of its scenes",
+        metavar="SECONDS|scenes",
+        parse=frames_of,
+    )
     output: str | Path = option("-", "where rows go; -: standard output", flags="-o --output", metavar="FILE")
     format: str | None = option(
         None,
@@ -208,6 +214,7 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         check(self)
+        frames_of(self.frames)
         if self.address is not None and self.engine != "ray":
             raise UsageError("--address is of a Ray cluster: add --engine ray.")
         if self.engine is not None and self.save_plots is not None:

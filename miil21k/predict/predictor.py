@@ -132,8 +132,9 @@ class Predictor:
 
         images: a path, an http or https URL, encoded bytes, a binary file, a Pillow image, an array [H, W, 3] (or
         what else `load_image` takes), an `ImageInput`, or an iterable of these; an array [B, H, W, 3] is several. A
-        folder, a glob, a shard, a PDF document, a pattern of shards or `@list.txt` is several too, as on the command
-        line (`miil21k.data.inputs.expand_units`), also within an iterable; of a TIFF the first page stands for all.
+        folder, a glob, a shard, a PDF document, a video, a pattern of shards or `@list.txt` is several too, as on the
+        command line (`miil21k.data.inputs.expand_units`), also within an iterable; the first page of a TIFF stands for
+        all of it.
         progress: called after each image with how many are done. An unreadable image is a Prediction of status
         `error`, not an exception. Raises LogitsError when the network gives NaN or infinite logits, UsageError for
         what is neither an image nor an iterable, and for a folder or a glob without images.

@@ -141,7 +141,8 @@ def _recorded(model: str | None, answer: PredictOptions, options: RunOptions) ->
     """Return what the content of the rows depends on, as JSON values."""
     chosen = {name: value for name, value in asdict(answer).items() if name not in _FREE}
     chosen = {name: str(value) if isinstance(value, Path) else value for name, value in chosen.items()}
-    return {**chosen, "model": model, "on_error": options.on_error, "label_type": options.label_type}
+    of_run = {name: getattr(options, name) for name in ("on_error", "label_type", "frames")}
+    return {**chosen, "model": model, **of_run}
 
 
 def shape_of(answer: PredictOptions, options: RunOptions) -> Shape:
@@ -201,7 +202,8 @@ class _Run:
         self._clock = time.perf_counter()
 
     def _images(self) -> Unfolded:
-        return expand(self._inputs, recursive=self._options.recursive, offline=self._offline)
+        options = self._options
+        return expand(self._inputs, recursive=options.recursive, offline=self._offline, frames=options.frames)
 
     def perform(self, answering: Callable[[str | None], AbstractContextManager[Answering]]) -> Outcome:
         if self._is_complete():
@@ -318,7 +320,8 @@ class _Run:
     def _work(self, answers: Answering, inputs: Iterator[Unit], before: RowsDone) -> Literal["complete", "stopped"]:
         """Take every prediction; returns how it ended."""
         stream = cast("Generator[Prediction, None, None]", self._predictions(answers, inputs, before))
-        again = None if {"-", "@-"} & set(self._inputs) else self._images
+        once = {"-", "@-"} & set(self._inputs) or self._options.frames == "scenes"
+        again = None if once else self._images
         with closing(stream), self._bar(again, before.inputs) as bar:
             for prediction in islice(stream, self._again, None):
                 if self._take(prediction):
