@@ -18,6 +18,8 @@ from miil21k.text import printable
 if TYPE_CHECKING:
     import argparse
 
+    from miil21k.cli.options import Parser
+
 HELP = "Measure models here: latency, images per second, training, memory, the largest batch."
 _LOAD = ("device", "threads", "img_size", "cache_dir", "offline")
 
@@ -33,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_loudness(parser)
 
 
-def add_speed(parser: argparse.ArgumentParser) -> None:
+def add_speed(parser: Parser) -> None:
     """Declare in which runtimes and precisions models are measured."""
     add = parser.add_argument
     add(

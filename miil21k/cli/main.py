@@ -73,7 +73,7 @@ JOBS = {
     },
 }
 # Words that may follow a verb, each a module of its own; a folder of that name is given as ./NAME.
-PARTS = {"transfer": ("fewshot",)}
+PARTS = {"transfer": ("compare", "fewshot")}
 VERBS = {name: line for verbs in JOBS.values() for name, line in verbs.items()}
 
 

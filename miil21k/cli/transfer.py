@@ -17,7 +17,7 @@ from miil21k.transfer.options import TransferOptions
 if TYPE_CHECKING:
     import argparse
 
-HELP = "Learn classes of your own from images, by the best of several ways; 'miil21k transfer fewshot' compares them."
+HELP = "Learn classes of your own from images, by the best of several ways. See also 'transfer compare' and 'fewshot'."
 _OWN = (
     "method",
     "test",

@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("data", metavar="DATA", help="class folders or a list, to draw from and, without --test, to judge by")
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the runs, the table and the curve")
-    add("-m", "--models", nargs="+", default=["embedded"], metavar="NAME", help="default: embedded")
+    add("-m", "--models", nargs="+", default=["embedded"], metavar="NAME", help="or NAME=FILE (default: embedded)")
     methods = "logistic, ridge, knn, finetune or hyperrule (default: logistic)"
     add("--methods", nargs="+", default=["logistic"], metavar="NAME", help=methods)
     add(

@@ -50,6 +50,7 @@ class Job:
     folder: Path
     say: Callable[[str], None]
     report: Callable[[Report], None]
+    share: float = PART
 
     def part(self, rows: NDArray[np.bool_]) -> Job:
         """Return the job of learning from these images alone."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from miil21k.benchmark.options import BenchmarkOptions
 from miil21k.data.options import SourceOptions
+from miil21k.errors import UsageError
 from miil21k.options import Instead, check, described, option, option_again
 from miil21k.runtime.options import ComputeOptions, ModelOptions
 from miil21k.transfer.features import FeatureOptions
@@ -13,10 +15,12 @@ from miil21k.transfer.features import FeatureOptions
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["METHOD_NAMES", "TransferOptions"]
+__all__ = ["JUDGES", "METHOD_NAMES", "CompareOptions", "TransferOptions", "milliseconds"]
 
 # In the order of `miil21k.transfer.methods.METHODS`, which says what each does.
 METHOD_NAMES = ("probe", "knn", "finetune", "hyperrule", "search")
+# What measures a model: the probes of `miil21k.transfer.probes.PROBES`, and methods that train.
+JUDGES = ("logistic", "ridge", "knn", "finetune", "hyperrule")
 
 
 @described
@@ -74,6 +78,42 @@ class TransferOptions(FeatureOptions):
     )
     seed: int = option(0, "decides every random draw", metavar="N", least=0)
     device: str = option_again(ComputeOptions, "device", "auto")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def milliseconds(text: str) -> float:
+    """Return a time such as `50ms`, `0.05s` or `50` in milliseconds; raises UsageError for what is none."""
+    number, factor = text.strip(), 1.0
+    for unit, worth in (("ms", 1.0), ("s", 1000.0)):
+        if number.endswith(unit):
+            number, factor = number.removesuffix(unit), worth
+            break
+    try:
+        return float(number) * factor
+    except ValueError:
+        raise UsageError(f"'{text}' is no time: write 50ms or 0.05s.") from None
+
+
+@described
+@dataclass(frozen=True)
+class CompareOptions:
+    """Which models are compared, and how.
+
+    models: names, or NAME=FILE for weights in a file. speed: how latency is measured, in which runtimes and precisions.
+    settings: the data, and how images are read and learnt from.
+    """
+
+    models: tuple[str, ...] = ("embedded",)
+    budget: float | None = option(
+        None, "what an image may take, at batch 1: 50ms, 0.05s", metavar="TIME", parse=milliseconds, above=0
+    )
+    method: str = option(
+        "logistic", "what measures accuracy: a probe on features that are kept, or training", choices=JUDGES
+    )
+    speed: BenchmarkOptions = field(default_factory=BenchmarkOptions)
+    settings: TransferOptions = field(default_factory=TransferOptions)
 
     def __post_init__(self) -> None:
         check(self)

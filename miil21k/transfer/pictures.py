@@ -1,4 +1,4 @@
-"""Confusion by the tree, and accuracy over images per class, as PNG."""
+"""Confusion by the tree, accuracy over images per class and over time, as PNG."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["draw_confusion", "draw_shots"]
+__all__ = ["draw_confusion", "draw_front", "draw_shots"]
 
 _MOST_NAMES = 60  # more are not legible
 
@@ -62,6 +62,50 @@ def draw_shots(curves: Mapping[str, Sequence[tuple[int, float, float, float]]], 
     axes.set(xlabel="images per class", ylabel="accuracy, %", title="Median and range over random subsets")
     axes.grid(alpha=0.3)
     axes.legend()
+    save(path)
+
+
+def draw_front(
+    rows: Sequence[Mapping[str, Any]],
+    path: Path,
+    *,
+    budget: float | None = None,
+    best: Mapping[str, Any] | None = None,
+) -> None:
+    """Draw accuracy over latency: a point for each row that has both, the front of those that no other one beats."""
+    figure, save = _figure((8, 5))
+    axes = figure.subplots()
+    usable = [row for row in rows if row["status"] == "ok"]
+    markers = dict(zip(sorted({row["runtime"] for row in usable}), "osD^v", strict=False))
+    colours = {name: f"C{place % 10}" for place, name in enumerate(dict.fromkeys(row["model"] for row in usable))}
+    front = sorted((row for row in usable if row["front"]), key=lambda row: row["latency_ms"])
+    axes.step(
+        [row["latency_ms"] for row in front],
+        [100 * row["accuracy"] for row in front],
+        where="post", color="0.6", zorder=1, label="no faster one is better",
+    )  # fmt: skip
+    for row in usable:
+        place = (row["latency_ms"], 100 * row["accuracy"])
+        low, high = (100 * abs(row["accuracy"] - row[name]) for name in ("accuracy_low", "accuracy_high"))
+        colour = colours[row["model"]]
+        axes.errorbar(*place, yerr=[[low], [high]], color=colour, alpha=0.3, linewidth=1)
+        shape = {"marker": markers[row["runtime"]], "s": 130 if row is best else 45, "zorder": 2}
+        axes.scatter(*place, color=colour, edgecolors="black" if row is best else "none", **shape)
+        said = "" if row["dtype"] == "fp32" else f", {row['dtype']}"
+        axes.annotate(f"{row['runtime']}{said}", place, (5, 4), textcoords="offset points", fontsize=7)
+    for name, colour in colours.items():
+        axes.scatter([], [], color=colour, label=name)
+    if budget is not None:
+        axes.axvline(budget, color="tab:red", linestyle="--", linewidth=1, label=f"budget {budget:g} ms")
+    axes.set_xscale("log")
+    ticks = axes.xaxis
+    plain = need("matplotlib.ticker", "plots", "Pictures", package="matplotlib").FormatStrFormatter("%g")
+    ticks.set_major_formatter(plain)
+    ticks.set_minor_formatter(plain)
+    axes.tick_params(axis="x", which="minor", labelsize=7)
+    axes.set(xlabel="milliseconds for one image, median", ylabel="accuracy, % (95 % band)", title="What time buys here")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
     save(path)
 
 

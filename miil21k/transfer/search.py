@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from miil21k.environment import need
 from miil21k.errors import Miil21kError, UsageError
 from miil21k.files import replace_file
-from miil21k.transfer.job import PART, epochs_of, finetune_recipe, start_of
+from miil21k.transfer.job import epochs_of, finetune_recipe, start_of
 from miil21k.transfer.network import fine_tune
 from miil21k.transfer.split import hold_out
 
@@ -23,7 +23,7 @@ __all__ = ["search"]
 def search(job: Job, name: str) -> tuple[Recipe, list[dict[str, Any]]]:
     """Return the best recipe of `options.trials` trials, and a row for each of them.
 
-    The trials are trained on three quarters of the images and judged on the others after every epoch; one that is
+    The trials are trained on the images but for `job.share`, and judged on those after every epoch; one that is
     worse than the median of the others at the same epoch is given up. A trial that diverges is a row, not an end. The
     study is kept in `runs/<name>/trials.log`: a search that was interrupted goes on. Raises UsageError when no trial
     came to an end, MissingExtra without Optuna.
@@ -32,7 +32,7 @@ def search(job: Job, name: str) -> tuple[Recipe, list[dict[str, Any]]]:
     storages = need("optuna.storages.journal", "transfer", "A search", package="optuna")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options = job.options
-    part = hold_out(job.features.labels, PART, options.seed + 1, job.groups)
+    part = hold_out(job.features.labels, job.share, options.seed + 1, job.groups)
     small, judged = job.part(~part), job.part(part)
     folder = job.folder / "runs" / name
     start = start_of(small, name)
