@@ -68,7 +68,7 @@ ONLY_IN = {
     ("benchmark", "torch"): {"training"},
     ("transfer", "sklearn"): {"probes"},
     ("transfer", "torch"): {"network"},
-    ("serve", "numpy"): {"service"},
+    ("serve", "numpy"): {"kserve", "service"},
     ("serve", "PIL"): {"service"},
     ("serve", "uvicorn"): {"server"},
     ("serve", "prometheus_client"): {"metrics"},

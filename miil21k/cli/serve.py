@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import socket
 
     from miil21k.predict.predictor import Predictor
+    from miil21k.serve.clients import Keys
 
 __all__ = ["HELP", "configure", "run"]
 
@@ -50,10 +51,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.usage = "%(prog)s [options]"
     parser.epilog = _EXAMPLES
-    listening, waiting = {"host", "port", "allow_origin"}, {"max_wait"}
+    listening, waiting = {"host", "port", "allow_origin", "api_keys"}, {"max_wait"}
     add_options(parser.add_argument_group("server"), ServeOptions, only=listening)
     limits = parser.add_argument_group("limits")
-    add_options(limits, ServeOptions, without=listening | waiting)
+    add_options(limits, ServeOptions, without=listening | waiting | {"log_format"})
     add_options(limits, ReadingOptions, defaults={"max_pixels": MAX_PIXELS})
     batching = parser.add_argument_group("batching")
     add_options(batching, ServeOptions, only=waiting)
@@ -74,7 +75,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_options(group, RunOptions, only={"label_type"})
     # The threads of a forward pass are the processors: one batch is computed at a time.
     add_options(parser.add_argument_group("machine"), ComputeOptions, without={*of_batches, "threads"})
-    add_loudness(parser.add_argument_group("messages"))
+    messages = parser.add_argument_group("messages")
+    add_options(messages, ServeOptions, only={"log_format"})
+    add_loudness(messages)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -83,22 +86,29 @@ def run(args: argparse.Namespace) -> int:
         require(module, "serve", "miil21k serve", package=package)
     server = value_of(args, ServeOptions)
     log_to_stderr(args)
+    from miil21k.serve.clients import keys_of
+    from miil21k.serve.logs import JsonLines
     from miil21k.serve.server import bound
+
+    if server.log_format == "json":
+        for handler in logging.getLogger("miil21k").handlers:
+            handler.setFormatter(JsonLines())
 
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until there is something to finish
     try:
         with bound(server.host, server.port) as listener, starting():
-            _serve(args, server, listener)
+            _serve(args, server, keys_of(server.api_keys), listener)
     finally:
         signal.signal(signal.SIGTERM, before)
     return 0
 
 
-def _serve(args: argparse.Namespace, server: ServeOptions, listener: socket.socket) -> None:
+def _serve(args: argparse.Namespace, server: ServeOptions, keys: Keys | None, listener: socket.socket) -> None:
     from miil21k.predict.predictor import Predictor
     from miil21k.runtime.resolve import resolve
     from miil21k.serve.app import create_app
     from miil21k.serve.bodies import Buffer, limits_of
+    from miil21k.serve.clients import Limiter
     from miil21k.serve.query import Asked
     from miil21k.serve.server import run_server, url_of
     from miil21k.serve.service import serving
@@ -117,11 +127,20 @@ def _serve(args: argparse.Namespace, server: ServeOptions, listener: socket.sock
     ) as service:
         service.warm_up()
         usual = Asked(predictor.options, value_of(args, RunOptions).label_type)
-        app = create_app(service, usual, limits_of(server), allow_origin=server.allow_origin)
+        json_lines = server.log_format == "json"
+        app = create_app(
+            service,
+            usual,
+            limits_of(server),
+            allow_origin=server.allow_origin,
+            keys=keys,
+            limiter=None if server.max_rate is None else Limiter(server.max_rate),
+            log_level=logging.INFO if json_lines else logging.DEBUG,
+        )
         run_server(
             app,
             listener,
-            lambda: _announce(predictor, url_of(listener)),
+            lambda: _announce(predictor, url_of(listener), json_lines=json_lines),
             service.end,
             drain=server.drain,
             verbose=args.verbose,
@@ -135,7 +154,11 @@ def _options(args: argparse.Namespace) -> PredictOptions:
     return replace(options, resizer=resolve_resizer(options.resizer))
 
 
-def _announce(predictor: Predictor, url: str) -> None:
+def _announce(predictor: Predictor, url: str, *, json_lines: bool) -> None:
     run = predictor.origin
     computed = f"{run.backend} on {run.device}, {run.dtype}"
-    print(f"ready: {url} ({run.model}, {run.label_space}; {computed}; Ctrl-C ends it)", file=sys.stderr, flush=True)
+    line = f"ready: {url} ({run.model}, {run.label_space}; {computed}; Ctrl-C ends it)"
+    if json_lines:
+        logging.getLogger("miil21k.serve").info(line)
+    else:
+        print(line, file=sys.stderr, flush=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -17,68 +19,134 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from miil21k.errors import Miil21kError, UsageError
+from miil21k.predict.prediction import Prediction
 from miil21k.serve.batching import QueueFull
 from miil21k.serve.bodies import Body, Refused
+from miil21k.serve.clients import client_of
+from miil21k.serve.endpoints import ASKED_ROW, ASKING, EMBEDDED_ROW, ENCODINGS, endpoints
+from miil21k.serve.kserve import HEADER_LENGTH, VERSION, inference_of, model_metadata, response, server_metadata
+from miil21k.serve.logs import REQUEST_ID, RequestLog
 from miil21k.serve.metrics import CONTENT_TYPE
 from miil21k.serve.openapi import description, reference_page
 from miil21k.serve.page import PAGE, PAGE_POLICY, STATIC_POLICY
 from miil21k.serve.query import asked_of
-from miil21k.writers.rows import ROW_SCHEMA
+from miil21k.serve.service import Wanted, stacked
+from miil21k.writers.labels import add_labels
+from miil21k.writers.rows import ROW_SCHEMA, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from typing import TypeAlias
 
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from miil21k.data.images import ImageInput
+    from miil21k.serve.batching import Places
     from miil21k.serve.bodies import Limits
+    from miil21k.serve.clients import Keys, Limiter
+    from miil21k.serve.endpoints import Endpoint
     from miil21k.serve.query import Asked
-    from miil21k.serve.service import Service
+    from miil21k.serve.service import Found, Service
+
+    Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
+    Work: TypeAlias = Callable[[Request, Body, Places[Any, Found]], Awaitable[Response]]
 
 __all__ = ["create_app"]
 
 _RETRY = {"Retry-After": "1"}  # seconds
 _SAFE = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+_PROBES = ("/health", "/ready", "/metrics", "/v2/health/live", "/v2/health/ready")
 log = logging.getLogger("miil21k.serve")
 
 
-def create_app(service: Service, usual: Asked, limits: Limits, *, allow_origin: Sequence[str] = ()) -> Starlette:
+def create_app(
+    service: Service,
+    usual: Asked,
+    limits: Limits,
+    *,
+    allow_origin: Sequence[str] = (),
+    keys: Keys | None = None,
+    limiter: Limiter | None = None,
+    log_level: int = logging.DEBUG,
+) -> Starlette:
     """Return the ASGI application.
 
     usual: how a request without parameters is answered. allow_origin: the origins (`https://example.org`, or `*`)
-    whose pages may read the answers; none by default.
+    whose pages may read the answers; none by default. keys: of which a request needs one; limiter: how often a client
+    may ask. log_level: of the line for each request.
     """
-    handlers = _Handlers(service, usual, limits)
-    middleware = [Middleware(_Ending, service)]
+    found = endpoints(limits, usual)
+    handlers = _Handlers(service, usual, limits, description(found, keys=keys is not None))
+    guard = _Guard(service, limits, keys, limiter)
+    middleware = [Middleware(RequestLog, log_level, _PROBES, time.monotonic), Middleware(_Ending, service)]
     if allow_origin:
         middleware.append(
             Middleware(
                 CORSMiddleware,
                 allow_origins=list(allow_origin),
                 allow_methods=["GET", "POST"],
-                allow_headers=["Content-Type"],
-                expose_headers=["Retry-After"],
+                allow_headers=["Authorization", "Content-Type", "X-API-Key", REQUEST_ID],
+                expose_headers=["Retry-After", REQUEST_ID],
             )
         )
     app = Starlette(
         routes=[
-            Route("/", handlers.page),
-            # A redirect to the other spelling would name a host and a path that a proxy may not have.
-            Route("/v1/predict", handlers.predict, methods=["POST"]),
-            Route("/v1/predict/", handlers.predict, methods=["POST"]),
-            Route("/v1/model", handlers.model),
-            Route("/v1/concepts", handlers.concepts),
-            Route("/health", handlers.health),
-            Route("/ready", handlers.ready),
-            Route("/metrics", handlers.metrics),
-            Route("/openapi.json", handlers.openapi),
-            Route("/docs", handlers.docs),
+            Route(end.path, partial(guard.answer, end, getattr(handlers, end.handler)), methods=[end.method])
+            for end in found
         ],
         middleware=middleware,
         exception_handlers={HTTPException: handlers.http_error, Exception: _unexpected},
     )
     app.router.redirect_slashes = False
     return app
+
+
+class _Guard:
+    """Lets those ask who may, and counts what became of it."""
+
+    def __init__(self, service: Service, limits: Limits, keys: Keys | None, limiter: Limiter | None) -> None:
+        self._service, self._limits, self._keys, self._limiter = service, limits, keys, limiter
+
+    async def answer(self, end: Endpoint, handler: Handler, request: Request) -> Response:
+        """Return what `handler` does, or the reason why it is not asked."""
+        if not end.images:
+            return await self._guarded(end, handler, request)
+        start = time.monotonic()
+        code = 500
+        try:
+            found = await self._guarded(end, handler, request)
+            code = found.status_code
+        finally:
+            labels = end.path.rstrip("/"), code
+            self._service.metrics.requests.labels(*labels).inc()
+            self._service.metrics.latency.labels(*labels).observe(time.monotonic() - start)
+        return found
+
+    async def _guarded(self, end: Endpoint, handler: Handler, request: Request) -> Response:
+        refused = None if end.open else self._refusal(request)
+        if refused is None:
+            return await handler(request)
+        body = Body(request, self._limits, self._service.buffer)
+        await body.drain()
+        return refused
+
+    def _refusal(self, request: Request) -> Response | None:
+        owner = None if self._keys is None else self._keys.owner(_key_of(request))
+        client = owner or client_of(request.client.host if request.client else None)
+        seconds = 0 if self._limiter is None else self._limiter.wait(client)
+        if seconds:
+            again = "a second" if seconds == 1 else f"{seconds} seconds"
+            return _error(429, f"Too many requests: try again in {again}.", {"Retry-After": str(seconds)})
+        if self._keys is not None and owner is None:
+            sentence = "This server wants an API key, as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
+            return _error(401, sentence, {"WWW-Authenticate": 'Bearer realm="miil21k"'})
+        return None
+
+
+def _key_of(request: Request) -> str:
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
 
 
 class _Ending:
@@ -97,35 +165,33 @@ class _Ending:
 
 
 class _Handlers:
-    def __init__(self, service: Service, usual: Asked, limits: Limits) -> None:
+    def __init__(self, service: Service, usual: Asked, limits: Limits, described: dict[str, Any]) -> None:
         self._service, self._usual, self._limits = service, usual, limits
-        self._description = description(limits)
+        self._description = described
+        self._model = service.predictor.origin.model
 
     async def predict(self, request: Request) -> Response:
         """Answer the images of the body."""
-        start = time.monotonic()
-        body = Body(request, self._limits, self._service.buffer)
-        response = _error(500, "The server failed; its log says why.")
-        try:
-            response = await self._predict(request, body)
-        finally:
-            body.close()
-            metrics = self._service.metrics
-            metrics.requests.labels(response.status_code).inc()
-            metrics.latency.labels(response.status_code).observe(time.monotonic() - start)
-        return response
+        return await self._answered(request, self._predict)
 
-    async def _predict(self, request: Request, body: Body) -> Response:
-        service = self._service
+    async def ask(self, request: Request) -> Response:
+        """Answer questions about the images of the body."""
+        return await self._answered(request, self._ask)
+
+    async def embed(self, request: Request) -> Response:
+        """Give the embeddings of the images of the body."""
+        return await self._answered(request, self._embed)
+
+    async def infer(self, request: Request) -> Response:
+        """Answer the tensors of the body with tensors."""
+        return self._no_such_model(request) or await self._answered(request, self._infer)
+
+    async def _answered(self, request: Request, work: Work) -> Response:
+        """Return what `work` does with the body of the request, in some places; or why there is none."""
+        body = Body(request, self._limits, self._service.buffer)
         try:
-            with service.batcher.places() as places:
-                asked = asked_of(self._usual, request.query_params.multi_items())
-                decoder = await service.decoder_of(asked)
-                service.batcher.check(1)  # refused before its body is read, where that is known
-                with service.batcher.expecting():
-                    images = await body.images()
-                    places.take(len(images))
-                rows = await self._while_wanted(request, service.rows(images, decoder, asked, places))
+            with self._service.batcher.places() as places:
+                return await work(request, body, places)
         except asyncio.CancelledError:  # the end was asked for twice, or took too long
             return _error(503, "The server is stopping: ask another one.", _RETRY)
         except ClientDisconnect:
@@ -137,9 +203,86 @@ class _Handlers:
         except Miil21kError as error:
             log.error("%s", error)
             return _error(500, str(error))
-        return _json({"schema": ROW_SCHEMA, "predictions": rows})
+        finally:
+            body.close()
 
-    async def _while_wanted(self, request: Request, rows: Coroutine[Any, Any, list[dict[str, Any]]]) -> Any:
+    async def _predict(self, request: Request, body: Body, places: Places[Any, Found]) -> Response:
+        asked = asked_of(self._usual, request.query_params.multi_items())
+        wanted = Wanted(asked.options, await self._service.decoder_of(asked.options))
+        found = await self._seen(request, body, places, wanted)
+        return _rows([self._row(*pair, asked.label_type) for pair in found])
+
+    async def _ask(self, request: Request, body: Body, places: Places[Any, Found]) -> Response:
+        asked = asked_of(self._usual, request.query_params.multi_items(), ASKING)
+        wanted = Wanted(asked.options, await self._service.decoder_of(asked.options))
+        if not asked.options.ask:
+            raise UsageError("Nothing is asked: say it as /v1/ask?ask=dog,vehicle.")
+        found = await self._seen(request, body, places, wanted)
+        return _rows([encode(ASKED_ROW, self._prediction(image, one)) for image, one in found])
+
+    async def _embed(self, request: Request, body: Body, places: Places[Any, Found]) -> Response:
+        written = _encoding(request.query_params.multi_items())
+        if self._service.no_embedding is not None:
+            raise Refused(501, self._service.no_embedding)
+        wanted = Wanted(self._usual.options, None, embedding=True)
+        rows = []
+        for image, one in await self._seen(request, body, places, wanted):
+            row = encode(EMBEDDED_ROW, self._prediction(image, one))
+            if written == "base64" and not isinstance(one, str) and one.embedding is not None:
+                row["embedding"] = base64.b64encode(one.embedding.astype("<f4").tobytes()).decode()
+            rows.append(row)
+        return _rows(rows)
+
+    async def _seen(
+        self, request: Request, body: Body, places: Places[Any, Found], wanted: Wanted
+    ) -> list[tuple[ImageInput, Found | str]]:
+        """Return the images of the body, each with what was found in it."""
+        self._service.batcher.check(1)  # refused before its body is read, where that is known
+        with self._service.batcher.expecting():
+            images = await body.images()
+            places.take(len(images))
+        found = await self._while_wanted(request, self._service.answers(images, wanted, places))
+        return list(zip(images, found, strict=True))
+
+    async def _infer(self, request: Request, body: Body, places: Places[Any, Found]) -> Response:
+        service, loop = self._service, asyncio.get_running_loop()
+        service.batcher.check(1)
+        with service.batcher.expecting():
+            content, header = await body.content(), request.headers.get(HEADER_LENGTH)
+            known, most = tuple(service.tensors), self._limits.max_images
+            sent = await loop.run_in_executor(service.readers, inference_of, content, header, known, most)
+            asked = asked_of(self._usual, [*request.query_params.multi_items(), *sent.query])
+            decoder = await service.decoder_of(asked.options)
+            for output, parameter, there in (("asked", "ask", decoder.asked), ("bins", "bins", decoder.bins)):
+                if output in sent.outputs and not there:
+                    raise Refused(400, f"There is no output '{output}' without the parameter '{parameter}'.")
+            places.take(len(sent.images))
+        embed = "embedding" in sent.outputs or not sent.outputs
+        wanted = Wanted(asked.options, decoder, embedding=embed and service.no_embedding is None, tensors=True)
+        found = await self._while_wanted(request, service.answers(sent.images, wanted, places))
+        unread = next((one for one in found if isinstance(one, str)), None)
+        if unread is not None:
+            raise Refused(400, unread)
+        read = [one for one in found if not isinstance(one, str)]
+        bare = [one._replace(embedding=None) for one in read]  # it is a tensor of its own
+        rows = [self._row(*pair, asked.label_type) for pair in zip(sent.images, bare, strict=True)]
+        tensors = stacked(read, list(map(_bytes_of, rows)))
+        answer, length = await loop.run_in_executor(service.readers, response, sent, self._model, tensors)
+        kind = "application/json" if length is None else "application/octet-stream"
+        return Response(answer, 200, {**_SAFE, **({} if length is None else {HEADER_LENGTH: str(length)})}, kind)
+
+    def _prediction(self, image: ImageInput, found: Found | str) -> Prediction:
+        origin = self._service.predictor.origin
+        if isinstance(found, str):
+            return Prediction(image.name, origin, error=found)
+        answer = {} if found.answer is None else found.answer._asdict()
+        return Prediction(image.name, origin, **answer, embedding=found.embedding)
+
+    def _row(self, image: ImageInput, found: Found | str, label_type: str | None) -> dict[str, Any]:
+        row = self._prediction(image, found).to_dict()
+        return row if label_type is None else add_labels(row, self._service.predictor.space, label_type)
+
+    async def _while_wanted(self, request: Request, rows: Coroutine[Any, Any, list[Found | str]]) -> list[Found | str]:
         """Return what `rows` does; stop it, and free its places, when the client is gone or it takes too long.
 
         Raises ClientDisconnect, Refused (503).
@@ -157,6 +300,36 @@ class _Handlers:
                 task.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)
 
+    def _no_such_model(self, request: Request) -> Response | None:
+        named = request.path_params
+        if named["model"] != self._model:
+            return _error(404, f"There is no model '{named['model']}': this server has '{self._model}'.")
+        if named.get("version", VERSION) != VERSION:
+            return _error(
+                404, f"There is no version '{named['version']}' of '{self._model}': it has version {VERSION}."
+            )
+        return None
+
+    async def server_metadata(self, _request: Request) -> Response:
+        """Say what serves, as KServe does."""
+        return _json(server_metadata())
+
+    async def model_metadata(self, request: Request) -> Response:
+        """Say what goes in and comes out, as KServe does."""
+        return self._no_such_model(request) or _json(model_metadata(self._model, self._service.tensors))
+
+    async def model_ready(self, request: Request) -> Response:
+        """Say whether the model would answer now, as KServe does."""
+        return self._no_such_model(request) or self._readiness({"name": self._model, "ready": True})
+
+    async def health_live(self, _request: Request) -> Response:
+        """Say that the process lives, as KServe does."""
+        return _json({"live": True})
+
+    async def health_ready(self, _request: Request) -> Response:
+        """Say whether an image would be taken now, as KServe does."""
+        return self._readiness({"ready": True})
+
     async def model(self, _request: Request) -> Response:
         """Say what answers."""
         return _json(self._service.description())
@@ -172,10 +345,13 @@ class _Handlers:
 
     async def ready(self, _request: Request) -> Response:
         """Say whether an image would be taken now."""
+        return self._readiness({"status": "ready"})
+
+    def _readiness(self, answer: dict[str, Any]) -> Response:
         if self._service.ending:
             return _json({"status": "stopping"}, 503, _RETRY)
         if self._service.batcher.open:
-            return _json({"status": "ready"})
+            return _json(answer)
         return _json({"status": "busy"}, 503, _RETRY)
 
     async def metrics(self, _request: Request) -> Response:
@@ -208,8 +384,28 @@ class _Handlers:
 
 
 def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    body = json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
-    return Response(body, status, {**_SAFE, **(headers or {})}, "application/json")
+    return Response(_bytes_of(value), status, {**_SAFE, **(headers or {})}, "application/json")
+
+
+def _rows(rows: list[dict[str, Any]]) -> Response:
+    return _json({"schema": ROW_SCHEMA, "predictions": rows})
+
+
+def _bytes_of(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
+
+
+def _encoding(query: list[tuple[str, str]]) -> str:
+    """Return how an embedding is to be written; raises UsageError."""
+    for name, _ in query:
+        if name != "encoding_format":
+            raise UsageError(f"No parameter '{name}'. The parameter is: encoding_format.")
+    if len(query) > 1:
+        raise UsageError("The parameter 'encoding_format' is given twice.")
+    written = query[0][1] if query else ENCODINGS[0]
+    if written not in ENCODINGS:
+        raise UsageError(f"encoding_format must be {' or '.join(ENCODINGS)}, not '{written}'.")
+    return written
 
 
 def _error(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:

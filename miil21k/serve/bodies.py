@@ -6,7 +6,7 @@ import asyncio
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import UploadFile
@@ -17,7 +17,7 @@ from miil21k.data.images import ImageInput
 from miil21k.errors import Miil21kError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Coroutine
 
     from starlette.datastructures import FormData
     from starlette.requests import Request
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Body", "Buffer", "Limits", "Refused", "limits_of"]
 
+ReadT = TypeVar("ReadT")
 _NAME = "image"  # of an image that came without a file name
 # RFC 5987: filename*=utf-8''caf%C3%A9.jpg
 _CODED_NAME = re.compile(rb";[ \t]*filename\*[ \t]*=[ \t]*([\w.-]+)'[\w-]*'([^;\s]+)", re.IGNORECASE)
@@ -102,26 +103,33 @@ class Body:
         413 when it is too large, 415 for another type, 503 when the buffer is full; ClientDisconnect when the client
         went away.
         """
-        headers = self._request.headers
-        kind = headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
-        if headers.get("content-encoding", "identity").lower() != "identity":
-            raise Refused(415, "The body is compressed: send the image file as it is.")
-        try:
-            if kind == "multipart/form-data":
-                return await asyncio.wait_for(self._several(), self._limits.seconds)
-            if kind == "application/octet-stream" or kind.startswith("image/"):
-                return await asyncio.wait_for(self._one(), self._limits.seconds)
-        except (asyncio.TimeoutError, TimeoutError):
-            raise Refused(408, f"The body did not arrive within {self._limits.seconds:g} seconds.") from None
+        kind = self._request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
+        if kind == "multipart/form-data":
+            return await self._in_time(self._several())
+        if kind == "application/octet-stream" or kind.startswith("image/"):
+            return [ImageInput(_NAME, await self._in_time(self._whole(self._limits.max_bytes)))]
         raise Refused(
             415, f"A body of type '{kind}' is no image: send image/*, application/octet-stream or multipart/form-data."
         )
 
-    async def _one(self) -> list[ImageInput]:
+    async def content(self) -> bytes:
+        """Return all bytes of the body, whatever its type; raises as `images` does."""
+        return await self._in_time(self._whole(self._limits.max_body))
+
+    async def _in_time(self, reading: Coroutine[Any, Any, ReadT]) -> ReadT:
+        if self._request.headers.get("content-encoding", "identity").lower() != "identity":
+            reading.close()
+            raise Refused(415, "The body is compressed: send it as it is.")
+        try:
+            return await asyncio.wait_for(reading, self._limits.seconds)
+        except (asyncio.TimeoutError, TimeoutError):
+            raise Refused(408, f"The body did not arrive within {self._limits.seconds:g} seconds.") from None
+
+    async def _whole(self, most: int) -> bytes:
         body = bytearray()
-        async for chunk in self._counted(self._limits.max_bytes):
+        async for chunk in self._counted(most):
             body += chunk
-        return [ImageInput(_NAME, bytes(body))]
+        return bytes(body)
 
     async def _several(self) -> list[ImageInput]:
         limits = self._limits

@@ -31,7 +31,7 @@ _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 3
 class Metrics:
     """The counters of one server, in a registry of their own.
 
-    requests: answers of `POST /v1/predict` by code. latency: seconds from a request's head to its answer, by code.
+    requests: answers to images by endpoint and code. latency: seconds from a request's head to its answer, likewise.
     images: rows by status. reading: seconds in which an image was decoded, resized and cropped. waiting: returns how
     many images wait. received: the bodies that are here. model: what `miil21k_model_info` says.
     """
@@ -40,12 +40,15 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self.requests = Counter(
-            "miil21k_requests", "Answers of POST /v1/predict, by HTTP status.", ["code"], registry=registry
+            "miil21k_requests",
+            "Answers to images, by endpoint and HTTP status.",
+            ["endpoint", "code"],
+            registry=registry,
         )
         self.latency = Histogram(
             "miil21k_request_seconds",
-            "POST /v1/predict, from its head to its answer, by HTTP status.",
-            ["code"],
+            "From a request's head to its answer, by endpoint and HTTP status.",
+            ["endpoint", "code"],
             buckets=_SECONDS,
             registry=registry,
         )

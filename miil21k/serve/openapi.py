@@ -6,41 +6,24 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from miil21k import __version__
-from miil21k.serve.query import PARAMETERS
-from miil21k.writers.rows import ROW, ROW_SCHEMA, json_schema
+from miil21k.serve.endpoints import SCHEMAS
 
 if TYPE_CHECKING:
-    from miil21k.serve.bodies import Limits
+    from collections.abc import Iterable
+
+    from miil21k.serve.endpoints import Endpoint
 
 __all__ = ["description", "reference_page"]
 
-_ROW = {
-    **json_schema(ROW, may_lack=False),
-    "description": "One image: a row of miil21k-predict. Its fields are explained in docs/predict.md.",
-}
-_ERROR = {
-    "type": "object",
-    "required": ["schema", "error"],
-    "properties": {"schema": {"const": ROW_SCHEMA}, "error": {"type": "string", "description": "one sentence"}},
-}
-_CODES = {
-    "400": "A parameter or a multipart body makes no sense, or the body ends too early.",
-    "408": "The body did not arrive in time.",
-    "413": "An image, or the whole request, is too large, or holds too many images.",
-    "415": "Another type, or a compressed body.",
-    "500": "The network failed; the reason is in the log.",
-    "503": "Too much is waiting, or the server is stopping; Retry-After says when to try again.",
-}
 
-
-def description(limits: Limits) -> dict[str, Any]:
-    """Return the description of the interface of a server with these limits, as plain JSON values."""
-    binary = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
-    form = {
-        "type": "object",
-        "additionalProperties": {"type": "string", "contentMediaType": "application/octet-stream"},
-        "description": "Files under any names.",
-    }
+def description(found: Iterable[Endpoint], *, keys: bool = False) -> dict[str, Any]:
+    """Return the description of an interface of these endpoints, as plain JSON values. keys: clients need one."""
+    paths: dict[str, dict[str, Any]] = {}
+    for end in found:
+        if end.operation is not None:
+            secured: dict[str, Any] = {"security": [{"key": []}]} if keys and not end.open else {}
+            paths.setdefault(end.path, {})[end.method.lower()] = {**end.operation, **secured}
+    schemes = {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}} if keys else {}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -49,82 +32,9 @@ def description(limits: Limits) -> dict[str, Any]:
             "description": "Images in, paths through WordNet out.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "paths": {
-            "/v1/predict": {
-                "post": {
-                    "operationId": "predict",
-                    "summary": "Name what is in one image or several",
-                    "description": (
-                        f"One image of at most {limits.max_bytes:,} bytes, or a form of at most {limits.max_images} "
-                        f"images and {limits.max_body:,} bytes. There is one row per image, in order; an image that "
-                        "cannot be read is a row of status error."
-                    ),
-                    "parameters": [
-                        {"name": name, "in": "query", "description": entry.meaning, "schema": entry.schema}
-                        for name, entry in PARAMETERS.items()
-                    ],
-                    "requestBody": {
-                        "required": True,
-                        "content": {
-                            "image/*": binary,
-                            "application/octet-stream": binary,
-                            "multipart/form-data": {"schema": form},
-                        },
-                    },
-                    "responses": {
-                        "200": _json_answer("One row per image.", {"$ref": "#/components/schemas/Answer"}),
-                        **{
-                            code: _json_answer(words, {"$ref": "#/components/schemas/Error"})
-                            for code, words in _CODES.items()
-                        },
-                    },
-                }
-            },
-            "/v1/model": _get("model", "What answers: weights, label space, preprocessing, options"),
-            "/v1/concepts": {
-                "get": {
-                    "operationId": "concepts",
-                    "summary": "Nouns that may be asked, and begin with these letters",
-                    "parameters": [
-                        {"name": "like", "in": "query", "schema": {"type": "string"}, "description": "first letters"}
-                    ],
-                    "responses": {"200": _json_answer("At most a dozen.", {"type": "object"})},
-                }
-            },
-            "/health": _get("health", "Whether the process lives"),
-            "/ready": _get("ready", "Whether an image would be taken now", "503"),
-            "/metrics": {
-                "get": {
-                    "operationId": "metrics",
-                    "summary": "Counts and times in Prometheus' text format",
-                    "responses": {"200": {"description": "Metrics.", "content": {"text/plain": {}}}},
-                }
-            },
-        },
-        "components": {
-            "schemas": {
-                "Row": _ROW,
-                "Answer": {
-                    "type": "object",
-                    "required": ["schema", "predictions"],
-                    "properties": {
-                        "schema": {"const": ROW_SCHEMA},
-                        "predictions": {"type": "array", "items": {"$ref": "#/components/schemas/Row"}},
-                    },
-                },
-                "Error": _ERROR,
-            }
-        },
+        "paths": paths,
+        "components": {"schemas": SCHEMAS, **schemes},
     }
-
-
-def _json_answer(words: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"description": words, "content": {"application/json": {"schema": schema}}}
-
-
-def _get(name: str, summary: str, *codes: str) -> dict[str, Any]:
-    answers = {code: _json_answer(f"{summary}.", {"type": "object"}) for code in ("200", *codes)}
-    return {"get": {"operationId": name, "summary": summary, "responses": answers}}
 
 
 _STYLE = (
@@ -160,7 +70,7 @@ def reference_page(described: dict[str, Any]) -> str:
 def _parameter(entry: dict[str, Any]) -> tuple[str, str, str]:
     schema = entry["schema"]
     kind = " | ".join(schema["enum"]) if "enum" in schema else schema["type"]
-    return entry["name"], kind, entry["description"]
+    return entry["name"], kind, entry.get("description", "part of the path")
 
 
 def _table(head: str, rows: list[tuple[str, str, str]]) -> str:

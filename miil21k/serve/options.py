@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from miil21k.errors import UsageError
 from miil21k.options import check, described, option
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["MAX_PIXELS", "ServeOptions"]
 
@@ -45,6 +49,17 @@ class ServeOptions:
     answer_timeout: int = option(60, "seconds from the last byte to the answer, else 503", metavar="S", least=1)
     drain: int = option(
         3, "seconds after SIGTERM in which /ready says 503 and requests are still taken", metavar="S", least=0
+    )
+    api_keys: Path | None = option(
+        None,
+        "file of API keys, one a line, of which a request needs one; also the variable MIIL21K_API_KEYS, with commas",
+        metavar="FILE",
+    )
+    max_rate: float | None = option(
+        None, "requests per second of each client (key, else address), else 429", metavar="N", above=0, most=1_000_000
+    )
+    log_format: str = option(
+        "text", "how messages and, with json, requests are logged", metavar="FORMAT", choices=("text", "json")
     )
     max_wait: float = option(
         5.0, "milliseconds that an image waits for others that are on their way", metavar="MS", least=0, most=60_000

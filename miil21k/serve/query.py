@@ -12,7 +12,7 @@ from miil21k.predict.options import AnswerOptions, PredictOptions, RunOptions
 from miil21k.text import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from dataclasses import Field
 
     from miil21k.hierarchy.bin_lines import BinLine
@@ -46,8 +46,8 @@ class Parameter(NamedTuple):
     stands_for: Instead | None = None
 
 
-def asked_of(usual: Asked, query: Iterable[tuple[str, str]]) -> Asked:
-    """Return `usual` with what the pairs of the query change.
+def asked_of(usual: Asked, query: Iterable[tuple[str, str]], known: Collection[str] | None = None) -> Asked:
+    """Return `usual` with what the pairs of the query change. known: which names it may hold; None for all.
 
     `under` may be repeated; `classes` and `exclude` are lists with commas; `bins` is the text of a CSV; `levels` and
     `no_hedge` are true or false.
@@ -56,10 +56,11 @@ def asked_of(usual: Asked, query: Iterable[tuple[str, str]]) -> Asked:
     values where one is meant.
     """
     given: dict[str, Any] = {}
+    known = PARAMETERS if known is None else known
     for name, text in query:
-        if name not in PARAMETERS:
-            hint = did_you_mean(name, PARAMETERS)
-            raise UsageError(f"No parameter '{name}'.{hint} The parameters are: {', '.join(PARAMETERS)}.")
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise UsageError(f"No parameter '{name}'.{hint} The parameters are: {', '.join(known)}.")
         repeats = PARAMETERS[name].option.repeats
         if name in given and not repeats:
             raise UsageError(f"The parameter '{name}' is given twice.")

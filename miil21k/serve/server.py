@@ -73,7 +73,7 @@ def run_server(
     """Serve `app` on the socket until SIGTERM or SIGINT, and finish what is under way; announce: called when it can.
 
     ending: called at the signal. drain: seconds that a server goes on after SIGTERM, for clients and balancers to find
-    out; a second signal ends them. verbose: log every request. Raises KeyboardInterrupt at the end when it was
+    out; a second signal ends them. verbose: log what the server does. Raises KeyboardInterrupt at the end when it was
     SIGINT, UsageError when another process has the port by now.
     """
     _log_like_the_package(verbose)
@@ -87,7 +87,7 @@ def run_server(
         ws="none",
         lifespan="off",
         log_config=None,
-        access_log=verbose,
+        access_log=False,
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=_LAST_SECONDS,
@@ -100,11 +100,10 @@ def run_server(
 
 
 def _log_like_the_package(verbose: bool) -> None:
-    for name in ("uvicorn.error", "uvicorn.access"):
-        logger = logging.getLogger(name)
-        logger.handlers = logging.getLogger("miil21k").handlers
-        logger.setLevel(logging.INFO if verbose else logging.WARNING)
-        logger.propagate = False
+    logger = logging.getLogger("uvicorn.error")
+    logger.handlers = logging.getLogger("miil21k").handlers
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    logger.propagate = False
     if not verbose:
         logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every damaged body
 

@@ -16,38 +16,56 @@ from PIL import EpsImagePlugin
 from miil21k import __version__
 from miil21k.data.images import ImageInput
 from miil21k.environment import available_cpus
-from miil21k.errors import Miil21kError
+from miil21k.errors import LogitsError, Miil21kError, UsageError
 from miil21k.hierarchy.concepts import concepts_of
 from miil21k.hierarchy.nouns import fold
 from miil21k.predict.decoding import answers_of
-from miil21k.predict.prediction import Prediction
 from miil21k.records import to_json
 from miil21k.serve.batching import Batcher
 from miil21k.serve.bodies import Buffer
 from miil21k.serve.metrics import Metrics
-from miil21k.writers.labels import add_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
+    from miil21k.decode.decoded import Decoded
     from miil21k.decode.decoder import Decoder
     from miil21k.predict.decoding import Answer
     from miil21k.predict.options import PredictOptions
     from miil21k.predict.predictor import Predictor
     from miil21k.serve.batching import Places
-    from miil21k.serve.query import Asked
 
-__all__ = ["Service", "serving"]
+__all__ = ["Found", "Service", "Wanted", "serving", "stacked"]
 
 _BUFFER = 512 << 20  # bytes
 
 
+class Wanted(NamedTuple):
+    """What is wanted of an image. decoder: reads its logits under `options`; None where only the embedding is."""
+
+    options: PredictOptions
+    decoder: Decoder | None
+    embedding: bool = False
+    tensors: bool = False
+
+
+class Found(NamedTuple):
+    """What was found in an image: the parts that were wanted.
+
+    answer: the parts of a row. embedding: float32 [D]. tensors: arrays by name, without the axis of the batch: those of
+    an export (docs/export.md) but that `path` may be longer than that of another image, padded with -1.
+    """
+
+    answer: Answer | None
+    embedding: NDArray[np.float32] | None
+    tensors: dict[str, NDArray[Any]] | None
+
+
 class _Picture(NamedTuple):
     crop: NDArray[np.uint8]
-    decoder: Decoder
-    options: PredictOptions
+    wanted: Wanted
 
 
 class Service:
@@ -55,10 +73,12 @@ class Service:
 
     workers: threads that read images. max_wait: in seconds; with queue, the images that may wait: see `Batcher`.
     buffer: the bytes of all bodies that may be here at a time. Batches have up to
-    `predictor.batch_size` images. ending: whether the end was asked for; clients are told then.
+    `predictor.batch_size` images. ending: whether the end was asked for; clients are told then. no_embedding: why
+    there is none, None where there is one.
     """
 
     ending = False
+    no_embedding: str | None = None
 
     def __init__(self, predictor: Predictor, *, workers: int, max_wait: float, queue: int, buffer: Buffer) -> None:
         self.predictor, self.buffer = predictor, buffer
@@ -66,7 +86,7 @@ class Service:
         self.readers = ThreadPoolExecutor(workers, "miil21k-read")
         model = {**predictor.origin._asdict(), "version": __version__}
         self.metrics = Metrics(lambda: self.batcher.waiting, buffer, model)
-        self.batcher: Batcher[_Picture, Answer] = Batcher(
+        self.batcher: Batcher[_Picture, Found] = Batcher(
             self._compute,
             max_batch=predictor.batch_size,
             max_wait=max_wait,
@@ -79,60 +99,82 @@ class Service:
         self.ending = True
 
     def warm_up(self) -> None:
-        """Answer one grey picture; raises what keeps the network from it."""
+        """Answer one grey picture, and find out about embeddings; raises what keeps the network from it."""
         crop = self.predictor.crop(ImageInput("grey", np.full((64, 64, 3), 128, np.uint8)))
         assert not isinstance(crop, str)
+        options = self.predictor.options
+        try:
+            self._answer(crop, Wanted(options, self.decoder(options), embedding=True))
+        except UsageError as error:
+            self.no_embedding = str(error)
+            self._answer(crop, Wanted(options, self.decoder(options)))
+
+    def _answer(self, crop: NDArray[np.uint8], wanted: Wanted) -> None:
         with self.batcher.places() as places:
             places.take()
-            options = self.predictor.options
-            places.submit(_Picture(crop, self.decoder(options), options)).result()
+            places.submit(_Picture(crop, wanted)).result()
 
-    async def decoder_of(self, asked: Asked) -> Decoder:
+    async def decoder_of(self, options: PredictOptions) -> Decoder:
         """Return what decodes under these options; raises UsageError where they make no sense for this label space."""
-        return await asyncio.get_running_loop().run_in_executor(self.readers, self.decoder, asked.options)
+        return await asyncio.get_running_loop().run_in_executor(self.readers, self.decoder, options)
 
-    async def rows(
-        self, images: list[ImageInput], decoder: Decoder, asked: Asked, places: Places[_Picture, Answer]
-    ) -> list[dict[str, Any]]:
-        """Return one row per image, in order; there is a place for each of them.
+    async def answers(
+        self, images: list[ImageInput], wanted: Wanted, places: Places[_Picture, Found]
+    ) -> list[Found | str]:
+        """Return what was found in each image, in order, or why it cannot be read; there is a place for each of them.
 
         Raises Miil21kError, or what the network's library raises, when an image could not be computed.
         """
-        tasks = [self._row(image, decoder, asked, places) for image in images]
+        tasks = [self._one(image, wanted, places) for image in images]
         found = await asyncio.gather(*tasks, return_exceptions=True)
-        for row in found:
-            if isinstance(row, BaseException):
-                raise row
-        rows = cast("list[dict[str, Any]]", found)
-        for row in rows:
-            self.metrics.images.labels(row["status"]).inc()
-        return rows
+        for answer in found:
+            if isinstance(answer, BaseException):
+                raise answer
+        answers = cast("list[Found | str]", found)
+        for answer in answers:
+            self.metrics.images.labels("error" if isinstance(answer, str) else "ok").inc()
+        return answers
 
-    async def _row(
-        self, image: ImageInput, decoder: Decoder, asked: Asked, places: Places[_Picture, Answer]
-    ) -> dict[str, Any]:
-        origin = self.predictor.origin
+    async def _one(self, image: ImageInput, wanted: Wanted, places: Places[_Picture, Found]) -> Found | str:
         crop = await asyncio.get_running_loop().run_in_executor(self.readers, self._read, image)
         if isinstance(crop, str):
             places.give_back()
-            return Prediction(image.name, origin, error=crop).to_dict()
-        answer = await asyncio.wrap_future(places.submit(_Picture(crop, decoder, asked.options)))
-        row = Prediction(image.name, origin, None, *answer).to_dict()
-        return row if asked.label_type is None else add_labels(row, self.predictor.space, asked.label_type)
+            return crop
+        return await asyncio.wrap_future(places.submit(_Picture(crop, wanted)))
 
     def _read(self, image: ImageInput) -> NDArray[np.uint8] | str:
         with self.metrics.reading.time():
             return self.predictor.crop(image)
 
-    def _compute(self, batch: list[_Picture]) -> list[Answer | Exception]:
-        logits = self.predictor.outputs(np.stack([picture.crop for picture in batch])).logits
-        alike: defaultdict[PredictOptions, list[int]] = defaultdict(list)
+    def _compute(self, batch: list[_Picture]) -> list[Found | Exception]:
+        embed = any(picture.wanted.embedding for picture in batch)
+        logits, embedding = self.predictor.outputs(np.stack([picture.crop for picture in batch]), embed=embed)
+        alike: defaultdict[Wanted, list[int]] = defaultdict(list)
         for row, picture in enumerate(batch):
-            alike[picture.options].append(row)
-        answers: dict[int, Answer | Exception] = {}
-        for options, rows in alike.items():
-            answers.update(zip(rows, _answers(batch[rows[0]].decoder, options, logits[rows]), strict=True))
+            alike[picture.wanted].append(row)
+        answers: dict[int, Found | Exception] = {}
+        for wanted, rows in alike.items():
+            vectors = embedding[rows] if wanted.embedding and embedding is not None else None
+            answers.update(zip(rows, _answers(wanted, logits[rows], vectors), strict=True))
         return [answers[row] for row in range(len(batch))]
+
+    @property
+    def tensors(self) -> dict[str, tuple[str, list[int]]]:
+        """The outputs that an image may have as tensors: type in KServe and shape, -1 for an axis of any length."""
+        one, many = [-1], [-1, -1]
+        return {
+            "row": ("BYTES", one),
+            "logits": ("FP32", [-1, self.predictor.space.num_classes]),
+            "topk_index": ("INT32", many),
+            "topk_prob": ("FP32", many),
+            "path": ("INT32", many),
+            "path_prob": ("FP32", many),
+            "hedge_node": ("INT32", one),
+            "hedge_prob": ("FP32", one),
+            "asked": ("FP32", many),
+            "bins": ("FP32", many),
+            **({"embedding": ("FP32", many)} if self.no_embedding is None else {}),
+        }
 
     def concepts(self, like: str) -> list[dict[str, Any]]:
         """Return at most a dozen nouns that begin with `like`, those with most classes below first.
@@ -170,14 +212,63 @@ class Service:
         }
 
 
-def _answers(decoder: Decoder, options: PredictOptions, logits: NDArray[np.float32]) -> list[Answer | Exception]:
+def _answers(
+    wanted: Wanted, logits: NDArray[np.float32], embedding: NDArray[np.float32] | None
+) -> list[Found | Exception]:
     """Return an answer per row; where rows together fail, each of them alone, so that none spoils the others."""
     try:
-        return list(answers_of(decoder.read(logits), options))
+        return list(_found(wanted, logits, embedding))
     except Miil21kError as error:
         if len(logits) == 1:
             return [error]
-        return [_answers(decoder, options, row[None])[0] for row in logits]
+        alone = (slice(row, row + 1) for row in range(len(logits)))
+        return [_answers(wanted, logits[row], None if embedding is None else embedding[row])[0] for row in alone]
+
+
+def _found(wanted: Wanted, logits: NDArray[np.float32], embedding: NDArray[np.float32] | None) -> Iterator[Found]:
+    if embedding is not None and not np.isfinite(embedding).all():
+        raise LogitsError("The embedding holds nan or infinity: the weights, or what computes them, are broken.")
+    decoded = None if wanted.decoder is None else wanted.decoder.read(logits)
+    answers = None if decoded is None else answers_of(decoded, wanted.options)
+    tensors = _tensors(decoded, wanted.options.topk) if wanted.tensors and decoded is not None else None
+    for row in range(len(logits)):
+        yield Found(
+            None if answers is None else answers[row],
+            None if embedding is None else embedding[row],
+            None if tensors is None else {name: values[row] for name, values in tensors.items()},
+        )
+
+
+def stacked(found: Sequence[Found], rows: Sequence[bytes]) -> dict[str, NDArray[Any]]:
+    """Return the tensors of several images as one each, [B, ...], beside their rows as JSON and their embeddings."""
+    every = [one.tensors or {} for one in found]
+    tensors: dict[str, NDArray[Any]] = {"row": np.array(rows, object)}
+    for name in every[0]:
+        values = [each[name] for each in every]
+        if name in ("path", "path_prob"):
+            longest = max(len(value) for value in values)
+            padding = -1 if name == "path" else 0
+            values = [np.pad(value, (0, longest - len(value)), constant_values=padding) for value in values]
+        tensors[name] = np.stack(values)
+    vectors = [one.embedding for one in found if one.embedding is not None]
+    return {**tensors, **({"embedding": np.stack(vectors)} if vectors else {})}
+
+
+def _tensors(found: Decoded, k: int) -> dict[str, NDArray[Any]]:
+    """Return what an export of this decoder gives, by the same names."""
+    top, path, last = found.topk(k), found.path, np.maximum(found.length - 1, 0)
+    rows, answered = np.arange(len(found)), found.length > 0
+    return {
+        "logits": found.logits.astype(np.float32, copy=False),
+        "topk_index": top.classes,
+        "topk_prob": top.probs,
+        "path": path.nodes,
+        "path_prob": path.probs,
+        "hedge_node": np.where(answered, path.nodes[rows, last], np.int32(-1)),
+        "hedge_prob": np.where(answered, path.probs[rows, last], np.float32(0)),
+        **({"asked": found.asked} if found.decoder.asked else {}),
+        **({"bins": found.bins} if found.decoder.bins is not None else {}),
+    }
 
 
 @contextmanager

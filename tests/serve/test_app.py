@@ -187,8 +187,8 @@ def test_who_leaves_while_the_picture_waits_is_not_computed_and_counts_as_gone(
         text = service.metrics.text().decode()
     assert reply.status == 499
     assert backend.sizes == []
-    assert 'miil21k_requests_total{code="499"} 1.0' in text
-    assert 'miil21k_request_seconds_count{code="499"} 1.0' in text
+    assert 'miil21k_requests_total{code="499",endpoint="/v1/predict"} 1.0' in text
+    assert 'miil21k_request_seconds_count{code="499",endpoint="/v1/predict"} 1.0' in text
     assert service.buffer.held == 0
 
 
