@@ -44,6 +44,7 @@ JOBS = {
         "find": "find the pictures of an index that answer a query",
         "duplicates": "find pictures that are the same, nearly the same, or alike",
         "organize": "put pictures into folders named by their answers, and take it back",
+        "gallery": "make a page to look through pictures, search them and correct the answers",
         "labels": "write what pictures are: a list to train on, COCO, Label Studio, FiftyOne",
     },
     "make": {

@@ -16,7 +16,17 @@ from typing import NamedTuple
 
 from miil21k.text import near_names
 
-__all__ = ["NOUNS_FILE", "Lemma", "Nouns", "fold", "lines_naming", "parse_lemma", "singulars", "wordnet_nouns"]
+__all__ = [
+    "ENDINGS",
+    "NOUNS_FILE",
+    "Lemma",
+    "Nouns",
+    "fold",
+    "lines_naming",
+    "parse_lemma",
+    "singulars",
+    "wordnet_nouns",
+]
 
 NOUNS_FILE = Path(__file__).parent / "label_spaces" / "nouns.tsv.gz"
 
@@ -108,7 +118,7 @@ def lines_naming(text: str, word: str) -> list[int]:
 
 
 # Detachment rules for nouns of morphy(7WN).
-_ENDINGS = (
+ENDINGS = (
     ("ses", "s"), ("ves", "f"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"),
     ("men", "man"), ("ies", "y"), ("s", ""),
 )  # fmt: skip
@@ -116,7 +126,7 @@ _ENDINGS = (
 
 def singulars(noun: str) -> list[str]:
     """Return what `noun` may be the plural of, by WordNet's rules of detachment."""
-    return [noun[: -len(old)] + new for old, new in _ENDINGS if noun.endswith(old) and len(noun) > len(old)]
+    return [noun[: -len(old)] + new for old, new in ENDINGS if noun.endswith(old) and len(noun) > len(old)]
 
 
 @cache
