@@ -9,7 +9,7 @@ import numpy as np
 
 from miil21k.calibrate.guarantee import ACCURACIES, first_wrong, outcome, require_accuracies, thresholds_of
 from miil21k.calibrate.record import Calibration, mask_digest
-from miil21k.calibrate.temperature import minimize, row_blocks
+from miil21k.calibrate.temperature import doubt_of, minimize, row_blocks
 from miil21k.errors import UsageError
 
 if TYPE_CHECKING:
@@ -79,22 +79,35 @@ def calibrate_bins(
 
 
 def _fit(decoder: Decoder, bins: Bins, logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
-    """Return the temperature of least negative log-likelihood of the labels; for a sigmoid head, of yes or no."""
+    """Return the temperature of least negative log-likelihood of the labels; for a sigmoid head, of yes or no.
+
+    A little of it is of the contrary, as in `temperature`: few samples that are all right make no answer certain.
+    """
     blocks = row_blocks(np.arange(len(labels)), logits.shape[1])
     positive = np.zeros((len(labels), len(bins)), bool)
     for label in np.unique(labels).tolist():
         positive[np.ix_(labels == label, bins.tree.path(label))] = True
+
+    yes = int(positive.sum())
+    binary = np.where(positive, 1 - doubt_of(yes), doubt_of(positive.size - yes))
+    doubt = doubt_of(len(labels))
 
     def loss(beta: float) -> float:
         fixed, total = replace(decoder, temperature=1 / beta, hedge=None), 0.0
         for rows in blocks:
             found = fixed.read(logits[rows])
             if decoder.head == "sigmoid":
-                total -= np.log(np.maximum(np.where(positive[rows], found.bins, 1 - found.bins), LEAST)).sum()
+                total += _cross_entropy(found.bins, binary[rows])
             else:
                 own = labels[rows]
                 shared = np.where(bins.only_holds[own][:, None], found.bins, found.bins_alone)
-                total -= np.log(np.maximum(shared[np.arange(rows.size), own], LEAST)).sum(dtype=np.float64)
+                total += _cross_entropy(shared[np.arange(rows.size), own], 1 - doubt)
         return float(total / len(labels))
 
     return minimize(loss)
+
+
+def _cross_entropy(shares: NDArray[np.floating], wanted: NDArray[np.float64] | float) -> float:
+    """Return the sum over answers of yes or no; shares: probabilities of yes. wanted: what they should be."""
+    yes, no = np.log(np.maximum(shares, LEAST)), np.log(np.maximum(1 - shares, LEAST))
+    return -float((wanted * yes + (1 - np.asarray(wanted)) * no).sum(dtype=np.float64))

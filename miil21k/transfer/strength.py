@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from miil21k.calibrate.temperature import fit_softmax
 from miil21k.text import brief
 from miil21k.transfer.split import fold_numbers
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Fitted", "best_temperature", "fit_probe", "log_softmax"]
 
+COLDEST, HOTTEST = 1e-3, 1e3  # the logits of a ridge lie between 0 and 1
 FOLDS = 5
 ENOUGH = 500  # answers out of fold: fewer images are divided several times
 MOST_REPEATS = 5
@@ -105,24 +107,10 @@ def _out_of_fold(
 def best_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
     """Return by what to divide logits [n, C] so that the labels are most likely, between 1/1000 and 1000.
 
-    One label in n + 2 is held to be any class at random (after Platt 1999): else few images, all of them right, would
-    make every answer certain.
+    Some doubt is left in the labels (see `calibrate.temperature`): few images, all of them right, make no answer
+    certain.
     """
-    shifted = logits - logits.max(1, keepdims=True)
-    doubt = 1 / (len(labels) + 2)
-    own = shifted[np.arange(len(labels)), labels]
-    target = (1 - doubt) * own + doubt * shifted[:, np.unique(labels)].mean(1)
-
-    def loss(power: float) -> float:
-        warmth = 10.0**power
-        return float((np.log(np.exp(shifted / warmth).sum(1)) - target / warmth).mean())
-
-    low, high = -3.0, 3.0
-    ratio = (5**0.5 - 1) / 2
-    for _ in range(40):  # golden section: the loss is convex in 1 / temperature
-        one, other = high - ratio * (high - low), low + ratio * (high - low)
-        low, high = (low, other) if loss(one) <= loss(other) else (one, high)
-    return float(10.0 ** ((low + high) / 2))
+    return fit_softmax(np.asarray(logits, np.float32), labels, COLDEST, HOTTEST)
 
 
 def log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:

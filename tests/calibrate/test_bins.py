@@ -64,6 +64,17 @@ def test_the_temperature_is_recovered_from_the_labels(found: Calibration) -> Non
     assert 0.05 < calibrate_bins(decoder("sigmoid"), *problem(200, 1)).temperature[0] < 20
 
 
+@pytest.mark.parametrize("head", ["leaf_softmax", "sigmoid"])
+def test_few_samples_that_are_all_right_make_no_answer_certain(head: HeadKind) -> None:
+    classes = np.arange(1, 9).repeat(5)  # dogs and cats
+    logits = np.full((40, len(NAMES)), -9, np.float32)
+    logits[np.arange(40), classes] = 9
+    owner = decoder().bins.owner  # type: ignore[union-attr]
+    fitted = calibrate_bins(decoder(head), logits, owner[classes])
+    given = decoder(head).calibrated(fitted).read(logits).bins[np.arange(40), owner[classes]]
+    assert ((given > 0.93) & (given < 0.99)).all()  # about 21 of 22
+
+
 def test_further_samples_are_right_or_unanswered_as_often_as_was_guaranteed(found: Calibration) -> None:
     assert [accuracy for accuracy, _ in found.bin_thresholds] == [0.6, 0.9]  # 2,000 samples cannot guarantee more
     logits, labels = problem(20000, 2)

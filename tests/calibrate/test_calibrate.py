@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -20,6 +21,9 @@ from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import OLDER_SPACES, LabelSpace
 from miil21k.hierarchy.tree import Tree
 from miil21k.metrics.distance import is_correct
+
+if TYPE_CHECKING:
+    from miil21k.decode.heads import HeadKind
 
 
 def _space(tree: Tree, name: str = "toy") -> LabelSpace:
@@ -84,10 +88,39 @@ def test_a_sigmoid_head_gets_one_temperature(space) -> None:
     assert fit_temperatures(tree, 2.5 * noisy, labels, "sigmoid")[0] == pytest.approx(2.5, rel=0.05)
 
 
-def test_a_separable_problem_stops_at_the_coldest_temperature() -> None:
+@pytest.mark.parametrize("head", ["leaf_softmax", "level_softmax"])
+@pytest.mark.parametrize("scale", [0.5, 4.0, 12.0])
+def test_samples_that_are_all_right_make_no_answer_certain(scale: float, head: HeadKind) -> None:
+    """60 of 60: an answer is as sure as Platt's 61 / 62, however far apart the logits are."""
+    tree = Tree.from_parents(list("pqr"), [None] * 3)
+    labels = np.arange(60) % 3
+    logits = (scale * np.eye(3)[labels]).astype(np.float32)
+    (temperature,) = fit_temperatures(tree, logits, labels, head)
+    shares = np.exp(logits / temperature)
+    assert (shares.max(1) / shares.sum(1))[0] == pytest.approx(61 / 62, abs=1e-4)
+
+
+def test_labels_above_the_classes_are_doubted_too_and_a_root_of_all_says_nothing() -> None:
+    tree = Tree.from_parents(["p", "q", "r", "s", "pq", "all"], ["pq", "pq", "all", "all", "all", None], num_classes=4)
+    logits = np.array([[6, 0, 0, 0]] * 20, np.float32)
+    (temperature,) = fit_temperatures(tree, logits, np.full(20, 4), "leaf_softmax")
+    assert 0.5 < temperature < 2.5
+    assert fit_temperatures(tree, logits, np.full(20, 5), "leaf_softmax") == (1.0,)
+
+
+def test_a_sigmoid_head_whose_samples_are_all_right_is_not_certain() -> None:
+    """Of 20 samples of 4 classes 20 answers are yes and 60 no: on average they are sure of 80 / 82 + 20 / 22."""
+    tree = Tree.from_parents(list("pqrs"), [None] * 4)
+    labels = np.arange(20) % 4
+    logits = np.where(np.arange(4) == labels[:, None], 9.0, -9.0).astype(np.float32)
+    (temperature,) = fit_temperatures(tree, logits, labels, "sigmoid")
+    assert 1 / (1 + math.exp(-9 / temperature)) == pytest.approx((20 * 21 / 22 + 60 * 61 / 62) / 80, abs=1e-5)
+
+
+def test_logits_that_hardly_differ_stop_at_the_coldest_temperature() -> None:
     tree = Tree.from_parents(["p", "q"], [None, None])
     labels = np.arange(100) % 2
-    logits = np.where(np.arange(2) == labels[:, None], 0.5, -0.5)
+    logits = np.where(np.arange(2) == labels[:, None], 0.05, -0.05)
     assert fit_temperatures(tree, logits, labels, "leaf_softmax")[0] == pytest.approx(0.05, rel=1e-3)
 
 
