@@ -106,11 +106,15 @@ class _Step(NamedTuple):
 
 
 class _Passes(NamedTuple):
-    """The passes over a block [R, K]: branches of the spanning tree upwards, what they miss, and rounding."""
+    """The passes over a block [R, K]: branches of the spanning tree upwards, what they miss, and rounding.
+
+    child, parent: int64, the edges along which rounding may differ, deepest parents first.
+    """
 
     branches: tuple[_Step, ...]
     missed: _Step
-    rounding: tuple[_Step, ...]
+    child: NDArray[np.int64]
+    parent: NDArray[np.int64]
 
 
 @lru_cache(maxsize=8)
@@ -120,10 +124,10 @@ def _plan(concepts: Concepts) -> _Passes:
         for family in reversed(concepts.tree.families[1:])
     ]
     owners, starts, missed = (part.astype(np.int64) for part in concepts.cover)
-    return _Passes(tuple(branches), _Step(missed, starts, owners), tuple(_rounding(concepts)))
+    return _Passes(tuple(branches), _Step(missed, starts, owners), *_rounding(concepts))
 
 
-def _rounding(concepts: Concepts) -> list[_Step]:
+def _rounding(concepts: Concepts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the edges along which two float32 sums of one set may differ: from concepts that the tree misses part of.
 
     A branch is summed from its children and so is no less than any of them. Deepest parents first.
@@ -138,14 +142,18 @@ def _rounding(concepts: Concepts) -> list[_Step]:
     edges = np.flatnonzero(affected[concepts.child])
     child, parent = concepts.child[edges].astype(np.int64), concepts.parent[edges].astype(np.int64)
     order = np.lexsort((parent, -concepts.depth[parent]))
-    child, parent = child[order], parent[order]
-    cuts = np.flatnonzero(np.diff(concepts.depth[parent])) + 1
-    steps = []
-    for children, parents in zip(np.split(child, cuts), np.split(parent, cuts), strict=True):
-        if children.size:
-            targets, starts = np.unique(parents, return_index=True)
-            steps.append(_Step(children, starts, targets))
-    return steps
+    return child[order], parent[order]
+
+
+def _lift(block: NDArray[np.float32], child: NDArray[np.int64], parent: NDArray[np.int64]) -> None:
+    """Raise parents that rounding left below a child, in place: a few edges of hundreds, in a few rows."""
+    while True:
+        below = block.take(parent, axis=1) < block.take(child, axis=1)
+        if not below.any():
+            return
+        for edge in np.flatnonzero(below.any(axis=0)).tolist():
+            upper = block[:, parent[edge]]
+            np.maximum(upper, block[:, child[edge]], out=upper)
 
 
 def concept_probabilities(
@@ -167,8 +175,8 @@ def concept_probabilities(
             _apply(fold, block, part)
         if plan.missed.targets.size:
             _apply(fold, block, plan.missed)
-        for part in plan.rounding if fold is np.add else ():
-            _apply(np.maximum, block, part)
+            if fold is np.add:
+                _lift(block, plan.child, plan.parent)
         np.minimum(block, 1, out=block)
     return found
 
@@ -176,7 +184,7 @@ def concept_probabilities(
 def _apply(fold: np.ufunc, block: NDArray[np.float32], step: _Step) -> None:
     """Fold each group of columns into its target, in place."""
     total = fold.reduceat(block.take(step.sources, axis=1), step.starts, axis=1)
-    block[:, step.targets] = fold(block[:, step.targets], total)
+    block[:, step.targets] = fold(block.take(step.targets, axis=1), total)
 
 
 def asked_probabilities(

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -300,16 +300,20 @@ def _withdrawn_wnids() -> frozenset[str]:
     return frozenset((_SHIPPED / "withdrawn_persons.txt").read_text(encoding="utf-8").split())
 
 
+@lru_cache(maxsize=8)
 def withdrawn_classes(space: LabelSpace) -> NDArray[np.bool_]:
-    """Return bool [C], True for the person classes that ImageNet withdrew in winter 2021.
+    """Return bool [C], read-only, True for the person classes that ImageNet withdrew in winter 2021.
 
     fall11: exactly the 771 classes that winter21 lacks. goog21k: every class at or below person (n00007846) that
     winter21 lacks; the complete list of classes that ImageNet withdrew from the 21,841 is not public, so this errs
     on the side of removing. All other spaces, a user's own included: none.
     """
     if space.name not in {"fall11", "goog21k"}:
-        return np.zeros(space.num_classes, np.bool_)
-    return np.fromiter(map(_withdrawn_wnids().__contains__, space.wnids), np.bool_, space.num_classes)
+        found = np.zeros(space.num_classes, np.bool_)
+    else:
+        found = np.fromiter(map(_withdrawn_wnids().__contains__, space.wnids), np.bool_, space.num_classes)
+    found.setflags(write=False)
+    return found
 
 
 def _lacking(source: LabelSpace, wanted: Iterable[str]) -> list[str]:
