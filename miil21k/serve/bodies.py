@@ -107,7 +107,10 @@ class Body:
         if kind == "multipart/form-data":
             return await self._in_time(self._several())
         if kind == "application/octet-stream" or kind.startswith("image/"):
-            return [ImageInput(_NAME, await self._in_time(self._whole(self._limits.max_bytes)))]
+            content = await self._in_time(self._whole(self._limits.max_bytes))
+            if not content:
+                raise Refused(400, "The body is empty: send an image.")
+            return [ImageInput(_NAME, content)]
         raise Refused(
             415, f"A body of type '{kind}' is no image: send image/*, application/octet-stream or multipart/form-data."
         )

@@ -152,6 +152,12 @@ _INFER = {
 }
 
 
+_INFER_EXAMPLE = {
+    "inputs": [{"name": "images", "shape": [1, 2, 1, 3], "datatype": "UINT8", "data": [255, 0, 0, 200, 0, 0]}],
+    "outputs": [{"name": "row"}],
+}
+
+
 def endpoints(limits: Limits, usual: Asked) -> list[Endpoint]:
     """Return all endpoints of a server with these limits, which answers as `usual` where a request does not say."""
     size = (
@@ -160,6 +166,7 @@ def endpoints(limits: Limits, usual: Asked) -> list[Endpoint]:
         "status error."
     )
     questions = _query(ASKING, required=() if usual.options.ask else ("ask",))
+    questions[0]["example"] = "dog,vehicle"
     encoding = {
         "name": "encoding_format",
         "in": "query",
@@ -218,7 +225,10 @@ def _models(path: str) -> list[Endpoint]:
         "Images of one batch. JSON, or JSON and bytes after it with the header Inference-Header-Content-Length."
     )
     infer["parameters"] = [model]
-    infer["requestBody"] = {"required": True, "content": {"application/json": {"schema": _INFER}}}
+    infer["requestBody"] = {
+        "required": True,
+        "content": {"application/json": {"schema": _INFER, "example": _INFER_EXAMPLE}},
+    }
     return [
         _get(path, "model_metadata", "KServe: inputs and outputs", 404, parameters=[model]),
         _get(
