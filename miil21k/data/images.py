@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from miil21k.data.limits import Size
+    from miil21k.data.parts import Part
 
 __all__ = ["ImageInput", "ImageSource", "Picture", "failing", "load_image", "load_picture", "upright_size"]
 
@@ -88,9 +89,11 @@ def load_picture(
     exif: bool = True,
     max_pixels: int = MAX_PIXELS,
     reduce_to: int | None = None,
+    part: Part | None = None,
 ) -> Picture:
     """Return the image as `load_image` does, with the geometry of the original.
 
+    part: which page or frame of encoded bytes; a path says it itself.
     reduce_to: let a JPEG be decoded at 1/2, 1/4 or 1/8 as long as neither side becomes smaller than this; other
     formats ignore it. Decoding in the DCT domain is a box filter, so this is not exact; docs/predict.md says how far
     it goes. None decodes in full.
@@ -104,7 +107,7 @@ def load_picture(
         if isinstance(source, Image.Image):
             check_size(source.size, name, max_pixels)
             return _decoded(source, name, exif, None)  # a reduced decode would change the caller's image
-        with open_image(source, name=name, max_pixels=max_pixels) as image:
+        with open_image(source, name=name, max_pixels=max_pixels, part=part) as image:
             return _decoded(image, name, exif, reduce_to)
     except OSError as error:  # the file itself; what is wrong inside it was named below
         raise ImageError(f"Cannot read '{name}': {error.strerror or error}.") from None

@@ -7,20 +7,22 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from miil21k.data.cloud import is_remote, remote_names
 from miil21k.data.documents import Document, is_document
 from miil21k.data.folders import entries_of, identity_of
 from miil21k.data.images import ImageInput, failing
 from miil21k.data.options import FRAMES
 from miil21k.data.parts import split_part
+from miil21k.data.pipes import is_pipe, piped_images
 from miil21k.data.tar_inputs import Shard, expand_braces, has_braces, indexed_shards, is_index, is_shard
 from miil21k.data.web import fetch_image, is_url
-from miil21k.errors import UsageError
-from miil21k.suffixes import PassedOver, document_suffixes, image_suffixes, suffix_of
+from miil21k.errors import ImageError, UsageError
+from miil21k.suffixes import TIFF_SUFFIXES, PassedOver, document_suffixes, image_suffixes, suffix_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -54,7 +56,15 @@ def require_images(names: Iterable[str], *, recursive: bool = False) -> None:
     for name in names:
         if is_index(name):
             indexed_shards(name)
-        elif name in ("-", "@-") or is_url(name) or os.path.isfile(name) or split_part(name)[1] is not None:
+        elif is_remote(name):
+            _require_remote(name, recursive)
+        elif (
+            name in ("-", "@-")
+            or is_url(name)
+            or is_pipe(name)
+            or os.path.isfile(name)
+            or split_part(name)[1] is not None
+        ):
             continue
         elif name.startswith("@"):
             _require_list(name[1:])
@@ -68,6 +78,14 @@ def _require_matches(pattern: str) -> None:
     for name in expand_braces(pattern):
         if glob.has_magic(name) and next(_glob(name, PassedOver()), None) is None:
             raise UsageError(f"No images match '{name}'.")
+
+
+def _require_remote(name: str, recursive: bool) -> None:
+    passed = PassedOver()
+    with suppress(ImageError):  # its row will say what is wrong
+        if not any(remote_names(part, recursive, passed) for part in expand_braces(name)):
+            seen = passed.sentence()
+            raise UsageError(f"No images at '{name}'." + (f" {seen}." if seen else ""))
 
 
 def _require_list(path: str) -> None:
@@ -114,9 +132,10 @@ def expand_units(
     A name is a file, a page or frame of one (`scan.tif#page=2`), a folder (its files with an image extension, documents
     and videos where they can be read, and its tar files, hidden ones left out; with `recursive` those of its subfolders
     too), a glob (`**` included), a tar shard, a pattern of shards with braces (`a-{000..012}.tar`), the `index.json` of
-    shards that `miil21k prepare` wrote, an http or https URL, `-` (one encoded image on standard input), `@list.txt` or
-    `@-` (one such name per line, UTF-8; empty lines are skipped, and lines that begin with `# ` unless such a file
-    exists).
+    shards that `miil21k prepare` wrote, an http or https URL, an address that fsspec knows (`s3://...`, also a folder
+    or a pattern), `pipe:COMMAND` (an image or a tar stream that a command writes; not in lists), `-` (one encoded image
+    on standard input), `@list.txt` or `@-` (one such name per line, UTF-8; empty lines are skipped, and lines that
+    begin with `# ` unless such a file exists).
     A folder gives its entries in bytewise order of their names,
     a subfolder at its own place among them; only the names of the folder at hand are held in memory. A folder that
     cannot be read becomes an input that fails.
@@ -129,6 +148,8 @@ def expand_units(
             yield ImageInput(name, sys.stdin.buffer.read())
         elif name.startswith("@") and not os.path.isfile(name):
             yield from _listed(name[1:], how)
+        elif is_pipe(name):
+            yield from piped_images(name)
         else:
             yield from _named(name, how)
 
@@ -190,6 +211,10 @@ def _opened(units: Iterator[AnyUnit]) -> Iterator[Unit]:
 def _named(name: str, how: _How) -> Iterator[AnyUnit]:
     if is_url(name):
         yield ImageInput(name, partial(fetch_image, name, offline=how.offline))
+    elif is_remote(name):
+        yield from _remote(name, how)
+    elif is_pipe(name):
+        yield ImageInput(name, failing(f"'{name}' was not run: a command is given directly, and not in a list."))
     elif os.path.isdir(name):
         yield from (_unit(found, how) for found in _walk(name, how.recursive, how.passed))
     elif os.path.lexists(name):
@@ -205,6 +230,21 @@ def _named(name: str, how: _How) -> Iterator[AnyUnit]:
         yield ImageInput(name, name)
 
 
+def _remote(name: str, how: _How) -> Iterator[AnyUnit]:
+    if how.offline:
+        yield ImageInput(name, failing(f"'{name}' was not fetched: the run is offline."))
+        return
+    for address in expand_braces(name):
+        yield from _at(address, how)
+
+
+def _at(address: str, how: _How) -> list[AnyUnit]:
+    try:
+        return [_unit(found, how) for found in remote_names(address, how.recursive, how.passed)]
+    except ImageError as error:
+        return [ImageInput(address, failing(str(error)))]
+
+
 class Failing(NamedTuple):
     """A folder that cannot be read, and why."""
 
@@ -216,8 +256,10 @@ def _unit(found: str | Failing, how: _How) -> AnyUnit:
     if isinstance(found, Failing):
         return ImageInput(found.name, failing(f"The folder '{found.name}' cannot be read: {found.reason}."))
     if is_shard(found):
-        return Shard(found, os.path.abspath(found))
-    return Document(found, found, how.frames) if is_document(found) else ImageInput(found, found)
+        return Shard(found, found if is_remote(found) else os.path.abspath(found))
+    if is_document(found) and not (is_remote(found) and suffix_of(found) in TIFF_SUFFIXES):
+        return Document(found, found, how.frames)
+    return ImageInput(found, found)  # a TIFF elsewhere is not fetched twice to count its pages
 
 
 def _listed(path: str, how: _How) -> Iterator[AnyUnit]:

@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from miil21k.data.cloud import is_remote, local_path, open_remote
 from miil21k.data.limits import check_size
 from miil21k.data.options import MAX_PIXELS
 from miil21k.data.parts import split_part
@@ -104,10 +105,14 @@ _KINDS = {
 
 
 def open_file(path: str | Path, name: str) -> IO[bytes]:
-    """Return a regular file, open; raises ImageError that calls it by `name`.
+    """Return a regular file, or what lies at an address that fsspec knows, open; raises ImageError with its `name`.
 
     A pipe that nobody writes to would be waited for until the end of days.
     """
+    if is_remote(str(path)):
+        if (local := local_path(str(path))) is None:
+            return open_remote(str(path))
+        path = local
     try:
         status = os.stat(path)  # noqa: PTH116 - raises for what Path.is_file hides
         if stat.S_ISDIR(status.st_mode):

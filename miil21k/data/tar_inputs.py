@@ -11,6 +11,7 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from miil21k.data.cloud import is_remote, open_remote, read_range
 from miil21k.data.images import ImageInput, failing
 from miil21k.errors import ImageError, UsageError
 from miil21k.records import read_json
@@ -28,8 +29,8 @@ _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 
 def is_shard(name: str) -> bool:
-    """Return whether `name` is a file that ends in `.tar`."""
-    return name.lower().endswith(".tar") and os.path.isfile(name)
+    """Return whether `name` is a file, or an address, that ends in `.tar`."""
+    return name.lower().endswith(".tar") and (is_remote(name) or os.path.isfile(name))
 
 
 def has_braces(name: str) -> bool:
@@ -97,7 +98,7 @@ class Shard(NamedTuple):
     def _all(self) -> Iterator[ImageInput]:
         count, fault = 0, ""
         try:
-            with open(self.path, "rb") as file:
+            with open_remote(self.path) if is_remote(self.path) else open(self.path, "rb") as file:
                 members = Members(file)
                 for info in members:
                     if is_image_name(info.name):
@@ -106,6 +107,9 @@ class Shard(NamedTuple):
                 fault = members.fault
         except OSError as error:
             fault = f"cannot be read: {error.strerror or error}"
+        except ImageError as error:  # an object store
+            yield ImageInput(self.name, failing(str(error)))
+            return
         if fault and count:
             fault += f" after {count:,} image{'' if count == 1 else 's'}"
         if fault or not count:
@@ -171,9 +175,12 @@ def read_member(file: IO[bytes], info: tarfile.TarInfo) -> bytes:
 
 
 def _read(path: str, offset: int, size: int, name: str) -> bytes:
-    with open(path, "rb", buffering=0) as file:
-        file.seek(offset)
-        data = file.read(size)
+    if is_remote(path):
+        data = read_range(path, offset, size)
+    else:
+        with open(path, "rb", buffering=0) as file:
+            file.seek(offset)
+            data = file.read(size)
     if len(data) < size:
         raise ImageError(f"'{name}' was cut off after {len(data):,} of {size:,} bytes.")
     return data

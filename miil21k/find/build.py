@@ -18,12 +18,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from miil21k.data.cloud import is_address
 from miil21k.data.documents import Document
 from miil21k.data.inputs import Unfolded, expand_units, require_images
 from miil21k.data.opening import read_file
 from miil21k.data.parts import file_of, split_part
+from miil21k.data.pipes import is_pipe
 from miil21k.data.tar_inputs import Shard, has_braces, is_shard
-from miil21k.data.web import is_url
 from miil21k.decode.compact import BOUND
 from miil21k.errors import Miil21kError, UsageError
 from miil21k.find.store import About, Index, is_index
@@ -239,7 +240,7 @@ class _Pass:
     def _is_settled(self, image: ImageInput) -> bool:
         """Return whether the row of a picture stands, or follows from that of another one with the same bytes."""
         known = self._known.get(image.name)
-        if not isinstance(image.source, str) or is_url(image.source):  # nothing says whether it changed
+        if not isinstance(image.source, str) or is_address(image.source):  # nothing says whether it changed
             if known is not None and known.ok:
                 self._counts["unchanged"] += 1
                 return True
@@ -418,11 +419,12 @@ def _stat(path: str) -> os.stat_result | None:
 
 
 def _there(name: str) -> bool:
-    return is_url(name) or os.path.lexists(file_of(name))
+    return is_address(name) or os.path.lexists(file_of(name))
 
 
 def _names_one_file(name: str) -> bool:
-    return not (name.startswith("@") or name == "-" or is_url(name) or has_braces(name) or glob.has_magic(name))
+    several = name.startswith("@") or has_braces(name) or glob.has_magic(name)
+    return not (several or name == "-" or is_pipe(name) or is_address(name))
 
 
 def _holds_something(path: Path) -> bool:
@@ -434,7 +436,7 @@ def _exists(path: str) -> bool:
 
 
 def _absolute(name: str) -> str:
-    if name in ("-", "@-") or is_url(name) or "://" in name:
+    if name in ("-", "@-") or is_pipe(name) or is_address(name):
         return name
     if name.startswith("@") and not os.path.isfile(name):
         return f"@{os.path.abspath(name[1:])}"

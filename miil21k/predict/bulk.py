@@ -16,9 +16,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from miil21k.data.cloud import is_address, is_remote
 from miil21k.data.parts import file_of
 from miil21k.data.tar_inputs import Shard
-from miil21k.data.web import is_url
 from miil21k.errors import EngineError, Miil21kError, UsageError
 from miil21k.predict.prediction import Prediction
 from miil21k.predict.predictor import Predictor
@@ -232,7 +232,7 @@ class BulkPredictor:
 
 def _of_files(base: BulkJob, files: list[ImageInput]) -> BulkJob:
     images = tuple(replace(image, source=_absolute_source(image)) for image in files)
-    paths = (image.source for image in images if isinstance(image.source, str) and not is_url(image.source))
+    paths = (image.source for image in images if isinstance(image.source, str) and not is_address(image.source))
     return replace(base, images=images, seen=next(filter(os.path.lexists, map(file_of, paths)), None))
 
 
@@ -240,11 +240,12 @@ def _absolute_source(image: ImageInput) -> ImageSource | Callable[[], ImageSourc
     source = image.source
     if isinstance(source, Path):
         return source.absolute()
-    return os.path.abspath(source) if isinstance(source, str) and not is_url(source) else source  # noqa: PTH100
+    return os.path.abspath(source) if isinstance(source, str) and not is_address(source) else source  # noqa: PTH100
 
 
 def _of_shard(base: BulkJob, shard: Shard) -> Iterator[BulkJob]:
-    shard = shard._replace(path=os.path.abspath(shard.path))  # noqa: PTH100
+    if not is_remote(shard.path):
+        shard = shard._replace(path=os.path.abspath(shard.path))  # noqa: PTH100
     try:
         size = os.stat(shard.path).st_size  # noqa: PTH116
     except OSError:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast, overload
 import numpy as np
 from PIL import Image
 
+from miil21k.data.cloud import is_remote
 from miil21k.data.documents import is_document
 from miil21k.data.images import ImageInput, load_picture
 from miil21k.data.inputs import Unfolded, expand_units, require_images
@@ -25,14 +26,14 @@ from miil21k.data.threads import in_order
 from miil21k.data.transforms import crop_picture, decode_edge, normalise
 from miil21k.data.web import fetch_image, is_url
 from miil21k.environment import available_cpus, require
-from miil21k.errors import Miil21kError, UsageError
+from miil21k.errors import ImageError, Miil21kError, UsageError
 from miil21k.hierarchy.load import load_label_space
 from miil21k.predict.decoding import answers_of, decoder_of
 from miil21k.predict.options import PredictOptions, RunOptions, changed, listed
 from miil21k.predict.prediction import Origin, Prediction
 from miil21k.runtime.options import threads_of, workers_of
 from miil21k.runtime.resolve import resolve
-from miil21k.suffixes import TIFF_SUFFIXES, suffix_of
+from miil21k.suffixes import TIFF_SUFFIXES, image_suffixes, suffix_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -261,8 +262,12 @@ class Predictor:
         """Return what the network sees of `image`, or why it cannot be read, and its facts where they are wanted."""
         options, source = self.options, image.source
         try:
+            part = None
             if isinstance(source, str) and is_url(source):
+                part = split_part(source)[1]
                 source = fetch_image(source, offline=bool(options.offline))
+            elif isinstance(source, str) and is_remote(source) and options.offline:
+                raise ImageError(f"'{source}' was not fetched: the run is offline.")
             source = source() if callable(source) else source
             if options.facts and isinstance(source, (str, Path)) and split_part(str(source))[1] is None:
                 source = read_file(source, image.name)  # one reading, so that the digest is that of what was seen
@@ -272,6 +277,7 @@ class Predictor:
                 exif=options.exif,
                 max_pixels=options.max_pixels,
                 reduce_to=decode_edge(self.preprocess) if options.decode == "reduced" else None,
+                part=part,
             )
             facts = None
             if options.facts:
@@ -346,6 +352,8 @@ def _is_several(name: str | Path) -> bool:
     text = os.fspath(name)
     if is_url(text) or text == "-":
         return False
+    if is_remote(text):
+        return suffix_of(text) not in image_suffixes()
     if os.path.lexists(text):
         paged = is_document(text) and suffix_of(text) not in TIFF_SUFFIXES
         return paged or is_shard(text) or os.path.isdir(text) or text.lower().endswith(".json")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 from miil21k.data.inputs import Unfolded, expand, require_images
+from miil21k.data.pipes import is_pipe
 from miil21k.errors import UsageError
 from miil21k.hierarchy.bin_lines import labels_of
 from miil21k.predict.options import listed
@@ -158,7 +159,7 @@ def count_images(inputs: Sequence[str], most: int, *, recursive: bool) -> int:
 
     Raises UsageError as `require_images` does.
     """
-    if "@-" in inputs or "-" in inputs:
+    if "@-" in inputs or "-" in inputs or any(map(is_pipe, inputs)):
         return 1 if list(inputs) == ["-"] else 2
     require_images(inputs, recursive=recursive)
     return sum(1 for _ in islice(expand(inputs, recursive=recursive), most))
@@ -320,7 +321,7 @@ class _Run:
     def _work(self, answers: Answering, inputs: Iterator[Unit], before: RowsDone) -> Literal["complete", "stopped"]:
         """Take every prediction; returns how it ended."""
         stream = cast("Generator[Prediction, None, None]", self._predictions(answers, inputs, before))
-        once = {"-", "@-"} & set(self._inputs) or self._options.frames == "scenes"
+        once = {"-", "@-"} & set(self._inputs) or any(map(is_pipe, self._inputs)) or self._options.frames == "scenes"
         again = None if once else self._images
         with closing(stream), self._bar(again, before.inputs) as bar:
             for prediction in islice(stream, self._again, None):
