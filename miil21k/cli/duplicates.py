@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miil21k.cli.options import add_loudness, add_options, value_of
 from miil21k.cli.organize import add_undo, go_on, taken_back, tell
+from miil21k.cli.rows import print_csv, print_jsonl
 from miil21k.cli.start import log_to_stderr
 from miil21k.errors import UsageError
 from miil21k.find.duplicates import DuplicateOptions
@@ -42,20 +41,12 @@ def _table(rows: list[dict[str, Any]]) -> None:
         print(f"  {'keep' if row['keep'] else '    '}  {printable(row['input'])}  {size}")
 
 
-def _jsonl(rows: list[dict[str, Any]]) -> None:
-    for row in rows:
-        sys.stdout.buffer.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
-
-
 def _csv(rows: list[dict[str, Any]]) -> None:
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    writer = csv.DictWriter(sys.stdout, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    print_csv(rows, _COLUMNS)
 
 
 _COLUMNS = ("group", "kind", "keep", "input", "width", "height", "num_bytes", "sha256")
-FORMATS: dict[str, Callable[[list[dict[str, Any]]], None]] = {"table": _table, "jsonl": _jsonl, "csv": _csv}
+FORMATS: dict[str, Callable[[list[dict[str, Any]]], None]] = {"table": _table, "jsonl": print_jsonl, "csv": _csv}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

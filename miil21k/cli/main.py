@@ -45,6 +45,7 @@ JOBS = {
         "duplicates": "find pictures that are the same, nearly the same, or alike",
         "organize": "put pictures into folders named by their answers, and take it back",
         "gallery": "make a page to look through pictures, search them and correct the answers",
+        "audit": "find pictures whose label is likely wrong",
         "labels": "write what pictures are: a list to train on, COCO, Label Studio, FiftyOne",
     },
     "make": {
