@@ -32,6 +32,7 @@ _EXAMPLES = """examples:
   miil21k serve -m embedded                                                   http://127.0.0.1:8021, with a page
   curl -s --data-binary @cat.jpg -H 'Content-Type: image/jpeg' localhost:8021/v1/predict
   curl -s -F a=@cat.jpg -F b=@dog.png 'localhost:8021/v1/predict?topk=3&hedge=0.95'
+  miil21k serve --index photos.index                                          the gallery of an index, at /gallery/
   miil21k serve -m model.onnx --host 0.0.0.0 --max-batch 32 --allow-origin https://example.org
 
 The answer options say what a request without parameters gets. SIGTERM and Ctrl-C end the server when what is under way
@@ -51,7 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.usage = "%(prog)s [options]"
     parser.epilog = _EXAMPLES
-    listening, waiting = {"host", "port", "allow_origin", "api_keys"}, {"max_wait"}
+    listening, waiting = {"host", "port", "allow_origin", "api_keys", "index"}, {"max_wait"}
     add_options(parser.add_argument_group("server"), ServeOptions, only=listening)
     limits = parser.add_argument_group("limits")
     add_options(limits, ServeOptions, without=listening | waiting | {"log_format"})
@@ -114,7 +115,14 @@ def _serve(args: argparse.Namespace, server: ServeOptions, keys: Keys | None, li
     from miil21k.serve.service import serving
 
     options = _options(args)
-    predictor = Predictor(args.model, options=options, loaded=resolve(args.model, options, make=make_export))
+    model, more = args.model, []
+    if server.index is not None:
+        from miil21k.find.build import model_of
+        from miil21k.serve.gallery import LiveGallery
+
+        model = args.model or model_of(server.index, None)
+        more = LiveGallery(server.index).routes()
+    predictor = Predictor(model, options=options, loaded=resolve(model, options, make=make_export))
     settle()
     for note in predictor.notes:
         logging.getLogger("miil21k.serve").info("%s", note)
@@ -136,6 +144,7 @@ def _serve(args: argparse.Namespace, server: ServeOptions, keys: Keys | None, li
             keys=keys,
             limiter=None if server.max_rate is None else Limiter(server.max_rate),
             log_level=logging.INFO if json_lines else logging.DEBUG,
+            more=more,
         )
         run_server(
             app,

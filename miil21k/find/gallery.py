@@ -12,13 +12,14 @@ The data are scripts, since a page that was opened from a file may load scripts 
 from __future__ import annotations
 
 import io
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from miil21k.data.images import load_picture
+from miil21k.data.opening import read_file
 from miil21k.data.shard_members import ShardMembers
 from miil21k.data.threads import in_order
 from miil21k.data.web import fetch_image, is_url
@@ -148,15 +149,35 @@ class Thumbnails:
     def make_one(self, number: int) -> str | None:
         """Make the thumbnail of a picture; returns one sentence that says why it cannot be, None when it is made."""
         try:
-            source = self._source(number)
-            image = load_picture(source, name=self._names[number], reduce_to=self._edge).image
+            replace_file(self.path(number), self._encoded(number), parents=True)
         except (ImageError, OSError) as error:
             return str(error)
+        return None
+
+    def content(self, number: int) -> bytes:
+        """Return the thumbnail of a picture, made and kept where it is not there yet.
+
+        Raises ImageError. Where it cannot be kept, it is made again the next time.
+        """
+        path = self.path(number)
+        if not path.exists():
+            content = self._encoded(number)
+            with suppress(OSError):
+                replace_file(path, content, parents=True)
+            return content
+        return path.read_bytes()
+
+    def _encoded(self, number: int) -> bytes:
+        image = load_picture(self._source(number), name=self._names[number], reduce_to=self._edge).image
         image.thumbnail((self._edge, self._edge))
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=_QUALITY)
-        replace_file(self.path(number), buffer.getvalue(), parents=True)
-        return None
+        return buffer.getvalue()
+
+    def original(self, number: int) -> bytes:
+        """Return the bytes of a picture as they lie in its file; raises ImageError, OSError."""
+        source = self._source(number)
+        return source if isinstance(source, bytes) else read_file(source)
 
     def _source(self, number: int) -> str | bytes:
         name = self._names[number]

@@ -69,12 +69,13 @@ def create_app(
     keys: Keys | None = None,
     limiter: Limiter | None = None,
     log_level: int = logging.DEBUG,
+    more: Sequence[Route] = (),
 ) -> Starlette:
     """Return the ASGI application.
 
     usual: how a request without parameters is answered. allow_origin: the origins (`https://example.org`, or `*`)
     whose pages may read the answers; none by default. keys: of which a request needs one; limiter: how often a client
-    may ask. log_level: of the line for each request.
+    may ask. log_level: of the line for each request. more: what else is answered, to everyone.
     """
     found = endpoints(limits, usual)
     handlers = _Handlers(service, usual, limits, description(found, keys=keys is not None))
@@ -92,8 +93,11 @@ def create_app(
         )
     app = Starlette(
         routes=[
-            Route(end.path, partial(guard.answer, end, getattr(handlers, end.handler)), methods=[end.method])
-            for end in found
+            *(
+                Route(end.path, partial(guard.answer, end, getattr(handlers, end.handler)), methods=[end.method])
+                for end in found
+            ),
+            *more,
         ],
         middleware=middleware,
         exception_handlers={HTTPException: handlers.http_error, Exception: _unexpected},

@@ -64,9 +64,16 @@ class ServeOptions:
     max_wait: float = option(
         5.0, "milliseconds that an image waits for others that are on their way", metavar="MS", least=0, most=60_000
     )
+    index: str | None = option(
+        None,
+        "also show the gallery of this index at /gallery/; corrections are saved beside it (default model: its own)",
+        metavar="INDEX",
+    )
 
     def __post_init__(self) -> None:
         check(self)
+        if self.index is not None and self.api_keys is not None:
+            raise UsageError("--index makes a page for browsers, which send no key: serve it without --api-keys.")
         for larger, smaller in (("max_body", "max_bytes"), ("receive_buffer", "max_body"), ("queue", "max_images")):
             if getattr(self, larger) < getattr(self, smaller):
                 spelt = (f"--{name.replace('_', '-')}" for name in (larger, smaller))
