@@ -5,9 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shutil
-import subprocess
-from html import unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -17,8 +14,8 @@ import pytest
 
 pytest.importorskip("lancedb", reason="the extra 'find' is not installed")
 
+from gallery_browser import ACT, BROWSER, EXPECTED, ODD, acting, odd_birds, seen_by_browser
 from pictures import made_up
-from PIL import Image
 
 from miil21k.cli.main import main
 from miil21k.data.images import load_image
@@ -27,30 +24,7 @@ from miil21k.find.gallery import GalleryOptions, build_gallery
 from miil21k.find.gallery_data import PAGE_BOUND, data_files
 from miil21k.find.store import Index
 from miil21k.hierarchy.concepts import concepts_of
-from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.questions import resolve
-
-ANIMAL, BIRD, COCK = ("n00015388", "animal"), ("n01503061", "bird"), ("n01514668", "cock")
-VERTEBRATE = ("n01471682", "vertebrate")
-ODD = "<b>o'd\"d & %2f#\udcff.jpg"
-BROWSER = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-)
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Index:
-    """Two birds, a picture without an answer, and one whose name is as odd as names get."""
-    (tmp_path / "photos").mkdir()
-    files = [tmp_path / "photos" / name for name in ("cock.jpg", "bird.jpg", "unsure.jpg", ODD)]
-    for number, file in enumerate(files):
-        Image.new("RGB", (300, 200), (60 * number, 120, 90)).save(str(tmp_path / "one.jpg"))
-        (tmp_path / "one.jpg").rename(file)
-    paths = [[ANIMAL, VERTEBRATE, BIRD, COCK], [ANIMAL, VERTEBRATE, BIRD], [], [ANIMAL]]
-    cock, goldfinch, cat = (load_label_space("in1k").tree.index(w) for w in ("n01514668", "n01531178", "n02123045"))
-    classes = [[cock], [goldfinch], [cat], [cat]]
-    shares = [np.array([p], np.float16) for p in (0.95, 0.9, 0.4, 0.3)]
-    return made_up(tmp_path / "photos.index", files, paths, classes=classes, probabilities=shares)
 
 
 def content(index: Index, name: str) -> Any:
@@ -148,30 +122,15 @@ def test_nearest_pictures_come_most_alike_first(tmp_path: Path) -> None:
     assert content(index, "near-0.js") == [[1, 0.707], [0, 0.707, 2, 0.707], [1, 0.707], []]
 
 
+@pytest.fixture
+def index(tmp_path: Path) -> Index:
+    return odd_birds(tmp_path)
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no browser is installed")
 def test_a_browser_shows_searches_and_corrects(index: Index, tmp_path: Path) -> None:
-    """One page load that acts as a person does, and writes what it saw where the dump of the page shows it."""
     site = tmp_path / "site"
     build_gallery(index, GalleryOptions(output=str(site), edge=32, workers=1))
-    (site / "act.js").write_text((Path(__file__).parent / "gallery_act.js").read_text())
-    page = (site / "index.html").read_text().replace("</body>", '<script src="act.js"></script></body>')
-    (site / "act.html").write_text(page)
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,800", "--virtual-time-budget=20000"]
-    folder = f"--user-data-dir={tmp_path / 'profile'}"
-    command = [str(BROWSER), *flags, folder, "--dump-dom", (site / "act.html").as_uri()]
-    dump = subprocess.run(command, capture_output=True, timeout=120, check=True).stdout.decode()
-    seen = json.loads(unescape(dump.partition('<pre id="seen">')[2].partition("</pre>")[0]))
-    assert seen == {
-        "cells": 4,
-        "tree": ["everything 4", "animal 3", "not sure enough 1"],
-        "below": ["everything 4", "animal 3", "vertebrate 2", "not sure enough 1"],
-        "birds": ["bird.jpg", "cock.jpg"],
-        "no cocks": ["bird.jpg"],
-        "unknown": True,
-        "odd": ODD.replace("\udcff", "\\udcff"),
-        "bold": 0,
-        "corrections": [["cock.jpg", "n01514668", "right"], [ODD.replace("\udcff", "\\udcff"), "n01531178", "is"]],
-        "saved": 2,
-        "after": ["not sure enough"],
-        "errors": [],
-    }
+    (site / "act.js").write_bytes(ACT)
+    (site / "act.html").write_bytes(acting((site / "index.html").read_bytes()))
+    assert seen_by_browser((site / "act.html").as_uri(), tmp_path / "profile") == EXPECTED

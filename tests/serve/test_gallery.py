@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import sys
+import socket
+import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,13 +16,16 @@ import pytest
 pytest.importorskip("starlette", reason="the extra 'serve' is not installed")
 pytest.importorskip("lancedb", reason="the extra 'find' is not installed")
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "find"))
-
+import uvicorn
+from gallery_browser import ACT, BROWSER, EXPECTED, acting, odd_birds, seen_by_browser
 from pictures import made_up
 from PIL import Image
 from starlette.applications import Starlette
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
 
 from miil21k.errors import UsageError
+from miil21k.find.gallery import page_file
 from miil21k.find.labels import Correction, read_corrections
 from miil21k.hierarchy.concepts import concepts_of
 from miil21k.hierarchy.load import load_label_space
@@ -178,3 +182,30 @@ def test_an_index_elsewhere_and_keys_are_refused(tmp_path: Path) -> None:
         LiveGallery("s3://bucket/p.index")
     with pytest.raises(UsageError, match="without --api-keys"):
         ServeOptions(index="p.index", api_keys=tmp_path / "keys")
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no browser is installed")
+def test_a_browser_saves_corrections_on_the_server(tmp_path: Path) -> None:
+    """The same acts as on the page in files, and no script but its own may run."""
+    odd = odd_birds(tmp_path)
+
+    async def acted(_request: Any) -> Response:
+        return HTMLResponse(acting(page_file("index.html")), headers={"Content-Security-Policy": "script-src 'self'"})
+
+    async def act(_request: Any) -> Response:
+        return Response(ACT, media_type="text/javascript")
+
+    routes = [Route("/gallery/act.html", acted), Route("/gallery/act.js", act), *LiveGallery(odd.path).routes()]
+    server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), log_level="error", lifespan="off"))
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/gallery/act.html"
+        assert seen_by_browser(url, tmp_path / "profile") == EXPECTED
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+    saved = read_corrections(Path(f"{odd.path}.corrections.jsonl"), CONCEPTS)
+    assert {path: one.label for path, one in saved.items()} == {odd.names[0]: "n01514668", odd.names[3]: "n01531178"}
