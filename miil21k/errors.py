@@ -15,6 +15,7 @@ Miil21kError
 ├── ManifestError         weights_manifest.json breaks its schema
 ├── BundleError           a bundle is damaged, or holds what no bundle may hold
 ├── DownloadError         no source gave the checkpoint
+├── UploadError           the Hub did not take what was pushed to it
 ├── ExportError           an export does not compute what the model computes, or cannot be run
 ├── ChecksumMismatch      the bytes are not the ones that were published or pinned
 ├── CheckpointError       a checkpoint file is damaged or unsafe to load
@@ -47,6 +48,7 @@ __all__ = [
     "TreeError",
     "UnknownClass",
     "UnknownModel",
+    "UploadError",
     "UsageError",
 ]
 
@@ -104,6 +106,10 @@ class BundleError(Miil21kError):
 
 class DownloadError(Miil21kError):
     """No source of a checkpoint could be reached or gave the right file."""
+
+
+class UploadError(Miil21kError):
+    """The Hub did not take what was pushed to it."""
 
 
 class EngineError(Miil21kError):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from miil21k.zoo.manifest import find_weights
 from miil21k.zoo.schema import Source
@@ -74,7 +75,9 @@ class HubServer:
 
     ranges: whether Range is honoured. etags: whether files have an ETag, weak: one that
     promises no equal bytes. modified: the Last-Modified of every file. Faults are taken one per GET (or HEAD,
-    for those of `head_faults`) whose path contains the key; the last one of a list stays when `sticky`.
+    for those of `head_faults`, or POST and PUT, for `write_faults`) whose path contains the key; the last one of a list
+    stays when `sticky`. Tokens: who may write, by token; `private` repositories answer their owner alone. Files of
+    other branches than main lie in `branches`, by repository and name.
     """
 
     ranges: bool = True
@@ -86,6 +89,11 @@ class HubServer:
     repos: dict[str, dict[str, bytes]] = field(default_factory=dict)
     faults: dict[str, list[Fault]] = field(default_factory=dict)
     head_faults: dict[str, list[Fault]] = field(default_factory=dict)
+    write_faults: dict[str, list[Fault]] = field(default_factory=dict)
+    tokens: dict[str, str] = field(default_factory=dict)
+    private: set[str] = field(default_factory=set)
+    branches: dict[tuple[str, str], dict[str, bytes]] = field(default_factory=dict)
+    stored: dict[str, bytes] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
 
     def __enter__(self) -> HubServer:
@@ -121,8 +129,12 @@ class HubServer:
         """Return how many requests of that method had `part` in their path."""
         return sum(r.method == method and part in r.path for r in self.requests)
 
+    def tree(self, repo: str, revision: str) -> dict[str, bytes] | None:
+        """Return the files of a revision, None where there is none of that name."""
+        return self.repos.get(repo) if revision in ("main", COMMIT) else self.branches.get((repo, revision))
+
     def take_fault(self, method: str, path: str) -> Fault:
-        table = self.head_faults if method == "HEAD" else self.faults
+        table = {"HEAD": self.head_faults, "GET": self.faults}.get(method, self.write_faults)
         for part, queue in table.items():
             if part in path and queue:
                 return queue[0] if self.sticky and len(queue) == 1 else queue.pop(0)
@@ -141,6 +153,124 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._answer()
+
+    def do_POST(self) -> None:
+        self._write()
+
+    def do_PUT(self) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        """Take what uploads consist of: a repository, a branch, how each file is sent, large files, the commit."""
+        path = urlsplit(self.path).path
+        body = self._body()
+        self.hub.requests.append(Request(self.command, path, {k.lower(): v for k, v in self.headers.items()}))
+        fault = self.hub.take_fault(self.command, path)
+        if fault.status is not None:
+            self._empty(fault.status, *fault.headers)
+        elif path.startswith("/lfs/"):
+            self._store(path.removeprefix("/lfs/"), body)
+        elif path == "/api/validate-yaml":
+            self._json({"errors": [], "warnings": []})
+        elif self._owner() is None:
+            self._empty(401)
+        elif path == "/api/repos/create":
+            self._create(json.loads(body))
+        elif path.endswith("/info/lfs/objects/batch"):
+            self._batch(json.loads(body))
+        else:
+            repo, action, revision = self._split(path)
+            if repo not in self.hub.repos:
+                self._empty(404, ("X-Error-Code", "RepoNotFound"))
+            elif repo.partition("/")[0] != self._owner():
+                self._empty(403)
+            elif action == "branch":
+                self.hub.branches[repo, revision] = dict(self.hub.repos[repo])
+                self._json({})
+            elif self.hub.tree(repo, revision) is None:
+                self._empty(404, ("X-Error-Code", "RevisionNotFound"))
+            else:
+                {"preupload": self._preupload, "commit": self._commit}[action](repo, revision, body)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        blocks = []
+        while size := int(self.rfile.readline(), 16):
+            blocks.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(blocks)
+
+    def _split(self, path: str) -> tuple[str, str, str]:
+        owner, name, action, revision = path.removeprefix("/api/models/").split("/", 3)
+        return f"{owner}/{name}", action, unquote(revision)
+
+    def _owner(self) -> str | None:
+        """Return whose token came with the request."""
+        return self.hub.tokens.get(self.headers.get("Authorization", "").removeprefix("Bearer "))
+
+    def _json(self, content: object, status: int = 200) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _create(self, wanted: dict[str, str]) -> None:
+        repo = f"{wanted['organization']}/{wanted['name']}"
+        if wanted["organization"] != self._owner():
+            self._empty(403)
+            return
+        answer = {"url": f"{self.hub.url}/{repo}", "name": repo, "id": repo}
+        if repo in self.hub.repos:
+            self._json(answer, 409)
+            return
+        self.hub.repos[repo] = {}
+        if wanted.get("visibility") == "private" or wanted.get("private"):
+            self.hub.private.add(repo)
+        self._json(answer)
+
+    def _preupload(self, repo: str, revision: str, body: bytes) -> None:
+        """Tell for each file whether it goes into the commit or into the store of large files."""
+        files = [
+            {
+                "path": f["path"],
+                "uploadMode": "lfs" if f["path"].endswith(".safetensors") else "regular",
+                "shouldIgnore": False,
+                "oid": None,
+            }
+            for f in json.loads(body)["files"]
+        ]
+        self._json({"files": files})
+
+    def _batch(self, wanted: dict[str, Any]) -> None:
+        objects = []
+        for one in wanted["objects"]:
+            known = one["oid"] in self.hub.stored
+            upload = {"upload": {"href": f"{self.hub.url}/lfs/{one['oid']}", "header": {}}}
+            objects.append({"oid": one["oid"], "size": one["size"], **({} if known else {"actions": upload})})
+        self._json({"transfer": "basic", "objects": objects})
+
+    def _store(self, oid: str, body: bytes) -> None:
+        whole = hashlib.sha256(body).hexdigest() == oid
+        if whole:
+            self.hub.stored[oid] = body
+        self._empty(200 if whole else 400)
+
+    def _commit(self, repo: str, revision: str, body: bytes) -> None:
+        files = self.hub.tree(repo, revision)
+        assert files is not None
+        for line in body.splitlines():
+            entry = json.loads(line)
+            value = entry["value"]
+            if entry["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif entry["key"] == "lfsFile":
+                files[value["path"]] = self.hub.stored[value["oid"]]
+        url = f"{self.hub.url}/{repo}/commit/{COMMIT}"
+        self._json({"success": True, "commitOid": COMMIT, "commitUrl": url})
 
     def _answer(self) -> None:
         path = urlsplit(self.path).path
@@ -170,7 +300,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _info(self, rest: str) -> None:
         repo = rest.partition("/revision/")[0].partition("/tree/")[0]
-        if repo not in self.hub.repos:
+        if repo not in self.hub.repos or self._hidden(repo):
             self._empty(404, ("X-Error-Code", "RepoNotFound"))
             return
         siblings = [{"rfilename": name} for name in self.hub.repos[repo]]
@@ -181,9 +311,9 @@ class _Handler(BaseHTTPRequestHandler):
         repo, _, rest = path.partition("/resolve/")
         revision, _, name = rest.partition("/")
         files = self.hub.repos.get(repo)
-        if files is None:
+        if files is None or self._hidden(repo):
             self._empty(401, ("X-Error-Code", "RepoNotFound"))
-        elif revision not in ("main", COMMIT):
+        elif (files := self.hub.tree(repo, revision)) is None:
             self._empty(404, ("X-Error-Code", "RevisionNotFound"))
         elif name not in files:
             self._empty(404, ("X-Error-Code", "EntryNotFound"), ("X-Repo-Commit", COMMIT))
@@ -198,8 +328,12 @@ class _Handler(BaseHTTPRequestHandler):
                 ("X-Linked-Size", str(len(files[name]))),
             )
 
+    def _hidden(self, repo: str) -> bool:
+        return repo in self.hub.private and repo.partition("/")[0] != self._owner()
+
     def _blob(self, digest: str) -> bytes | None:
-        contents = (c for files in self.hub.repos.values() for c in files.values())
+        trees = [*self.hub.repos.values(), *self.hub.branches.values()]
+        contents = (c for files in trees for c in files.values())
         return next((c for c in contents if hashlib.sha256(c).hexdigest() == digest), None)
 
     def _file(self, content: bytes | None, fault: Fault) -> None:

@@ -59,6 +59,7 @@ JOBS = {
     "ship": {
         "export": "write a model as a proved ONNX file, a TensorRT engine or for Triton",
         "bundle": "carry weights to a machine without a network",
+        "push": "put a trained model onto the Hub, with a card",
     },
     "know": {
         "benchmark": "measure speed and memory of models on this machine",

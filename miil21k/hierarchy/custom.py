@@ -20,7 +20,7 @@ from miil21k.records import StrictJsonError, read_json
 from miil21k.suffixes import JUNK_FOLDERS, is_image_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["from_csv", "from_folder", "from_json", "from_labels", "from_list", "numbered"]
 
@@ -168,15 +168,19 @@ def from_list(path: Path, *, all_nodes: bool = False) -> LabelSpace:
     return from_labels(path, {wnid: f"line {number}" for wnid, number in first.items()}, all_nodes=all_nodes)
 
 
-def from_labels(path: Path, where: dict[str, str], *, all_nodes: bool = False) -> LabelSpace:
+def from_labels(
+    path: Path, where: dict[str, str], *, all_nodes: bool = False, glosses: Mapping[str, str] | None = None
+) -> LabelSpace:
     """Return the label space of the labels of `where`, in their order, named by the stem of `path`.
 
     where: label -> what a message calls its place. Wnids stand in WordNet's tree (see `from_list`), other words side by
-    side, without a hierarchy.
+    side, without a hierarchy. glosses: what such a word means, where that is known.
     """
     if all(map(_is_wnid, where)):
         return _in_wordnet(path, where, all_nodes=all_nodes)
-    return _assemble(path, [HierarchyRow(at, label, None, label) for label, at in where.items()], (), lambda *_: True)
+    known = glosses or {}
+    rows = [HierarchyRow(at, label, None, label, known.get(label, "")) for label, at in where.items()]
+    return _assemble(path, rows, (), lambda *_: True)
 
 
 def _is_wnid(text: str) -> bool:

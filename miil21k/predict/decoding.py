@@ -58,8 +58,10 @@ def decoder_of(own: LabelSpace, space: LabelSpace, head: HeadKind, options: Pred
     if options.calibration is None:
         return decoder
     from miil21k.calibrate.record import load_calibration
+    from miil21k.zoo.names import CALIBRATION, local_file
 
-    return decoder.calibrated(load_calibration(options.calibration))
+    path = local_file(str(options.calibration), CALIBRATION, cache_dir=options.cache_dir, offline=options.offline)
+    return decoder.calibrated(load_calibration(path))
 
 
 def answers_of(found: Decoded, options: PredictOptions) -> list[Answer]:

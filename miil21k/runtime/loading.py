@@ -16,6 +16,7 @@ from miil21k.runtime.registry import export_runtimes, find_runtime
 from miil21k.store.cache import Cache, find_cached
 from miil21k.text import brief
 from miil21k.zoo.manifest import find_weights
+from miil21k.zoo.stated_space import stated_space
 
 if TYPE_CHECKING:
     from miil21k.decode.heads import HeadKind
@@ -153,9 +154,15 @@ def _named(name: str, options: LoadOptions, *, nameless: bool) -> Loaded:
         if options.checkpoint is not None or options.head is not None:
             raise UsageError(f"'{name}' is a checkpoint that says what it is: leave checkpoint and head out.")
         return _trained(Path(name), options)
-    from miil21k.zoo.names import Architecture, identify
+    from miil21k.zoo.names import Architecture, identify, own_checkpoint
 
-    found = identify(name, cache_dir=options.cache_dir, offline=options.offline)
+    place: dict[str, Any] = {"cache_dir": options.cache_dir, "offline": options.offline}
+    path = own_checkpoint(name, revision=options.revision, **place)
+    if path is not None:
+        if options.checkpoint is not None or options.head is not None:
+            raise UsageError(f"'{name}' says itself what it is: leave checkpoint and head out.")
+        return replace(_trained(path, options), name=name)
+    found = identify(name, **place)
     if isinstance(found, Architecture):
         if options.checkpoint is None:
             raise UnknownModel(f"{found.refusal} Or pass a checkpoint of your own with --checkpoint.")
@@ -169,8 +176,9 @@ def _named(name: str, options: LoadOptions, *, nameless: bool) -> Loaded:
 
 
 def _published(weights: Weights, options: LoadOptions, *, nameless: bool = False) -> Loaded:
-    unsaid = nameless and weights.label_space is None and options.label_space is None
-    space = None if unsaid else load_label_space(head_space(weights, options))
+    space = None if options.label_space is not None else stated_space(weights)
+    if space is None and not (nameless and weights.label_space is None and options.label_space is None):
+        space = load_label_space(head_space(weights, options))
     preprocess = preprocess_of(weights, options)  # refused before anything is downloaded
     sized = _sized(weights.arch, weights.preprocess, options)
     from miil21k.zoo.registry import create_model

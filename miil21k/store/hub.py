@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from miil21k.zoo.schema import Source
 
-__all__ = ["DEFAULT_ENDPOINT", "download_from_hub", "endpoint"]
+__all__ = ["DEFAULT_ENDPOINT", "download_from_hub", "endpoint", "progress_bars", "reason_of"]
 
 silence_telemetry()
 
@@ -42,7 +42,7 @@ def download_from_hub(source: Source, revision: str | None, hub_cache: Path, pro
     assert source.repo is not None
     require_answer(endpoint())
     try:
-        with _progress_bars(progress):
+        with progress_bars(progress):
             return Path(
                 hf_hub_download(
                     source.repo,
@@ -55,15 +55,15 @@ def download_from_hub(source: Source, revision: str | None, hub_cache: Path, pro
                 )
             )
     except LocalEntryNotFoundError as error:
-        raise DownloadError(_reason(error.__cause__ or error)) from None
+        raise DownloadError(reason_of(error.__cause__ or error)) from None
     except Exception as error:
         # Its HTTP library (httpx or requests, by version) and its Xet transfer raise errors without a common base;
         # each of them means that this source gave nothing.
-        raise DownloadError(_reason(error)) from error
+        raise DownloadError(reason_of(error)) from error
 
 
 @contextmanager
-def _progress_bars(shown: bool) -> Iterator[None]:
+def progress_bars(shown: bool) -> Iterator[None]:
     """Show or hide the client's progress bars, which are switched for the whole process, and switch them back."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
@@ -77,7 +77,7 @@ def _progress_bars(shown: bool) -> Iterator[None]:
         enable_progress_bars()
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """Return the status that the Hub answered with, or the first line of what the client says."""
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)

@@ -19,7 +19,6 @@ from miil21k.data.web import is_url
 from miil21k.errors import LabelSpaceMismatch, UsageError
 from miil21k.files import Lock, replace_file
 from miil21k.hierarchy.export import to_json
-from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import LABEL_SPACES
 from miil21k.predict.bulk import answering
 from miil21k.predict.options import PredictOptions, RunOptions
@@ -38,7 +37,8 @@ from miil21k.train.recipes import get_recipe
 from miil21k.train.state import AVERAGED, BEST, LAST
 from miil21k.zoo.checkpoint_card import read_card
 from miil21k.zoo.export_card import read_export_card
-from miil21k.zoo.names import Architecture, identify
+from miil21k.zoo.names import Architecture, identify, own_checkpoint
+from miil21k.zoo.stated_space import stated_space
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -308,7 +308,8 @@ class _Plan:
 
 def _space_of(teacher: str, options: SemisupOptions) -> LabelSpace | None:
     """Return the classes in which a teacher answers; None for an architecture, and where nobody has told them."""
-    path = Path(teacher)
+    place: dict[str, Any] = {"cache_dir": options.cache_dir, "offline": options.offline}
+    path = own_checkpoint(teacher, **place) or Path(teacher)
     if path.suffix in (".onnx", ".safetensors") and not path.is_file():
         raise UsageError(f"There is no teacher '{teacher}'.")
     if path.suffix == ".onnx":
@@ -316,10 +317,8 @@ def _space_of(teacher: str, options: SemisupOptions) -> LabelSpace | None:
     if path.suffix == ".safetensors":
         card = read_card(path)
         return None if card is None else card.space
-    found = identify(teacher, cache_dir=options.cache_dir, offline=options.offline)
-    if isinstance(found, Architecture) or found.label_space is None:
-        return None
-    return load_label_space(found.label_space)
+    found = identify(teacher, **place)
+    return None if isinstance(found, Architecture) else stated_space(found)
 
 
 def _require_concepts(answers: LabelSpace, space: LabelSpace, teacher: str) -> None:

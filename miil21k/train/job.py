@@ -26,6 +26,7 @@ from miil21k.store.integrity import sha256_of
 from miil21k.train.journal import clear_run, holds_run, read_config, write_config
 from miil21k.train.objectives import find_objective
 from miil21k.zoo.checkpoint_card import TrainedCard, load_trained, read_card
+from miil21k.zoo.names import own_checkpoint
 from miil21k.zoo.registry import Architecture, LoadedFrom, create_model, identify
 from miil21k.zoo.schema import Preprocess, foreign_network
 from miil21k.zoo.timm_config import own_preprocess
@@ -84,13 +85,13 @@ def create_network(request: TrainRequest, space: LabelSpace) -> tuple[nn.Module,
     torch.manual_seed(recipe.seed)
     dropping = {"drop_rate": recipe.dropout, "drop_path_rate": recipe.drop_path}
     extra: dict[str, Any] = {name: value for name, value in dropping.items() if value}
-    path = Path(request.model)
+    path = _file_of(request)
     earlier = read_card(path) if path.suffix == ".safetensors" and path.exists() else None
     if earlier is not None:
         if request.model_kwargs:
-            raise UsageError(f"'{path}' says itself what network it is: leave --model-kwargs out.")
+            raise UsageError(f"'{request.model}' says itself what network it is: leave --model-kwargs out.")
         model, card = _from_earlier(path, earlier, extra)
-        loaded: LoadedFrom | None = LoadedFrom(str(path), str(path), sha256_of(path))
+        loaded: LoadedFrom | None = LoadedFrom(request.model, str(path), sha256_of(path))
         kept = earlier.space.sha256 == space.sha256
     else:
         model, card = _from_zoo(request, space, extra)
@@ -106,6 +107,12 @@ def create_network(request: TrainRequest, space: LabelSpace) -> tuple[nn.Module,
     preprocess = _preprocess(recipe, card.preprocess, f"recipe {request.recipe_name}")
     head = find_objective(recipe).head
     return model, replace(card, head=head, space=space, preprocess=preprocess, recipe=request.recipe_name), loaded
+
+
+def _file_of(request: TrainRequest) -> Path:
+    """Return the path of the checkpoint to start from, of the Hub or of here; for any other name that name."""
+    place: dict[str, Any] = {"cache_dir": request.cache_dir, "offline": request.offline}
+    return own_checkpoint(request.model, revision=request.revision, **place) or Path(request.model)
 
 
 def _from_earlier(path: Path, card: TrainedCard, extra: dict[str, Any]) -> tuple[nn.Module, TrainedCard]:

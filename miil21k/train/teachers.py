@@ -25,7 +25,8 @@ from miil21k.train.objectives import find_objective
 from miil21k.train.step import PRECISION
 from miil21k.zoo.checkpoint_card import read_card
 from miil21k.zoo.export_card import read_export_card
-from miil21k.zoo.names import trained_weights
+from miil21k.zoo.names import own_checkpoint, trained_weights
+from miil21k.zoo.stated_space import stated_space
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -192,7 +193,8 @@ def open_teacher(
     """
     if not find_objective(recipe).needs_teacher:
         return None
-    name, path = recipe.teacher, Path(recipe.teacher)
+    name = recipe.teacher
+    path = own_checkpoint(name, cache_dir=cache_dir, offline=offline) or Path(name)
     named = load_label_space(recipe.teacher_label_space) if recipe.teacher_label_space else None
     options = LoadOptions(
         label_space=recipe.teacher_label_space or None,
@@ -212,10 +214,10 @@ def open_teacher(
                 f"The teacher '{name}' does not say what network it is: give a checkpoint of 'miil21k train', an "
                 "export of 'miil21k export onnx', or a name of the zoo or of timm."
             )
-        loaded = load_model(name, LoadOptions(device=device, dtype=recipe.precision))
+        loaded = load_model(str(path), LoadOptions(device=device, dtype=recipe.precision))
     else:
         weights = trained_weights(name, cache_dir=cache_dir, offline=offline)
-        if weights.label_space is None and named is None:
+        if stated_space(weights) is None and named is None:
             raise LabelSpaceMismatch(
                 f"The label space of '{name}' was never published: say --teacher-label-space, or choose another "
                 "teacher."

@@ -119,7 +119,7 @@ def _from_metadata(metadata: dict[str, str]) -> TrainedCard:
     arguments = parse(metadata["arch_kwargs"], dict)
     if (problem := foreign_network(metadata["arch"], arguments)) is not None:
         raise ValueError(f"arch_kwargs: {problem}")
-    known = {"miil21k_format", "arch", "arch_kwargs", "head", "recipe", "preprocess"}
+    known = {"format", "miil21k_format", "arch", "arch_kwargs", "head", "recipe", "preprocess"}
     extra = {key: value for key, value in metadata.items() if key not in known and not key.startswith("label_space")}
     return TrainedCard(
         metadata["arch"],

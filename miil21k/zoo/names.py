@@ -6,6 +6,7 @@ teacher.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from miil21k.errors import UnknownModel
@@ -17,9 +18,11 @@ from miil21k.zoo.schema import Source, Weights
 if TYPE_CHECKING:
     from os import PathLike
 
-__all__ = ["Architecture", "identify", "trained_weights"]
+__all__ = ["CALIBRATION", "HUB_PREFIX", "Architecture", "identify", "local_file", "own_checkpoint", "trained_weights"]
 
-_HUB = ("hf-hub:", "hf_hub:")
+CALIBRATION = "calibration.json"  # beside the weights that `miil21k push` put on the Hub
+HUB_PREFIX = "hf-hub:"
+_HUB = (HUB_PREFIX, "hf_hub:")
 _LISTED = 6
 
 
@@ -83,6 +86,32 @@ def trained_weights(name: str, *, cache_dir: str | PathLike[str] | None = None, 
     return found
 
 
+def own_checkpoint(
+    name: str,
+    *,
+    revision: str | None = None,
+    cache_dir: str | PathLike[str] | None = None,
+    offline: bool | None = None,
+) -> Path | None:
+    """Return the local file of a checkpoint that `miil21k push` put on the Hub; None for any other name.
+
+    name: `hf-hub:OWNER/REPOSITORY[@REVISION]`. revision: where the name has none. The file is fetched into the cache
+    and says itself what it is, so whoever takes a checkpoint of `miil21k train` takes it. Raises what `identify` and
+    `fetch_weights` raise.
+    """
+    name = name.strip()
+    if not name.startswith(_HUB):
+        return None
+    if revision is not None and "@" not in name:
+        name = f"{name}@{revision}"
+    found = identify(name, cache_dir=cache_dir, offline=offline)
+    if isinstance(found, Architecture) or not found.carded:
+        return None
+    from miil21k.store.download import fetch_weights
+
+    return fetch_weights(found, cache_dir=cache_dir, offline=offline)
+
+
 def _without_hub(name: str) -> str:
     for prefix in _HUB:
         name = name.removeprefix(prefix)
@@ -101,16 +130,35 @@ def _architecture(name: str) -> Architecture | None:
 
 
 def _on_the_hub(name: str, cache_dir: str | PathLike[str] | None, offline: bool | None) -> Weights:
-    from miil21k.store.download import fetch_weights
     from miil21k.zoo.timm_config import row_of_hub
 
+    path = local_file(name, "config.json", cache_dir=cache_dir, offline=offline)
+    return row_of_hub(name, *_repository(name), path.read_text(encoding="utf-8", errors="replace"))
+
+
+def _repository(name: str) -> tuple[str, str | None]:
+    """Return repository and revision of `hf-hub:OWNER/REPOSITORY[@REVISION]`."""
     repo, _, revision = name.partition(":")[2].partition("@")
     if repo.count("/") != 1 or not all(repo.split("/")):
         raise UnknownModel(f"'{name}' names no repository of the Hub: write hf-hub:OWNER/REPOSITORY.")
-    config = Source("hub", "hub", "config.json", "json", repo=repo, revision=revision or None)
-    card = Weights(name, "timm", "", "leaf_softmax", FrozenMapping({}), (config,), "", "")
-    text = fetch_weights(card, cache_dir=cache_dir, offline=offline).read_text(encoding="utf-8", errors="replace")
-    return row_of_hub(name, repo, revision or None, text)
+    return repo, revision or None
+
+
+def local_file(
+    name: str, file: str, *, cache_dir: str | PathLike[str] | None = None, offline: bool | None = None
+) -> Path:
+    """Return the local copy of a JSON file in the repository `hf-hub:OWNER/REPOSITORY[@REVISION]`.
+
+    Any other name is a path already. Raises UnknownModel for half a name, and what `fetch_weights` raises.
+    """
+    if not name.startswith(_HUB):
+        return Path(name)
+    from miil21k.store.download import fetch_weights
+
+    repo, revision = _repository(name)
+    source = Source("hub", "hub", file, "json", repo=repo, revision=revision)
+    row = Weights(name, "timm", "", "leaf_softmax", FrozenMapping({}), (source,), "", "")
+    return fetch_weights(row, cache_dir=cache_dir, offline=offline)
 
 
 def _unknown(name: str, bare: str, refused: UnknownModel) -> str:

@@ -156,6 +156,7 @@ class Weights(NamedTuple):
     metrics: of several with one name, the first is the one that describes this file best.
     unverified_copies are never fetched unasked: nobody has shown that they equal the original.
     timm_config: timm's own configuration, of weights that timm publishes and no row of the manifest describes.
+    carded: the file says itself what it is, as what `miil21k push` put on the Hub does (see `TrainedCard`).
     """
 
     name: str
@@ -185,6 +186,7 @@ class Weights(NamedTuple):
     uncertain: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = ()
     timm_config: Mapping[str, Any] = FrozenMapping({})
+    carded: bool = False
 
     def __repr__(self) -> str:
         size = "" if self.params is None else f", {self.params:,} parameters"

@@ -20,10 +20,22 @@ from miil21k.records import FrozenMapping, parse, read_record, to_json
 from miil21k.zoo.schema import SECOND_NAMES, Preprocess, Source, Weights, foreign_network
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from miil21k.zoo.schema import FileFormat
 
-__all__ = ["current_name", "own_preprocess", "row_of_hub", "row_of_tag", "tags_of", "timm_cfg"]
+__all__ = [
+    "OWN_KEY",
+    "current_name",
+    "own_preprocess",
+    "row_of_hub",
+    "row_of_tag",
+    "tags_of",
+    "timm_cfg",
+    "trained_cfg",
+]
 
+OWN_KEY = "miil21k"  # in config.json of what `miil21k push` put on the Hub
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 _FORMATS: dict[str, FileFormat] = {"safetensors": "safetensors", "pth": "pth", "pt": "pth", "bin": "pth", "tar": "pth"}
 # What timm's own loader looks for in a repository whose configuration names no file.
@@ -67,6 +79,26 @@ def _own_cfg(weights: Weights) -> PretrainedCfg:
         return get_pretrained_cfg(weights.name) or PretrainedCfg()
     bare = get_pretrained_cfg(weights.arch, allow_unregistered=False) or PretrainedCfg()
     return replace(bare, url=None, hf_hub_id=None, hf_hub_filename=None, custom_load=False)
+
+
+def trained_cfg(built: Mapping[str, Any], preprocess: Preprocess, num_classes: int, licence: str) -> dict[str, Any]:
+    """Return the `pretrained_cfg` of a trained network for the `config.json` of the Hub.
+
+    built: timm's configuration of the network as it was built, whose sources are left out. licence: empty for none.
+    """
+    left_out = {*_SOURCE_FIELDS, "architecture", "tag", "license", "label_names", "label_descriptions", "label_offset"}
+    left_out |= {key for key in built if key.startswith(("test_", "paper_", "origin_", "notes"))}
+    kept = {key: value for key, value in built.items() if key in _FIELDS - left_out and value is not None}
+    stated = {key: value for key, value in preprocess._asdict().items() if key != "source"}
+    if kept.get("pool_size") and tuple(kept["input_size"]) != preprocess.input_size:
+        kept.pop("pool_size")
+    return {
+        **kept,
+        **stated,
+        "num_classes": num_classes,
+        "custom_load": False,
+        **({"license": licence} if licence else {}),
+    }
 
 
 def own_preprocess(arch: str) -> Preprocess:
@@ -120,12 +152,16 @@ def row_of_hub(name: str, repo: str, revision: str | None, config: str) -> Weigh
     Raises CheckpointError for a configuration that is not timm's, or whose architecture this timm does not know.
     """
     try:
-        stated, arch, arguments = _parse_model_cfg(parse(config), {})
+        content = parse(config, dict)
+        carded = isinstance(content.get(OWN_KEY), dict)
+        stated, arch, arguments = _parse_model_cfg(content, {})
         plain = {key: _tupled(value) for key, value in stated.items() if key in _FIELDS - _SOURCE_FIELDS}
         cfg = PretrainedCfg(**plain, hf_hub_id=repo, hf_hub_filename=stated.get("hf_hub_filename"))
         known = is_model(arch) and foreign_network(arch, arguments) is None
         kept = {key: value for key, value in arguments.items() if key != "num_classes"}
         row = _row(name, arch, cfg, kept, revision)
+        if carded:
+            row = row._replace(carded=True, sources=row.sources[:1])
         read_record(Weights, to_json(row))  # whoever wrote the file may have written anything
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(f"The config.json of '{name}' is no configuration of timm.") from None
