@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -92,4 +94,41 @@ def test_the_wheel_carries_data_types_and_licences(tmp_path: Path) -> None:
     assert spaces | {"miil21k/py.typed", "miil21k/hierarchy/hypernym_choices.tsv", "miil21k/serve/page.html"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert any(name.endswith("LICENSE.wordnet") for name in names)
-    assert not any(name.startswith("tests/") for name in names)
+    assert "miil21k/photographs/SOURCES.md" in names, "who took the photographs, and on what terms"
+    folders = {name.partition("/")[0] for name in names}
+    assert folders == {"miil21k", f"miil21k-{miil21k.__version__}.dist-info"}
+    assert sum(info.file_size for info in archive.infolist()) < 40e6
+    assert max(info.compress_size for info in archive.infolist()) < 8e6
+
+
+def test_the_sdist_builds_and_tests_by_itself(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+    needed = {"pyproject.toml", "weights_manifest.json", "tests/test_package.py", "docs/hub.md", "scripts/check"}
+    assert needed | {"LICENSE", "README.md", "CITATION.cff", "SECURITY.md", "CHANGELOG.md"} <= names
+    strays = re.compile(
+        r"(^|/)(\.git|\.venv|node_modules|__pycache__|dist|build|\.DS_Store)/|\.(onnx\.data|pth|safetensors)$"
+    )
+    assert not [name for name in names if strays.search(name)]
+    assert archive.stat().st_size < 40e6
+
+
+def test_what_states_a_version_states_the_same() -> None:
+    stated = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    cited = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    assert stated is not None
+    assert cited is not None
+    assert stated[1] == cited[1] == miil21k.__version__
+
+
+def test_a_release_is_installed_on_every_python_that_the_classifiers_name() -> None:
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    workflow = (ROOT / ".github/workflows/release.yml").read_text(encoding="utf-8")
+    matrix = re.search(r"python: \[(.+)\]", workflow)
+    assert matrix is not None
+    named = re.findall(r"Python :: (3\.\d+)", pyproject)
+    assert set(named) <= set(re.findall(r'"(3\.\d+)"', matrix[1]))
+    assert f'requires-python = ">={named[0]}"' in pyproject

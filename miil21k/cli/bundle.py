@@ -27,6 +27,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     create.add_argument(
         "--calibration", action="append", default=[], metavar="NAME=FILE.json", help="add it for NAME; repeatable"
     )
+    create.add_argument(
+        "--installer",
+        nargs="?",
+        const="",
+        metavar="EXTRA,...",
+        help="write download.sh and install.sh beside it, which collect the packages of miil21k here and install them, "
+        "and the bundle, on a machine without a network",
+    )
     place = dict.fromkeys(("cache_dir", "offline"))
     add_options(create, ModelOptions, only=place, defaults=place)
     install = verbs.add_parser("install", help="check a bundle and put its files into the cache")
@@ -51,14 +59,25 @@ def _create(args: argparse.Namespace) -> int:
         if not Path(file).is_file():
             raise UsageError(f"--calibration {text}: there is no file '{file}'.")
         calibrations[row.name] = Path(file)
+    if args.installer is not None:
+        args.output.absolute().parent.mkdir(parents=True, exist_ok=True)
     try:
         index = create_bundle(
             rows, args.output, calibrations=calibrations, cache_dir=args.cache_dir, offline=args.offline
         )
     except OSError as error:
         raise BundleError(f"Cannot write {args.output}: {error.strerror or error}.") from None
+    scripts: tuple[Path, ...] = ()
+    if args.installer is not None:
+        from miil21k.store.installer import write_installer
+
+        scripts = write_installer(
+            args.output, [row.name for row in rows], list(filter(None, args.installer.split(",")))
+        )
     size = sum(member.size for member in index.members)
     print(f"{args.output}: {', '.join(entry.name for entry in index.entries)}, {size / 1e6:.1f} MB")
+    if scripts:
+        print("\n".join(map(str, scripts)))
     return 0
 
 
