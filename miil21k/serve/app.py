@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import logging
 import time
 from functools import partial
@@ -22,20 +21,21 @@ from miil21k.errors import Miil21kError, UsageError
 from miil21k.predict.prediction import Prediction
 from miil21k.serve.batching import QueueFull
 from miil21k.serve.bodies import Body, Refused
-from miil21k.serve.clients import client_of
 from miil21k.serve.endpoints import ASKED_ROW, ASKING, EMBEDDED_ROW, ENCODINGS, endpoints
+from miil21k.serve.guard import Guard
 from miil21k.serve.kserve import HEADER_LENGTH, VERSION, inference_of, model_metadata, response, server_metadata
 from miil21k.serve.logs import REQUEST_ID, RequestLog
 from miil21k.serve.metrics import CONTENT_TYPE
 from miil21k.serve.openapi import description, reference_page
 from miil21k.serve.page import PAGE, PAGE_POLICY, STATIC_POLICY
 from miil21k.serve.query import asked_of
+from miil21k.serve.replies import RETRY, SAFE, error_reply, json_bytes, json_reply, rows_reply
 from miil21k.serve.service import Wanted, stacked
 from miil21k.writers.labels import add_labels
 from miil21k.writers.rows import ROW_SCHEMA, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from typing import TypeAlias
 
     from starlette.requests import Request
@@ -45,17 +45,13 @@ if TYPE_CHECKING:
     from miil21k.serve.batching import Places
     from miil21k.serve.bodies import Limits
     from miil21k.serve.clients import Keys, Limiter
-    from miil21k.serve.endpoints import Endpoint
     from miil21k.serve.query import Asked
     from miil21k.serve.service import Found, Service
 
-    Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
     Work: TypeAlias = Callable[[Request, Body, Places[Any, Found]], Awaitable[Response]]
 
 __all__ = ["create_app"]
 
-_RETRY = {"Retry-After": "1"}  # seconds
-_SAFE = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 _PROBES = ("/health", "/ready", "/metrics", "/v2/health/live", "/v2/health/ready")
 log = logging.getLogger("miil21k.serve")
 
@@ -79,7 +75,7 @@ def create_app(
     """
     found = endpoints(limits, usual)
     handlers = _Handlers(service, usual, limits, description(found, keys=keys is not None))
-    guard = _Guard(service, limits, keys, limiter)
+    guard = Guard(service, limits, keys, limiter)
     middleware = [Middleware(RequestLog, log_level, _PROBES, time.monotonic), Middleware(_Ending, service)]
     if allow_origin:
         middleware.append(
@@ -104,53 +100,6 @@ def create_app(
     )
     app.router.redirect_slashes = False
     return app
-
-
-class _Guard:
-    """Lets those ask who may, and counts what became of it."""
-
-    def __init__(self, service: Service, limits: Limits, keys: Keys | None, limiter: Limiter | None) -> None:
-        self._service, self._limits, self._keys, self._limiter = service, limits, keys, limiter
-
-    async def answer(self, end: Endpoint, handler: Handler, request: Request) -> Response:
-        """Return what `handler` does, or the reason why it is not asked."""
-        if not end.images:
-            return await self._guarded(end, handler, request)
-        start = time.monotonic()
-        code = 500
-        try:
-            found = await self._guarded(end, handler, request)
-            code = found.status_code
-        finally:
-            labels = end.path.rstrip("/"), code
-            self._service.metrics.requests.labels(*labels).inc()
-            self._service.metrics.latency.labels(*labels).observe(time.monotonic() - start)
-        return found
-
-    async def _guarded(self, end: Endpoint, handler: Handler, request: Request) -> Response:
-        refused = None if end.open else self._refusal(request)
-        if refused is None:
-            return await handler(request)
-        body = Body(request, self._limits, self._service.buffer)
-        await body.drain()
-        return refused
-
-    def _refusal(self, request: Request) -> Response | None:
-        owner = None if self._keys is None else self._keys.owner(_key_of(request))
-        client = owner or client_of(request.client.host if request.client else None)
-        seconds = 0 if self._limiter is None else self._limiter.wait(client)
-        if seconds:
-            again = "a second" if seconds == 1 else f"{seconds} seconds"
-            return _error(429, f"Too many requests: try again in {again}.", {"Retry-After": str(seconds)})
-        if self._keys is not None and owner is None:
-            sentence = "This server wants an API key, as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
-            return _error(401, sentence, {"WWW-Authenticate": 'Bearer realm="miil21k"'})
-        return None
-
-
-def _key_of(request: Request) -> str:
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
 
 
 class _Ending:
@@ -197,16 +146,16 @@ class _Handlers:
             with self._service.batcher.places() as places:
                 return await work(request, body, places)
         except asyncio.CancelledError:  # the end was asked for twice, or took too long
-            return _error(503, "The server is stopping: ask another one.", _RETRY)
+            return error_reply(503, "The server is stopping: ask another one.", RETRY)
         except ClientDisconnect:
-            return _error(499, "The client closed the connection.")  # nobody reads it
+            return error_reply(499, "The client closed the connection.")  # nobody reads it
         except (Refused, QueueFull, UsageError) as error:
             await body.drain()
             status = error.status if isinstance(error, Refused) else 503 if isinstance(error, QueueFull) else 400
-            return _error(status, str(error), _RETRY if status == 503 else None)
+            return error_reply(status, str(error), RETRY if status == 503 else None)
         except Miil21kError as error:
             log.error("%s", error)
-            return _error(500, str(error))
+            return error_reply(500, str(error))
         finally:
             body.close()
 
@@ -214,7 +163,7 @@ class _Handlers:
         asked = asked_of(self._usual, request.query_params.multi_items())
         wanted = Wanted(asked.options, await self._service.decoder_of(asked.options))
         found = await self._seen(request, body, places, wanted)
-        return _rows([self._row(*pair, asked.label_type) for pair in found])
+        return rows_reply([self._row(*pair, asked.label_type) for pair in found])
 
     async def _ask(self, request: Request, body: Body, places: Places[Any, Found]) -> Response:
         asked = asked_of(self._usual, request.query_params.multi_items(), ASKING)
@@ -222,7 +171,7 @@ class _Handlers:
         if not asked.options.ask:
             raise UsageError("Nothing is asked: say it as /v1/ask?ask=dog,vehicle.")
         found = await self._seen(request, body, places, wanted)
-        return _rows([encode(ASKED_ROW, self._prediction(image, one)) for image, one in found])
+        return rows_reply([encode(ASKED_ROW, self._prediction(image, one)) for image, one in found])
 
     async def _embed(self, request: Request, body: Body, places: Places[Any, Found]) -> Response:
         written = _encoding(request.query_params.multi_items())
@@ -235,7 +184,7 @@ class _Handlers:
             if written == "base64" and not isinstance(one, str) and one.embedding is not None:
                 row["embedding"] = base64.b64encode(one.embedding.astype("<f4").tobytes()).decode()
             rows.append(row)
-        return _rows(rows)
+        return rows_reply(rows)
 
     async def _seen(
         self, request: Request, body: Body, places: Places[Any, Found], wanted: Wanted
@@ -270,10 +219,10 @@ class _Handlers:
         read = [one for one in found if not isinstance(one, str)]
         bare = [one._replace(embedding=None) for one in read]  # it is a tensor of its own
         rows = [self._row(*pair, asked.label_type) for pair in zip(sent.images, bare, strict=True)]
-        tensors = stacked(read, list(map(_bytes_of, rows)))
+        tensors = stacked(read, list(map(json_bytes, rows)))
         answer, length = await loop.run_in_executor(service.readers, response, sent, self._model, tensors)
         kind = "application/json" if length is None else "application/octet-stream"
-        return Response(answer, 200, {**_SAFE, **({} if length is None else {HEADER_LENGTH: str(length)})}, kind)
+        return Response(answer, 200, {**SAFE, **({} if length is None else {HEADER_LENGTH: str(length)})}, kind)
 
     def _prediction(self, image: ImageInput, found: Found | str) -> Prediction:
         origin = self._service.predictor.origin
@@ -307,20 +256,20 @@ class _Handlers:
     def _no_such_model(self, request: Request) -> Response | None:
         named = request.path_params
         if named["model"] != self._model:
-            return _error(404, f"There is no model '{named['model']}': this server has '{self._model}'.")
+            return error_reply(404, f"There is no model '{named['model']}': this server has '{self._model}'.")
         if named.get("version", VERSION) != VERSION:
-            return _error(
+            return error_reply(
                 404, f"There is no version '{named['version']}' of '{self._model}': it has version {VERSION}."
             )
         return None
 
     async def server_metadata(self, _request: Request) -> Response:
         """Say what serves, as KServe does."""
-        return _json(server_metadata())
+        return json_reply(server_metadata())
 
     async def model_metadata(self, request: Request) -> Response:
         """Say what goes in and comes out, as KServe does."""
-        return self._no_such_model(request) or _json(model_metadata(self._model, self._service.tensors))
+        return self._no_such_model(request) or json_reply(model_metadata(self._model, self._service.tensors))
 
     async def model_ready(self, request: Request) -> Response:
         """Say whether the model would answer now, as KServe does."""
@@ -328,7 +277,7 @@ class _Handlers:
 
     async def health_live(self, _request: Request) -> Response:
         """Say that the process lives, as KServe does."""
-        return _json({"live": True})
+        return json_reply({"live": True})
 
     async def health_ready(self, _request: Request) -> Response:
         """Say whether an image would be taken now, as KServe does."""
@@ -336,16 +285,16 @@ class _Handlers:
 
     async def model(self, _request: Request) -> Response:
         """Say what answers."""
-        return _json(self._service.description())
+        return json_reply(self._service.description())
 
     async def concepts(self, request: Request) -> Response:
         """Say which nouns begin with the letters `like`."""
         found = await asyncio.to_thread(self._service.concepts, request.query_params.get("like", ""))
-        return _json({"schema": ROW_SCHEMA, "concepts": found})
+        return json_reply({"schema": ROW_SCHEMA, "concepts": found})
 
     async def health(self, _request: Request) -> Response:
         """Say that the process lives."""
-        return _json({"status": "ok"})
+        return json_reply({"status": "ok"})
 
     async def ready(self, _request: Request) -> Response:
         """Say whether an image would be taken now."""
@@ -353,27 +302,27 @@ class _Handlers:
 
     def _readiness(self, answer: dict[str, Any]) -> Response:
         if self._service.ending:
-            return _json({"status": "stopping"}, 503, _RETRY)
+            return json_reply({"status": "stopping"}, 503, RETRY)
         if self._service.batcher.open:
-            return _json(answer)
-        return _json({"status": "busy"}, 503, _RETRY)
+            return json_reply(answer)
+        return json_reply({"status": "busy"}, 503, RETRY)
 
     async def metrics(self, _request: Request) -> Response:
         """Say what was done."""
-        return Response(self._service.metrics.text(), headers={**_SAFE, "Content-Type": CONTENT_TYPE})
+        return Response(self._service.metrics.text(), headers={**SAFE, "Content-Type": CONTENT_TYPE})
 
     async def openapi(self, _request: Request) -> Response:
         """Describe this interface to programs."""
-        return _json(self._description)
+        return json_reply(self._description)
 
     async def docs(self, _request: Request) -> Response:
         """Describe this interface to people."""
         page = reference_page(self._description)
-        return Response(page, media_type="text/html", headers={**_SAFE, "Content-Security-Policy": STATIC_POLICY})
+        return Response(page, media_type="text/html", headers={**SAFE, "Content-Security-Policy": STATIC_POLICY})
 
     async def page(self, _request: Request) -> Response:
         """Show the page for people."""
-        return Response(PAGE, media_type="text/html", headers={**_SAFE, "Content-Security-Policy": PAGE_POLICY})
+        return Response(PAGE, media_type="text/html", headers={**SAFE, "Content-Security-Policy": PAGE_POLICY})
 
     async def http_error(self, request: Request, error: Exception) -> Response:
         """Say why there is no such answer, when the body that came with the question is read."""
@@ -384,19 +333,17 @@ class _Handlers:
             404: f"There is nothing at '{request.url.path}': POST images to /v1/predict.",
             405: f"'{request.url.path}' does not answer {request.method}.",
         }.get(error.status_code, error.detail)
-        return _error(error.status_code, sentence, error.headers)
+        return error_reply(error.status_code, sentence, error.headers)
 
 
-def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(_bytes_of(value), status, {**_SAFE, **(headers or {})}, "application/json")
+async def _disconnected(request: Request) -> None:
+    """Return when the client of a request whose body was read has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
-def _rows(rows: list[dict[str, Any]]) -> Response:
-    return _json({"schema": ROW_SCHEMA, "predictions": rows})
-
-
-def _bytes_of(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
+async def _unexpected(_request: Request, _reason: Exception) -> Response:
+    return error_reply(500, "The server failed; its log says why.")  # the traceback goes there
 
 
 def _encoding(query: list[tuple[str, str]]) -> str:
@@ -410,17 +357,3 @@ def _encoding(query: list[tuple[str, str]]) -> str:
     if written not in ENCODINGS:
         raise UsageError(f"encoding_format must be {' or '.join(ENCODINGS)}, not '{written}'.")
     return written
-
-
-def _error(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:
-    return _json({"schema": ROW_SCHEMA, "error": sentence}, status, headers)
-
-
-async def _disconnected(request: Request) -> None:
-    """Return when the client of a request whose body was read has gone."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _unexpected(_request: Request, _reason: Exception) -> Response:
-    return _error(500, "The server failed; its log says why.")  # the traceback goes there

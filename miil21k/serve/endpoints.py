@@ -52,7 +52,7 @@ _WORDS = {
 }
 _GUARD = (401, 429)
 _WORK = (400, *_GUARD, 408, 413, 415, 500, 503)
-_BINARY = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+_BINARY: dict[str, Any] = {}  # OpenAPI 3.1: bytes have no schema
 _IMAGES = {
     "required": True,
     "content": {

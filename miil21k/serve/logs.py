@@ -20,7 +20,7 @@ __all__ = ["REQUEST_ID", "JsonLines", "RequestLog"]
 REQUEST_ID = "X-Request-ID"
 _USABLE = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-log = logging.getLogger("miil21k.serve.requests")
+log = logging.getLogger(__name__)
 
 
 class JsonLines(logging.Formatter):

@@ -64,8 +64,8 @@ class Server:
 
     def __init__(self, process: subprocess.Popen[Any], log: Path) -> None:
         self.process, self.log = process, log
-        wait_until(lambda: re.search(r"^ready: .*\n", self.said(), re.MULTILINE) is not None, process)
-        found = re.search(r"^ready: http://127\.0\.0\.1:(\d+) ", self.said(), re.MULTILINE)
+        wait_until(lambda: re.search(r"ready: .*\n", self.said()) is not None, process)
+        found = re.search(r"ready: http://127\.0\.0\.1:(\d+) ", self.said())
         assert found is not None
         self.port = int(found[1])
 
@@ -393,6 +393,27 @@ def test_after_sigterm_clients_are_told_and_none_is_cut(tmp_path: Path) -> None:
         assert server.process.poll() is None
         server.process.send_signal(signal.SIGTERM)  # a second one waits for no balancer
         assert server.process.wait(120) == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_keys_limits_and_lines_of_json_from_the_command_line(tmp_path: Path) -> None:
+    path, first, second = tmp_path / "colours.onnx", "a-key-of-the-file", "a-key-of-the-environment"
+    write_colour_export(path)
+    (tmp_path / "keys.txt").write_text(f"# ours\n{first}\n")
+    words = ("--api-keys", tmp_path / "keys.txt", "--max-rate", 2, "--log-format", "json")
+    with serving(tmp_path, *words, model=("-m", path), MIIL21K_API_KEYS=second) as server:
+        assert server.ask("/v1/predict", RED, **{"X-Request-ID": "none"}).status == 401
+        for key in (first, second):
+            codes = [server.ask("/v1/predict", RED, Authorization=f"Bearer {key}").status for _ in range(12)]
+            assert codes[:2] == [200, 200]
+            assert 429 in codes
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(120) == 0
+        lines = [json.loads(line) for line in server.said().splitlines()]
+    assert lines[0]["message"].startswith("ready: ")
+    assert [(line["request_id"], line["status"]) for line in lines[1:2]] == [("none", 401)]
+    assert first not in server.said()
+    assert second not in server.said()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")

@@ -212,7 +212,7 @@ def test_every_request_is_a_line_of_json_with_an_id_and_no_secret(
 
     handler = Lines()
     handler.setFormatter(JsonLines())
-    logger = logging.getLogger("miil21k.serve.requests")
+    logger = logging.getLogger("miil21k.serve.logs")
     caplog.set_level(logging.INFO, logger.name)
     logger.addHandler(handler)
     try:
