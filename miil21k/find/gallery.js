@@ -87,8 +87,11 @@ const GALLERY = (() => {
     const form = forms.find((one) => Object.hasOwn(words.words, one));
     if (form === undefined) throw new Error(`“${text}” is no noun that has pictures of its own here.${near(words, word)}`);
     const [concept, ...others] = words.words[form];
-    const said = (one) => `${all.names[one]} [${all.wnids[one]}]${words.glosses[one] ? `, ${words.glosses[one]}` : ""}`;
-    if (concept < 0) throw new Error(`“${text}” has several meanings: ${others.map(said).join("; ")}. Ask for one by its wnid.`);
+    const said = (one) => `${all.names[one]}${words.glosses[one] ? `: ${words.glosses[one]}` : ""}`;
+    if (concept < 0) {
+      const choices = others.map((one) => [said(one), all.wnids[one]]);
+      throw Object.assign(new Error(`“${text}” has several meanings, each with a wnid:`), {choices});
+    }
     return {concept, note: others.length ? `“${text}” is read as ${said(concept)}.` : ""};
   }
 
@@ -188,6 +191,7 @@ const GALLERY = (() => {
       refresh();
     } catch (error) {
       if (number === asking) note(error.message, true);
+      for (const [said, wnid] of (number === asking && error.choices) || []) by("said").append(button(said, "", () => ask(wnid)));
     }
   }
 
@@ -496,7 +500,12 @@ const GALLERY = (() => {
         by("scroll").focus();
         correct("is", read.concept);
         note(read.note);
-      } catch (error) { note(error.message, true); }
+      } catch (error) {
+        note(error.message, true);
+        for (const [said, wnid] of error.choices || []) {
+          by("said").append(button(said, "", () => { noun.value = wnid; form.requestSubmit(); }));
+        }
+      }
     });
     parts.push(verdicts, form);
     parts.push(element("h2", "", "Answer"));
@@ -534,14 +543,21 @@ const GALLERY = (() => {
 
   const key = () => `miil21k-gallery-${all.id}`;
 
-  async function remember(path) {
+  let sending = Promise.resolve();  // one after the other: the last word about a picture is the one that counts
+
+  async function post(correction) {
+    const headers = {"Content-Type": "application/json"};
+    try {
+      const answer = await fetch("corrections", {method: "POST", headers, body: JSON.stringify(correction)});
+      if (!answer.ok) throw new Error((await answer.json()).error);
+    } catch (error) { note(`The correction was not saved: ${error.message}`, true); }
+  }
+
+  function remember(path) {
     by("corrected").textContent = Object.keys(corrections).length.toLocaleString("en");
     if (all.live) {
       const sent = corrections[path] || {path, verdict: "undo"};
-      try {
-        const answer = await fetch("corrections", {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(sent)});
-        if (!answer.ok) throw new Error((await answer.json()).error);
-      } catch (error) { note(`The correction was not saved: ${error.message}`, true); }
+      sending = sending.then(() => post(sent));
       return;
     }
     try { localStorage.setItem(key(), JSON.stringify(corrections)); } catch (error) {

@@ -29,6 +29,12 @@
     seen["no cocks"] = files();
     await ask("bird and sbvjkl");
     seen.unknown = by("said").className === "error" && by("said").textContent.includes("sbvjkl");
+    await ask("crane");
+    const choices = [...by("said").querySelectorAll("button")];
+    seen.cranes = choices.length;
+    choices[1].click();
+    await until(() => by("said").textContent !== "…" && !by("said").querySelector("button"));
+    seen.crane = by("query").value;
     press("Escape");
     await until(() => files().length === 4);
     const place = (name) => files().findIndex((one) => one.startsWith(name));

@@ -33,6 +33,8 @@ EXPECTED = {
     "birds": ["bird.jpg", "cock.jpg"],
     "no cocks": ["bird.jpg"],
     "unknown": True,
+    "cranes": 2,
+    "crane": "n02012849",
     "odd": _SHOWN,
     "bold": 0,
     "corrections": [["cock.jpg", "n01514668", "right"], [_SHOWN, "n01531178", "is"]],
