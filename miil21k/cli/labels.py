@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 HELP = "Write what the pictures of an index are, corrected or as answered: a list, COCO, Label Studio, FiftyOne."
 _EXAMPLES = """examples:
   miil21k labels photos.index -f csv -o labels.csv                    every sure answer: path,label
-  miil21k labels photos.index -f csv -o train.csv --corrections corrections.csv --only-corrected
-  miil21k train train.csv ...                                         learn from what people said
+  miil21k labels photos.index -f csv -o train.csv --corrections corrections.csv --only-corrected --only-classes
+  miil21k train train.csv --partial ...                                learn from what people said
   miil21k labels photos.index -f labelstudio -o tasks.json --root photos/
   miil21k labels photos.index -f fiftyone -o dataset/
 """
@@ -38,6 +38,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--corrections", metavar="FILE", type=Path, help="of the gallery, .csv, .json or .jsonl: path,label,verdict"
     )
     parser.add_argument("--only-corrected", action="store_true", help="leave out what nobody corrected")
+    parser.add_argument(
+        "--only-classes",
+        action="store_true",
+        help="leave out what is no class of the model, such as animal: to train with its label space",
+    )
     parser.add_argument("--root", metavar="DIR", type=Path, help="write paths relative to this folder")
     add_loudness(parser)
 
@@ -64,6 +69,9 @@ def run(args: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
     found = labelled(index, corrections, corrected_only=args.only_corrected)
+    if args.only_classes:
+        classes = set(index.about.space.wnids)
+        found = (row for row in found if row.label is not None and row.label.wnid in classes)
     done = export_labels(args.format, args.output, found, index.about.origin["model"], args.root)
     if not args.quiet:
         print(

@@ -13,6 +13,7 @@ pytest.importorskip("lancedb", reason="the extra 'find' is not installed")
 from pictures import made_up
 
 from miil21k.cli.main import main
+from miil21k.data.datasets import label_images, open_source
 from miil21k.data.lists import read_list
 from miil21k.errors import UsageError
 from miil21k.find.labels import Correction, labelled, path_to, read_corrections
@@ -70,6 +71,14 @@ def test_only_what_was_corrected_is_learnt_from(index: Index, tmp_path: Path) ->
     given = corrections(index, tmp_path / "c.csv", [(0, "n01514668", "right"), (1, "", "wrong")])
     write(index, "csv", tmp_path / "labels.csv", "--corrections", str(given), "--only-corrected")
     assert read_list(tmp_path / "labels.csv").labels == ["n01514668"]
+
+
+def test_labels_that_are_no_classes_are_left_out_for_training(index: Index, tmp_path: Path) -> None:
+    write(index, "csv", tmp_path / "labels.csv", "--only-classes")
+    found = open_source(str(tmp_path / "labels.csv"))
+    assert label_images(found, load_label_space("in1k"), partial=True).labels.tolist() == [
+        CONCEPTS.index_of["n01514668"]
+    ]
 
 
 def test_coco_names_what_is_above_each_category(index: Index, tmp_path: Path) -> None:
