@@ -36,7 +36,7 @@ class Contestant(NamedTuple):
     """One of the models that are compared.
 
     name: as it is printed. model: of the zoo or of timm, or a file. checkpoint: the file of its weights, None for the
-    published ones. random: its weights are drawn, not trained.
+    published ones. random: training starts from drawn weights; the trained ones tell how images are read.
     """
 
     name: str
@@ -61,9 +61,10 @@ def read_contestants(words: Sequence[str], *, random: bool = False) -> tuple[Con
         if random and word == RANDOM:
             if not found:
                 raise UsageError("'random' draws weights for the model before it: name one first, or NAME=random.")
-            found.append(Contestant(f"{found[0].model} (random)", found[0].model, random=True))
+            found.append(found[0]._replace(name=f"{found[0].model} (random)", random=True))
         elif random and equals and file == RANDOM:
-            found.append(Contestant(f"{model} (random)", model, random=True))
+            like = next((one for one in found if one.model == model), Contestant(model, model))
+            found.append(like._replace(name=f"{model} (random)", random=True))
         elif equals and not Path(word).exists():
             if not Path(file).is_file():
                 raise UsageError(f"There is no file '{file}': weights of your own are named NAME=FILE.")

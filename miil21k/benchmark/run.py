@@ -7,11 +7,13 @@ too much ends a row and not the run.
 from __future__ import annotations
 
 import multiprocessing
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from miil21k.benchmark.contestants import NotHere, Roster
 from miil21k.benchmark.measure import measure_answers
+from miil21k.environment import available_cpus
 from miil21k.errors import Miil21kError
 from miil21k.runtime.machine import machine
 from miil21k.runtime.registry import RUNTIMES
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from miil21k.runtime.options import Dtype
     from miil21k.runtime.resolve import Make
 
-__all__ = ["FIELDS", "benchmark", "measure_row"]
+__all__ = ["FIELDS", "benchmark", "measure_row", "warn_if_busy"]
 
 # What a row says, in the order of a table's columns; what does not apply is None.
 FIELDS = {
@@ -54,11 +56,23 @@ FIELDS = {
     "threads": "on a CPU",
     "library": "the runtime and its version",
     "machine": "processor and CPUs",
+    "load": "processes that ran or waited in the minute before; above the CPUs, times are too long",
 }
 
 
 def _silent(_: object) -> None:
     return None
+
+
+def _load() -> float | None:
+    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
+
+
+def warn_if_busy(say: Callable[[str], None]) -> None:
+    """Say so where other work will make everything look slower than it is."""
+    load, cpus = _load(), available_cpus()
+    if load is not None and load > cpus:
+        say(f"The machine is busy (load {load:g} on {cpus} CPUs): times will be too long")
 
 
 def benchmark(
@@ -74,6 +88,7 @@ def benchmark(
     make: makes an export that the cache lacks (see `resolve`). known: tells which rows are there already and are left
     out.
     """
+    warn_if_busy(say)
     for contestant in contestants:
         roster = Roster(contestant, options, make)
         for runtime in options.libraries:
@@ -88,7 +103,7 @@ def measure_row(roster: Roster, runtime: str, dtype: Dtype, *, apart: bool = Tru
     options = roster.options
     row: dict[str, Any] = dict.fromkeys(FIELDS)
     row |= {"model": roster.contestant.name, "runtime": runtime, "dtype": dtype, "status": "ok"}
-    row |= {"library": RUNTIMES[runtime].library(), "machine": machine()}
+    row |= {"library": RUNTIMES[runtime].library(), "machine": machine(), "load": _load()}
     try:
         entry = roster.entry(runtime, dtype)
     except NotHere as error:

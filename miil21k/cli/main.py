@@ -76,7 +76,7 @@ JOBS = {
     },
 }
 # Words that may follow a verb, each a module of its own; a folder of that name is given as ./NAME.
-PARTS = {"transfer": ("compare", "fewshot")}
+PARTS = {"transfer": ("compare", "fewshot", "grid", "suite")}
 VERBS = {name: line for verbs in JOBS.values() for name, line in verbs.items()}
 
 

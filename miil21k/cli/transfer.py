@@ -17,7 +17,7 @@ from miil21k.transfer.options import TransferOptions
 if TYPE_CHECKING:
     import argparse
 
-HELP = "Learn classes of your own from images, by the best of several ways. See also 'transfer compare' and 'fewshot'."
+HELP = "Learn classes of your own from images, by the best way. See also transfer compare, fewshot, grid and suite."
 _OWN = (
     "method",
     "test",

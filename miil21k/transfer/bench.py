@@ -18,14 +18,12 @@ from miil21k.transfer.split import hold_out, near_copies, same_bytes
 from miil21k.transfer.strength import fit_probe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from miil21k.benchmark.contestants import Contestant
     from miil21k.runtime.resolve import Make
-    from miil21k.train.loop import Report
     from miil21k.transfer.dataset import TransferData
     from miil21k.transfer.features import Features
     from miil21k.transfer.options import TransferOptions
@@ -52,7 +50,8 @@ def facts_of(settings: TransferOptions, data: TransferData) -> dict[str, Any]:
 class Bench:
     """One model on one division of the data: the features to draw from and those to be judged by.
 
-    groups: int64 [n], the same for images of the pool that are copies of each other.
+    groups: int64 [n], the same for images of the pool that are copies of each other. share: of the images that are
+    learnt from, what a search judges its trials on.
     """
 
     data: TransferData
@@ -62,6 +61,7 @@ class Bench:
     pool: Features
     judged: Features
     groups: NDArray[np.int64]
+    share: float = PART
 
     @classmethod
     def of(
@@ -71,7 +71,8 @@ class Bench:
         data: TransferData,
         folder: Path,
         make: Make | None,
-        progress: Callable[[int, int], None] | None = None,
+        *,
+        share: float = PART,
     ) -> Bench:
         """Return the bench of a contestant; its features are computed, or taken from the shelf in `folder`.
 
@@ -81,13 +82,13 @@ class Bench:
         settings = replace(settings, model=contestant.model, checkpoint=contestant.checkpoint, output=folder)
         extractor = Extractor(contestant.model, settings, images=len(data.images), make=make)
         shelf = folder / "features"
-        features = extractor.features(data.images, shelf=shelf, progress=progress)
+        features = extractor.features(data.images, shelf=shelf)
         groups = near_copies(features.values, features.digests)
         if data.test is not None:
-            judged = extractor.features(data.test, shelf=shelf, progress=progress)
-            return cls(data, settings, folder, extractor, features, judged, groups)
+            judged = extractor.features(data.test, shelf=shelf)
+            return cls(data, settings, folder, extractor, features, judged, groups, share)
         out = hold_out(features.labels, settings.holdout, settings.seed, same_bytes(features.digests))
-        return cls(data, settings, folder, extractor, features.take(~out), features.take(out), groups[~out])
+        return cls(data, settings, folder, extractor, features.take(~out), features.take(out), groups[~out], share)
 
     def answers(
         self, name: str, chosen: NDArray[np.int64], run: str, seed: int, judged: Features | None = None
@@ -111,23 +112,13 @@ class Bench:
         shutil.rmtree(job.folder, ignore_errors=True)  # what hundreds of runs leave would fill the disk
         return logits, None
 
-    def job(
-        self,
-        chosen: NDArray[np.int64],
-        run: str,
-        seed: int,
-        *,
-        share: float = PART,
-        report: Callable[[Report], None] = _silent,
-    ) -> Job:
+    def job(self, chosen: NDArray[np.int64], run: str, seed: int) -> Job:
         """Return the job of learning from these images of the pool, in a folder of its own."""
         at = self.folder / "training" / f"{self.extractor.weights[:8]}-{run}"
         few = self.pool.take(chosen)
         options = replace(self.settings, seed=seed, output=at)
-        images = taken(self.data.images, few.indices)
-        return Job(
-            options, self.data.space, images, few, self.groups[chosen], self.extractor, at, _silent, report, share
-        )
+        images, groups = taken(self.data.images, few.indices), self.groups[chosen]
+        return Job(options, self.data.space, images, few, groups, self.extractor, at, _silent, _silent, self.share)
 
     @property
     def everything(self) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from miil21k.benchmark.contestants import Roster, read_contestants
-from miil21k.benchmark.run import measure_row
+from miil21k.benchmark.run import measure_row, warn_if_busy
 from miil21k.errors import Miil21kError
 from miil21k.files import Lock, replace_file
 from miil21k.metrics.shares import wilson_interval
@@ -57,6 +57,7 @@ def compare_models(
     data = open_data(options.settings)
     busy = f"Another process works in '{folder}': wait for its end, or choose another -o."
     with Lock(folder / LOCK, busy=busy, keep=False):
+        warn_if_busy(say)
         facts = facts_of(options.settings, data) | {"method": options.method}
         rows = Rows(folder, facts, ("model", "runtime", "dtype"), resume=resume, again=_again)
         known = Rows(folder, facts, ("model", "dtype"), resume=True, name=ACCURACIES)

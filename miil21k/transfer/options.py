@@ -15,12 +15,22 @@ from miil21k.transfer.features import FeatureOptions
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["JUDGES", "METHOD_NAMES", "CompareOptions", "TransferOptions", "milliseconds"]
+__all__ = [
+    "JUDGES",
+    "METHOD_NAMES",
+    "SUITE_METHODS",
+    "CompareOptions",
+    "GridOptions",
+    "SuiteOptions",
+    "TransferOptions",
+    "milliseconds",
+]
 
 # In the order of `miil21k.transfer.methods.METHODS`, which says what each does.
 METHOD_NAMES = ("probe", "knn", "finetune", "hyperrule", "search")
 # What measures a model: the probes of `miil21k.transfer.probes.PROBES`, and methods that train.
 JUDGES = ("logistic", "ridge", "knn", "finetune", "hyperrule")
+SUITE_METHODS = (*JUDGES, "search")
 
 
 @described
@@ -117,3 +127,47 @@ class CompareOptions:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+@described
+@dataclass(frozen=True)
+class SuiteOptions:
+    """Which models are measured on a suite, and how.
+
+    models: names, or NAME=FILE for weights in a file. methods: of `SUITE_METHODS`; several are compared on the
+    validation images. settings: how images are read and learnt from; what the suite says of a data set goes before.
+    """
+
+    models: tuple[str, ...] = ("embedded",)
+    methods: tuple[str, ...] = ("logistic",)
+    train: int = option(800, "images that methods learn from to be compared", metavar="N", least=1)
+    val: int = option(200, "images that they are compared on; the chosen one learns from all", metavar="N", least=1)
+    settings: TransferOptions = field(default_factory=TransferOptions)
+
+    def __post_init__(self) -> None:
+        check(self)
+        for name in self.methods:
+            if name not in SUITE_METHODS:
+                raise UsageError(f"No method '{name}' of a suite. There are {', '.join(SUITE_METHODS)}.")
+
+
+@dataclass(frozen=True)
+class GridOptions:
+    """Over which points which models are fine-tuned.
+
+    models: names, NAME=FILE for weights in a file, `random` or NAME=random for drawn ones. optimizers, lrs,
+    weight_decays: the grid; every combination is a point. settings: the data, the epochs, and how images are read.
+    Raises UsageError for an empty grid and for rates that are not above 0.
+    """
+
+    models: tuple[str, ...] = ("embedded",)
+    optimizers: tuple[str, ...] = ("adam", "adamw", "sgd")
+    lrs: tuple[float, ...] = (1e-4, 2e-4, 4e-4, 1e-2)
+    weight_decays: tuple[float, ...] = (1e-4, 1e-2)
+    settings: TransferOptions = field(default_factory=TransferOptions)
+
+    def __post_init__(self) -> None:
+        if not (self.optimizers and self.lrs and self.weight_decays):
+            raise UsageError("A grid needs an optimizer, a learning rate and a weight decay at least.")
+        if min(self.lrs) <= 0 or min(self.weight_decays) < 0:
+            raise UsageError("Learning rates are above 0, weight decays 0 or more.")

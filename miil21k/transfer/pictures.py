@@ -1,4 +1,4 @@
-"""Confusion by the tree, accuracy over images per class and over time, as PNG."""
+"""Confusion by the tree, accuracy over images per class, over time and over a grid of settings, as PNG."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["draw_confusion", "draw_front", "draw_shots"]
+__all__ = ["draw_confusion", "draw_front", "draw_grid", "draw_shots"]
 
 _MOST_NAMES = 60  # more are not legible
 
@@ -98,14 +98,50 @@ def draw_front(
     if budget is not None:
         axes.axvline(budget, color="tab:red", linestyle="--", linewidth=1, label=f"budget {budget:g} ms")
     axes.set_xscale("log")
-    ticks = axes.xaxis
-    plain = need("matplotlib.ticker", "plots", "Pictures", package="matplotlib").FormatStrFormatter("%g")
-    ticks.set_major_formatter(plain)
-    ticks.set_minor_formatter(plain)
-    axes.tick_params(axis="x", which="minor", labelsize=7)
+    ticker = need("matplotlib.ticker", "plots", "Pictures", package="matplotlib")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.set(xlabel="milliseconds for one image, median", ylabel="accuracy, % (95 % band)", title="What time buys here")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
+    save(path)
+
+
+def draw_grid(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw how far each point of a grid lies below the best one of its model: a panel each, the same colours.
+
+    rows: with model, optimizer, lr, weight_decay and accuracy, None where there is none.
+    """
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    lines = list(dict.fromkeys((row["optimizer"], row["weight_decay"]) for row in rows))
+    columns = sorted({row["lr"] for row in rows})
+    figure, save = _figure((1.5 + len(models) * (0.8 + 0.75 * len(columns)), 1.6 + 0.45 * len(lines)))
+    panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
+    best = {name: max((row["accuracy"] or 0.0 for row in rows if row["model"] == name), default=0.0) for name in models}
+    worst = max(
+        (100 * (best[row["model"]] - row["accuracy"]) for row in rows if row["accuracy"] is not None), default=1
+    )
+    for axes, name in zip(panels, models, strict=True):
+        table = np.full((len(lines), len(columns)), np.nan)
+        for row in rows:
+            if row["model"] != name:
+                continue
+            place = lines.index((row["optimizer"], row["weight_decay"])), columns.index(row["lr"])
+            if row["accuracy"] is None:
+                axes.text(place[1], place[0], row["status"], ha="center", va="center", fontsize=6, color="tab:red")
+                continue
+            table[place] = 100 * (best[name] - row["accuracy"])
+            colour = "white" if table[place] > worst / 2 else "black"
+            text = f"{100 * row['accuracy']:.1f}"
+            axes.text(place[1], place[0], text, ha="center", va="center", color=colour, fontsize=8)
+        image = axes.imshow(table, cmap="Blues", vmin=0, vmax=max(worst, 1e-9), aspect="auto")
+        axes.set_xticks(range(len(columns)), [f"{rate:g}" for rate in columns], fontsize=8)
+        axes.set_yticks(range(len(lines)), [f"{kind}, {decay:g}" for kind, decay in lines], fontsize=8)
+        axes.set_xlabel("learning rate")
+        axes.set_title(name, fontsize=9)
+    panels[0].set_ylabel("optimizer, weight decay")
+    figure.colorbar(image, ax=panels, label="points below the model's best")
     save(path)
 
 
