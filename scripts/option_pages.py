@@ -21,13 +21,13 @@ from miil21k.export.options import (  # noqa: E402
 from miil21k.prepare.options import PrepareOptions  # noqa: E402
 from miil21k.train.options import TrainRequest  # noqa: E402
 from miil21k.train.recipe import Recipe  # noqa: E402
-from miil21k.transfer.options import TransferOptions  # noqa: E402
+from miil21k.transfer.options import CompareOptions, SuiteOptions, TransferOptions  # noqa: E402
 
 # page -> the places of its tables, and what each shows
 PAGES = {
     "training.md": {"options": TrainRequest, "fields": Recipe},
     "benchmark.md": {"options": BenchmarkOptions},
-    "transfer.md": {"options": TransferOptions},
+    "transfer.md": {"options": TransferOptions, "compare": CompareOptions, "suite": SuiteOptions},
     "prepare.md": {"options": PrepareOptions},
     "export.md": {
         "export": ExportOptions,

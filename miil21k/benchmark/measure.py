@@ -95,7 +95,11 @@ def try_batches(
         batch *= 2
     if best:
         bound = "option" if batch > most else "memory"
-        yield Batches(largest, bound, best, images_per_second(prepare(best), best, seconds))
+        try:
+            yield Batches(largest, bound, best, images_per_second(prepare(best), best, seconds))
+        except Exception as error:  # memory lies in pieces after a refusal: the rate of one call stands
+            if not refuses(error):
+                raise
 
 
 def refuses(error: BaseException) -> bool:
@@ -110,9 +114,8 @@ def peak_memory(device: str) -> float | None:
     None where nobody tells.
     """
     if device.startswith("cuda"):
-        import importlib
-
-        return float(importlib.import_module("torch").cuda.max_memory_allocated(device) / 2**20)
+        torch = sys.modules.get("torch")  # where another library has the GPU, nobody tells
+        return None if torch is None else float(torch.cuda.max_memory_allocated(device) / 2**20)
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:

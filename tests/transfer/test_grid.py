@@ -46,7 +46,7 @@ def test_points_are_rows_and_one_that_diverges_ends_nothing(tmp_path: Path) -> N
     weights = tmp_path / "own.pth"
     torch.manual_seed(0)
     torch.save(timm.create_model("test_convnext", num_classes=5).state_dict(), weights)
-    settings = TransferOptions(data=str(tmp_path / "data"), img_size=32, workers=0, device="cpu", epochs=2, holdout=0.3)
+    settings = TransferOptions(data=str(tmp_path / "data"), img_size=32, workers=0, device="cpu", epochs=1, holdout=0.3)
     models = (f"test_convnext={weights}", "random")
     options = GridOptions(models, ("sgd",), (1e-3, 1e30), (1e-4,), settings)
     said: list[str] = []
