@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from miil21k.cli import export_onnx, export_quantize, export_tensorrt, export_torch, export_triton
+from miil21k.cli import export_onnx, export_quantize, export_tensorrt, export_torch, export_triton, export_web
 
 if TYPE_CHECKING:
     import argparse
@@ -18,6 +18,7 @@ VERBS = {
     "tensorrt": export_tensorrt,
     "torch": export_torch,
     "triton": export_triton,
+    "web": export_web,
 }
 
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from miil21k.decode.decoded import concept_graph
 from miil21k.decode.logits import inverse_temperature
 from miil21k.decode.path import SLACK
 from miil21k.errors import UsageError
-from miil21k.export.onnx.concept_reading import read_concepts, write_asked, write_bins
+from miil21k.export.onnx.concept_reading import concept_masses, read_concepts, write_asked, write_bins
 from miil21k.export.onnx.rules import fitted_families, onnx_rule
 from miil21k.export.onnx.tree_graph import TreeGraph, walk_tables
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from miil21k.decode.decoder import Decoder
     from miil21k.export.onnx.graph import GraphWriter
 
-__all__ = ["ASKED", "BINS", "DECODED", "HEDGE_INPUT", "decoded_shapes", "write_decoding"]
+__all__ = ["ASKED", "BINS", "DECODED", "HEDGE_INPUT", "decoded_shapes", "write_concepts", "write_decoding"]
 
 HEDGE_INPUT = "hedge"
 DECODED = ("topk_index", "topk_prob", "path", "path_prob", "hedge_node", "hedge_prob")
@@ -70,6 +71,16 @@ def write_decoding(graph: GraphWriter, logits: str, decoder: Decoder, topk: int)
     _Writer(graph, decoder, topk).write(logits)
 
 
+def write_concepts(graph: GraphWriter, logits: str, decoder: Decoder, output: str) -> None:
+    """Write `output`, float32 [B, K]: P of each of the K concepts of the decoder's space, in their order.
+
+    logits: name of float32 [B, C]. What `write_decoding` writes for questions, for every concept at once.
+    """
+    writer = _Writer(graph, decoder, 1)
+    every = range(len(concept_graph(decoder.space)))
+    graph.add("Identity", concept_masses(writer, decoder, writer.masses(logits), every), output=output)
+
+
 class _Writer(TreeGraph):
     def __init__(self, graph: GraphWriter, decoder: Decoder, topk: int) -> None:
         self.decoder, self.tree = decoder, decoder.space.tree
@@ -96,11 +107,11 @@ class _Writer(TreeGraph):
                 if decoder.asked or decoder.bins is not None or not on_tree:
                     masses = self.exclusive(fitted_families(self, nodes))
             case "leaf_softmax":
-                own = masses = self.graph.add("Softmax", self.times(self.heard(logits), self.scale[:1]), axis=1)
+                own = masses = self.masses(logits)
                 if on_tree:
                     nodes = self.graph.add("Min", self.from_descendants(own, "ReduceSum"), self.floats(1))
             case "sigmoid":
-                own = masses = self.sigmoids(self.heard(logits))
+                own = masses = self.masses(logits)
                 if on_tree:
                     nodes = self.from_descendants(own, "ReduceMax")
         self.topk(own)
@@ -116,6 +127,17 @@ class _Writer(TreeGraph):
             write_bins(self, decoder, masses, BINS)
 
     # From logits to probabilities.
+
+    def masses(self, logits: str) -> str:
+        """Return [B, H], P(exactly this class) before anything is hidden, which concepts sum."""
+        match self.decoder.head:
+            case "level_softmax":
+                nodes = onnx_rule(self.decoder.tree_rule)(self, self.columns(logits, self.walk.nodes))
+                return self.exclusive(fitted_families(self, nodes))
+            case "leaf_softmax":
+                return self.graph.add("Softmax", self.times(self.heard(logits), self.scale[:1]), axis=1)
+            case "sigmoid":
+                return self.sigmoids(self.heard(logits))
 
     def exclusive(self, nodes: str) -> str:
         """Return [B, H], P(exactly this class): P(node) less the sum of its children's, at least 0."""
