@@ -124,6 +124,6 @@ def _print(site: Site) -> None:
     print(f"{site.folder}  {site.model}, {site.precision}, {site.runtime}")
     width = max(len(part.name) for part in site.parts)
     for part in site.parts:
-        print(f"  {part.name:<{width}}  {part.raw / 1e6:7.2f} MB  {part.sent / 1e6:7.2f} MB as sent")
+        print(f"  {part.name:<{width}}  {part.raw / 1e3:9,.1f} kB  {part.sent / 1e3:9,.1f} kB as sent")
     print(f"  to the first answer: {site.sent / 1e6:.1f} MB are sent, {site.raw / 1e6:.1f} MB unpacked")
     print(f"  look at it: python -m http.server -d {site.folder}    then open http://localhost:8000")

@@ -58,13 +58,19 @@ def web_graph(path: Path, card: ExportCard) -> onnx.ModelProto:
 
 def _drop_unused(graph: onnx.GraphProto) -> None:
     """Remove the nodes and constants that no output needs."""
-    needed = {value.name for value in graph.output}
-    nodes = []
-    for node in reversed(graph.node):  # nodes stand in the order in which they can run
-        if needed.intersection(node.output):
-            needed.update(node.input)
-            nodes.append(node)
-    _refill(graph.node, nodes[::-1])
+    made_by = {name: at for at, node in enumerate(graph.node) for name in node.output}
+    needed: set[str] = set()
+    kept: set[int] = set()
+    todo = [value.name for value in graph.output]
+    while todo:
+        name = todo.pop()
+        if name in needed:
+            continue
+        needed.add(name)
+        if name in made_by:  # else an input or a constant
+            kept.add(made_by[name])
+            todo += graph.node[made_by[name]].input
+    _refill(graph.node, [node for at, node in enumerate(graph.node) if at in kept])
     _refill(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in needed])
     graph.ClearField("value_info")
 
