@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from PIL import Image
@@ -74,6 +75,21 @@ def test_the_graph_answers_as_the_export_and_knows_every_concept(concepts_export
         assert ours[-1] == pytest.approx(card.decoder().read(logits).concepts, abs=1e-5)
         columns = [question.concept for question in card.decoder().asked]
         assert ours[-1][:, columns] == pytest.approx(export.run(["asked"], feed)[0], abs=1e-6)
+
+
+def test_nodes_in_any_order_are_kept(concepts_export: Path, tmp_path: Path) -> None:
+    """Those of fp16 files do not stand in the order in which they can run."""
+    card = read_export_card(concepts_export)
+    model = onnx.load(concepts_export)
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes[::-1])
+    turned = tmp_path / "turned.onnx"
+    turned.write_bytes(model.SerializeToString())
+    ours, theirs = (web_graph(path, card).graph for path in (turned, concepts_export))
+    assert {node.name for node in ours.node} == {node.name for node in theirs.node}
+    assert {tensor.name for tensor in ours.initializer} == {tensor.name for tensor in theirs.initializer}
+    assert {node.name for node in nodes} - {node.name for node in ours.node}  # of `asked` and what is not shown
 
 
 def test_the_folder_holds_what_it_says(concepts_export: Path, stand_in: Path, tmp_path: Path) -> None:

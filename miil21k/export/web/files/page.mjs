@@ -111,8 +111,8 @@ function choose(file) {
   by("picture").src = shown;
   by("picture").hidden = false;
   by("icon").style.display = "none";
-  by("hint").hidden = true;
-  by("name").textContent = `${file.name || "picture"} · drop or choose another one`;
+  by("hint").textContent = "Drop, paste or choose another one";
+  by("name").textContent = file.name || "";
   ask(true);
 }
 
