@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["brief", "did_you_mean", "near_names", "printable"]
+__all__ = ["brief", "did_you_mean", "duration", "near_names", "printable"]
 
 # Python calls no space but U+0020 printable. The two joiners shape Persian words and emoji, and move nothing.
 _ALLOWED = frozenset(
@@ -81,3 +81,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" to be put behind the sentence that refuses `word`, or "" when nothing is near."""
     near = near_names(word, known, most=1)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in words, in the largest unit of which there are two."""
+    for least, unit in ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
+        if seconds >= 2 * least:
+            return f"{seconds / least:.0f} {unit}"
+    whole = max(1, round(seconds))
+    return f"{whole} second{'' if whole == 1 else 's'}"

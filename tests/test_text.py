@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from miil21k.text import did_you_mean, near_names, printable
+from miil21k.text import did_you_mean, duration, near_names, printable
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,11 @@ def test_the_nearest_name_is_offered_in_its_own_spelling() -> None:
     assert did_you_mean("predikt", known) == " Did you mean 'Predict'?"
     assert did_you_mean("xyz", known) == ""
     assert near_names("pre", ["prep", "pred", "tree"]) == ["prep", "pred"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 second"), (119, "119 seconds"), (120, "2 minutes"), (7200, "2 hours"), (3e5, "3 days")],
+)
+def test_a_length_of_time_is_in_the_largest_unit_of_which_there_are_two(seconds: float, words: str) -> None:
+    assert duration(seconds) == words

@@ -28,6 +28,7 @@ _OWN = (
     "budget",
     "epochs",
     "trials",
+    "rule_batch",
     "flip",
     "cut",
     "seed",

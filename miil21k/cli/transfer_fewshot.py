@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import argparse
 
 HELP = "Measure models with k images of each class: several random subsets, their median and spread, a curve."
-_OWN = ("test", "holdout", "label_space", "split", "root", "epochs", "flip", "cut", "seed")
+_OWN = ("test", "holdout", "label_space", "split", "root", "epochs", "rule_batch", "flip", "cut", "seed")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

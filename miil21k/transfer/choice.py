@@ -10,7 +10,8 @@ import numpy as np
 from miil21k.errors import Miil21kError
 from miil21k.files import replace_file
 from miil21k.records import read_json
-from miil21k.transfer.job import PART, epochs_of, hyperrule_recipe
+from miil21k.text import duration
+from miil21k.transfer.job import PART, epochs_of, hyperrule_recipe, rule_seconds
 from miil21k.transfer.methods import METHODS
 from miil21k.transfer.network import training_rate
 from miil21k.transfer.split import hold_out
@@ -18,7 +19,7 @@ from miil21k.transfer.split import hold_out
 if TYPE_CHECKING:
     from miil21k.transfer.job import Job
 
-__all__ = ["choose", "duration"]
+__all__ = ["choose"]
 
 
 def choose(job: Job) -> tuple[str, dict[str, Any]]:
@@ -80,8 +81,7 @@ def _affordable(job: Job, images: int) -> tuple[str | None, float, str]:
     everything = images + len(job.images)
     rate = training_rate(job.options, job.space, job.extractor, job.extractor.preprocess.input_size[1], 8)
     rule = hyperrule_recipe(job)
-    edge = job.extractor.preprocess.input_size[1]
-    by_rule = 2 * rule.steps * rule.batch_size * rule.accumulate / (rate * (edge / rule.image_size) ** 2)
+    by_rule = 2 * rule_seconds(job, rule, rate)  # once to compare, and once to train
     speed = f"training runs at {rate:.1f} images a second here"
     if by_rule <= budget and job.options.epochs is None:
         return "hyperrule", by_rule, f"{speed}: BiT-HyperRule takes about {duration(by_rule)}"
@@ -101,11 +101,3 @@ def _affordable(job: Job, images: int) -> tuple[str | None, float, str]:
         seconds,
         (f"{speed}: {epochs} epochs take about {duration(seconds)} (BiT-HyperRule would take {duration(by_rule)})"),
     )
-
-
-def duration(seconds: float) -> str:
-    """Return a length of time in words."""
-    for least, unit in ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
-        if seconds >= 2 * least:
-            return f"{seconds / least:.0f} {unit}"
-    return f"{max(1, round(seconds))} seconds"

