@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         run: Callable[[argparse.Namespace], int]
 
 
-__all__ = ["main", "predict_main", "predict_script", "script"]
+__all__ = ["main", "predict_main", "predict_script", "script", "verb_parser"]
 
 JOBS = {
     "answer": {
@@ -169,10 +169,8 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _run(name: str, words: list[str], prog: str) -> int:
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8", errors="replace")  # names and paths outside cp1252 (Windows)
+def verb_parser(name: str, prog: str) -> argparse.ArgumentParser:
+    """Return the parser of the verb that the module `name` of this room is."""
     verb = _verb(name)
     # To declare an option, a formatter is made and thrown away; one that is told a width does not ask for that of the
     # terminal, for which it would import what packs files.
@@ -182,6 +180,14 @@ def _run(name: str, words: list[str], prog: str) -> int:
     verb.configure(parser)
     if parser.formatter_class is declaring:
         parser.formatter_class = argparse.HelpFormatter
+    return parser
+
+
+def _run(name: str, words: list[str], prog: str) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")  # names and paths outside cp1252 (Windows)
+    verb, parser = _verb(name), verb_parser(name, prog)
     args = parser.parse_args(words)
     try:
         code = _called(verb, args)
