@@ -1,4 +1,4 @@
-"""The site of the documentation is built without a warning: every page in its place, every link to a page or heading."""
+"""The site of the documentation is built without a warning: every page in its place, every link leads somewhere."""
 
 from __future__ import annotations
 
