@@ -19,6 +19,7 @@ __all__ = [
     "HEIF_SUFFIXES",
     "JUNK_FOLDERS",
     "PDF_SUFFIXES",
+    "RAW_SUFFIXES",
     "TIFF_SUFFIXES",
     "VIDEO_SUFFIXES",
     "ImageFormat",
@@ -28,6 +29,7 @@ __all__ = [
     "is_image_name",
     "reads_heif",
     "reads_pdf",
+    "reads_raw",
     "reads_video",
     "suffix_of",
 ]
@@ -74,6 +76,9 @@ HEIF_SUFFIXES = (".heic", ".heif", ".hif")  # with the extra `heic`
 # Files that may hold several pictures; all but the first are no images of data sets, and are read by what takes inputs.
 TIFF_SUFFIXES = FORMATS["TIFF"].suffixes
 PDF_SUFFIXES = (".pdf",)  # with the extra `pdf`
+RAW_SUFFIXES = (  # with the extra `raw`; one picture each
+    *(".cr2", ".cr3", ".nef", ".nrw", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw"),
+)
 VIDEO_SUFFIXES = (  # with the extra `video`
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".wmv", ".flv", ".ogv"),
     *(".3gp", ".3g2"),
@@ -87,7 +92,7 @@ _ADVICE = {
     **dict.fromkeys(HEIF_SUFFIXES, "install miil21k[heic]"),
     **dict.fromkeys(PDF_SUFFIXES, "install miil21k[pdf]"),
     **dict.fromkeys(VIDEO_SUFFIXES, "install miil21k[video]"),
-    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw"), "develop them"),
+    **dict.fromkeys(RAW_SUFFIXES, "install miil21k[raw]"),
     **dict.fromkeys((".zip", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"), "unpack them"),
 }
 _KINDS_SHOWN = 6
@@ -107,8 +112,9 @@ def reads_heif() -> bool:
 
 @cache
 def document_suffixes() -> frozenset[str]:
-    """Return the suffixes of files that are no images, and hold pictures that can be read here."""
-    return frozenset((PDF_SUFFIXES if reads_pdf() else ()) + (VIDEO_SUFFIXES if reads_video() else ()))
+    """Return the suffixes of files that are no images of data sets, and hold pictures that can be read here."""
+    readable = (reads_pdf(), PDF_SUFFIXES), (reads_video(), VIDEO_SUFFIXES), (reads_raw(), RAW_SUFFIXES)
+    return frozenset(suffix for can, suffixes in readable if can for suffix in suffixes)
 
 
 def reads_pdf() -> bool:
@@ -119,6 +125,11 @@ def reads_pdf() -> bool:
 def reads_video() -> bool:
     """Return whether the package for video is installed."""
     return importlib.util.find_spec("av") is not None
+
+
+def reads_raw() -> bool:
+    """Return whether the package for raw files of cameras is installed."""
+    return importlib.util.find_spec("rawpy") is not None
 
 
 def suffix_of(name: str) -> str:

@@ -25,9 +25,10 @@ from miil21k.data.limits import check_size
 from miil21k.data.options import MAX_PIXELS
 from miil21k.data.parts import split_part
 from miil21k.data.pdf import draw_page
+from miil21k.data.raw import develop, is_raw
 from miil21k.data.video import HEAD, container_of, read_frame
 from miil21k.errors import ImageError
-from miil21k.suffixes import FORMATS, HEIF_SUFFIXES, reads_heif, suffix_of
+from miil21k.suffixes import FORMATS, HEIF_SUFFIXES, RAW_SUFFIXES, reads_heif, suffix_of
 from miil21k.text import printable
 
 if TYPE_CHECKING:
@@ -137,6 +138,8 @@ def _identified(file: IO[bytes], name: str, max_pixels: int, part: Part | None) 
     prefix = head[:16]
     if prefix.startswith(b"%PDF-"):
         return draw_page(file, name, _page_of(part, name), max_pixels)
+    if suffix_of(name) in RAW_SUFFIXES and is_raw(head):
+        return develop(file, name, max_pixels)
     if container_of(head) is not None:
         return read_frame(file, name, _time_of(part, name), max_pixels)
     image = _by_pillow(file, prefix, name, max_pixels)

@@ -24,7 +24,7 @@ def test_every_bad_input_is_one_row_and_costs_no_other(tmp_path: Path) -> None:
     (tmp_path / "c.jpg").symlink_to("c.jpg")
     (tmp_path / "d\x1b[31m.jpg").write_text("no picture")
     (tmp_path / "e.ico").write_bytes(b"\0\0\1\0\1\0" + bytes(12) + b"\x16\0\0\0")
-    for name in ("1.nef", "2.mp4", "sub/3.mp4"):
+    for name in ("1.zip", "2.mp3", "sub/3.mp3"):
         (tmp_path / name).touch()
     command = [
         sys.executable,
@@ -50,5 +50,5 @@ def test_every_bad_input_is_one_row_and_costs_no_other(tmp_path: Path) -> None:
         "sub/c.jpg": "ok",
         **dict.fromkeys(("b.jpg", "c.jpg", "d\x1b[31m.jpg", "e.ico", "http://[::1", "http://a b/"), "error"),
     }
-    assert done.stderr.endswith("9 rows, 6 of the inputs failed\n3 passed over: 2 .mp4, 1 .nef (develop them)\n")
+    assert done.stderr.endswith("9 rows, 6 of the inputs failed\n3 passed over: 2 .mp3, 1 .zip (unpack them)\n")
     assert "\x1b" not in done.stderr

@@ -139,24 +139,24 @@ def test_offline_no_connection_is_tried(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_what_is_no_picture_is_counted_by_kind(photos: Path) -> None:
-    for name in ("1.cr2", "2.CR2", "v.mp3", "x.tar.gz", "sub/LICENSE", "@eaDir/thumb.jpg", "__MACOSX/a.jpg"):
+    for name in ("1.xcf", "2.XCF", "v.mp3", "x.tar.gz", "sub/LICENSE", "@eaDir/thumb.jpg", "__MACOSX/a.jpg"):
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
         (photos / name).touch()
     stream = expand(["."], recursive=True)
     assert [Path(item.name).name for item in stream] == ["Z.webp", "a.jpg", "b.PNG", "c.jpg", "d.tiff", "t.gif"]
     assert stream.passed.sentence() == (
-        "8 passed over: 2 .cr2 (develop them), 1 .gz (unpack them), 1 .mp3, 1 .txt, 1 folder @eaDir, "
+        "8 passed over: 2 .xcf, 1 .gz (unpack them), 1 .mp3, 1 .txt, 1 folder @eaDir, "
         "1 folder __MACOSX, 1 of other kinds"
     )
     few = expand(["*.*"])
     assert len(list(few)) == 4
-    assert few.passed.kinds == {".cr2": 2, ".gz": 1, ".mp3": 1, ".txt": 1}
+    assert few.passed.kinds == {".xcf": 2, ".gz": 1, ".mp3": 1, ".txt": 1}
 
 
 def test_a_folder_of_what_cannot_be_read_says_what_it_holds(tmp_path: Path) -> None:
     for number in range(3):
-        (tmp_path / f"{number}.nef").touch()
-    with pytest.raises(UsageError, match=r"No images in '.*'\. 3 passed over: 3 \.nef \(develop them\)\."):
+        (tmp_path / f"{number}.zip").touch()
+    with pytest.raises(UsageError, match=r"No images in '.*'\. 3 passed over: 3 \.zip \(unpack them\)\."):
         require_images([str(tmp_path)])
 
 
