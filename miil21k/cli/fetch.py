@@ -116,7 +116,8 @@ def _exports(weights: Weights, args: argparse.Namespace) -> Iterator[dict[str, A
     from miil21k.runtime.export_cache import missing_package
     from miil21k.runtime.machine import gpu_in_sight
 
-    if args.backend is None and (missing_package() is not None or gpu_in_sight()):
+    unused = weights.family == "timm"  # prediction starts from exports of the manifest's weights alone
+    if args.backend is None and (unused or missing_package() is not None or gpu_in_sight()):
         return
     for backend in args.backend or [name for name in export_runtimes() if RUNTIMES[name].library() is not None]:
         yield {"backend": backend, **_export(weights, backend, args)}

@@ -163,6 +163,8 @@ def test_every_verb_takes_what_was_pushed(
     network, card, start = create_network(request, SPACE)
     assert torch.equal(network.eval()(IMAGES), pushed(IMAGES))
     assert (card.arch_kwargs, start and start.name) == ({"drop_rate": 0.25}, "hf-hub:anna/birds")
+    assert main(["fetch", "hf-hub:anna/birds", "--offline", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["exports"] == []
     recipe = replace(get_recipe("usi"), teacher="hf-hub:anna/birds", precision="fp32")
     teacher = open_teacher(recipe, offline=True)
     assert teacher is not None
