@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-import sysconfig
-from pathlib import Path
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +23,7 @@ from miil21k.serve.service import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 # A noun that nobody knows and two options that exclude each other are 400, and no schema says which they are.
 SETTINGS = '[checks]\npositive_data_acceptance.expected-statuses = ["2xx", "400", "404", "503"]\n'
@@ -43,9 +43,16 @@ def port(tmp_path: Path) -> Iterator[int]:
 @pytest.mark.slow
 def test_nothing_is_found_in_the_description(port: int, tmp_path: Path) -> None:
     (tmp_path / "schemathesis.toml").write_text(SETTINGS)
-    program = Path(sysconfig.get_path("scripts")) / "schemathesis"
+    program = [sys.executable, "-m", "schemathesis.cli"]
     found = subprocess.run(
-        [program, "run", f"http://127.0.0.1:{port}/openapi.json", "--max-examples", "15", "--generation-deterministic"],
+        [
+            *program,
+            "run",
+            f"http://127.0.0.1:{port}/openapi.json",
+            "--max-examples",
+            "15",
+            "--generation-deterministic",
+        ],
         cwd=tmp_path,
         capture_output=True,
         text=True,
