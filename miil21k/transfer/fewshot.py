@@ -88,7 +88,8 @@ def few_shot(
         say(f"No class has {shots} images: left out")
     busy = f"Another process works in '{folder}': wait for its end, or choose another -o."
     with Lock(folder / LOCK, busy=busy, keep=False):
-        facts = facts_of(options.settings, data)
+        training = {name: getattr(options.settings, name) for name in ("epochs", "rule_batch", "flip", "cut")}
+        facts = facts_of(options.settings, data) | training
         runs = Rows(folder, facts, ("model", "method", "shots", "seed"), resume=resume)
         for contestant in read_contestants(options.models):
             _of_model(contestant, replace(options, shots=usable), data, folder, runs, say, make)

