@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from miil21k.find.find import Found
+    from miil21k.find.find import FoundPictures
     from miil21k.find.store import Index
 
 HELP = "Find the pictures of an index that answer a query: nouns, and, or, not, thresholds, likeness, time and place."
@@ -101,7 +101,7 @@ def _embedding(index: Index, image: str) -> NDArray[np.float32]:
     return answer.embedding
 
 
-def _rows(index: Index, found: Found) -> Iterator[dict[str, Any]]:
+def _rows(index: Index, found: FoundPictures) -> Iterator[dict[str, Any]]:
     from miil21k.find.find import row_of
 
     for first in range(0, len(found.numbers), 1000):
@@ -110,7 +110,7 @@ def _rows(index: Index, found: Found) -> Iterator[dict[str, Any]]:
             yield row_of(found, place, row)
 
 
-def _write(index: Index, found: Found, output: RunOptions) -> None:
+def _write(index: Index, found: FoundPictures, output: RunOptions) -> None:
     chosen = output.format or (TABLE if output.to_stdout and sys.stdout.isatty() else None)
     shape = Shape(index.about.options.get("topk", 5), found=True)
     if not output.to_stdout:
@@ -143,7 +143,7 @@ def _line(row: dict[str, Any]) -> str:
     return printable(f"{numbers}  {row['input']}  {path}{taken}")
 
 
-def _print_counts(index: Index, found: Found, kind: str, output: RunOptions) -> None:
+def _print_counts(index: Index, found: FoundPictures, kind: str, output: RunOptions) -> None:
     from miil21k.files import replace_file
     from miil21k.find.find import count_by
 

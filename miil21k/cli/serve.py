@@ -88,12 +88,12 @@ def run(args: argparse.Namespace) -> int:
     server = value_of(args, ServeOptions)
     log_to_stderr(args)
     from miil21k.serve.clients import keys_of
-    from miil21k.serve.logs import JsonLines
+    from miil21k.serve.logs import JsonLog
     from miil21k.serve.server import bound
 
     if server.log_format == "json":
         for handler in logging.getLogger("miil21k").handlers:
-            handler.setFormatter(JsonLines())
+            handler.setFormatter(JsonLog())
 
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until there is something to finish
     try:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from miil21k.data.tables import Table
+    from miil21k.data.tables import ListTable
 
 __all__ = ["LabelSets", "ListSource", "Listing", "few", "is_list", "read_list", "split_name"]
 
@@ -155,7 +155,7 @@ def read_list(path: Path) -> Listing:
     return Listing(origin, paths, labels, "labels" in roles, weights, splits, table.where, "rank" in roles)
 
 
-def _roles(origin: str, table: Table) -> dict[str, str]:
+def _roles(origin: str, table: ListTable) -> dict[str, str]:
     """Return which column is for what."""
     found: dict[str, str] = {}
     for role, names in ROLES.items():
@@ -177,7 +177,7 @@ def _roles(origin: str, table: Table) -> dict[str, str]:
     return found
 
 
-def _sets(origin: str, table: Table, column: str) -> list[tuple[str, ...]]:
+def _sets(origin: str, table: ListTable, column: str) -> list[tuple[str, ...]]:
     """Return the labels of each row, from lists or from text that is separated by `;` or `|`, or a JSON list."""
     values = table.values(column)
     texts = [value for value in values if isinstance(value, str) and not value.lstrip().startswith("[")]
@@ -205,7 +205,7 @@ def _words(value: Any, mark: str) -> list[str]:
     return [str(word).strip() for word in words]
 
 
-def _weights(origin: str, table: Table, column: str) -> NDArray[np.float32]:
+def _weights(origin: str, table: ListTable, column: str) -> NDArray[np.float32]:
     def number(value: Any) -> float:
         try:
             return float(value)
@@ -219,7 +219,7 @@ def _weights(origin: str, table: Table, column: str) -> NDArray[np.float32]:
     return weights
 
 
-def _refuse(origin: str, table: Table, values: Sequence[Any], bad: Callable[[Any], bool], what: str) -> None:
+def _refuse(origin: str, table: ListTable, values: Sequence[Any], bad: Callable[[Any], bool], what: str) -> None:
     rows = [row for row, value in enumerate(values) if bad(value)]
     if rows:
         where = ", ".join(table.where(row) for row in rows[:3])

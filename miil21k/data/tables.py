@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["LIST_SUFFIXES", "Table", "nth_row", "read_table"]
+__all__ = ["LIST_SUFFIXES", "ListTable", "nth_row", "read_table"]
 
 
 def nth_row(row: int) -> str:
@@ -21,7 +21,7 @@ def nth_row(row: int) -> str:
     return f"row {row + 1}"
 
 
-class Table(NamedTuple):
+class ListTable(NamedTuple):
     """Named columns of equal length.
 
     values: gives the values of a column: all text from CSV, of any type from Parquet. where: what a message calls a
@@ -45,7 +45,7 @@ class Table(NamedTuple):
         return ["" if value is None else str(value) for value in values]
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> ListTable:
     """Return the table at `path`, read by its suffix, one of `LIST_SUFFIXES`.
 
     A CSV may be separated by commas, semicolons or tabs, which its first line decides. Raises UsageError when it cannot
@@ -57,7 +57,7 @@ def read_table(path: Path) -> Table:
         raise UsageError(f"The list '{printable(path)}' cannot be read: {error.strerror or error}.") from None
 
 
-def _csv(path: Path) -> Table:
+def _csv(path: Path) -> ListTable:
     origin = printable(path)
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         first = file.readline()
@@ -84,10 +84,10 @@ def _csv(path: Path) -> Table:
         except csv.Error as error:
             raise UsageError(f"The list '{origin}', line {reader.line_num}: {error}.") from None
     values = dict(zip(titles, cells, strict=True))
-    return Table(origin, tuple(titles), values.__getitem__, lambda row: f"line {lines[row]}")
+    return ListTable(origin, tuple(titles), values.__getitem__, lambda row: f"line {lines[row]}")
 
 
-def _parquet(path: Path) -> Table:
+def _parquet(path: Path) -> ListTable:
     parquet = need("pyarrow.parquet", "parquet", "Reading a list in Parquet")
     arrow = need("pyarrow", "parquet", "Reading a list in Parquet")
     origin = printable(path)
@@ -104,7 +104,7 @@ def _parquet(path: Path) -> Table:
     except arrow.ArrowInvalid:
         raise UsageError(f"The list '{origin}' is no Parquet file, or a damaged one.") from None
     _check_titles(origin, titles)
-    return Table(origin, tuple(titles), values, nth_row)
+    return ListTable(origin, tuple(titles), values, nth_row)
 
 
 def _check_titles(origin: str, titles: list[str]) -> None:
@@ -113,5 +113,5 @@ def _check_titles(origin: str, titles: list[str]) -> None:
         raise UsageError(f"The list '{origin}' has two columns called '{printable(twice)}'.")
 
 
-_READERS: dict[str, Callable[[Path], Table]] = {".csv": _csv, ".tsv": _csv, ".parquet": _parquet}
+_READERS: dict[str, Callable[[Path], ListTable]] = {".csv": _csv, ".tsv": _csv, ".parquet": _parquet}
 LIST_SUFFIXES = frozenset(_READERS)

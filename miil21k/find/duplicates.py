@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from miil21k.find.moves import Step
+from miil21k.find.moves import FileStep
 from miil21k.find.organize import sidecars_of
 from miil21k.options import check, described, option
 
@@ -158,7 +158,7 @@ def _order(index: Index) -> Callable[[int], tuple[Any, ...]]:
     return key
 
 
-def plan_trash(index: Index, groups: list[Group], trash: Path) -> tuple[list[Step], list[str]]:
+def plan_trash(index: Index, groups: list[Group], trash: Path) -> tuple[list[FileStep], list[str]]:
     """Return the steps that move all but the best of each group, with their sidecars, below `trash`, and who stays.
 
     Under `trash` a file keeps its whole path. What lies in a shard or on the web stays, and is named.
@@ -171,13 +171,13 @@ def plan_trash(index: Index, groups: list[Group], trash: Path) -> tuple[list[Ste
         if known["container"] is not None or "://" in source:
             left.append(f"'{source}' is no file of its own: it stays.")
             continue
-        steps.append(Step("move", source, _below(trash, source), known["num_bytes"], known["modified_ns"]))
+        steps.append(FileStep("move", source, _below(trash, source), known["num_bytes"], known["modified_ns"]))
         for sidecar, added in sidecars_of(source):
             stem = os.path.splitext(source)[0]
             shared = sidecar == stem + added and _has_sibling(source)
             if not shared and all(step.source != sidecar for step in steps):
                 state = os.stat(sidecar)
-                steps.append(Step("move", sidecar, _below(trash, sidecar), state.st_size, state.st_mtime_ns))
+                steps.append(FileStep("move", sidecar, _below(trash, sidecar), state.st_size, state.st_mtime_ns))
     return steps, left
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from miil21k.find.query import Query
     from miil21k.find.store import Index
 
-__all__ = ["COUNTS", "CountedNode", "FindOptions", "Found", "Near", "count_by", "find", "row_of"]
+__all__ = ["COUNTS", "CountedNode", "FindOptions", "FoundPictures", "Near", "count_by", "find", "row_of"]
 
 EARTH_KM = 6371.0088  # mean radius
 _DATE = re.compile(r"\d{4}(-\d{2}(-\d{2}([T ]\d{2}:\d{2}(:\d{2})?)?)?)?")
@@ -76,7 +76,7 @@ class FindOptions:
         check(self)
 
 
-class Found(NamedTuple):
+class FoundPictures(NamedTuple):
     """The pictures that were found, best first.
 
     numbers: int64 [F], their rows. probability: float32 [F], P(query), None without a query. similarity: float32 [F],
@@ -91,7 +91,7 @@ class Found(NamedTuple):
 
 def find(
     index: Index, text: str | None, options: FindOptions, embed: Callable[[str], NDArray[np.float32]] | None = None
-) -> Found:
+) -> FoundPictures:
     """Return the pictures of `index` that answer `text` and hold all of `options`.
 
     text: a query (`miil21k.find.query`), None for every picture. embed: gives the embedding [D] of a picture, for
@@ -119,7 +119,7 @@ def find(
         if probability is not None:
             numbers = numbers[np.argsort(-probability[numbers], kind="stable")]
         numbers = numbers[: options.limit]
-    return Found(numbers, None if probability is None else probability[numbers], similarity, query)
+    return FoundPictures(numbers, None if probability is None else probability[numbers], similarity, query)
 
 
 def _within(index: Index, since: str | None, until: str | None) -> NDArray[np.bool_]:
@@ -242,7 +242,7 @@ def count_by(index: Index, kind: str, numbers: NDArray[np.int64]) -> list[Counte
     return COUNTS[kind](index, numbers)
 
 
-def row_of(found: Found, place: int, row: dict[str, Any]) -> dict[str, Any]:
+def row_of(found: FoundPictures, place: int, row: dict[str, Any]) -> dict[str, Any]:
     """Return `row` with what the search knows of it."""
     numbers = {"probability": found.probability, "similarity": found.similarity}
     return {**row, **{name: None if of is None else round(float(of[place]), 6) for name, of in numbers.items()}}

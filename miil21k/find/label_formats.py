@@ -29,7 +29,7 @@ from miil21k.writers.layouts import utf8_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from miil21k.find.labels import Labelled, Level
+    from miil21k.find.labels import Labelled, LabelNode
 
 __all__ = ["LABEL_FORMATS", "Exported", "export_labels"]
 
@@ -135,7 +135,7 @@ def _labelstudio(target: Path, rows: Sequence[Labelled], model: str) -> None:
     """Write the tasks, and the configuration of the project as `<name>.config.xml` beside them."""
     shown, above = _tree(rows)
 
-    def result(levels: Sequence[Level]) -> list[dict[str, Any]]:
+    def result(levels: Sequence[LabelNode]) -> list[dict[str, Any]]:
         chain = [shown[level.wnid] for level in levels]
         value = {"taxonomy": [chain]}
         return [{"from_name": "label", "to_name": "image", "type": "taxonomy", "value": value}] if chain else []

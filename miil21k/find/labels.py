@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from miil21k.find.store import Index
     from miil21k.hierarchy.concepts import Concepts
 
-__all__ = ["VERDICTS", "Correction", "Labelled", "Level", "labelled", "path_to", "read_corrections", "unknown_to"]
+__all__ = ["VERDICTS", "Correction", "LabelNode", "Labelled", "labelled", "path_to", "read_corrections", "unknown_to"]
 
 Verdict = Literal["right", "wrong", "is"]
 VERDICTS: tuple[Verdict, ...] = ("right", "wrong", "is")
@@ -44,7 +44,7 @@ class Correction(NamedTuple):
     verdict: Verdict
 
 
-class Level(NamedTuple):
+class LabelNode(NamedTuple):
     """A concept on the way to a label. probability: that of the answer; None where a person said it."""
 
     wnid: str
@@ -60,14 +60,14 @@ class Labelled(NamedTuple):
     """
 
     path: str
-    levels: tuple[Level, ...]
-    predicted: tuple[Level, ...]
+    levels: tuple[LabelNode, ...]
+    predicted: tuple[LabelNode, ...]
     source: Literal["person", "model"]
     width: int | None
     height: int | None
 
     @property
-    def label(self) -> Level | None:
+    def label(self) -> LabelNode | None:
         """What the picture is, as exactly as it is known."""
         return self.levels[-1] if self.levels else None
 
@@ -166,7 +166,7 @@ def labelled(
         correction = given.get(name)
         if status != "ok" or (corrected_only and correction is None):
             continue
-        predicted = tuple(Level(node["wnid"], node["name"], node["probability"]) for node in nodes or ())
+        predicted = tuple(LabelNode(node["wnid"], node["name"], node["probability"]) for node in nodes or ())
         if correction is None:
             yield Labelled(name, predicted, predicted, "model", width, height)
         else:
@@ -174,7 +174,7 @@ def labelled(
             yield Labelled(name, levels, predicted, "person", width, height)
 
 
-def path_to(concepts: Concepts, wnid: str) -> tuple[Level, ...]:
+def path_to(concepts: Concepts, wnid: str) -> tuple[LabelNode, ...]:
     """Return the way from the root of the tree down to a concept, which hangs below its first hypernym there."""
     tree = concepts.space.tree
     concept = concepts.index_of[wnid]
@@ -186,7 +186,7 @@ def path_to(concepts: Concepts, wnid: str) -> tuple[Level, ...]:
         found.append(above[0])
     while found[-1] < tree.num_nodes and tree.parent[found[-1]] >= 0:
         found.append(int(tree.parent[found[-1]]))
-    return tuple(Level(concepts.wnids[one], concepts.name(one), None) for one in reversed(found))
+    return tuple(LabelNode(concepts.wnids[one], concepts.name(one), None) for one in reversed(found))
 
 
 def unknown_to(index: Index, corrections: Iterable[str]) -> list[str]:

@@ -24,7 +24,7 @@ from miil21k.records import read_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["KINDS", "UNDO_FILE", "Done", "Plan", "Step", "digest_of", "perform", "undo", "undo_path", "unfinished"]
+__all__ = ["KINDS", "UNDO_FILE", "Done", "FileStep", "Plan", "digest_of", "perform", "undo", "undo_path", "unfinished"]
 
 SCHEMA = 1
 UNDO_FILE = "miil21k-undo"
@@ -32,7 +32,7 @@ _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Step:
+class FileStep:
     """One thing to do. kind: a key of `KINDS`. source, target: absolute paths.
 
     num_bytes, modified_ns: of the source, as it was planned. sha256: of a copy's bytes. content: of a file that is
@@ -52,7 +52,7 @@ class Step:
 class Plan:
     """Steps in their order. folders: that were made for them. done: all of it was tried to its end."""
 
-    steps: list[Step]
+    steps: list[FileStep]
     folders: list[str] = field(default_factory=list)
     done: bool = False
 
@@ -157,15 +157,15 @@ def undo(path: Path, *, progress: Callable[[int], None] | None = None) -> Done:
 # -- the steps ------------------------------------------------------------------------------------------------------
 
 
-class Kind(NamedTuple):
+class StepKind(NamedTuple):
     """How a kind of step is done, known as done, and undone; `do` and `undo` raise `_Refused` and OSError."""
 
-    do: Callable[[Step], None]
-    is_done: Callable[[Step], bool]
-    undo: Callable[[Step], None]
+    do: Callable[[FileStep], None]
+    is_done: Callable[[FileStep], bool]
+    undo: Callable[[FileStep], None]
 
 
-def _require_source(step: Step) -> None:
+def _require_source(step: FileStep) -> None:
     try:
         state = os.stat(step.source)
     except FileNotFoundError:
@@ -174,12 +174,12 @@ def _require_source(step: Step) -> None:
         raise _Refused(f"'{step.source}' was changed since it was indexed: run 'miil21k index' again.")
 
 
-def _require_room(step: Step) -> None:
+def _require_room(step: FileStep) -> None:
     if os.path.lexists(step.target) and not _same_file(step):
         raise _Refused(f"'{step.target}' exists: it is left alone.")
 
 
-def _same_file(step: Step) -> bool:
+def _same_file(step: FileStep) -> bool:
     try:
         return os.path.samefile(step.source, step.target) and not os.path.islink(step.target)
     except OSError:
@@ -195,35 +195,35 @@ def digest_of(path: str) -> str:
     return found.hexdigest()
 
 
-def _symlink(step: Step) -> None:
+def _symlink(step: FileStep) -> None:
     _require_source(step)
     os.symlink(step.source, step.target)
 
 
-def _is_symlink(step: Step) -> bool:
+def _is_symlink(step: FileStep) -> bool:
     return os.path.islink(step.target) and os.readlink(step.target) == step.source
 
 
-def _undo_symlink(step: Step) -> None:
+def _undo_symlink(step: FileStep) -> None:
     if _is_symlink(step):
         os.unlink(step.target)
     elif os.path.lexists(step.target):
         raise _Refused(f"'{step.target}' was changed since: it is left alone.")
 
 
-def _hardlink(step: Step) -> None:
+def _hardlink(step: FileStep) -> None:
     _require_source(step)
     os.link(step.source, step.target)
 
 
-def _undo_hardlink(step: Step) -> None:
+def _undo_hardlink(step: FileStep) -> None:
     if _same_file(step):
         os.unlink(step.target)
     elif os.path.lexists(step.target):
         raise _Refused(f"'{step.target}' was changed since, or its original is gone: it is left alone.")
 
 
-def _copy(step: Step) -> None:
+def _copy(step: FileStep) -> None:
     _require_source(step)
     target = Path(step.target)
     with atomic(target) as part:
@@ -234,11 +234,11 @@ def _copy(step: Step) -> None:
             raise _Refused(f"'{target}' exists: it is left alone.")
 
 
-def _is_copy(step: Step) -> bool:
+def _is_copy(step: FileStep) -> bool:
     return os.path.isfile(step.target) and not _same_file(step) and digest_of(step.target) == step.sha256
 
 
-def _undo_copy(step: Step) -> None:
+def _undo_copy(step: FileStep) -> None:
     if not os.path.lexists(step.target):
         return
     if not _is_copy(step):
@@ -248,7 +248,7 @@ def _undo_copy(step: Step) -> None:
     os.unlink(step.target)
 
 
-def _move(step: Step) -> None:
+def _move(step: FileStep) -> None:
     if not _same_file(step):  # else killed between the two
         _require_source(step)
     _rename(step.source, step.target)
@@ -269,7 +269,7 @@ def _rename(source: str, target: str) -> None:
     os.unlink(source)
 
 
-def _is_moved(step: Step) -> bool:
+def _is_moved(step: FileStep) -> bool:
     if os.path.lexists(step.source):
         return False
     try:
@@ -279,7 +279,7 @@ def _is_moved(step: Step) -> bool:
     return (state.st_size, state.st_mtime_ns) == (step.num_bytes, step.modified_ns)
 
 
-def _undo_move(step: Step) -> None:
+def _undo_move(step: FileStep) -> None:
     if not os.path.lexists(step.target):
         if os.path.lexists(step.source):
             return
@@ -291,37 +291,37 @@ def _undo_move(step: Step) -> None:
     _rename(step.target, step.source)
 
 
-def _put(step: Step) -> None:
+def _put(step: FileStep) -> None:
     replace_file(Path(step.target), step.content)
 
 
-def _is_put(step: Step) -> bool:
+def _is_put(step: FileStep) -> bool:
     try:
         return Path(step.target).read_text(encoding="utf-8") == step.content
     except (OSError, UnicodeDecodeError):
         return False
 
 
-def _undo_put(step: Step) -> None:
+def _undo_put(step: FileStep) -> None:
     if _is_put(step):
         os.unlink(step.target)
     elif os.path.lexists(step.target):
         raise _Refused(f"'{step.target}' was changed since: it is left alone.")
 
 
-KINDS: dict[str, Kind] = {
-    "symlink": Kind(_symlink, _is_symlink, _undo_symlink),
-    "hardlink": Kind(_hardlink, _same_file, _undo_hardlink),
-    "copy": Kind(_copy, _is_copy, _undo_copy),
-    "move": Kind(_move, _is_moved, _undo_move),
-    "write": Kind(_put, _is_put, _undo_put),
+KINDS: dict[str, StepKind] = {
+    "symlink": StepKind(_symlink, _is_symlink, _undo_symlink),
+    "hardlink": StepKind(_hardlink, _same_file, _undo_hardlink),
+    "copy": StepKind(_copy, _is_copy, _undo_copy),
+    "move": StepKind(_move, _is_moved, _undo_move),
+    "write": StepKind(_put, _is_put, _undo_put),
 }
 
 
 # -- the undo file --------------------------------------------------------------------------------------------------
 
 
-def _missing_folders(steps: Sequence[Step]) -> list[str]:
+def _missing_folders(steps: Sequence[FileStep]) -> list[str]:
     """Return the folders that the steps will make, the upper ones first."""
     found: set[Path] = set()
     for step in steps:
@@ -347,7 +347,7 @@ def _read(path: Path) -> Plan:
         content = read_json(path)
         if content["schema"] != SCHEMA:
             raise UsageError(f"'{path}' is of another version of miil21k.")
-        steps = [Step(**step) for step in content["steps"]]
+        steps = [FileStep(**step) for step in content["steps"]]
         if any(step.kind not in KINDS for step in steps):
             raise KeyError("kind")
         return Plan(steps, list(content["folders"]), bool(content["done"]))

@@ -14,7 +14,7 @@ import numpy as np
 
 from miil21k.decode.path import hedge
 from miil21k.errors import UsageError
-from miil21k.find.moves import KINDS, Step, digest_of
+from miil21k.find.moves import KINDS, FileStep, digest_of
 from miil21k.options import check, described, option
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Planned(NamedTuple):
     """steps: what is to be done. folders: pictures per folder below the target. left: one sentence for each picture
     that takes no part."""
 
-    steps: list[Step]
+    steps: list[FileStep]
     folders: Counter[str]
     left: list[str]
 
@@ -73,7 +73,7 @@ def plan_organize(index: Index, target: Path, options: OrganizeOptions) -> Plann
     facts = index.take(numbers, "input", "container", "num_bytes", "modified_ns", "sha256")
     taken: set[str] = set()
     claimed: set[str] = set()
-    steps: list[Step | None] = []
+    steps: list[FileStep | None] = []
     folders: Counter[str] = Counter()
     left: list[str] = []
     for known, names in zip(facts, _paths(index, options), strict=True):
@@ -134,7 +134,7 @@ def _folder_name(name: str) -> str:
     return f"{found}_" if _RESERVED.fullmatch(found) else found
 
 
-def _placed(known: dict[str, Any], folder: Path, mode: str, taken: set[str]) -> Step:
+def _placed(known: dict[str, Any], folder: Path, mode: str, taken: set[str]) -> FileStep:
     """Return the step that puts a picture into `folder`, under its name or the next free one."""
     stem, suffix = os.path.splitext(os.path.basename(known["input"]))
     number = 1
@@ -144,7 +144,7 @@ def _placed(known: dict[str, Any], folder: Path, mode: str, taken: set[str]) -> 
         number += 1
         if path.casefold() in taken:
             continue
-        step = Step(mode, known["input"], path, known["num_bytes"], known["modified_ns"], known["sha256"])
+        step = FileStep(mode, known["input"], path, known["num_bytes"], known["modified_ns"], known["sha256"])
         if os.path.lexists(path) and not KINDS[mode].is_done(step):
             continue
         taken.add(path.casefold())
@@ -160,19 +160,19 @@ def sidecars_of(picture: str) -> Iterator[tuple[str, str]]:
                 yield name, added
 
 
-def _beside(source: str, picture: Step, added: str, mode: str) -> Step:
+def _beside(source: str, picture: FileStep, added: str, mode: str) -> FileStep:
     state = os.stat(source)
     target = os.path.splitext(picture.target)[0] + added
     digest = digest_of(source) if mode == "copy" else ""
-    return Step(mode, source, target, state.st_size, state.st_mtime_ns, digest)
+    return FileStep(mode, source, target, state.st_size, state.st_mtime_ns, digest)
 
 
-def _keywords(picture: Step, names: list[str], others: set[str]) -> Step | None:
+def _keywords(picture: FileStep, names: list[str], others: set[str]) -> FileStep | None:
     """Return the step that writes the keywords of a picture; None where a sidecar of its own follows it."""
     target = f"{picture.target}.xmp"
     if target in others or os.path.splitext(picture.target)[0] + ".xmp" in others:
         return None
-    return Step("write", "", target, content=_xmp(names))
+    return FileStep("write", "", target, content=_xmp(names))
 
 
 def _xmp(names: list[str]) -> str:

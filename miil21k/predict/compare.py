@@ -27,7 +27,7 @@ RELATIONS = ("same", "deeper", "shallower", "different", "none", "error")
 MOST_SHOWN = 100
 
 
-class Answer(NamedTuple):
+class ComparedAnswer(NamedTuple):
     """One answer. name, wnid, probability: of its last node, None without one. top: the wnid of the likeliest class."""
 
     wnid: str | None
@@ -46,8 +46,8 @@ class Difference(NamedTuple):
 
     input: str
     relation: str
-    first: Answer
-    second: Answer
+    first: ComparedAnswer
+    second: ComparedAnswer
     meets: str | None
     steps: int
     same_top: bool
@@ -74,10 +74,12 @@ class Compared(NamedTuple):
     max_shift: float
 
 
-def _answer(row: Row) -> Answer:
+def _answer(row: Row) -> ComparedAnswer:
     last: Row = row["path"][-1] if row["path"] else {}
     top: Row = row["topk"][0] if row["topk"] else {}
-    return Answer(last.get("wnid"), last.get("name"), last.get("probability"), top.get("wnid"), top.get("probability"))
+    return ComparedAnswer(
+        last.get("wnid"), last.get("name"), last.get("probability"), top.get("wnid"), top.get("probability")
+    )
 
 
 def compare_rows(first: Iterable[Row], second: Iterable[Row]) -> Iterator[Difference]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["HEADER_LENGTH", "VERSION", "Inference", "inference_of", "model_metadata", "response", "server_metadata"]
+__all__ = ["HEADER_LENGTH", "VERSION", "InferRequest", "inference_of", "model_metadata", "response", "server_metadata"]
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 VERSION = "1"
@@ -40,19 +40,19 @@ class _Input(NamedTuple):
     parameters: Mapping[str, Any] = {}
 
 
-class _Output(NamedTuple):
+class _InferOutput(NamedTuple):
     name: str
     parameters: Mapping[str, Any] = {}
 
 
-class _Head(NamedTuple):
+class _InferHead(NamedTuple):
     inputs: tuple[_Input, ...]
-    outputs: tuple[_Output, ...] = ()
+    outputs: tuple[_InferOutput, ...] = ()
     id: str = ""
     parameters: Mapping[str, Any] = {}
 
 
-class Inference(NamedTuple):
+class InferRequest(NamedTuple):
     """A request that was read.
 
     images: of one batch. query: its parameters, as those of an address. outputs: what is wanted, and whether as bytes;
@@ -87,7 +87,7 @@ def model_metadata(name: str, outputs: Mapping[str, tuple[str, list[int]]]) -> d
     }
 
 
-def inference_of(body: bytes, header: str | None, known: Sequence[str], max_images: int) -> Inference:
+def inference_of(body: bytes, header: str | None, known: Sequence[str], max_images: int) -> InferRequest:
     """Return the request in `body`.
 
     header: the length of its JSON, where bytes follow. known: the outputs that there are. Raises Refused: 400, in one
@@ -105,7 +105,7 @@ def inference_of(body: bytes, header: str | None, known: Sequence[str], max_imag
     binary = head.parameters.get(_BINARY, False)
     outputs = {output.name: _binary(output, known, binary) for output in head.outputs}
     query = [(name, _spelt(value)) for name, value in head.parameters.items() if name != _BINARY]
-    return Inference(head.id, images, query, outputs, binary)
+    return InferRequest(head.id, images, query, outputs, binary)
 
 
 def _length(header: str, most: int) -> int:
@@ -114,13 +114,13 @@ def _length(header: str, most: int) -> int:
     return int(header)
 
 
-def _head(text: bytes) -> tuple[_Head, list[Any]]:
+def _head(text: bytes) -> tuple[_InferHead, list[Any]]:
     """Return the JSON of a request, and the data of each input beside it; None where there is none."""
     raw = parse(text, dict)
     inputs = raw.get("inputs")
     each = inputs if isinstance(inputs, list) else []
     contents = [one.pop("data", None) if isinstance(one, dict) else None for one in each]
-    head = read_record(_Head, raw)
+    head = read_record(_InferHead, raw)
     told = [one.parameters for one in head.inputs] + [one.parameters for one in head.outputs]
     for parameters in (head.parameters, *told):
         for name, value in parameters.items():
@@ -135,7 +135,7 @@ def _spelt(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _binary(output: _Output, known: Sequence[str], usual: bool) -> bool:
+def _binary(output: _InferOutput, known: Sequence[str], usual: bool) -> bool:
     if output.name not in known:
         hint = did_you_mean(output.name, known)
         raise Refused(400, f"No output '{output.name}'.{hint} The outputs are: {', '.join(known)}.")
@@ -220,7 +220,7 @@ def _text_files(data: Any) -> list[bytes]:
     raise Refused(400, f"The data of '{FILES}' are a list of files as base64.")
 
 
-def response(request: Inference, model: str, tensors: Mapping[str, NDArray[Any]]) -> tuple[bytes, int | None]:
+def response(request: InferRequest, model: str, tensors: Mapping[str, NDArray[Any]]) -> tuple[bytes, int | None]:
     """Return the body of the answer, and the length of its JSON where bytes follow.
 
     tensors: [B, ...] by name, float32, int32 or, of objects, bytes.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["REQUEST_ID", "JsonLines", "RequestLog"]
+__all__ = ["REQUEST_ID", "JsonLog", "RequestLog"]
 
 REQUEST_ID = "X-Request-ID"
 _USABLE = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
@@ -23,7 +23,7 @@ _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 log = logging.getLogger(__name__)
 
 
-class JsonLines(logging.Formatter):
+class JsonLog(logging.Formatter):
     """A record as one JSON object in one line: time, level, logger, message, request_id, and what `fields` holds."""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -72,7 +72,7 @@ class ClassBests:
                 if path.name not in self.runs and path.name.startswith("run-"):
                     shutil.rmtree(path)
         for name in self.runs:
-            self._learn_floor(_Run(folder / name))
+            self._learn_floor(_SortedRun(folder / name))
 
     def _empty(self) -> None:
         self._classes: list[NDArray[np.int32]] = []
@@ -193,7 +193,7 @@ class ClassBests:
         old = list(self.runs)
         self._store(self.merged())
         self.runs = self.runs[-1:]
-        self._learn_floor(_Run(self.folder / self.runs[0]))
+        self._learn_floor(_SortedRun(self.folder / self.runs[0]))
         self.superseded = old
 
     superseded: Sequence[str] = ()  # runs that a merge has replaced: to be dropped once `runs` is on record
@@ -204,7 +204,7 @@ class ClassBests:
             shutil.rmtree(self.folder / name, ignore_errors=True)
         self.superseded = ()
 
-    def _learn_floor(self, run: _Run) -> None:
+    def _learn_floor(self, run: _SortedRun) -> None:
         for place, wnid in enumerate(run.wnids):
             number = self._number.setdefault(wnid, len(self._number))
             if len(self._floor) < len(self._number):
@@ -214,7 +214,7 @@ class ClassBests:
 
     def merged(self) -> Iterator[BestOfClass]:
         """Yield the best of every class that has any, in bytewise order of wnids; what was not flushed is missing."""
-        runs = [_Run(self.folder / name) for name in self.runs]
+        runs = [_SortedRun(self.folder / name) for name in self.runs]
         for wnid in sorted({wnid for run in runs for wnid in run.wnids}):
             parts = [run.read(wnid) for run in runs if wnid in run.place]
             scores = np.concatenate([part.scores for part in parts])
@@ -283,7 +283,7 @@ def _write(folder: Path, bests: Iterator[BestOfClass]) -> None:
         np.save(part / "starts.npy", np.array([starts, name_starts], np.int64))
 
 
-class _Run:
+class _SortedRun:
     """A run on disk, of which one class at a time is read."""
 
     def __init__(self, folder: Path) -> None:

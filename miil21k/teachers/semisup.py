@@ -98,10 +98,10 @@ def train_semisupervised(
         raise UsageError("semisup is one process: for several GPUs run its steps by themselves, see docs/teachers.md.")
     busy = f"Another process works in '{request.folder}': wait for its end, or choose another -o."
     with Lock(request.folder / ".semisup.lock", busy=busy, keep=False):
-        return _Plan(request, report, say, bar, make).perform()
+        return _FourSteps(request, report, say, bar, make).perform()
 
 
-class _Plan:
+class _FourSteps:
     def __init__(
         self,
         request: SemisupRequest,

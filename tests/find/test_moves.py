@@ -10,7 +10,7 @@ import pytest
 
 from miil21k.errors import UsageError
 from miil21k.find import moves
-from miil21k.find.moves import KINDS, Plan, Step, digest_of, perform, undo, undo_path, unfinished
+from miil21k.find.moves import KINDS, FileStep, Plan, digest_of, perform, undo, undo_path, unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,11 +38,11 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def steps_of(photos: Path, kind: str) -> list[Step]:
+def steps_of(photos: Path, kind: str) -> list[FileStep]:
     steps = []
     for file in sorted(photos.iterdir()):
         state, target = file.stat(), photos.parent / "sorted" / "deep" / file.name
-        steps.append(Step(kind, str(file), str(target), state.st_size, state.st_mtime_ns, digest_of(str(file))))
+        steps.append(FileStep(kind, str(file), str(target), state.st_size, state.st_mtime_ns, digest_of(str(file))))
     return steps
 
 

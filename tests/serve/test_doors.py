@@ -25,7 +25,7 @@ from miil21k.serve.app import create_app
 from miil21k.serve.bodies import Limits
 from miil21k.serve.clients import Keys, Limiter
 from miil21k.serve.endpoints import endpoints
-from miil21k.serve.logs import JsonLines
+from miil21k.serve.logs import JsonLog
 from miil21k.serve.query import Asked
 from miil21k.serve.service import serving
 
@@ -211,7 +211,7 @@ def test_every_request_is_a_line_of_json_with_an_id_and_no_secret(
             lines.append(self.format(record))
 
     handler = Lines()
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(JsonLog())
     logger = logging.getLogger("miil21k.serve.logs")
     caplog.set_level(logging.INFO, logger.name)
     logger.addHandler(handler)
@@ -241,7 +241,7 @@ def test_a_traceback_is_a_field_of_its_line() -> None:
         import sys
 
         record = logging.LogRecord("x", logging.ERROR, "f", 1, "no %s", ("luck",), sys.exc_info())
-    line = JsonLines().format(record)
+    line = JsonLog().format(record)
     assert "\n" not in line
     found = json.loads(line)
     assert (found["message"], found["level"]) == ("no luck", "error")

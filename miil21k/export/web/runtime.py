@@ -17,7 +17,7 @@ from miil21k.files import temporary_folder
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["INTEGRITY", "PACKAGE", "SCRIPT", "VERSION", "WASM", "Runtime", "require_runtime", "runtime_of"]
+__all__ = ["INTEGRITY", "PACKAGE", "SCRIPT", "VERSION", "WASM", "WebRuntime", "require_runtime", "runtime_of"]
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
@@ -27,7 +27,7 @@ _MINUTES = 10
 
 
 @dataclass(frozen=True)
-class Runtime:
+class WebRuntime:
     """What a page needs of onnxruntime-web: its version, the script, and the WebAssembly that this one starts."""
 
     version: str
@@ -46,7 +46,7 @@ def require_runtime(folder: Path | None) -> None:
         )
 
 
-def runtime_of(folder: Path | None) -> Runtime:
+def runtime_of(folder: Path | None) -> WebRuntime:
     """Return the runtime in `folder`, an unpacked package; None takes the pinned version from npm.
 
     Raises UsageError for a folder that is no such package, and without npm; ExportError when npm fails, or brings a
@@ -97,6 +97,6 @@ def _package(folder: Path) -> Path:
     raise UsageError(f"'{folder}' is no unpacked {PACKAGE}: it lacks package.json, dist/{SCRIPT} or dist/{WASM}.")
 
 
-def _read(package: Path) -> Runtime:
+def _read(package: Path) -> WebRuntime:
     version = str(json.loads((package / "package.json").read_text(encoding="utf-8"))["version"])
-    return Runtime(version, (package / "dist" / SCRIPT).read_bytes(), (package / "dist" / WASM).read_bytes())
+    return WebRuntime(version, (package / "dist" / SCRIPT).read_bytes(), (package / "dist" / WASM).read_bytes())

@@ -22,10 +22,10 @@ from miil21k.zoo.export_card import read_export_card
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from miil21k.export.web.runtime import Runtime
+    from miil21k.export.web.runtime import WebRuntime
     from miil21k.zoo.export_card import ExportCard
 
-__all__ = ["Part", "Site", "export_web", "labels_of"]
+__all__ = ["Site", "SitePart", "export_web", "labels_of"]
 
 silence_telemetry()
 
@@ -40,7 +40,7 @@ _QUESTIONS = (
 
 
 @dataclass(frozen=True)
-class Part:
+class SitePart:
     """A file of the site: its name, the bytes of what it holds, and the bytes that travel (compressed or as it is)."""
 
     name: str
@@ -56,7 +56,7 @@ class Site:
     model: str
     precision: str
     runtime: str
-    parts: tuple[Part, ...]
+    parts: tuple[SitePart, ...]
 
     @property
     def raw(self) -> int:
@@ -107,8 +107,8 @@ def export_web(
             (part / _LICENSES).write_text(_licenses(card, engine), encoding="utf-8")
     except OSError as error:
         raise ExportError(f"Cannot write '{folder}': {error.strerror or error}.") from None
-    sizes = [Part(name, len(raw), len(raw)) for name, raw in page.items()]
-    sizes += [Part(f"{name}.gz", len(raw), len(packed[name])) for name, raw in large.items()]
+    sizes = [SitePart(name, len(raw), len(raw)) for name, raw in page.items()]
+    sizes += [SitePart(f"{name}.gz", len(raw), len(packed[name])) for name, raw in large.items()]
     return Site(folder, card.model, card.precision, f"{PACKAGE} {engine.version}", tuple(sizes))
 
 
@@ -154,7 +154,7 @@ def _facts(card: ExportCard, sizes: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _licenses(card: ExportCard, engine: Runtime) -> str:
+def _licenses(card: ExportCard, engine: WebRuntime) -> str:
     """Return the licences of what the folder holds."""
     wordnet = Path(__file__).parents[2] / "hierarchy" / "label_spaces" / "LICENSE.wordnet"
     parts = (
