@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,15 +14,16 @@ from miil21k.data.folders import FolderSource, part_folders
 from miil21k.data.images import load_picture
 from miil21k.data.lists import LabelSets, ListSource, few, is_list, read_list, split_name
 from miil21k.data.options import MAX_PIXELS
-from miil21k.data.shards import ShardSource
-from miil21k.data.tar_inputs import expand_braces, has_braces, indexed_shards, is_index
+from miil21k.data.shards import ShardSource, named_shards
+from miil21k.data.sources import SOURCES
+from miil21k.data.tar_inputs import is_index
 from miil21k.errors import ImageError, LabelSpaceMismatch, UnknownClass, UsageError
 from miil21k.hierarchy.labels import Label, find_label
 from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import LABEL_SPACES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import TypeAlias
 
     from numpy.typing import NDArray
@@ -157,7 +157,8 @@ def open_source(
     rather: Sequence[str] = (),
 ) -> ClassImages:
     """Return the images at `path`: class folders, a folder of .tar shards, or shards: one, a glob, `a-{000..003}.tar`,
-    or the `index.json` that `miil21k prepare` wrote; or a list (see `miil21k.data.lists` and `annotations`).
+    or the `index.json` that `miil21k prepare` wrote; or a list (see `miil21k.data.lists` and `annotations`); or, where
+    nothing is called so, one of `miil21k.data.sources`, such as `hfds/FOLDER`.
 
     cache: where the indices of shards are kept. root: the folder that the paths of a list start from, if not the
     list's own. split: which part of the data set, of a list that has a column for it or of folders that are called
@@ -193,6 +194,11 @@ def open_parts(path: str, cache: Path | None = None, *, root: str | Path | None 
     Arguments and errors as for `open_source`.
     """
     place = Path(path)
+    kind, _, rest = path.partition("/")
+    if rest and kind in SOURCES and not place.exists():
+        if root is not None:
+            raise UsageError(f"--root goes with a list of images, and '{path}' is none.")
+        return dict(SOURCES[kind](rest, cache))
     listing, start = _listing(place)
     if listing is not None:
         start = start if root is None else Path(root)
@@ -209,10 +215,11 @@ def open_parts(path: str, cache: Path | None = None, *, root: str | Path | None 
         return dict(named)
     if place.is_dir():
         return {"": partial(_folder, place, cache)}
-    found = [Path(name) for name in _shards(path)]
+    found = list(named_shards(path))
     if not found:
         raise UsageError(
-            f"'{path}' is neither a folder nor a tar shard, nor a list: give the folder that holds the class folders."
+            f"'{path}' is neither a folder nor a tar shard, nor a list, and begins with none of "
+            f"{', '.join(f'{kind}/' for kind in SOURCES)}: give the folder that holds the class folders."
         )
     return {"": partial(ShardSource, found, cache)}
 
@@ -235,20 +242,6 @@ def _listed(listing: Listing, split: str, root: Path) -> ClassImages:
 def _folder(root: Path, cache: Path | None) -> ClassImages:
     shards = sorted(root.glob("*.tar"))
     return ShardSource(shards, cache) if shards else FolderSource(root)
-
-
-def _shards(path: str) -> Iterator[str]:
-    """Yield the shards that a name, a glob, a pattern with braces or an index stands for."""
-    if is_index(path):
-        yield from indexed_shards(path)
-    elif Path(path).exists() or not has_braces(path):
-        yield from [path] if Path(path).exists() else sorted(glob.glob(path))  # noqa: PTH207 (it may be absolute)
-    else:
-        for part in expand_braces(path):
-            found = list(_shards(part))
-            if not found:
-                raise UsageError(f"There is no shard '{part}', which '{path}' names.")
-            yield from found
 
 
 def matching_space(keys: Iterable[str]) -> str | None:

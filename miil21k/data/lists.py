@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from miil21k.data.names import Names
+from miil21k.data.names import Names, label_order
 from miil21k.data.opening import read_file
 from miil21k.data.shard_members import ShardMembers
 from miil21k.data.tables import LIST_SUFFIXES, nth_row, read_table
@@ -257,7 +257,7 @@ class ListSource:
         self.weights = listing.weights
         rows = listing.labels
         words = {word for row in rows for word in row} if listing.several else set(rows)
-        self.keys: tuple[str, ...] = tuple(sorted(words, key=_order))
+        self.keys: tuple[str, ...] = tuple(sorted(words, key=label_order))
         place = {key: index for index, key in enumerate(self.keys)}
         self.label_sets: LabelSets | None = None
         self._key_of: NDArray[np.int32] | None = None
@@ -320,7 +320,3 @@ class ListSource:
             return (self.root / name).exists()
         except (OSError, ValueError):  # too long, a NUL
             return False
-
-
-def _order(key: str) -> tuple[int, int, bytes]:
-    return (0, int(key), b"") if key.isascii() and key.isdecimal() else (1, 0, os.fsencode(key))

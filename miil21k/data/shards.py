@@ -1,7 +1,7 @@
 """Images in tar shards of the WebDataset layout, read by offset so that any image can be had at any time.
 
-A sample is `<key>.jpg` (any image format) with `<key>.cls` (a text file that holds the wnid) or `<key>.json` (with
-the wnid under `wnid`, `class_id` or `synset`); a key may hold dots.
+A sample is `<key>.jpg` (any image format) with `<key>.cls` (a text file that holds the wnid, a name or the number of a
+class) or `<key>.json` (with one of these under `wnid`, `class_id` or `synset`); a key may hold dots.
 Random access makes shuffling, resuming and splitting over processes
 the same as for folders; the shards must lie on a file system, not behind a pipe.
 """
@@ -9,14 +9,17 @@ the same as for folders; the shards must lie on a file system, not behind a pipe
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import io
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from miil21k.data.tar_inputs import Members, read_member
+from miil21k.data.names import label_order
+from miil21k.data.tar_inputs import Members, expand_braces, has_braces, indexed_shards, is_index, read_member
 from miil21k.errors import UsageError
 from miil21k.files import atomic
 from miil21k.records import StrictJsonError, parse
@@ -24,13 +27,12 @@ from miil21k.suffixes import PassedOver, is_image_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
-__all__ = ["ShardIndex", "ShardSource", "index_shard"]
+__all__ = ["ShardIndex", "ShardSource", "index_shard", "named_shards"]
 
-_LAYOUT = 2  # of stored indices; another number makes them anew
+_LAYOUT = 3  # of stored indices; another number makes them anew
 LABEL_FIELDS = ("wnid", "class_id", "synset")
 
 
@@ -46,7 +48,7 @@ class ShardIndex(NamedTuple):
 def index_shard(path: Path, cache: Path | None = None) -> ShardIndex:
     """Return the index of the shard at `path`, from the folder `cache` when this very file was indexed before.
 
-    Raises UsageError when the file is no tar file, or an image in it has no label, or a label that is no wnid.
+    Raises UsageError when the file is no tar file, or an image in it has no label.
     """
     stat = path.stat()
     stamp = f"{_LAYOUT}\n{path.resolve()}\n{stat.st_size}\n{stat.st_mtime_ns}"
@@ -117,7 +119,7 @@ def _labelled(path: Path, images: Iterable[_Member], labels: dict[str, str]) -> 
     for image, key in sorted(zip(images, keys, strict=True), key=lambda pair: not _owns(*pair)):
         if key is None:
             raise UsageError(
-                f"'{image.name}' in {path} has no label: beside it must lie a .cls with the wnid, or a .json with "
+                f"'{image.name}' in {path} has no label: beside it must lie a .cls with its class, or a .json with "
                 "'wnid'."
             )
         other = owners.setdefault(key, image)
@@ -126,7 +128,6 @@ def _labelled(path: Path, images: Iterable[_Member], labels: dict[str, str]) -> 
                 f"'{other.name}' and '{image.name}' in {path} are two images of one sample, '{key}': give each a "
                 "label of its own."
             )
-        _check_label(path, image.name, labels[key])
     return [(image, labels[key]) for image, key in zip(images, keys, strict=True) if key and owners[key] is image]
 
 
@@ -152,25 +153,35 @@ def _label(content: bytes, suffix: str, where: str) -> str:
         raise UsageError(f"{where} cannot be read: {error.found}.") from None
     if not isinstance(fields, dict):
         return ""
-    return next((str(fields[name]) for name in LABEL_FIELDS if fields.get(name)), "")
-
-
-def _check_label(path: Path, name: str, label: str) -> None:
-    if label.isdecimal():
-        raise UsageError(
-            f"'{name}' in {path} is labelled by the index {label}, which does not say in which label space; "
-            "write the wnid into the .cls file, or as 'wnid' into the .json file."
-        )
+    return next((str(fields[name]) for name in LABEL_FIELDS if fields.get(name) not in (None, "")), "")
 
 
 def _encoded(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
+def named_shards(path: str) -> Iterator[Path]:
+    """Yield the shards that a name, a glob, a pattern with braces or an index stands for.
+
+    Raises UsageError when there is none of a part of a pattern.
+    """
+    if is_index(path):
+        yield from map(Path, indexed_shards(path))
+    elif Path(path).exists() or not has_braces(path):
+        yield from map(Path, [path] if Path(path).exists() else sorted(glob.glob(path)))  # noqa: PTH207 (it may be absolute)
+    else:
+        for part in expand_braces(path):
+            found = list(named_shards(part))
+            if not found:
+                raise UsageError(f"There is no shard '{part}', which '{path}' names.")
+            yield from found
+
+
 class ShardSource:
     """The images of tar shards, in the order of the shards and then of the files in them.
 
-    keys: the class keys found, sorted bytewise. key_of: int32 [N], the place of each image's key in `keys`.
+    keys: the class keys found, whole numbers by value, others bytewise. key_of: int32 [N], the place of each
+    image's key in `keys`.
     """
 
     def __init__(self, shards: Sequence[Path], cache: Path | None = None) -> None:
@@ -184,8 +195,10 @@ class ShardSource:
         self._offsets = np.concatenate([index.offsets for index in indices])
         self._sizes = np.concatenate([index.sizes for index in indices])
         keys, key_of = np.unique(np.concatenate([index.keys for index in indices]), return_inverse=True)
-        self.keys: tuple[str, ...] = tuple(str(key) for key in keys)
-        self.key_of: NDArray[np.int32] = key_of.astype(np.int32)
+        found = [str(key) for key in keys]
+        self.keys: tuple[str, ...] = tuple(sorted(found, key=label_order))
+        place = {key: index for index, key in enumerate(self.keys)}
+        self.key_of: NDArray[np.int32] = np.array([place[key] for key in found], np.int32)[key_of]
 
     def __len__(self) -> int:
         return int(self._offsets.size)

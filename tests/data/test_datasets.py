@@ -153,14 +153,6 @@ def test_a_shard_index_is_kept_and_is_rebuilt_when_the_shard_changes(tmp_path: P
     assert len(list(cache.iterdir())) == 2
 
 
-def test_a_shard_labelled_by_index_is_refused_because_an_index_names_no_label_space(tmp_path: Path) -> None:
-    shard = write_shard(tmp_path / "a.tar", ["red"])
-    content = shard.read_bytes().replace(b"red" + b"\0" * 509, b"417" + b"\0" * 509)
-    shard.write_bytes(content)
-    with pytest.raises(UsageError, match="labelled by the index 417"):
-        open_source(str(shard))
-
-
 def pack(path: Path, members: dict[str, str | None]) -> Path:
     """Write a shard: a text for each label, None for each picture."""
     picture = io.BytesIO()
@@ -177,6 +169,20 @@ def pack(path: Path, members: dict[str, str | None]) -> Path:
 def labelled(source: ClassImages) -> dict[str, str]:
     names = [source.name(index).partition("/")[2] for index in range(len(source))]
     return dict(zip(names, (source.keys[key] for key in source.key_of), strict=True))
+
+
+def test_numbers_in_shards_count_the_classes_of_the_space_that_is_named(tmp_path: Path) -> None:
+    members = {"0.jpg": None, "0.cls": "10", "1.jpg": None, "1.json": '{"class_id": 0}', "2.jpg": None, "2.cls": "2\n"}
+    source = open_source(str(pack(tmp_path / "a.tar", members)))
+    assert source.keys == ("0", "2", "10")
+    with pytest.raises(LabelSpaceMismatch, match=r"labels are numbers \(0, 2, 10\).*--label-space"):
+        label_images(source, shape_space(), partial=True)
+    assert label_images(source, shape_space(), partial=True, numbered=True).labels.tolist() == [10, 0, 2]
+    (tmp_path / "classes.txt").write_text("2\n10\n0\n")
+    named = load_label_space(str(tmp_path / "classes.txt"))
+    assert label_images(source, named).labels.tolist() == [1, 2, 0]
+    with pytest.raises(LabelSpaceMismatch, match="has the classes 0 to 2: 1000 are none"):
+        label_images(open_source(str(pack(tmp_path / "b.tar", members | {"0.cls": "1000"}))), named, numbered=True)
 
 
 def test_a_shard_image_without_a_label_is_refused(tmp_path: Path) -> None:
