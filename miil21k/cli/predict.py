@@ -37,6 +37,7 @@ _EXAMPLES = """examples:
   miil21k-predict '**/*.png' --hedge 0.95 | jq .path   surer answers, JSON lines into a pipe
   miil21k-predict @list.txt --under dog                dogs only
   miil21k-predict photos/ --ask bird,vehicle           how probable is each? (any noun of WordNet)
+  miil21k-predict cat.jpg --heat cat --save-plots why/ where is the evidence for a cat?
   miil21k-predict 'shards/a-{000..099}.tar' --engine ray --address auto -o rows.parquet
   curl -s https://example.org/cat.jpg | miil21k-predict -
 
@@ -110,6 +111,8 @@ def _predict(args: argparse.Namespace) -> int:
     inputs = [*args.inputs, *args.source]
     single = is_single(inputs, recursive=options.recursive)
     answer = value_of(args, PredictOptions, embeddings=options.embeddings is not None)
+    if options.heat is not None and answer.backend == "auto" and not (args.model or "").endswith(".onnx"):
+        answer = replace(answer, backend="torch")  # which alone keeps the features; a named export is refused later
     # For one image Pillow is ready sooner than a faster resizer is imported.
     resizer = "pillow" if single and answer.resizer == "auto" else resolve_resizer(answer.resizer)
     answer = replace(answer, resizer=resizer)

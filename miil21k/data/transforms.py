@@ -28,6 +28,7 @@ __all__ = [
     "normalise",
     "resize_edge",
     "resized_size",
+    "seen_box",
 ]
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -86,6 +87,17 @@ def resized_size(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, in
     if width <= height:
         return edge, int(edge * height / width)
     return int(edge * width / height), edge
+
+
+def seen_box(size: tuple[int, int], preprocess: Preprocess) -> tuple[float, float, float, float]:
+    """Return (left, top, right, bottom), what the network sees of an image of `size`, (width, height), in parts of it.
+
+    Below 0 and above 1 where the crop is larger than the resized image.
+    """
+    _, height, width = preprocess.input_size
+    full_width, full_height = resized_size(size, preprocess)
+    left, top = _margin(full_width - width), _margin(full_height - height)
+    return left / full_width, top / full_height, (left + width) / full_width, (top + height) / full_height
 
 
 def _margin(surplus: int) -> int:

@@ -204,6 +204,9 @@ class RunOptions:
         None, "the network's pre-logits, float32, one row per row", metavar="FILE.npy"
     )
     save_plots: str | Path | None = option(None, "one picture per image: the image beside its path", metavar="DIR")
+    heat: str | None = option(
+        None, "with --save-plots: show where the evidence for this concept is, in torch", metavar="NAME"
+    )
     log: str | Path | None = option(None, "what was run: versions, model, device, counts, times", metavar="FILE.json")
     engine: Literal["local", "ray"] | None = option(
         None, "let processes, or the nodes of a cluster, do the work", choices=("local", "ray")
@@ -219,6 +222,8 @@ class RunOptions:
             raise UsageError("--address is of a Ray cluster: add --engine ray.")
         if self.engine is not None and self.save_plots is not None:
             raise UsageError("--save-plots reads every image again, one by one: leave --engine out, or the pictures.")
+        if self.heat is not None and self.save_plots is None:
+            raise UsageError("--heat is drawn into pictures: add --save-plots DIR.")
         if self.append and self.embeddings is not None:
             raise UsageError("--append cannot be joined with --embeddings: their rows would no longer match.")
         if self.to_stdout and (self.resume or self.append):

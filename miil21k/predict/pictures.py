@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from miil21k.data.images import ImageInput
+    from miil21k.predict.heat import Heat, HeatMaps
     from miil21k.predict.prediction import Prediction
 
 __all__ = ["Gallery", "draw_prediction", "picture_name", "require_matplotlib"]
@@ -45,7 +46,12 @@ INDENT = 0.13
 SIZE = 10.0  # font points
 CHARACTER = 0.081  # mean width of a character of that size
 
+LEGEND = 0.55  # two lines below an image with a map of evidence
+
 STRONG, STEP, GREY, TRACK, INK, FAINT = "#0b6e4f", "#7fb8a4", "#b8bdc4", "#eef0f2", "#1c2127", "#6b7480"
+FOR, AGAINST = "#e8371c", "#2456d6"
+OPAQUE = 0.72  # the strongest evidence; the image shows through
+VEIL = 0.55  # of white over what the network did not see
 
 
 def require_matplotlib() -> None:
@@ -69,11 +75,12 @@ class _Row:
         return LINE * len(self.lines) + ROW_GAP
 
 
-def draw_prediction(image: Image.Image, prediction: Prediction, target: Path) -> None:
+def draw_prediction(image: Image.Image, prediction: Prediction, target: Path, heat: Heat | None = None) -> None:
     """Write a PNG of `image` (RGB) beside the path, the step that was not taken, the topk, the bins and what was asked.
 
     The last node of the path is emphasised, a dotted line marks the hedge, what lies below it is grey.
-    target: the file, replaced atomically. Raises MissingExtra without matplotlib.
+    heat: where the evidence for a concept is, laid over the image. target: the file, replaced atomically.
+    Raises MissingExtra without matplotlib.
     """
     require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -86,13 +93,17 @@ def draw_prediction(image: Image.Image, prediction: Prediction, target: Path) ->
     heading, *rest = _heading(prediction)
     height = _height((path, top, bins, asked), 1 + len(rest))
     image_height = min(max(IMAGE_WIDTH * image.height / image.width, 0.4), 5.0)
-    height = max(height, image_height + 2 * MARGIN)
+    height = max(height, image_height + 2 * MARGIN + (0 if heat is None else LEGEND))
     width = 3 * MARGIN + IMAGE_WIDTH + NAMES + BARS + NUMBERS
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    _place_image(figure, image, (width, height))
+    image_axes = _place_image(figure, image, (width, height), 0 if heat is None else LEGEND)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), frame_on=False, xticks=[], yticks=[])
     axes.set_zorder(-1)
+    if heat is not None:
+        _lay_over(image_axes, heat)
+        below = MARGIN + min(IMAGE_WIDTH * image.height / image.width, height - 2 * MARGIN - LEGEND)
+        _explain(axes, heat, below)
     panel = _Panel(axes, 2 * MARGIN + IMAGE_WIDTH)
     panel.heading(heading, rest)
     panel.rows(path, hedge=prediction.stop.level if prediction.stop else None)
@@ -110,15 +121,54 @@ def draw_prediction(image: Image.Image, prediction: Prediction, target: Path) ->
         figure.savefig(partial, format="png", dpi=DPI)
 
 
-def _place_image(figure: Any, image: Image.Image, size: tuple[float, float]) -> None:
+def _place_image(figure: Any, image: Image.Image, size: tuple[float, float], below: float) -> Any:
+    """Return the axes with the image, in units of its width and height, y downwards; `below` it stays free."""
     width, height = size
+    room = height - 2 * MARGIN - below
     shown = image.copy()
-    shown.thumbnail((int(IMAGE_WIDTH * DPI * 2), int((height - 2 * MARGIN) * DPI * 2)))
-    box = (MARGIN / width, MARGIN / height, IMAGE_WIDTH / width, 1 - 2 * MARGIN / height)
+    shown.thumbnail((int(IMAGE_WIDTH * DPI * 2), int(room * DPI * 2)))
+    box = (MARGIN / width, (MARGIN + below) / height, IMAGE_WIDTH / width, room / height)
     axes = figure.add_axes(box, anchor="N", xticks=[], yticks=[])
-    axes.imshow(shown, aspect="equal", interpolation="antialiased" if shown.width > 64 else "nearest")
+    smooth = "antialiased" if shown.width > 64 else "nearest"
+    axes.imshow(shown, extent=(0, 1, 1, 0), aspect=shown.height / shown.width, interpolation=smooth)
     for spine in axes.spines.values():
         spine.set(linewidth=0.5, color=GREY)
+    return axes
+
+
+def _lay_over(axes: Any, heat: Heat) -> None:
+    """Colour the crop by its evidence, the strongest value the most opaque, and pale what the network did not see."""
+    import numpy as np
+    from matplotlib.colors import to_rgb
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
+
+    left, top, right, bottom = heat.box
+    strength = heat.values / max(float(np.abs(heat.values).max()), float(np.finfo(np.float32).tiny))
+    rows, columns = strength.shape
+    across, down = (np.clip((np.arange(8 * n) + 0.5) / 8 - 0.5, 0, n - 1) for n in (columns, rows))
+    # Interpolated before it is coloured: between for and against lies nothing, not violet.
+    wide = np.stack([np.interp(across, np.arange(columns), row) for row in strength])
+    fine = np.stack([np.interp(down, np.arange(rows), column) for column in wide.T], axis=1)
+    colours = np.where(fine[..., None] > 0, to_rgb(FOR), to_rgb(AGAINST))
+    painted = np.concatenate([colours, OPAQUE * np.abs(fine)[..., None]], axis=2)
+    aspect = axes.get_aspect()
+    axes.imshow(painted, extent=(left, right, bottom, top), aspect=aspect, interpolation="nearest")
+    left, top, right, bottom = max(left, 0), max(top, 0), min(right, 1), min(bottom, 1)
+    around = [(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)]
+    hole = [(left, top), (left, bottom), (right, bottom), (right, top), (left, top)]  # the other way round
+    veil = Path.make_compound_path(Path(around, closed=True), Path(hole, closed=True))
+    axes.add_patch(PathPatch(veil, color="white", alpha=VEIL, linewidth=0))
+    axes.set(xlim=(0, 1), ylim=(1, 0))
+
+
+def _explain(axes: Any, heat: Heat, below: float) -> None:
+    name = textwrap.shorten(heat.name, 34, placeholder="…")
+    text = f"where: {name}, P {heat.probability:.3f}"
+    axes.text(MARGIN, below + 0.1, text, size=SIZE, weight="bold", color=INK, va="top")
+    axes.text(MARGIN, below + 0.33, "red speaks for it", size=8, color=FOR, va="top")
+    axes.text(MARGIN + 1.05, below + 0.33, "blue against it", size=8, color=AGAINST, va="top")
+    axes.text(MARGIN + 1.98, below + 0.33, "pale was not seen", size=8, color=FAINT, va="top")
 
 
 def _row(node: Node, depth: int, colour: str, ink: str, bold: bool = False) -> _Row:
@@ -248,6 +298,13 @@ class Gallery:
         self._max_pixels = max_pixels
         self._waiting: deque[ImageInput] = deque()
         self._number = 0
+        self._heat: HeatMaps | None = None
+
+    def show(self, heat: HeatMaps) -> None:
+        """Lay its map over every image from now on."""
+        self._heat = heat
+        if heat.note is not None:
+            log.info("%s", heat.note)
 
     def watching(self, inputs: Iterable[ImageInput], first: int = 0) -> Iterator[ImageInput]:
         """Yield the inputs and remember each until it is drawn; a download is kept and not repeated."""
@@ -265,10 +322,11 @@ class Gallery:
             return
         try:
             source = item.source() if callable(item.source) else item.source
-            image = load_picture(
+            picture = load_picture(
                 source, name=item.name, exif=self._exif, max_pixels=self._max_pixels, reduce_to=SHOWN_EDGE
-            ).image
+            )
+            heat = None if self._heat is None else self._heat.of(item, picture.size)
         except ImageError as error:  # it was readable when it was predicted
             log.warning("no picture: %s", error)
             return
-        draw_prediction(image, prediction, self._folder / picture_name(self._number, item.name))
+        draw_prediction(picture.image, prediction, self._folder / picture_name(self._number, item.name), heat)

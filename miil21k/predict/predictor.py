@@ -187,6 +187,18 @@ class Predictor:
         asked.notes = asked.decoder.notes
         return asked.predict(cast("Iterable[ImageSource | ImageInput]", images), progress=progress)
 
+    def heat(self, image: ImageSource | ImageInput, concept: str) -> NDArray[np.float32]:
+        """Return where in the crop the evidence for `concept` is, float32 [h, w] on the grid of the features.
+
+        The mean of the map is the gradient of log P(concept) times the pooled features; what is above 0 speaks for the
+        concept, see `miil21k.predict.heat`. concept: a noun, a wnid or a synset name. Raises UnknownClass, ImageError
+        (unreadable), UsageError for an export and for a head that is not linear over average-pooled features.
+        """
+        from miil21k.predict.heat import HeatMaps
+
+        with self.backend.threads(self.options.threads or available_cpus()):
+            return HeatMaps(self, concept).read(_named(image, 0))[0]
+
     def stream(self, images: Iterable[ImageSource | ImageInput]) -> Iterator[Prediction]:
         """Yield one Prediction per image, in order; arguments and errors as for `predict`.
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.predict.options import PredictOptions, RunOptions
     from miil21k.predict.prediction import Origin, Prediction
+    from miil21k.predict.predictor import Predictor
     from miil21k.predict.sinks import Sink
 
     class Bar(Protocol):
@@ -218,6 +219,10 @@ class _Run:
 
     def _answer(self, answers: Answering) -> Outcome:
         before, inputs = self._resumed(answers.batch_size)
+        if self._pictures is not None and self._options.heat is not None:
+            from miil21k.predict.heat import HeatMaps
+
+            self._pictures.show(HeatMaps(cast("Predictor", answers), self._options.heat))  # no engine draws pictures
         self._clock = time.perf_counter()
         self._sink.begin(answers.origin, answers.space)
         if self._embeddings is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-__all__ = ["TorchBackend", "choose_device", "fold_batch_norm"]
+__all__ = ["FeatureMap", "TorchBackend", "choose_device", "fold_batch_norm"]
 
 
 def choose_device(wanted: str = "auto") -> str:
@@ -43,6 +43,17 @@ def choose_device(wanted: str = "auto") -> str:
     if kind == "mps" and not has_mps:
         raise UsageError("Device 'mps' was asked for, but this machine or this build of torch lacks it: use cpu.")
     return wanted
+
+
+class FeatureMap(NamedTuple):
+    """What a head that is linear over average-pooled features made of one image: logits = weight @ mean + bias.
+
+    features: float32 [D, h, w], before the pooling. weight: float32 [C, D]. logits: float32 [C].
+    """
+
+    features: NDArray[np.float32]
+    weight: NDArray[np.float32]
+    logits: NDArray[np.float32]
 
 
 class TorchBackend:
@@ -87,6 +98,32 @@ class TorchBackend:
             features = self._model.forward_features(batch)
             embedding = self._model.forward_head(features, pre_logits=True)
             return Outputs(_to_numpy(self._model.forward_head(features)), _to_numpy(embedding))
+
+    def feature_map(self, image: NDArray[np.float32]) -> FeatureMap:
+        """Return what the head pools and how it weighs that, of `image`, float32 [1, 3, H, W] normalised.
+
+        Raises UsageError unless the head is one linear layer over the mean of the features: with these features, the
+        network's logits are compared with what that layer makes of their mean.
+        """
+        import torch
+        from torch import nn
+
+        model = self._model
+        with torch.inference_mode():
+            classifier = model.get_classifier() if hasattr(model, "get_classifier") else None
+            if isinstance(classifier, nn.Linear) and hasattr(model, "forward_head"):
+                batch = torch.from_numpy(image).to(self.device, self._type, memory_format=torch.channels_last)
+                features = model.forward_features(batch)
+                logits = model.forward_head(features)[0].float()
+                if features.ndim == 4 and features.shape[1] == classifier.in_features:
+                    made = classifier(features.mean((2, 3)))[0].float()
+                    tolerance = 1e-3 if self._type == torch.float32 else 0.05
+                    if (made - logits).abs().max() <= tolerance * logits.abs().max():
+                        return FeatureMap(*map(_to_numpy, (features[0], classifier.weight, logits)))
+        raise UsageError(
+            f"The head of {type(model).__name__} is not one linear layer over average-pooled features, "
+            "so there is no exact map of where the evidence is."
+        )
 
     @contextmanager
     def threads(self, count: int, callers: int | None = None) -> Iterator[None]:  # noqa: ARG002 - torch does not care
