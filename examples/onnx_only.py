@@ -20,7 +20,7 @@ def main(model: str, *pictures: str) -> None:
     metadata = session.get_modelmeta().custom_metadata_map
     # wnid, parents, names of node 0, 1, ...; with --read concepts or --ask, of concept 0, 1, ..., the nodes first
     lines = metadata.get("concepts_text", metadata["label_space_text"]).splitlines()[2:]
-    asked = [one["question"] for one in json.loads(metadata["decoding"]).get("asked", [])]
+    asked = [one["question"] for one in json.loads(metadata.get("decoding", "{}")).get("asked", [])]
     names = [line.split("\t")[2].partition("|")[0] for line in lines]
     sure = np.array(0.8, np.float32)  # "hedge" may be left out: the model has a default
     for picture in pictures:

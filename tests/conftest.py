@@ -42,10 +42,11 @@ def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, py
 def _own_loudness() -> Iterator[None]:
     """Let no test hear the package as loud as a command of an earlier test wanted it."""
     logger = logging.getLogger("miil21k")
-    level, handlers = logger.level, logger.handlers
+    logger.setLevel(logging.NOTSET)
+    logger.handlers = []
     yield
-    logger.setLevel(level)
-    logger.handlers = handlers
+    logger.setLevel(logging.NOTSET)
+    logger.handlers = []
 
 
 @pytest.fixture

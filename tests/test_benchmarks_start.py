@@ -15,7 +15,13 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "benchmarks"
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if "__main__" in path.read_text(encoding="utf-8"))
 # Packages whose distribution bears another name. torchvision comes with timm, turbojpeg is tried and gone without.
-DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "skimage": "scikit-image", "torchvision": "timm"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "skimage": "scikit-image",
+    "torchvision": "timm",
+    "sklearn": "scikit-learn",
+}
 TRIED = {"turbojpeg"}
 
 
@@ -29,7 +35,7 @@ def imports(path: Path) -> set[str]:
 def test_every_script_says_what_it_takes(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in imports(path) & {"psutil"}:
+    for name in imports(path) & {"playwright.sync_api", "psutil"}:
         pytest.importorskip(name, reason="the extra 'bench' is not installed")
     siblings = [other.stem for other in FOLDER.glob("*.py")]
     for name in siblings:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import tarfile
 from typing import IO, TYPE_CHECKING, cast
 
 from miil21k.data.images import ImageInput, failing
@@ -29,6 +27,9 @@ def piped_images(name: str) -> Iterator[ImageInput]:
     A stream that breaks off, and a command that fails, are one more input, which fails and says so. The command is
     ended when nothing is read from it any more. Members are read one after another: none can be named by itself.
     """
+    import subprocess
+    import tarfile
+
     command = name.removeprefix(_SCHEME)
     count, fault = 0, ""
     with subprocess.Popen(command, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:  # noqa: S602
@@ -68,6 +69,8 @@ class _Behind:
 
 
 def _members(name: str, stream: _Behind) -> Iterator[ImageInput]:
+    import tarfile
+
     with tarfile.open(
         fileobj=cast("IO[bytes]", stream), mode="r|", encoding="utf-8", errors="surrogateescape"
     ) as archive:

@@ -150,7 +150,7 @@ ssl_pretrain = Recipe(
     source="Yalniz et al. 2019, on pseudo-labels. Published: 64 processes of batch 24, SGD with momentum. Recalled, "
     "not verified: 0.1 per 256 images after a warm-up, halved 13 times at equal distances, a billion images, weight "
     "decay 1e-4. Not known, our choice: momentum 0.9, 5 % of warm-up, augmentation by area and mirror",
-    expected="ImageNet-1K top-1 of ResNet-50 after ssl_finetune: 79.3 from YFCC100M (SSL), 81.2 from IG-1B (SWSL)",
+    expected="what the zoo's `fb_ssl_yfcc100m_ft_in1k` and `fb_swsl_ig1b_ft_in1k` rows report, after ssl_finetune",
     pretrained=False,
     steps=_SSL_UPDATES,
     batch_size=24,

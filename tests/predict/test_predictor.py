@@ -413,7 +413,7 @@ def fall11_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = create_model("mobilenetv3_large_100.miil_in21k")
     state = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
-    removed = torch.from_numpy(withdrawn_classes(load_label_space("fall11")))
+    removed = torch.tensor(withdrawn_classes(load_label_space("fall11")))
     state["classifier.bias"] = state["classifier.bias"] + 30 * removed
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
     save_file(state, path)

@@ -79,7 +79,9 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for module in ("resolve", "machine"):
         monkeypatch.setattr(f"miil21k.runtime.{module}.gpu_in_sight", lambda: False)
     monkeypatch.setattr(
-        deciding, "load_model", lambda *_: dataclasses.replace(loaded, model=copy.deepcopy(loaded.model), device="cpu")
+        deciding,
+        "load_model",
+        lambda *_, **__: dataclasses.replace(loaded, model=copy.deepcopy(loaded.model), device="cpu"),
     )
     monkeypatch.setattr(speed, "_SECONDS", 0.2)
     return ["-m", "embedded", "--cache-dir", str(tmp_path)]

@@ -10,7 +10,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from miil21k.errors import DownloadError
-from miil21k.store.hub import DEFAULT_ENDPOINT, _reason, download_from_hub, endpoint
+from miil21k.store.hub import DEFAULT_ENDPOINT, download_from_hub, endpoint, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +65,7 @@ class ReadTimeout(Exception):
     ],
 )
 def test_a_failure_without_a_status_is_named_in_one_line(error: Exception, reason: str) -> None:
-    assert _reason(error) == reason
+    assert reason_of(error) == reason
 
 
 def test_a_name_that_no_repository_can_have_is_a_failure_like_others(hub: HubServer, tmp_path: Path) -> None:

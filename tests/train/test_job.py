@@ -12,7 +12,7 @@ from miil21k.data.datasets import label_images
 from miil21k.data.folders import FolderSource
 from miil21k.hierarchy.spaces import LabelSpace
 from miil21k.hierarchy.tree import Tree
-from miil21k.train.job import run_id_of
+from miil21k.train.job import digest_of, run_id_of
 from miil21k.zoo.checkpoint_card import TrainedCard
 from miil21k.zoo.schema import Preprocess
 
@@ -22,19 +22,20 @@ if TYPE_CHECKING:
 
 def test_another_tree_of_the_same_name_and_classes_is_another_run(shapes: Path) -> None:
     space = shape_space()
-    images = label_images(FolderSource(shapes / "train"), space)
+    images = digest_of(label_images(FolderSource(shapes / "train"), space))
     preprocess = Preprocess((3, 32, 32), "bilinear", 0.875, "center", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "none")
     card = TrainedCard("test_resnet", {}, "level_softmax", space, preprocess, "miil_semantic", {})
-    identity = run_id_of(TINY, card, images, 1)
-    assert run_id_of(TINY, card, images, 1) == identity
+    identity = run_id_of(TINY, card, images, 1, {})
+    assert run_id_of(TINY, card, images, 1, {}) == identity
     flat = Tree.from_parents(space.tree.wnids, [None] * 14, space.tree.names)
     other = LabelSpace(space.name, flat, space.lemma_text, space.gloss_text)
     changed = [
-        run_id_of(TINY, replace(card, space=other), images, 1),
-        run_id_of(TINY, replace(card, arch="test_vit"), images, 1),
-        run_id_of(TINY, replace(card, arch_kwargs={"drop_rate": 0.1}), images, 1),
-        run_id_of(TINY, replace(card, preprocess=preprocess._replace(crop_pct=1.0)), images, 1),
-        run_id_of(replace(TINY, lr=1e-3), card, images, 1),
-        run_id_of(TINY, card, images, 2),
+        run_id_of(TINY, replace(card, space=other), images, 1, {}),
+        run_id_of(TINY, replace(card, arch="test_vit"), images, 1, {}),
+        run_id_of(TINY, replace(card, arch_kwargs={"drop_rate": 0.1}), images, 1, {}),
+        run_id_of(TINY, replace(card, preprocess=preprocess._replace(crop_pct=1.0)), images, 1, {}),
+        run_id_of(replace(TINY, lr=1e-3), card, images, 1, {}),
+        run_id_of(TINY, card, images, 2, {}),
+        run_id_of(TINY, card, images, 1, {"teacher": "another"}),
     ]
-    assert len({identity, *changed}) == 7
+    assert len({identity, *changed}) == 8
