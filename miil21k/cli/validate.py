@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     from miil21k.validate.run import MeasureRequest
 
-DATA = "class folders (DATA/<wnid>/<image>), tar shards (folder or glob), or a list (CSV, TSV, Parquet)"
+DATA = (
+    "class folders (DATA/<wnid>/<image>), tar shards (folder or glob), a list (CSV, TSV, Parquet), or timm's "
+    "wds/SHARDS and hfds/FOLDER"
+)
 HELP = "Measure a model on labelled images: flat, semantic, hierarchical and calibration metrics, with provenance."
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from runs import TINY
+import pytest
+from runs import TINY, request
 from shapes import shape_space
 
-from miil21k.data.datasets import label_images
+from miil21k.data.datasets import label_images, open_source
 from miil21k.data.folders import FolderSource
 from miil21k.hierarchy.spaces import LabelSpace
 from miil21k.hierarchy.tree import Tree
-from miil21k.train.job import digest_of, run_id_of
+from miil21k.train.job import choose_space, digest_of, run_id_of
 from miil21k.zoo.checkpoint_card import TrainedCard
 from miil21k.zoo.schema import Preprocess
 
@@ -39,3 +40,16 @@ def test_another_tree_of_the_same_name_and_classes_is_another_run(shapes: Path) 
         run_id_of(TINY, card, images, 1, {"teacher": "another"}),
     ]
     assert len({identity, *changed}) == 8
+
+
+def test_the_classes_of_a_saved_data_set_are_the_label_space_in_its_order(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["wolf", "bird", "cat"])}
+    )
+    rows = {"image": [{"bytes": b"", "path": None}] * 3, "label": [2, 0, 2]}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "pets")
+    data = f"hfds/{tmp_path}/pets"
+    wanted = replace(request(tmp_path, tmp_path / "run", label_space=None), data=data)
+    space = choose_space(wanted, open_source(data))
+    assert (space.name, space.wnids) == ("pets", ("wolf", "cat"))
