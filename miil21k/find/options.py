@@ -7,7 +7,8 @@ from typing import Literal
 
 from miil21k.data.options import FRAMES, frames_of
 from miil21k.errors import UsageError
-from miil21k.options import Instead, check, described, option
+from miil21k.options import Instead, check, described, option, option_again
+from miil21k.predict.options import RunOptions
 
 __all__ = ["IndexOptions"]
 
@@ -40,12 +41,8 @@ class IndexOptions:
         flags=None,
         instead={"--no-vector-index": Instead(False, "compare every embedding: exact, slower above 50,000 pictures")},
     )
-    engine: Literal["local", "ray"] | None = option(
-        None, "let processes, or the nodes of a cluster, do the work", choices=("local", "ray")
-    )
-    address: str | None = option(
-        None, "of the Ray cluster, or auto (default: RAY_ADDRESS, else one is started here)", metavar="HOST:PORT"
-    )
+    engine: Literal["local", "ray"] | None = option_again(RunOptions, "engine", None)
+    address: str | None = option_again(RunOptions, "address", None)
 
     def __post_init__(self) -> None:
         check(self)
