@@ -13,7 +13,6 @@ from miil21k.calibrate.guarantee import calibrate
 from miil21k.decode.decoder import Decoder
 from miil21k.environment import installed_versions, require
 from miil21k.errors import UsageError
-from miil21k.export.onnx.file import export_onnx
 from miil21k.export.options import ExportOptions
 from miil21k.files import Lock, replace_file
 from miil21k.find.audit import audit
@@ -306,6 +305,8 @@ class _Transfer:
     def _export(self, loaded: Loaded, licence: str, calibration: Calibration | None) -> dict[str, Any]:
         path, beside = self.folder / MODEL, self.folder / f"{MODEL}.json"
         level = _level(calibration)
+        from miil21k.export.onnx.file import export_onnx  # whose package is asked for at the start, in one sentence
+
         options = ExportOptions() if level is None else ExportOptions(calibration=calibration, hedge=level)
         if path.exists() and beside.exists():
             kept: dict[str, Any] = read_json(beside)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -224,3 +226,16 @@ def test_a_part_of_the_data_is_judged_by_and_a_list_will_do(photos: Path, tmp_pa
     assert data.test is not None
     assert (len(data.images), len(data.test), data.space.wnids) == (19, 6, ("blue", "green", "red"))
     assert data.test.space.sha256 == data.space.sha256
+
+
+def test_a_package_that_is_missing_is_named_before_anything_is_read() -> None:
+    """In a process of its own: importing the verb must not need what the extra brings."""
+    code = (
+        "import sys; sys.modules.update(onnx=None, sklearn=None, optuna=None, cleanlab=None)\n"
+        "from miil21k.cli.main import main\n"
+        "sys.exit(main(['transfer', 'nowhere', '-o', 'nothing']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert "miil21k[transfer]" in done.stderr
