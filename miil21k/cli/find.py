@@ -8,11 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miil21k.cli.options import add_loudness, add_options, value_of
+from miil21k.cli.options import add_loudness, add_options, names_of, value_of
 from miil21k.cli.start import log_to_stderr
+from miil21k.data.options import ReadingOptions
 from miil21k.errors import UsageError
 from miil21k.find.find import COUNTS, FindOptions
 from miil21k.predict.options import RunOptions
+from miil21k.runtime.options import ModelOptions
 from miil21k.text import printable
 from miil21k.writers.formats import TABLE, format_of, open_output, require_format
 from miil21k.writers.rows import Shape
@@ -92,8 +94,8 @@ def _embedding(index: Index, image: str) -> NDArray[np.float32]:
 
         own: NDArray[np.float32] = index.embeddings(np.array([known]))[0].astype(np.float32)
         return own
-    made = index.about.options
-    kept = {name: made[name] for name in ("checkpoint", "label_space", "head", "img_size", "crop_pct") if name in made}
+    made = index.about.options  # the same network on the same crop, or the embeddings could not be compared
+    kept = {name: made[name] for name in (*names_of(ModelOptions), *names_of(ReadingOptions)) if name in made}
     predictor = Predictor(model_of(index.path, None), embeddings=True, workers=0, batch_size=1, **kept)
     answer = predictor.predict(image)
     if answer.error is not None or answer.embedding is None:

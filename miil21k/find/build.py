@@ -307,11 +307,7 @@ class _Pass:
             withdrawn,
             None if shipped else space.to_text(),
         )
-        if self._options.overwrite and is_index(self._options.output) and "://" not in self._options.output:
-            import shutil
-
-            shutil.rmtree(self._options.output)
-        return Index.create(self._options.output, about, width)
+        return Index.create(self._options.output, about, width, overwrite=self._options.overwrite)
 
     def _container(self, name: str) -> str | None:
         """Return the shard or document that a picture lies in; predictions come in their order."""

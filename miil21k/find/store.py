@@ -133,12 +133,16 @@ class Index:
         return cls(path, table, About(**about))
 
     @classmethod
-    def create(cls, path: str, about: About, width: int) -> Index:
-        """Make an empty index for embeddings of `width` numbers; raises Miil21kError where it cannot be written."""
+    def create(cls, path: str, about: About, width: int, *, overwrite: bool = False) -> Index:
+        """Make an empty index for embeddings of `width` numbers; raises Miil21kError where it cannot be written.
+
+        overwrite: let it take the place of one that is there, here or on object storage, at once.
+        """
         lance = _lance()
+        mode = "overwrite" if overwrite else "create"
         schema = _arrow(width, about.space.num_classes).with_metadata({_KEY: json.dumps(asdict(about)).encode()})
         with _told(path):
-            return cls(path, lance.connect(path).create_table(TABLE, schema=schema), about)
+            return cls(path, lance.connect(path).create_table(TABLE, schema=schema, mode=mode), about)
 
     @property
     def width(self) -> int:

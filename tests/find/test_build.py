@@ -195,6 +195,16 @@ def test_an_index_of_another_model_or_answer_is_refused(base: Path) -> None:
         build_index([str(base)], "embedded", other, IndexOptions(output=output), answering)
 
 
+def test_an_index_is_made_anew_where_that_is_asked_for(base: Path) -> None:
+    output, other = str(base / "photos.index"), replace(ANSWER, hedge=0.5)
+    options = IndexOptions(output=output, overwrite=True)
+
+    done = build_index([str(base / "photos" / "cat.jpg")], "embedded", other, options, answering)
+
+    assert (done.new, done.total) == (1, 1)
+    assert Index.open(output).about.options["hedge"] == 0.5
+
+
 def test_what_is_no_index_is_left_alone(base: Path) -> None:
     with pytest.raises(UsageError, match="exists and is no index"):
         index(base / "photos", base / "photos")
