@@ -1,69 +1,77 @@
 """The site of the documentation: `python -m sphinx -W --keep-going docs site`, from the pages of this folder.
 
 Sphinx with MyST: the pages stay plain Markdown that a code host shows as well, links between them and to headings are
-checked, and warnings are errors.
+checked, and warnings are errors. Pages that are made from the code are written by `site_pages` while the site is built.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
+import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from miil21k import __version__
-from miil21k.cli.main import PARTS, VERBS, verb_parser
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from site_pages import api, cards, commands, manifest_schema  # noqa: E402 - beside this file
+
+from miil21k import __version__  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sphinx.application import Sphinx
 
 project = "miil21k"
 author = "The miil21k authors"
 version = release = __version__
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["_commands.md"]
+exclude_patterns = ["_commands.md", "site_pages"]
 myst_heading_anchors = 4
+autodoc_member_order = "bysource"
+python_maximum_signature_line_length = 88
 html_theme = "furo"
 html_title = f"miil21k {version}"
 html_copy_source = False
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 
 
-def _sections() -> Iterator[str]:
-    """Yield one section per verb and per part of a verb, as `--help` prints it."""
-    os.environ["COLUMNS"] = "100"
-    for verb in VERBS:
-        yield from _section(verb_parser(verb, f"miil21k {verb}"))
-        for part in PARTS.get(verb, ()):
-            yield from _section(verb_parser(f"{verb}_{part}", f"miil21k {verb} {part}"))
+def _write(path: str, text: str) -> None:
+    """Write a page where it says something else, so that a second build reads what has changed only."""
+    target = HERE / path
+    target.parent.mkdir(exist_ok=True)
+    if not target.exists() or target.read_text(encoding="utf-8") != text:
+        target.write_text(text, encoding="utf-8")
 
 
-def _section(parser: argparse.ArgumentParser) -> Iterator[str]:
-    yield f"## {parser.prog}\n\n```text\n{parser.format_help()}```\n"
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for below in action.choices.values():
-                yield from _section(below)
-
-
-Path(__file__).with_name("_commands.md").write_text("\n".join(_sections()), encoding="utf-8")
+_write("_commands.md", commands.commands())
+_write("manifest.md", manifest_schema.page())
+_write("weights_manifest.schema.json", json.dumps(manifest_schema.json_schema(), indent=2) + "\n")
+for folder, written in (("api", api.pages()), ("cards", cards.cards())):
+    for name, text in written.items():
+        _write(f"{folder}/{name}", text)
+    for left in {path.name for path in (HERE / folder).glob("*.md")} - set(written):
+        (HERE / folder / left).unlink()
 
 # Pages that lie outside this folder are shown by one here that includes them.
 OUTSIDE = {
     "../BENCHMARKS.md": "benchmarks.md",
     "../CHANGELOG.md": "changelog.md",
     "../CONTRIBUTING.md": "contributing.md",
+    "../SECURITY.md": "security.md",
     "../benchmarks/results/concept_reading.md": "concept_reading.md",
     "../benchmarks/results/reading_of_heads.md": "reading_of_heads.md",
     "../benchmarks/results/semantic_softmax.md": "semantic_softmax.md",
 }
 
 
-def _lead_inside(_app: object, _page: str, content: list[str]) -> None:
+def _lead_inside(_app: object, page: str, content: list[str]) -> None:
     for outside, inside in OUTSIDE.items():
         content[0] = content[0].replace(f"]({outside}", f"]({inside}")
+    if page == "models":
+        for stem, name in cards.stems():
+            content[0] = content[0].replace(f"\n| `{name}` |", f"\n| [`{name}`](cards/{stem}.md) |")
 
 
 def _lead_inside_of_included(_app: object, _path: object, _parent: str, content: list[str]) -> None:
@@ -76,3 +84,4 @@ def setup(app: Sphinx) -> None:
     """Let links to pages outside of this folder lead to those that include them."""
     app.connect("source-read", _lead_inside)
     app.connect("include-read", _lead_inside_of_included)
+    api.setup(app)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+
+from site_pages.cards import FAMILIES  # noqa: E402 - the card of each row is headed alike
 
 from miil21k.zoo.manifest import load_manifest  # noqa: E402 - the clone's package, installed or not
 
@@ -23,14 +25,6 @@ PICTURE = ROOT / "docs" / "models.svg"
 README = ROOT / "README.md"
 OPENING, CLOSING = "<!-- models: written by scripts/model_page.py -->\n", "<!-- /models -->"
 
-FAMILIES = {
-    "miil21k": "ImageNet-21K Pretraining for the Masses (MIIL)",
-    "usi": "Solving ImageNet: a Unified Scheme (USI)",
-    "ssl": "Semi-supervised, YFCC-100M (Facebook)",
-    "swsl": "Semi-weakly supervised, IG-1B (Facebook)",
-    "bit": "Big Transfer (BiT, Google)",
-    "embedded": "The embedded default",
-}
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = {"miil21k": "#0072B2", "usi": "#D55E00", "ssl": "#009E73", "swsl": "#CC79A7", "bit": "#E69F00"}
 # Where a label stands beside its point: offset in points, horizontal alignment.

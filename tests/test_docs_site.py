@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from miil21k.zoo.manifest import load_manifest
+
 pytest.importorskip("sphinx", reason="the extra 'docs' is not installed")
 pytest.importorskip("myst_parser", reason="the extra 'docs' is not installed")
 pytest.importorskip("furo", reason="the extra 'docs' is not installed")
@@ -25,3 +27,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     assert "Paste this into a fresh clone" in start
     commands = (tmp_path / "site" / "commands.html").read_text(encoding="utf-8")
     assert len(re.findall(r"<h2>miil21k [a-z]+", commands)) >= 20
+    api = (tmp_path / "site" / "api" / "predict.html").read_text(encoding="utf-8")
+    assert 'id="miil21k.Predictor.stream"' in api
+    assert re.search(r'href="#miil21k\.Prediction"[^>]*><span class="pre">Prediction</span></a>', api)
+    assert len(list((tmp_path / "site" / "cards").glob("*.html"))) == len(load_manifest().models) + 1

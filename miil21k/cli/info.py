@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from miil21k.zoo.manifest import Metric, Preprocess, Source, Weights
 
-__all__ = ["HELP", "configure", "run"]
+__all__ = ["AVAILABILITY", "HELP", "configure", "parameters_of", "run"]
 
 HELP = "Show everything that is known about one trained weight."
 _HEADS = {
@@ -21,7 +21,7 @@ _HEADS = {
     "leaf_softmax": "one softmax over all classes",
     "sigmoid": "one sigmoid per class",
 }
-_AVAILABILITY = {
+AVAILABILITY = {
     "mirrored": "on several hosts",
     "single_host": "on one host",
     "bucket_only": "only in the MIIL bucket, which has answered 403",
@@ -55,11 +55,11 @@ def _text(weights: Weights) -> Iterator[str]:
         "architecture": weights.arch + "".join(f" {k}={v}" for k, v in weights.arch_kwargs.items()),
         "label space": _space(weights),
         "head": _HEADS[weights.head],
-        "parameters": _params(weights),
+        "parameters": parameters_of(weights),
         "multiply-adds": f"{weights.gmacs:g} G ({weights.gmacs_source})" if weights.gmacs else "not published",
         "licence": f"{weights.licence} ({weights.licence_source})"
         + (f"; timm says {weights.licence_timm}" if weights.licence_timm else ""),
-        "availability": _AVAILABILITY[weights.availability],
+        "availability": AVAILABILITY[weights.availability],
         "uncertain": ", ".join(weights.uncertain) or "nothing",
     }
     yield from (f"  {key:<14} {value}" for key, value in facts.items())
@@ -90,7 +90,8 @@ def _space(weights: Weights) -> str:
     return f"not published; {candidates}"
 
 
-def _params(weights: Weights) -> str:
+def parameters_of(weights: Weights) -> str:
+    """Return how many parameters the weights have, or may have, in words."""
     if weights.params is not None:
         return f"{weights.params:,}"
     counted = [f"{c.params:,} with {c.label_space}" for c in weights.candidates if c.params is not None]

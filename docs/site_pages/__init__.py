@@ -1,0 +1,1 @@
+"""Pages of the site that are written while it is built: commands, Python API, model cards, schema of the manifest."""
