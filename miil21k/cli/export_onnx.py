@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from miil21k.cli.options import add_options, given, value_of
+from miil21k.cli.options import add_options, given, opened_calibration, value_of
 from miil21k.environment import require
 from miil21k.errors import UnknownModel, UsageError
 from miil21k.export.options import ExportOptions
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     require_source(args)
     from miil21k.export.onnx.file import export_onnx, photographs_in
 
-    options = value_of(args, ExportOptions)
+    options = value_of(args, ExportOptions, calibration=opened_calibration(args))
     photos = photographs_in(args.images) if args.images else []
     loaded = load_source(args)
     report = export_onnx(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miil21k.cli.export_onnx import licence_of, load_source
-from miil21k.cli.options import add_options, given, value_of
+from miil21k.cli.options import add_options, given, opened_calibration, value_of
 from miil21k.environment import require
 from miil21k.errors import UsageError
 from miil21k.export.options import ExportOptions, QuantizeOptions
@@ -85,8 +85,9 @@ def _exported(args: argparse.Namespace, scratch: Path) -> Path:
     require("onnxscript", "export", "Exporting")
     from miil21k.export.onnx.file import export_onnx
 
+    options = value_of(args, ExportOptions, calibration=opened_calibration(args))
     loaded, output = load_source(args), scratch / "model.onnx"
-    export_onnx(loaded, output, value_of(args, ExportOptions), licence=licence_of(loaded.name), say=_say)
+    export_onnx(loaded, output, options, licence=licence_of(loaded.name), say=_say)
     return output
 
 

@@ -7,17 +7,28 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from miil21k.errors import UsageError
 from miil21k.options import declared
+from miil21k.runtime.options import ModelOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from dataclasses import Field
     from typing import TypeAlias
 
+    from miil21k.calibrate.record import Calibration
     from miil21k.options import Option
 
     Parser: TypeAlias = argparse._ActionsContainer
 
-__all__ = ["add_loudness", "add_model_name", "add_options", "given", "names_of", "value_of", "whole"]
+__all__ = [
+    "add_loudness",
+    "add_model_name",
+    "add_options",
+    "given",
+    "names_of",
+    "opened_calibration",
+    "value_of",
+    "whole",
+]
 
 ValueT = TypeVar("ValueT")
 
@@ -147,6 +158,17 @@ def given(args: argparse.Namespace, cls: type) -> dict[str, Any]:
 def value_of(args: argparse.Namespace, cls: type[ValueT], **changes: Any) -> ValueT:
     """Return the value of `cls` that the command line describes, with `changes`; raises what its constructor does."""
     return cls(**{**given(args, cls), **changes})
+
+
+def opened_calibration(args: argparse.Namespace) -> Calibration | None:
+    """Return the calibration that the command line names, beside its `ModelOptions`; None where it names none."""
+    named = getattr(args, "calibration", None)
+    if named is None:
+        return None
+    from miil21k.zoo.names import named_calibration
+
+    model = value_of(args, ModelOptions)
+    return named_calibration(named, revision=model.revision, cache_dir=model.cache_dir, offline=model.offline)
 
 
 def add_model_name(parser: Parser, *, required: bool = False, also: str = "") -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miil21k.cli.options import add_model_name, add_options, names_of, value_of
+from miil21k.cli.options import add_model_name, add_options, names_of, opened_calibration, value_of
 from miil21k.cli.start import log_to_stderr, make_export
 from miil21k.data.options import ReadingOptions, SourceOptions
 from miil21k.predict.options import AnswerOptions
@@ -77,7 +77,6 @@ def run(args: argparse.Namespace) -> int:
     log_to_stderr(args)
     answer = value_of(args, AnswerOptions)
     assert answer.hedge is not None
-    from miil21k.calibrate.record import load_calibration
     from miil21k.validate.report import plain, write_report
     from miil21k.validate.run import validate_model
 
@@ -87,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         rule=answer.rule,
         reading=answer.reading,
         min_bits=answer.min_bits,
-        calibration=load_calibration(answer.calibration) if answer.calibration else None,
+        calibration=opened_calibration(args),
         progress=None if args.quiet else show_progress,
     )
     if args.output is not None:

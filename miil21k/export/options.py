@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from miil21k.calibrate.record import load_calibration
 from miil21k.errors import UsageError
 from miil21k.hierarchy.bin_lines import bin_lines
 from miil21k.options import Instead, check, described, option, option_again
@@ -54,9 +53,10 @@ class ExportOptions:
     bins: GivenBins | None = option_again(AnswerOptions, "bins", None)
     calibration: Calibration | None = option(
         None,
-        "of miil21k calibrate, which brings temperatures and rule for this model; on the command line its file",
+        "of miil21k calibrate, which brings temperatures and rule for this model; on the command line its file, or "
+        "hf-hub:OWNER/REPOSITORY",
         metavar="FILE",
-        parse=load_calibration,
+        parse=str,
     )
     rule: str | None = option_again(AnswerOptions, "rule", None)
     include_removed_labels: bool = option_again(AnswerOptions, "include_removed_labels", False)

@@ -57,11 +57,12 @@ def decoder_of(own: LabelSpace, space: LabelSpace, head: HeadKind, options: Pred
         decoder = decoder.binned(options.bin_lines)
     if options.calibration is None:
         return decoder
-    from miil21k.calibrate.record import load_calibration
-    from miil21k.zoo.names import CALIBRATION, local_file
+    from miil21k.zoo.names import named_calibration
 
-    path = local_file(str(options.calibration), CALIBRATION, cache_dir=options.cache_dir, offline=options.offline)
-    return decoder.calibrated(load_calibration(path))
+    found = named_calibration(
+        options.calibration, revision=options.revision, cache_dir=options.cache_dir, offline=options.offline
+    )
+    return decoder.calibrated(found)
 
 
 def answers_of(found: Decoded, options: PredictOptions) -> list[Answer]:

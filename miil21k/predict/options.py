@@ -134,7 +134,9 @@ class AnswerOptions:
         None, "divide logits by it: one number, or one per depth, as fitted for this model", flags=None
     )
     calibration: str | Path | None = option(
-        None, "file of miil21k calibrate, which brings temperatures and rule for this model", metavar="FILE"
+        None,
+        "file of miil21k calibrate, or hf-hub:OWNER/REPOSITORY, which brings temperatures and rule for this model",
+        metavar="FILE",
     )
     rule: str | None = option(
         None,

@@ -6,7 +6,7 @@ teacher.
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from miil21k.errors import UnknownModel
@@ -17,8 +17,19 @@ from miil21k.zoo.schema import Source, Weights
 
 if TYPE_CHECKING:
     from os import PathLike
+    from pathlib import Path
 
-__all__ = ["CALIBRATION", "HUB_PREFIX", "Architecture", "identify", "local_file", "own_checkpoint", "trained_weights"]
+    from miil21k.calibrate.record import Calibration
+
+__all__ = [
+    "CALIBRATION",
+    "HUB_PREFIX",
+    "Architecture",
+    "identify",
+    "named_calibration",
+    "own_checkpoint",
+    "trained_weights",
+]
 
 CALIBRATION = "calibration.json"  # beside the weights that `miil21k push` put on the Hub
 HUB_PREFIX = "hf-hub:"
@@ -102,14 +113,32 @@ def own_checkpoint(
     name = name.strip()
     if not name.startswith(_HUB):
         return None
-    if revision is not None and "@" not in name:
-        name = f"{name}@{revision}"
-    found = identify(name, cache_dir=cache_dir, offline=offline)
+    found = identify(_revised(name, revision), cache_dir=cache_dir, offline=offline)
     if isinstance(found, Architecture) or not found.carded:
         return None
     from miil21k.store.download import fetch_weights
 
     return fetch_weights(found, cache_dir=cache_dir, offline=offline)
+
+
+def named_calibration(
+    name: str | PathLike[str],
+    *,
+    revision: str | None = None,
+    cache_dir: str | PathLike[str] | None = None,
+    offline: bool | None = None,
+) -> Calibration:
+    """Return the calibration of a file, or of a model that `miil21k push` put on the Hub.
+
+    name: a path, or `hf-hub:OWNER/REPOSITORY[@REVISION]`. revision: where such a name has none, that of the model
+    beside it. Raises UsageError for what is no calibration, and for the Hub what `identify` and `fetch_weights` raise.
+    """
+    from miil21k.calibrate.record import load_calibration
+
+    name = os.fspath(name)
+    if name.startswith(_HUB):
+        return load_calibration(_local_file(_revised(name, revision), CALIBRATION, cache_dir, offline))
+    return load_calibration(name)
 
 
 def _without_hub(name: str) -> str:
@@ -132,7 +161,7 @@ def _architecture(name: str) -> Architecture | None:
 def _on_the_hub(name: str, cache_dir: str | PathLike[str] | None, offline: bool | None) -> Weights:
     from miil21k.zoo.timm_config import row_of_hub
 
-    path = local_file(name, "config.json", cache_dir=cache_dir, offline=offline)
+    path = _local_file(name, "config.json", cache_dir, offline)
     return row_of_hub(name, *_repository(name), path.read_text(encoding="utf-8", errors="replace"))
 
 
@@ -144,15 +173,12 @@ def _repository(name: str) -> tuple[str, str | None]:
     return repo, revision or None
 
 
-def local_file(
-    name: str, file: str, *, cache_dir: str | PathLike[str] | None = None, offline: bool | None = None
-) -> Path:
-    """Return the local copy of a JSON file in the repository `hf-hub:OWNER/REPOSITORY[@REVISION]`.
+def _revised(name: str, revision: str | None) -> str:
+    return name if revision is None or "@" in name else f"{name}@{revision}"
 
-    Any other name is a path already. Raises UnknownModel for half a name, and what `fetch_weights` raises.
-    """
-    if not name.startswith(_HUB):
-        return Path(name)
+
+def _local_file(name: str, file: str, cache_dir: str | PathLike[str] | None, offline: bool | None) -> Path:
+    """Return the local copy of a JSON file in the repository `hf-hub:OWNER/REPOSITORY[@REVISION]`."""
     from miil21k.store.download import fetch_weights
 
     repo, revision = _repository(name)

@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 
 from miil21k.calibrate.record import Calibration
 from miil21k.cli.main import main
-from miil21k.errors import DownloadError
+from miil21k.errors import DownloadError, UsageError
 from miil21k.hierarchy.custom import from_labels
 from miil21k.hierarchy.load import load_label_space
 from miil21k.runtime.loading import load_model
@@ -28,7 +28,7 @@ from miil21k.train.state import save_weights
 from miil21k.train.teachers import open_teacher
 from miil21k.zoo.checkpoint_card import TrainedCard, read_card
 from miil21k.zoo.manifest import find_weights
-from miil21k.zoo.names import identify
+from miil21k.zoo.names import identify, named_calibration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -169,6 +169,31 @@ def test_every_verb_takes_what_was_pushed(
     teacher = open_teacher(recipe, offline=True)
     assert teacher is not None
     assert teacher.space.to_text() == SPACE.to_text()
+
+
+def test_every_verb_takes_the_calibration_of_what_was_pushed(
+    hub: HubServer, pushed: torch.nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in SPACE.tree.names:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        shutil.copy(CAT, tmp_path / "data" / name)
+    own = ["hf-hub:anna/birds", "--calibration", "hf-hub:anna/birds"]
+    assert main(["validate", str(tmp_path / "data"), "-m", *own, "--hedge", "0.9", "-f", "json", "-q"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["hedged"]["level"] == 0.5
+    pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
+    assert main(["export", "onnx", *own, "-o", str(tmp_path / "birds.onnx")]) == 0
+    decoding = json.loads((tmp_path / "birds.onnx.json").read_text())["decoding"]
+    assert json.loads(decoding["calibration"])["thresholds"] == [[0.9, 0.5]]
+
+
+def test_a_calibration_is_of_the_revision_that_is_named(hub: HubServer, tmp_path: Path) -> None:
+    _run(tmp_path)
+    assert main(["push", str(tmp_path), "anna/birds", "--token", "hers", "--revision", "v2"]) == 0
+    assert named_calibration("hf-hub:anna/birds", revision="v2").thresholds == ((0.9, 0.5),)
+    with pytest.raises(DownloadError, match="404"):
+        named_calibration("hf-hub:anna/birds")
+    with pytest.raises(UsageError, match="cannot be read"):
+        named_calibration(tmp_path / "none.json")
 
 
 def test_a_branch_is_made_and_read(hub: HubServer, tmp_path: Path) -> None:
