@@ -233,9 +233,10 @@ def whole_folder(folder: Path, checkpoint: Path, rounds: int) -> None:
     def model_only() -> float:
         torch.set_num_threads(available_cpus())
         start = time.perf_counter()
-        for _ in range(len(paths) // size):
+        rounds = max(1, len(paths) // len(batch))  # the folder may be smaller than a batch
+        for _ in range(rounds):
             predictor.backend.run(batch)
-        return (time.perf_counter() - start) * len(paths) / (len(paths) // size * size)
+        return (time.perf_counter() - start) * len(paths) / (rounds * len(batch))
 
     functions = {
         "timm loop": timm_loop(folder, checkpoint, available_cpus()),
