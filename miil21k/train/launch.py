@@ -18,11 +18,12 @@ from miil21k.records import to_json
 from miil21k.train.adjustments import adjust_average, adjust_precision
 from miil21k.train.evaluation import Evaluation, levels_of
 from miil21k.train.job import augmentation_of, choose_space, create_network, digest_of, own_folder, run_id_of
+from miil21k.train.journal import read_config
 from miil21k.train.level_order import head_order, to_level_order
 from miil21k.train.loop import Run, TrainJob, create_sampler
 from miil21k.train.objectives import OBJECTIVES, create_objective, find_objective
 from miil21k.train.processes import join_processes, leave_processes, pick_device
-from miil21k.train.teacher_memory import DECIDING, TeacherMemory, bytes_of_image
+from miil21k.train.teacher_memory import DECIDING, TeacherMemory, bytes_of_image, runtime_of_cache
 from miil21k.train.teachers import open_teacher
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def train_model(
     if not processes.is_main:
         report = say = _silent
     try:
-        job, facts = _assemble(request, device, processes, say)
+        job, facts = _assemble(request, device, processes, say, resume=resume)
         run = Run(job, report)
         folder = own_folder(request.folder, job.run_id, facts, resume=resume, overwrite=overwrite)
         with folder if processes.is_main else nullcontext():
@@ -95,12 +96,11 @@ def train_model(
 
 
 def _assemble(
-    request: TrainRequest, device: torch.device, processes: Processes, say: Callable[[str], None]
+    request: TrainRequest, device: torch.device, processes: Processes, say: Callable[[str], None], *, resume: bool
 ) -> tuple[TrainJob, dict[str, Any]]:
     """Return the job, and what config.json says about it."""
     recipe, slow = adjust_precision(request.recipe, device)
-    place = {"device": str(device), "cache_dir": request.cache_dir, "offline": request.offline}
-    opened = processes.first(lambda: open_teacher(recipe, **place))  # type: ignore[arg-type]
+    opened = _teacher_of(request, recipe, device, processes, resume=resume)
     parts: Parts = {}
     if request.images is not None:
         images = request.images
@@ -127,12 +127,14 @@ def _assemble(
     if opened is not None and teacher is not None:
         say(opened.sentence(recipe, card.preprocess.input_size[1]))
         facts["teacher_sha256"] = opened.sha256
+        facts["teacher_runtime"] = opened.loaded.runtime
     if request.teacher_cache is not None:
         if opened is None or teacher is None:
             raise UsageError(f"The objective '{recipe.objective}' has no teacher: leave --teacher-cache out.")
         answers = space if teacher.wnids is None else opened.space
         pictures = processes.gather(digest_of(images, labels=False) if processes.is_main else "")[0]
         known: dict[str, Any] = {"teacher": opened.sha256, "label_space": answers.sha256, "images": pictures}
+        known["runtime"] = opened.loaded.runtime
         known["versions"] = {name: version_of(name) for name in ("miil21k", "timm", "pillow")}
         plain = recipe.policy in ("", "miil")  # those of timm fill what they uncover with the mean
         known |= {
@@ -164,6 +166,30 @@ def _assemble(
         memory=memory,
     )
     return job, facts
+
+
+def _teacher_of(
+    request: TrainRequest, recipe: Recipe, device: torch.device, processes: Processes, *, resume: bool
+) -> OpenedTeacher | None:
+    """Return the recipe's teacher, in one runtime for all processes.
+
+    Which runtime is the fastest is measured, and two of them differ in the last digits. So a run that goes on, and one
+    that finds answers in a teacher cache, keep the runtime that began.
+    """
+
+    def opened_in(runtime: str) -> OpenedTeacher | None:
+        return open_teacher(
+            recipe, device=str(device), cache_dir=request.cache_dir, offline=request.offline, runtime=runtime
+        )
+
+    began = (read_config(request.folder) or {}).get("teacher_runtime") if resume else None
+    if began is None and request.teacher_cache is not None:
+        began = runtime_of_cache(Path(request.teacher_cache))
+    opened = processes.first(lambda: opened_in(began or ""))
+    runtime = processes.gather(None if opened is None else opened.loaded.runtime)[0]
+    if opened is not None and opened.loaded.runtime != runtime:
+        opened = opened_in(runtime)
+    return opened
 
 
 def _images_of(

@@ -16,7 +16,7 @@ import torch
 
 from miil21k.errors import UsageError
 from miil21k.files import replace_file, sweep
-from miil21k.records import read_json
+from miil21k.records import StrictJsonError, read_json
 from miil21k.train.losses import TopShares
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["DECIDING", "TeacherMemory", "bytes_of_image", "shorten"]
+__all__ = ["DECIDING", "TeacherMemory", "bytes_of_image", "runtime_of_cache", "shorten"]
 
 KEY = "teacher_cache.json"
 # What of a recipe decides which images make a batch, and what the teacher says to it.
@@ -34,6 +34,14 @@ DECIDING = (
     *("mixup_draw", "teacher_image_size", "precision"),
 )
 _SHARD_BYTES = 16 << 20  # a kill loses at most so much of what was computed
+
+
+def runtime_of_cache(folder: Path) -> str:
+    """Return the runtime whose answers lie in a teacher cache; empty when there is none that can be read."""
+    try:
+        return str(read_json(folder / KEY).get("runtime", ""))
+    except (OSError, StrictJsonError, AttributeError):
+        return ""  # what is wrong with it, `TeacherMemory` says
 
 
 def bytes_of_image(top_k: int) -> int:

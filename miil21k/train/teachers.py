@@ -182,14 +182,16 @@ def open_teacher(
     device: str = "cpu",
     cache_dir: str | PathLike[str] | None = None,
     offline: bool | None = None,
+    runtime: str = "",
 ) -> OpenedTeacher | None:
     """Return the recipe's teacher, None when its objective needs none.
 
     It is a name of the zoo or of timm, a checkpoint of `miil21k train` or an export (`.onnx`), which the fastest
     runtime on this machine runs; published weights are answered by a proved export of the cache where `resolve` has one
-    and images come in its size. device: where the student is. cache_dir, offline: as for `create_model`.
-    Raises UsageError for a file that is no model, LabelSpaceMismatch when the label space that the recipe names is not
-    the teacher's, or none is known.
+    and images come in its size. device: where the student is. cache_dir, offline: as for `create_model`. runtime: the
+    one that must answer, such as "onnx"; empty chooses, which may come out otherwise an hour later.
+    Raises UsageError for a file that is no model or a runtime that cannot answer, LabelSpaceMismatch when the label
+    space that the recipe names is not the teacher's, or none is known.
     """
     if not find_objective(recipe).needs_teacher:
         return None
@@ -202,6 +204,7 @@ def open_teacher(
         offline=offline,
         device=device,
         dtype=recipe.precision,
+        backend=runtime or "auto",
     )
     if path.suffix == ".onnx":
         loaded = _fastest(path, options)
@@ -239,12 +242,13 @@ def _checked(name: str, named: LabelSpace | None, loaded: Loaded) -> Loaded:
 
 
 def _fastest(path: Path, options: LoadOptions) -> Loaded:
-    """Return an export in the runtime that computes it fastest here, in the precision asked for where it has that."""
+    """Return an export in the runtime asked for, or the fastest here, in the precision asked for where it has that."""
     if not path.is_file():
         raise UsageError(f"There is no teacher '{path}': name a checkpoint, an export or a model.")
     stored = read_export_card(path).precision
     found: dict[str, Loaded] = {}
-    for runtime in export_runtimes():
+    named = options.backend != "auto"
+    for runtime in (options.backend,) if named else export_runtimes():
         able = RUNTIMES[runtime]
         kind = options.device.partition(":")[0]
         if able.library() is not None:

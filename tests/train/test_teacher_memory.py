@@ -145,6 +145,33 @@ def test_a_run_that_remembers_ends_with_the_weights_of_one_that_asks(shapes: Pat
         train("sixth", recipe=plain)
 
 
+def test_the_runtime_that_began_goes_on_though_another_one_is_faster_now(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+    write_colour_export(tmp_path / "colours.onnx")
+    recipe = replace(USI, teacher=str(tmp_path / "colours.onnx"), epochs=1)
+    lines: list[str] = []
+
+    def train(name: str, fastest: str, *, resume: bool = False, cache: str | None = "cache") -> str:
+        monkeypatch.setattr(
+            "miil21k.train.teachers.images_per_second",
+            lambda backends, *_size, **_options: {runtime: float(runtime == fastest) for runtime in backends},
+        )
+        folder = None if cache is None else str(tmp_path / cache)
+        wanted = runs.request(shapes / "train", tmp_path / name, recipe, teacher_cache=folder)
+        lines.clear()
+        runs.train_model(wanted, say=lines.append, resume=resume)
+        return next(line for line in lines if line.startswith("The teacher") and "answers through" in line)
+
+    assert "through OpenVINO in" in train("first", "openvino")
+    assert "through OpenVINO in" in train("second", "onnx")
+    assert any("asked 0 times, and remembered 4 times" in line for line in lines)
+    assert "through OpenVINO in" in train("first", "onnx", resume=True)
+    assert "through ONNX Runtime in" in train("plain", "onnx", cache=None)
+    assert "through ONNX Runtime in" in train("plain", "openvino", cache=None, resume=True)
+
+
 def test_shares_are_stored_in_two_bytes_each(tmp_path: Path) -> None:
     memory = _memory(tmp_path, top_k=5)
     memory.at(0, 0, 0, ROWS)
