@@ -208,9 +208,9 @@ class _FourSteps:
         request = replace(request, label_space=self.space_name, partial=True)
 
         def work(resume: bool, anew: bool) -> tuple[Path, dict[str, Any]]:
-            train_model(request, self.report, self.say, resume=resume, overwrite=anew)
+            outcome = train_model(request, self.report, self.say, resume=resume, overwrite=anew)
             output = next(path for name in chosen if (path := request.folder / name).exists())
-            return output, _last_metrics(request.folder)
+            return output, _figures(request.folder, outcome.progress.best_epoch if output.name == BEST else None)
 
         known = {
             "recipe": asdict(request.recipe),
@@ -342,8 +342,10 @@ def _absolute(name: str) -> str:
     return os.path.abspath(name)  # noqa: PTH100 - a glob is no path
 
 
-def _last_metrics(folder: Path) -> dict[str, Any]:
-    """Return the figures of the last epoch of a run."""
+def _figures(folder: Path, epoch: int | None) -> dict[str, Any]:
+    """Return what a run measured at the end of an epoch, counted from 1; None for its last."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    last: dict[str, Any] = next((row for row in reversed(rows) if row["kind"] == "epoch"), {})
-    return {key: value for key, value in last.items() if key.startswith("val_") or key in ("loss", "update", "epoch")}
+    found: dict[str, Any] = next(
+        (row for row in reversed(rows) if row["kind"] == "epoch" and epoch in (None, row["epoch"])), {}
+    )
+    return {key: value for key, value in found.items() if key.startswith("val_") or key in ("loss", "update", "epoch")}

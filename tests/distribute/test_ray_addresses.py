@@ -97,3 +97,23 @@ def test_a_head_may_be_away_for_a_while_but_not_longer(closed_port: int, monkeyp
         head = _Head(f"127.0.0.1:{listening.getsockname()[1]}")
         for clock[0] in (20.0, 50.0, 100.0):
             head.look()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("The current node timed out during startup.\nMore.", "The current node timed out during startup"),
+        ("", "Exception"),
+    ],
+)
+def test_a_cluster_that_does_not_start_here_is_one_sentence(
+    said: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    def late(**_: object) -> None:
+        raise Exception(said)  # what Ray raises on a machine that is too busy
+
+    monkeypatch.setattr(ray, "init", late)
+    with pytest.raises(ClusterError, match=rf"^Ray cannot be started on this machine: {told}\.$"):
+        RayEngine("local")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import tarfile
 import threading
@@ -14,9 +15,10 @@ import pytest
 from colour_export import write_colour_export
 from engine_work import die_at_three, process_of, refuse_two
 
-from miil21k.cli.main import predict_main
+from miil21k.cli.main import main, predict_main
 from miil21k.distribute.processes import Lost
 from miil21k.errors import UsageError
+from miil21k.teachers.select import Selection, report_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,6 +78,37 @@ def test_a_cluster_that_loses_a_node_writes_the_rows_of_the_plain_command(cluste
     assert predict_main([*inputs, *SMALL, "-o", str(one)]) == 1
     assert many.read_bytes() == one.read_bytes()
     assert one.read_bytes().count(b"\n") == 482
+
+
+def test_a_selection_on_a_cluster_is_that_of_this_machine_also_when_it_was_interrupted(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        for path in sorted(IMAGES.glob("*.jpg")):
+            archive.add(path, f"a/{path.name}")
+    (tmp_path / "junk.jpg").write_bytes(b"junk")
+    inputs = [str(IMAGES), f"{tmp_path}/s.tar", str(tmp_path / "junk.jpg")]
+    many, one = tmp_path / "many.csv", tmp_path / "one.csv"
+    words = ["select", *inputs, *SMALL, "-K", "3", "-P", "2"]
+    clustered = [*words, "-o", str(many), "--engine", "ray", "--address", cluster.address]
+
+    def interrupted(self: Selection, found: Any) -> None:
+        if self.images == 5:
+            raise KeyboardInterrupt
+        take(self, found)
+
+    take = Selection.take
+    with monkeypatch.context() as patch:
+        patch.setattr(Selection, "take", interrupted)
+        assert main(clustered) == 130
+    assert not many.exists()
+    assert main([*clustered, "--resume"]) == 1, "one file is no picture"
+    assert main([*words, "-o", str(one)]) == 1
+    assert many.read_bytes() == one.read_bytes()
+    assert many.read_bytes().count(b"\n") > 10
+    reports = [json.loads(report_path(path).read_text(encoding="utf-8")) for path in (many, one)]
+    assert [report.pop("list") for report in reports] == ["many.csv", "one.csv"]
+    assert reports[0] == reports[1]
 
 
 def test_jobs_on_a_cluster_come_in_order_from_workers_that_stay_and_only_the_deadly_one_is_lost(cluster: Any) -> None:

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from colour_export import write_colour_export
 from PIL import Image
-from shapes import COLOURS
+from shapes import COLOURS, shape_space
 
 from miil21k.cli.main import main
 from miil21k.teachers import select as module
 from miil21k.teachers.select import report_path, unfinished_path
+from miil21k.zoo.checkpoint_card import TrainedCard
+from miil21k.zoo.schema import Preprocess
 
 COLOUR_NAMES = list(COLOURS)
 
@@ -173,6 +175,46 @@ def test_a_pool_that_is_another_one_is_not_gone_on_with(
         with caplog.at_level(logging.INFO, "miil21k"):
             assert select(folder, *images, "-o", tmp_path / "s.csv") == 130
     assert select(folder, *images[1:], "-o", tmp_path / "s.csv", "--resume") == 2
+
+
+def test_a_head_with_a_softmax_per_level_selects_by_the_probability_of_exactly_a_class(tmp_path: Path) -> None:
+    """Inner classes are classes as well; the rule that makes one tree of the levels decides about their shares."""
+    import torch
+    from safetensors.torch import save_file
+
+    (tmp_path / "pool").mkdir()
+    for number in range(12):
+        Image.new("RGB", (16, 16), (20 * number, 255 - 20 * number, number * number)).save(
+            tmp_path / "pool" / f"{number:02d}.png"
+        )
+    preprocess = Preprocess((3, 16, 16), "bilinear", 1.0, "center", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "shapes")
+    card = TrainedCard("test_resnet", {}, "level_softmax", shape_space(), preprocess, "none", {})
+    torch.manual_seed(0)
+    network = card.build()
+    torch.nn.init.normal_(network.get_classifier().weight, std=3.0)
+    save_file(network.state_dict(), tmp_path / "levels.safetensors", metadata=card.to_metadata())
+    out, rows = tmp_path / "s.csv", tmp_path / "rows.jsonl"
+    teacher = ["-m", str(tmp_path / "levels.safetensors"), "-b", "4", "-j", "1", "--device", "cpu"]
+    names, inner = shape_space().wnids, set()
+    for rule in ("coherent", "product"):
+        assert main(["predict", str(tmp_path / "pool"), *teacher, "-k", "14", "--rule", rule, "-o", str(rows)]) == 0
+        scores = {}
+        for line in rows.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            scores |= {(node["wnid"], row["input"]): node["probability"] for node in row["topk"]}
+            assert sum(node["probability"] for node in row["topk"]) == pytest.approx(1, abs=2e-5)
+        words = ["select", str(tmp_path / "pool"), *teacher, "-K", "5", "-P", "14", "--rule", rule, "-o", str(out)]
+        assert main(words) == 0
+        found = rows_of(out)
+        for wnid in names:
+            best = sorted((score for (mine, _), score in scores.items() if mine == wnid and score > 1e-4), reverse=True)
+            mine = [float(row["score"]) for row in found if row["wnid"] == wnid]
+            assert mine[: len(best)] == pytest.approx(best[:5], abs=2e-6)
+        inner |= {row["wnid"] for row in found if float(row["score"]) > 0.05} & {"cold", "warm", "red", "blue"}
+        rows.unlink()
+        out.unlink()
+        report_path(out).unlink()
+    assert inner, "some image is a class that has others below it"
 
 
 def test_concepts_are_scored_by_all_below_them(folder: Path, tmp_path: Path) -> None:
