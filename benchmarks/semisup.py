@@ -3,12 +3,17 @@
     python benchmarks/semisup.py --cifar10 cifar10_images.zip --caltech101 caltech101.zip --cache /tmp/semisup \
         --output benchmarks/results/semisup.jsonl --minutes 15
 
-CIFAR-10 cut to 1,000 images a class: 10 % of the labels, the other 9,000 images and the 2,931 of Caltech's `pool/`,
-which are of no class of it, without labels; 32 pixels. Caltech-101: 5 images a class with labels, the rest and `pool/`
-without; 64 pixels. Four convolutions and a linear head, bfloat16: the teacher's are twice as wide as the student's.
+CIFAR-10 cut to 1,000 images a class: 20 or 100 a class with labels, the rest and the 2,931 of Caltech's `pool/`, which
+are of no class of it, without. Caltech-101, 30 of its classes: 5 or 10 images a class with labels, the rest and `pool/`
+without, whose pictures are of these classes, of the other 60, and of none. The student is four convolutions and a
+linear head, 32 pixels. Its teacher is the same network twice as wide, the same network (self-training), or `embedded`,
+which knows ImageNet-1K, with a ridge head fitted on the true labels: it sees 112 pixels, and stands for the teacher of
+semi-weakly supervised training.
+
 Selection is that of `miil21k select` (`ClassBests`), the schedules are those of `ssl_pretrain` (halvings) and
 `ssl_finetune`; what is measured is accuracy on the test images after a given number of images seen, which is the same
-for all: supervised alone sees as many as pretraining and fine-tuning together.
+for all: supervised alone sees as many as pretraining and fine-tuning together. A seed draws the labelled images, the
+weights and the batches.
 
 A row is written as a run ends; runs that have their row are not done again. Runs stop at --minutes of this process's
 own time; the table is printed from all rows.
@@ -31,24 +36,36 @@ import torch
 from PIL import Image
 from torch import nn
 
+from miil21k.files import atomic
 from miil21k.teachers.best import ClassBests
 from miil21k.teachers.recipes import finetuning, pretraining
 from miil21k.train.objectives import CrossEntropy
 from miil21k.train.optimization import Schedule, create_optimizer
+from miil21k.transfer.features import Extractor, FeatureOptions
+from miil21k.transfer.probes import PROBES
+from miil21k.transfer.strength import fit_probe, log_softmax
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from miil21k.train.recipe import Recipe
 
-BATCH = 128
-CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+BATCH = 32
+EDGE = 32
+# name: (data, labelled images a class)
+TASKS = {
+    "cifar10-20": ("cifar10", 20),
+    "cifar10-100": ("cifar10", 100),
+    "caltech101-5": ("caltech101", 5),
+    "caltech101-10": ("caltech101", 10),
+}
+STAGES = ("core", "wide", "sweep")
 
 
 class Network(nn.Module):
-    """Four convolutions and a linear head, `width` channels in the first and 8 `width` features; bfloat16 inside."""
+    """Four convolutions and a linear head, `width` channels in the first and 8 `width` features."""
 
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
@@ -61,19 +78,19 @@ class Network(nn.Module):
         self.head = nn.Linear(8 * width, num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            return self.head(self.features(images.contiguous(memory_format=torch.channels_last))).float()
+        return self.head(self.features(images.contiguous(memory_format=torch.channels_last)))
 
 
 class Images(NamedTuple):
-    """pixels: uint8 [N, 3, H, W]. labels: int64 [N]; -1 for no class of the task."""
+    """pixels: uint8 [N, 3, H, W]. labels: int64 [N]; -1 for no class of the task. features: float32 [N, 1280]."""
 
     pixels: torch.Tensor
     labels: torch.Tensor
+    features: torch.Tensor
 
     def taken(self, rows: Sequence[int] | NDArray[np.int64]) -> Images:
         at = torch.as_tensor(np.asarray(rows))
-        return Images(self.pixels[at], self.labels[at])
+        return Images(*(part[at] for part in self))
 
 
 class Task(NamedTuple):
@@ -89,31 +106,36 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """student: width of its first convolution. per_class None: no pool, true labels alone. plain: the best over all."""
+    """student: width of its first convolution. teacher: that of the teacher's, or `embedded`, or 0 for none.
+
+    per_class None: no pool, true labels alone. plain: the best over all.
+    """
 
     name: str
     student: int
-    teacher: int = 0
+    teacher: int | str = 0
     per_class: int | None = None
     per_image: int = 1
     plain: bool = False
     mixed: bool = False  # true labels among the pseudo-labels, which the paper advises against
 
 
-def runs_of(task: str) -> list[Run]:
-    each = 300 if task == "cifar10" else 20
+def runs_of(task: str, stage: str) -> list[Run]:
+    each = 300 if TASKS[task][0] == "cifar10" else 20
     narrow, wide = 16, 32
-    both = Run("both", narrow, wide, each)
-    found = [
-        Run("supervised", wide),
-        Run("supervised", narrow),
-        both,
-        replace(both, name="self-training", student=narrow, teacher=narrow),
-        replace(both, name="plain top scores", plain=True),
-    ]
+    both = Run("both", narrow, "embedded", each)
+    if stage == "core":
+        return [
+            Run("supervised", narrow),
+            both,
+            replace(both, name="self-training", teacher=narrow),
+            replace(both, name="plain top scores", plain=True),
+            replace(both, name="true labels mixed in", mixed=True),
+        ]
+    if stage == "wide":
+        return [Run("supervised", wide), replace(both, teacher=wide)]
     sweep = [(each // 3, 1), (3 * each, 1), (each, 3), (each, 10), (3 * each, 10)]
-    found += [replace(both, name="sweep", per_class=k, per_image=p) for k, p in sweep]
-    return [*found, replace(both, name="true labels mixed in", mixed=True)]
+    return [replace(both, name="sweep", per_class=k, per_image=p) for k, p in sweep]
 
 
 def train(network: Network, images: Images, recipe: Recipe, updates: int, seed: int) -> None:
@@ -177,23 +199,29 @@ def supervised(task: Task, width: int, seed: int) -> Network:
     return network
 
 
-def answers_of(task: Task, width: int, seed: int, answers: dict[int, NDArray[np.float32]]) -> float:
-    """Train a teacher on the true labels and let it answer the pool; returns its accuracy on the test images."""
-    network = supervised(task, width, seed)
-    answers[width] = probabilities(network, task.pool)
-    return accuracy(network, task.test)
+def answers_of(task: Task, teacher: int | str, seed: int, known: dict[int | str, Answers]) -> Answers:
+    """Train a teacher on the true labels and let it answer the pool, unless it is known."""
+    if teacher not in known:
+        if teacher == "embedded":
+            fitted = fit_probe(
+                PROBES["ridge"], task.labelled.features.numpy(), task.labelled.labels.numpy(), task.classes
+            )
+            logits = fitted.classifier.logits
+            right = (logits(task.test.features.numpy()).argmax(1) == task.test.labels.numpy()).mean()
+            known[teacher] = Answers(np.exp(log_softmax(logits(task.pool.features.numpy()))), float(right))
+        else:
+            network = supervised(task, int(teacher), seed)
+            known[teacher] = Answers(probabilities(network, task.pool), accuracy(network, task.test))
+    return known[teacher]
 
 
-def perform(
-    task: Task, run: Run, seed: int, answers: dict[int, NDArray[np.float32]], scratch: Path
-) -> dict[str, float]:
+def perform(task: Task, run: Run, seed: int, known: dict[int | str, Answers], scratch: Path) -> dict[str, float]:
     if run.per_class is None:
-        return {"accuracy": answers_of(task, run.student, seed, answers)}
-    if run.teacher not in answers:
-        answers_of(task, run.teacher, seed, answers)
-    rows, labels = selected(task, answers[run.teacher], run, scratch / f"{time.time_ns()}")
-    truth = task.pool.labels[torch.from_numpy(rows)]
-    chosen = Images(task.pool.pixels[torch.from_numpy(rows)], labels)
+        return {"accuracy": answers_of(task, run.student, seed, known).accuracy}
+    teacher = answers_of(task, run.teacher, seed, known)
+    rows, labels = selected(task, teacher.pool, run, scratch / f"{time.time_ns()}")
+    chosen = task.pool.taken(rows)
+    truth, chosen = chosen.labels, chosen._replace(labels=labels)
     if run.mixed:
         chosen = Images(*(torch.cat(pair) for pair in zip(chosen, task.labelled, strict=True)))
     updates = task.seen // BATCH
@@ -206,6 +234,7 @@ def perform(
     recipe = finetuning("ssl_finetune", {"epochs": epochs, "lr": 0.01}, images=BATCH, batch=BATCH)
     train(student, task.labelled, recipe, updates, seed)
     return {
+        "teacher_accuracy": teacher.accuracy,
         "pseudo_rows": len(rows),
         "right": float((labels == truth).float().mean()),
         "of_no_class": float((truth < 0).float().mean()),
@@ -213,6 +242,24 @@ def perform(
         "pseudo_alone": alone,
         "accuracy": accuracy(student, task.test),
     }
+
+
+class Answers(NamedTuple):
+    """pool: probabilities float32 [N, C]. accuracy: on the test images."""
+
+    pool: NDArray[np.float32]
+    accuracy: float
+
+
+def features_of(archive: zipfile.ZipFile, names: Sequence[str]) -> torch.Tensor:
+    """Return what `embedded` makes of the pictures."""
+    extractor = Extractor("embedded", FeatureOptions(img_size=112, backend="torch", device="cpu", threads=1))
+    found = []
+    with extractor.backend.threads(1, 1):
+        for start in range(0, len(names), 64):
+            part = names[start : start + 64]
+            found.append(extractor.embed(np.stack([extractor.crop(archive.read(name), name) for name in part])))
+    return torch.from_numpy(np.concatenate(found))
 
 
 def read_images(archive: zipfile.ZipFile, names: Sequence[str], edge: int) -> torch.Tensor:
@@ -231,41 +278,41 @@ def folders(archive: zipfile.ZipFile, part: str) -> dict[str, list[str]]:
     return found
 
 
-def labelled_images(archive: zipfile.ZipFile, part: str, most: int, edge: int) -> Images:
-    per_class = [names[:most] for _, names in sorted(folders(archive, part).items())]
+def labelled_images(archive: zipfile.ZipFile, part: str, most: int, step: int) -> tuple[torch.Tensor, ...]:
+    per_class = [names[:most] for _, names in sorted(folders(archive, part).items())][::step]
+    names = [name for several in per_class for name in several]
     labels = np.repeat(np.arange(len(per_class)), [len(names) for names in per_class])
-    return Images(read_images(archive, [name for names in per_class for name in names], edge), torch.from_numpy(labels))
+    return read_images(archive, names, EDGE), torch.from_numpy(labels), features_of(archive, names)
 
 
-def cached(cache: Path, name: str, make: object) -> Images:
+def unlabelled_images(archive: zipfile.ZipFile) -> tuple[torch.Tensor, ...]:
+    names = sorted(one for one in archive.namelist() if one.startswith("pool/") and one.endswith(".jpg"))
+    return read_images(archive, names, EDGE), torch.full((len(names),), -1), features_of(archive, names)
+
+
+def cached(cache: Path, name: str, make: Callable[[], tuple[torch.Tensor, ...]]) -> Images:
     path = cache / f"{name}.pt"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        torch.save(tuple(make()), path)  # type: ignore[operator]
+        with atomic(path) as part:
+            torch.save(make(), part)
     return Images(*torch.load(path, weights_only=True))
 
 
 def task_of(name: str, args: argparse.Namespace, seed: int) -> Task:
+    data, few = TASKS[name]
     caltech = zipfile.ZipFile(args.caltech101)
-    edge = 32 if name == "cifar10" else 64
-
-    def noise() -> Images:
-        names = sorted(one for one in caltech.namelist() if one.startswith("pool/") and one.endswith(".jpg"))
-        return Images(read_images(caltech, names, edge), torch.full((len(names),), -1))
-
-    archive = zipfile.ZipFile(args.cifar10) if name == "cifar10" else caltech
-    most = 1000 if name == "cifar10" else 30
-    train_set = cached(args.cache, f"{name}_train", lambda: labelled_images(archive, "train", most, edge))
-    test = cached(args.cache, f"{name}_test", lambda: labelled_images(archive, "test", 300, edge))
-    pool = cached(args.cache, f"pool_{edge}", noise)
+    archive, most = (zipfile.ZipFile(args.cifar10), 1000) if data == "cifar10" else (caltech, 30)
+    step = 1 if data == "cifar10" else 3
+    train_set = cached(args.cache, f"{data}_train", lambda: labelled_images(archive, "train", most, step))
+    test = cached(args.cache, f"{data}_test", lambda: labelled_images(archive, "test", 300, step))
+    pool = cached(args.cache, "pool", lambda: unlabelled_images(caltech))
     shuffled = np.random.default_rng(seed).permutation(len(train_set.labels))
-    few = 100 if name == "cifar10" else 5
     labels = train_set.labels.numpy()[shuffled]
     known = np.concatenate([shuffled[labels == place][:few] for place in np.unique(labels)])
     rest = train_set.taken(np.setdiff1d(shuffled, known))
     everything = Images(*(torch.cat(pair) for pair in zip(rest, pool, strict=True)))
-    seen = args.seen if name == "cifar10" else args.seen // 4  # its images have four times the pixels
-    return Task(int(labels.max()) + 1, train_set.taken(known), everything, test, seen, seen // 4)
+    return Task(int(labels.max()) + 1, train_set.taken(known), everything, test, args.seen, args.seen // 4)
 
 
 def key_of(row: dict[str, object]) -> tuple[object, ...]:
@@ -280,13 +327,15 @@ def rows_in(path: Path) -> list[dict[str, object]]:
 def pending(
     args: argparse.Namespace, done: set[tuple[object, ...]]
 ) -> Iterator[tuple[str, int, Run, dict[str, object]]]:
-    for seed in args.seeds:
-        for name in args.tasks:
-            for run in runs_of(name):
-                row = {"task": name, "seed": seed, "run": run.name, "student": run.student, "teacher": run.teacher}
-                row |= {"per_class": run.per_class, "per_image": run.per_image, "seen": args.seen}
-                if key_of(row) not in done:
-                    yield name, seed, run, row
+    """Yield what has no row; a sweep is of the first seed alone."""
+    for stage in args.stages:
+        for seed in args.seeds[:1] if stage == "sweep" else args.seeds:
+            for name in args.tasks:
+                for run in runs_of(name, stage):
+                    row = {"task": name, "seed": seed, "run": run.name, "student": run.student, "teacher": run.teacher}
+                    row |= {"per_class": run.per_class, "per_image": run.per_image, "seen": args.seen}
+                    if key_of(row) not in done:
+                        yield name, seed, run, row
 
 
 def table(rows: list[dict[str, object]]) -> None:
@@ -310,10 +359,11 @@ def main() -> None:
     parser.add_argument("--caltech101", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True, help="decoded images, kept")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--tasks", nargs="+", default=["cifar10", "caltech101"], choices=["cifar10", "caltech101"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
+    parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
-        "--seen", type=int, default=20_000, help="images that pretraining sees; a quarter of them on Caltech-101"
+        "--seen", type=int, default=12_000, help="images that pretraining sees; fine-tuning sees a quarter of them"
     )
     parser.add_argument("--minutes", type=float, default=15, help="of this process's own time")
     args = parser.parse_args()
@@ -323,10 +373,10 @@ def main() -> None:
         if time.process_time() > 60 * args.minutes:
             break
         if at != (name, seed):
-            at, task, answers = (name, seed), task_of(name, args, seed), {}
+            at, task, known = (name, seed), task_of(name, args, seed), {}
         began = time.process_time()
-        found = perform(task, run, seed, answers, args.cache / "runs")
-        row |= {**found, "cpu_seconds": round(time.process_time() - began, 1)}
+        found = perform(task, run, seed, known, args.cache / "runs")
+        row |= {**found, "precision": "fp32", "cpu_seconds": round(time.process_time() - began, 1)}
         args.output.parent.mkdir(parents=True, exist_ok=True)
         with args.output.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 RECIPE_NAMES = ("usual", "usi", "kd", "asked")
+SETTING = ("data", "cut", "precision", "epochs", "batch", "size")
 DEIT = Recipe(
     "cross_entropy",
     label_smoothing=0.1,
@@ -72,7 +73,7 @@ DEIT = Recipe(
 FAMILIES: dict[str, tuple[str, tuple[str, ...], Recipe, int]] = {
     "resnet": (  # Bag of Tricks: SGD with Nesterov's momentum, smoothing, mixup, no policy
         "resnet10t",
-        (),
+        ("channels=(32, 64, 128, 256)",),
         replace(DEIT, optimizer="sgd", lr=0.1, weight_decay=1e-4, policy="", random_erase=0.0, mixup=0.2, cutmix=0.0),
         256,
     ),
@@ -92,7 +93,7 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...], Recipe, int]] = {
         2048,
     ),
     "vit": (  # DeiT
-        "vit_tiny_patch16_224",
+        "deit_tiny_patch16_224",
         ("patch_size=8", "embed_dim=96", "depth=6", "num_heads=3"),
         DEIT,
         512,
@@ -131,7 +132,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--teacher-head", action="store_true", help="train the teacher's head alone, which is quick")
     parser.add_argument("--shrink", type=int, default=128, help="shorter side of the data (default: %(default)s)")
     parser.add_argument("--most", type=int, default=0, help="images of a class; 0: all")
+    parser.add_argument("--test-most", type=int, default=0, help="images of a class to test on; 0: as --most")
     parser.add_argument("--classes", type=int, default=0, help="classes; 0: all")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="(default: %(default)s)")
     parser.add_argument("--hours", type=float, default=8.0, help="stop before a run when so many are spent")
     parser.add_argument("--rows", type=Path, default=HERE / "results" / "usi.jsonl")
     parser.add_argument("--report", action="store_true", help="train nothing; print what --rows holds")
@@ -144,18 +147,20 @@ def arguments() -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     """Train what `--rows` lacks, the teacher first."""
     args.work.mkdir(parents=True, exist_ok=True)
-    cut = f"{args.shrink}-{args.most}-{args.classes}"
+    cut = f"{args.shrink}-{args.most}-{args.classes}-{args.test_most or args.most}"
     train, test = (
-        str(shrink(source, args.work / f"{part}-{cut}", args.shrink, args.most, args.classes))
-        for part, source in (("train", args.train), ("test", args.test))
+        str(shrink(source, args.work / f"{part}-{cut}", args.shrink, most, args.classes))
+        for part, source, most in (("train", args.train, args.most), ("test", args.test, args.test_most or args.most))
     )
-    setting = {"data": args.name, "cut": cut, "epochs": args.epochs, "batch": args.batch, "size": args.size}
+    setting = {"data": args.name, "cut": cut, "precision": args.precision}
+    setting |= {"epochs": args.epochs, "batch": args.batch, "size": args.size}
     rows = read_rows(args.rows)
     teacher = args.work / "teacher" / "last.safetensors"
     if not teacher.exists():
         recipe = replace(
             RECIPES["finetune"], epochs=args.teacher_epochs, batch_size=args.batch, lr=1e-3, policy="",
-            random_erase=0.0, image_size=args.teacher_size, precision="bf16", warmup_epochs=1, schedule_step="update",
+            random_erase=0.0, image_size=args.teacher_size, precision=args.precision, warmup_epochs=1,
+            schedule_step="update",
         )  # fmt: skip
         if args.teacher_head:
             recipe = replace(recipe, freeze="backbone", lr=1e-2)
@@ -184,7 +189,7 @@ def request_of(args: argparse.Namespace, key: dict[str, Any], train: str, teache
     """Return what trains one student."""
     arch, words, usual, its_batch = FAMILIES[key["family"]]
     shared = {"epochs": args.epochs, "batch_size": args.batch, "image_size": args.size, "seed": key["seed"]}
-    shared |= {"precision": "bf16", "pretrained": False, "warmup_epochs": 1, "cooldown_epochs": 0}
+    shared |= {"precision": args.precision, "pretrained": False, "warmup_epochs": 1, "cooldown_epochs": 0}
     if key["recipe"] == "usual":
         recipe = replace(usual, lr=usual.lr * args.batch / its_batch, **shared)
     else:
@@ -234,7 +239,7 @@ def top1(checkpoint: Path, test: str) -> float:
     """Return the share of the test images whose class has the largest logit."""
     model, card = load_trained(checkpoint)
     images = label_images(open_source(test), card.space, partial=True)
-    recipe = replace(RECIPES["usi"], precision="bf16", batch_size=64)
+    recipe = replace(RECIPES["usi"], precision="fp32", batch_size=64)
     return round(Evaluation(images, card.head, card.preprocess, recipe, Processes())(model)["top1"], 4)
 
 
@@ -246,16 +251,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def report(rows: list[dict[str, Any]]) -> str:
     """Return the tables as Markdown: a line for each family, mean over seeds and their number."""
     lines = []
-    settings = sorted({tuple(row[name] for name in ("data", "cut", "epochs", "batch", "size")) for row in rows})
+    settings = sorted({tuple(row[name] for name in SETTING) for row in rows})
     for setting in settings:
-        here = [
-            row for row in rows if tuple(row[name] for name in ("data", "cut", "epochs", "batch", "size")) == setting
-        ]
+        here = [row for row in rows if tuple(row[name] for name in SETTING) == setting]
         teacher = next((row["top1"] for row in here if row["family"] == "teacher"), None)
-        data, cut, epochs, batch, size = setting
+        data, cut, precision, epochs, batch, size = setting
         hours = sum(row["hours"] for row in here)
         lines += [
-            f"{data} ({cut}), {epochs} epochs, batch {batch}, {size} pixels; teacher {teacher}; {hours:.3f} hours",
+            f"{data} ({cut}), {epochs} epochs, batch {batch}, {size} pixels, {precision}; teacher {teacher}; "
+            f"{hours:.3f} hours",
             "",
             "| family | recipe | top-1 | of the average | seeds | minutes a run |",
             "|---|---|---|---|---|---|",
