@@ -257,9 +257,9 @@ def report(rows: list[dict[str, Any]]) -> str:
         teacher = next((row["top1"] for row in here if row["family"] == "teacher"), None)
         data, cut, precision, epochs, batch, size = setting
         hours = sum(row["hours"] for row in here)
+        run_as = f"{epochs} epochs, batch {batch}, {size} pixels, {precision}"
         lines += [
-            f"{data} ({cut}), {epochs} epochs, batch {batch}, {size} pixels, {precision}; teacher {teacher}; "
-            f"{hours:.3f} hours",
+            f"{data} ({cut}), {run_as}; teacher {teacher}; {hours:.3f} hours",
             "",
             "| family | recipe | top-1 | of the average | seeds | minutes a run |",
             "|---|---|---|---|---|---|",

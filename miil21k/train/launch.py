@@ -349,4 +349,5 @@ def _opening(facts: dict[str, Any]) -> str:
 def _weights(weights: Any) -> str:
     if weights == "random":
         return "from random weights"
-    return f"from the weights {weights['name']} (sha256 {weights['sha256'][:16]}, {weights['source']})"
+    source = "" if weights["source"] == weights["name"] else f", {weights['source']}"
+    return f"from the weights {weights['name']} (sha256 {weights['sha256'][:16]}{source})"

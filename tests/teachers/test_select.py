@@ -11,14 +11,13 @@ from typing import Any
 
 import pytest
 from colour_export import write_colour_export
+from level_network import write_level_network
 from PIL import Image
 from shapes import COLOURS, shape_space
 
 from miil21k.cli.main import main
 from miil21k.teachers import select as module
 from miil21k.teachers.select import report_path, unfinished_path
-from miil21k.zoo.checkpoint_card import TrainedCard
-from miil21k.zoo.schema import Preprocess
 
 COLOUR_NAMES = list(COLOURS)
 
@@ -179,20 +178,12 @@ def test_a_pool_that_is_another_one_is_not_gone_on_with(
 
 def test_a_head_with_a_softmax_per_level_selects_by_the_probability_of_exactly_a_class(tmp_path: Path) -> None:
     """Inner classes are classes as well; the rule that makes one tree of the levels decides about their shares."""
-    import torch
-    from safetensors.torch import save_file
-
     (tmp_path / "pool").mkdir()
     for number in range(12):
         Image.new("RGB", (16, 16), (20 * number, 255 - 20 * number, number * number)).save(
             tmp_path / "pool" / f"{number:02d}.png"
         )
-    preprocess = Preprocess((3, 16, 16), "bilinear", 1.0, "center", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "shapes")
-    card = TrainedCard("test_resnet", {}, "level_softmax", shape_space(), preprocess, "none", {})
-    torch.manual_seed(0)
-    network = card.build()
-    torch.nn.init.normal_(network.get_classifier().weight, std=3.0)
-    save_file(network.state_dict(), tmp_path / "levels.safetensors", metadata=card.to_metadata())
+    write_level_network(tmp_path / "levels.safetensors")
     out, rows = tmp_path / "s.csv", tmp_path / "rows.jsonl"
     teacher = ["-m", str(tmp_path / "levels.safetensors"), "-b", "4", "-j", "1", "--device", "cpu"]
     names, inner = shape_space().wnids, set()

@@ -10,6 +10,7 @@ import pytest
 import runs
 import torch
 from colour_export import write_colour_export
+from level_network import write_level_network
 from safetensors.torch import load_file
 
 from miil21k.errors import UsageError
@@ -143,6 +144,12 @@ def test_a_run_that_remembers_ends_with_the_weights_of_one_that_asks(shapes: Pat
     plain = replace(recipe, objective="cross_entropy", teacher="")
     with pytest.raises(UsageError, match="'cross_entropy' has no teacher: leave --teacher-cache out"):
         train("sixth", recipe=plain)
+    write_level_network(tmp_path / "levels.safetensors")
+    levels = replace(recipe, objective="semantic_unlabelled", teacher=str(tmp_path / "levels.safetensors"))
+    with pytest.raises(
+        UsageError, match=r"holds shares of one softmax, and the teacher .* has one for each level: leave"
+    ):
+        train("seventh", recipe=levels)
 
 
 def test_the_runtime_that_began_goes_on_though_another_one_is_faster_now(

@@ -118,7 +118,7 @@ def test_a_file_to_start_from_is_named_with_its_digest(shapes: Path, tmp_path: P
     file = tmp_path / "own.safetensors"
     save_file(timm.create_model("test_resnet", num_classes=14).state_dict(), file)
     opening = _opening(_request(shapes, tmp_path / "run", "test_resnet", checkpoint=str(file)))
-    assert f"from the weights {file} (sha256 {sha256_of(file)[:16]}" in opening
+    assert f"from the weights {file} (sha256 {sha256_of(file)[:16]})," in opening, "its name once"
 
 
 @pytest.mark.parametrize(("teacher", "error"), [("tresnet_m", UnknownModel), ("resnet50.a1_in1k", Miil21kError)])
