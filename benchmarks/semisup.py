@@ -12,8 +12,8 @@ semi-weakly supervised training.
 
 Selection is that of `miil21k select` (`ClassBests`), the schedules are those of `ssl_pretrain` (halvings) and
 `ssl_finetune`; what is measured is accuracy on the test images after a given number of images seen, which is the same
-for all: supervised alone sees as many as pretraining and fine-tuning together. A seed draws the labelled images, the
-weights and the batches.
+for all: supervised alone sees as many as pretraining and fine-tuning together. Fine-tuning is done twice, at a rate of
+0.01 (`accuracy`) and of 0.001 (`tuned_slowly`). A seed draws the labelled images, the weights and the batches.
 
 A row is written as a run ends; runs that have their row are not done again. Runs stop at --minutes of this process's
 own time; the table is printed from all rows.
@@ -22,17 +22,20 @@ own time; the table is printed from all rows.
 from __future__ import annotations
 
 import argparse
+import copy
 import io
 import json
+import statistics
 import time
 import zipfile
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from dots import draw_dots
 from PIL import Image
 from torch import nn
 
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
 
 BATCH = 32
 EDGE = 32
+TUNED = {"tuned_slowly": 0.001, "accuracy": 0.01}  # rates of fine-tuning
 # name: (data, labelled images a class)
 TASKS = {
     "cifar10-20": ("cifar10", 20),
@@ -61,7 +65,19 @@ TASKS = {
     "caltech101-5": ("caltech101", 5),
     "caltech101-10": ("caltech101", 10),
 }
+TITLES = {"cifar10": "CIFAR-10", "caltech101": "Caltech-101, 30 classes"}
 STAGES = ("core", "wide", "sweep")
+NARROW, WIDE = 16, 32
+# run, its teacher, and what it is called in the picture
+DRAWN = (
+    ("both", "embedded", "teacher knows ImageNet"),
+    ("plain top scores", "embedded", "the same, plain top scores"),
+    ("true labels mixed in", "embedded", "the same, true labels mixed in"),
+    ("both", WIDE, "wider teacher"),
+    ("self-training", NARROW, "self-training"),
+)
+RUNS = ("supervised", "both", "self-training", "plain top scores", "true labels mixed in", "sweep")
+KEY = ("task", "seed", "run", "student", "teacher", "per_class", "per_image", "seen")
 
 
 class Network(nn.Module):
@@ -122,18 +138,17 @@ class Run:
 
 def runs_of(task: str, stage: str) -> list[Run]:
     each = 300 if TASKS[task][0] == "cifar10" else 20
-    narrow, wide = 16, 32
-    both = Run("both", narrow, "embedded", each)
+    both = Run("both", NARROW, "embedded", each)
     if stage == "core":
         return [
-            Run("supervised", narrow),
+            Run("supervised", NARROW),
             both,
-            replace(both, name="self-training", teacher=narrow),
+            replace(both, name="self-training", teacher=NARROW),
             replace(both, name="plain top scores", plain=True),
             replace(both, name="true labels mixed in", mixed=True),
         ]
     if stage == "wide":
-        return [Run("supervised", wide), replace(both, teacher=wide)]
+        return [Run("supervised", WIDE), replace(both, teacher=WIDE)]
     sweep = [(each // 3, 1), (3 * each, 1), (each, 3), (each, 10), (3 * each, 10)]
     return [replace(both, name="sweep", per_class=k, per_image=p) for k, p in sweep]
 
@@ -230,9 +245,12 @@ def perform(task: Task, run: Run, seed: int, known: dict[int | str, Answers], sc
     recipe = pretraining("ssl_pretrain", {"steps": updates, "lr": 0.05}, rows=BATCH, passes=1, batch=BATCH)
     train(student, chosen, recipe, updates, seed)
     alone = accuracy(student, task.test)
-    epochs, updates = 12, task.tuned // BATCH
-    recipe = finetuning("ssl_finetune", {"epochs": epochs, "lr": 0.01}, images=BATCH, batch=BATCH)
-    train(student, task.labelled, recipe, updates, seed)
+    found = {}
+    for name, rate in TUNED.items():
+        tuned = copy.deepcopy(student)
+        recipe = finetuning("ssl_finetune", {"epochs": 12, "lr": rate}, images=BATCH, batch=BATCH)
+        train(tuned, task.labelled, recipe, task.tuned // BATCH, seed)
+        found[name] = accuracy(tuned, task.test)
     return {
         "teacher_accuracy": teacher.accuracy,
         "pseudo_rows": len(rows),
@@ -240,7 +258,7 @@ def perform(task: Task, run: Run, seed: int, known: dict[int | str, Answers], sc
         "of_no_class": float((truth < 0).float().mean()),
         "classes_with_rows": len(labels.unique()),
         "pseudo_alone": alone,
-        "accuracy": accuracy(student, task.test),
+        **found,
     }
 
 
@@ -315,18 +333,15 @@ def task_of(name: str, args: argparse.Namespace, seed: int) -> Task:
     return Task(int(labels.max()) + 1, train_set.taken(known), everything, test, args.seen, args.seen // 4)
 
 
-def key_of(row: dict[str, object]) -> tuple[object, ...]:
-    names = ("task", "seed", "run", "student", "teacher", "per_class", "per_image", "seen")
-    return tuple(row[name] for name in names)
+def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in KEY)
 
 
-def rows_in(path: Path) -> list[dict[str, object]]:
+def rows_in(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def pending(
-    args: argparse.Namespace, done: set[tuple[object, ...]]
-) -> Iterator[tuple[str, int, Run, dict[str, object]]]:
+def pending(args: argparse.Namespace, done: set[tuple[Any, ...]]) -> Iterator[tuple[str, int, Run, dict[str, Any]]]:
     """Yield what has no row; a sweep is of the first seed alone."""
     for stage in args.stages:
         for seed in args.seeds[:1] if stage == "sweep" else args.seeds:
@@ -334,23 +349,58 @@ def pending(
                 for run in runs_of(name, stage):
                     row = {"task": name, "seed": seed, "run": run.name, "student": run.student, "teacher": run.teacher}
                     row |= {"per_class": run.per_class, "per_image": run.per_image, "seen": args.seen}
-                    if key_of(row) not in done:
+                    if run.name in args.runs and key_of(row) not in done:
                         yield name, seed, run, row
 
 
-def table(rows: list[dict[str, object]]) -> None:
-    print(
-        "| data | seed | run | student | teacher | K | P | pseudo-labels | right | no class | pseudo alone | accuracy |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+def groups_of(rows: Sequence[dict[str, Any]]) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    """Return the rows of each run, which differ in their seed alone."""
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: (list(TASKS).index(row["task"]), -row["seen"])):
+        found.setdefault(tuple(row[name] for name in KEY if name != "seed"), []).append(row)
+    return found
+
+
+def table(rows: Sequence[dict[str, Any]]) -> None:
+    """Print means over seeds, with their range; a gain is over true labels alone with the same seed."""
+    print("| data | seen | run | student, teacher | K, P | right | before fine-tuning | slowly | accuracy | gains |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    alone = {(row["task"], row["seen"], row["student"], row["seed"]): row for row in rows if not row["per_class"]}
+    for (task, name, student, teacher, per_class, per_image, seen), of in groups_of(rows).items():
+        pairs = [(row, alone.get((task, seen, student, row["seed"]))) for row in of if row["per_class"]]
+        gains = [f"{100 * (row['accuracy'] - base['accuracy']):+.1f}" for row, base in pairs if base is not None]
+        who = f"{student}, {teacher}" if teacher else str(student)
+        if teacher:
+            who += f" ({mean(of, 'teacher_accuracy')} %)"
+        chosen = f"{per_class}, {per_image}" if per_class else ""
+        figures = [mean(of, column) for column in ("right", "pseudo_alone", "tuned_slowly", "accuracy")]
+        cells = [task, f"{seen:,}", name, who, chosen, *figures]
+        print(f"| {' | '.join(cells)} | {' '.join(gains)} |")
+    print(f"{sum(row['cpu_seconds'] for row in rows) / 3600:.3f} hours of one core in all")
+
+
+def mean(rows: Sequence[dict[str, Any]], name: str) -> str:
+    """Return the mean in per cent, with the range where there are several rows."""
+    values = [100 * row[name] for row in rows if name in row]
+    if not values:
+        return ""
+    spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
+
+
+def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw accuracy by run, a dot a seed: of pseudo-labels before fine-tuning on true ones, and after it."""
+    panels: dict[str, dict[str, list[float]]] = {}
     for row in rows:
-        shown = [
-            f"{row[name]:.1%}" if name in row else "" for name in ("right", "of_no_class", "pseudo_alone", "accuracy")
-        ]
-        chosen = [row["per_class"] or "", row["per_image"] if row["per_class"] else "", row.get("pseudo_rows", "")]
-        words = [row["task"], row["seed"], row["run"], row["student"], row["teacher"] or "", *chosen, *shown]
-        print(f"| {' | '.join(map(str, words))} |")
-    print(f"{sum(float(row['cpu_seconds']) for row in rows) / 3600:.3f} hours of one core in all")
+        data, few = TASKS[row["task"]]
+        panel = panels.setdefault(f"{TITLES[data]}, {few} labels a class:\naccuracy, %", {})
+        if row["run"] == "supervised" and row["student"] == NARROW:
+            panel.setdefault("true labels alone", []).append(row["accuracy"])
+        for run, teacher, title in DRAWN:
+            if (row["run"], row["teacher"]) == (run, teacher):
+                panel.setdefault(f"{title}, before fine-tuning", []).append(row["pseudo_alone"])
+                panel.setdefault(title, []).append(row["accuracy"])
+    draw_dots(panels, path)
 
 
 def main() -> None:
@@ -361,14 +411,17 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
+    parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=RUNS, help="of these stages")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
         "--seen", type=int, default=12_000, help="images that pretraining sees; fine-tuning sees a quarter of them"
     )
     parser.add_argument("--minutes", type=float, default=15, help="of this process's own time")
+    parser.add_argument("--picture", type=Path, help="PNG to draw from all rows")
     args = parser.parse_args()
     torch.set_num_threads(1)
     at: tuple[str, int] | None = None
+    known: dict[int | str, Answers] = {}
     for name, seed, run, row in pending(args, {key_of(row) for row in rows_in(args.output)}):
         if time.process_time() > 60 * args.minutes:
             break
@@ -382,6 +435,8 @@ def main() -> None:
             file.write(json.dumps(row) + "\n")
         print(f"{row} ({time.process_time() / 3600:.3f} hours)", flush=True)
     table(rows_in(args.output))
+    if args.picture:
+        draw(rows_in(args.output), args.picture)
 
 
 if __name__ == "__main__":

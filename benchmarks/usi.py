@@ -1,8 +1,8 @@
 """One recipe for every backbone? USI against each family's usual recipe, on small pictures, from random weights.
 
     python benchmarks/usi.py caltech/train caltech/test --work work
-    python benchmarks/usi.py cifar10/train cifar10/test --work cifar --most 500
-    python benchmarks/usi.py --report
+    python benchmarks/usi.py cifar10/train cifar10/test --work cifar --name CIFAR-10 --most 500
+    python benchmarks/usi.py --report --picture docs/benchmarks_usi.png
 
 Data: class folders, shrunk once to `--shrink` pixels, `--classes` of them. The teacher is `embedded`, fine-tuned on the
 same images first; it sees the student's pictures in its own size. Every run has the same images, epochs, batch and
@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from dots import draw_dots
 from small_sets import shrink
 
 from miil21k.data.datasets import label_images, open_source
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 RECIPE_NAMES = ("usual", "usi", "kd", "asked")
+TITLES = {"usual": "its usual recipe", "usi": "USI", "kd": "USI without labels"}
 SETTING = ("data", "cut", "precision", "epochs", "batch", "size")
 DEIT = Recipe(
     "cross_entropy",
@@ -109,6 +111,8 @@ def main() -> int:
         if not args.report:
             run(args)
         print(report(read_rows(args.rows)), end="")
+        if args.picture:
+            draw(read_rows(args.rows), args.picture)
     except Miil21kError as error:
         print(error, file=sys.stderr)
         return 1
@@ -120,7 +124,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("train", type=Path, nargs="?", help="class folders")
     parser.add_argument("test", type=Path, nargs="?", help="class folders")
     parser.add_argument("--work", type=Path, default=Path("usi"), help="folder of runs (default: %(default)s)")
-    parser.add_argument("--name", default="caltech", help="what the data are called (default: %(default)s)")
+    parser.add_argument("--name", default="Caltech-101", help="what the data are called (default: %(default)s)")
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--recipes", nargs="+", choices=RECIPE_NAMES, default=list(RECIPE_NAMES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -138,6 +142,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--hours", type=float, default=8.0, help="stop before a run when so many are spent")
     parser.add_argument("--rows", type=Path, default=HERE / "results" / "usi.jsonl")
     parser.add_argument("--report", action="store_true", help="train nothing; print what --rows holds")
+    parser.add_argument("--picture", type=Path, help="PNG to draw from all rows")
     args = parser.parse_args()
     if not args.report and args.test is None:
         parser.error("TRAIN and TEST are needed to train")
@@ -274,6 +279,19 @@ def report(rows: list[dict[str, Any]]) -> str:
                     )
         lines.append("")
     return "\n".join(lines)
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw the top-1 of every run, a panel for each setting."""
+    panels: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        panel = panels.setdefault(f"{row['data']}, {row['epochs']} epochs, {row['size']} pixels:\ntop-1, %", {})
+        for family in FAMILIES:
+            for recipe, title in TITLES.items():
+                values = panel.setdefault(f"{family}, {title}", [])
+                if (row["family"], row["recipe"]) == (family, recipe):
+                    values.append(row["top1"])
+    draw_dots(panels, path)
 
 
 def mean(rows: list[dict[str, Any]], name: str) -> str:
