@@ -70,14 +70,14 @@ STAGES = ("core", "wide", "sweep")
 NARROW, WIDE = 16, 32
 # run, its teacher, and what it is called in the picture
 DRAWN = (
-    ("both", "embedded", "teacher knows ImageNet"),
-    ("plain top scores", "embedded", "the same, plain top scores"),
-    ("true labels mixed in", "embedded", "the same, true labels mixed in"),
+    ("both", "embedded", "K of each class"),
+    ("plain top scores", "embedded", "plain top scores"),
+    ("true labels mixed in", "embedded", "true labels mixed in"),
     ("both", WIDE, "wider teacher"),
     ("self-training", NARROW, "self-training"),
 )
 RUNS = ("supervised", "both", "self-training", "plain top scores", "true labels mixed in", "sweep")
-KEY = ("task", "seed", "run", "student", "teacher", "per_class", "per_image", "seen")
+KEY = ("task", "seed", "run", "student", "teacher", "per_class", "per_image", "seen", "batch")
 
 
 class Network(nn.Module):
@@ -348,7 +348,7 @@ def pending(args: argparse.Namespace, done: set[tuple[Any, ...]]) -> Iterator[tu
             for name in args.tasks:
                 for run in runs_of(name, stage):
                     row = {"task": name, "seed": seed, "run": run.name, "student": run.student, "teacher": run.teacher}
-                    row |= {"per_class": run.per_class, "per_image": run.per_image, "seen": args.seen}
+                    row |= {"per_class": run.per_class, "per_image": run.per_image, "seen": args.seen, "batch": BATCH}
                     if run.name in args.runs and key_of(row) not in done:
                         yield name, seed, run, row
 
@@ -363,18 +363,16 @@ def groups_of(rows: Sequence[dict[str, Any]]) -> dict[tuple[Any, ...], list[dict
 
 def table(rows: Sequence[dict[str, Any]]) -> None:
     """Print means over seeds, with their range; a gain is over true labels alone with the same seed."""
-    print("| data | seen | run | student, teacher | K, P | right | before fine-tuning | slowly | accuracy | gains |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("| data | seen | run | student | teacher | its accuracy | K, P | right | alone | slowly | accuracy | gains |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     alone = {(row["task"], row["seen"], row["student"], row["seed"]): row for row in rows if not row["per_class"]}
-    for (task, name, student, teacher, per_class, per_image, seen), of in groups_of(rows).items():
+    for (task, name, student, teacher, per_class, per_image, seen, _), of in groups_of(rows).items():
         pairs = [(row, alone.get((task, seen, student, row["seed"]))) for row in of if row["per_class"]]
         gains = [f"{100 * (row['accuracy'] - base['accuracy']):+.1f}" for row, base in pairs if base is not None]
-        who = f"{student}, {teacher}" if teacher else str(student)
-        if teacher:
-            who += f" ({mean(of, 'teacher_accuracy')} %)"
         chosen = f"{per_class}, {per_image}" if per_class else ""
         figures = [mean(of, column) for column in ("right", "pseudo_alone", "tuned_slowly", "accuracy")]
-        cells = [task, f"{seen:,}", name, who, chosen, *figures]
+        who = [str(student), str(teacher or ""), mean(of, "teacher_accuracy")]
+        cells = [task, f"{seen:,}", name, *who, chosen, *figures]
         print(f"| {' | '.join(cells)} | {' '.join(gains)} |")
     print(f"{sum(row['cpu_seconds'] for row in rows) / 3600:.3f} hours of one core in all")
 
@@ -389,17 +387,19 @@ def mean(rows: Sequence[dict[str, Any]], name: str) -> str:
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw accuracy by run, a dot a seed: of pseudo-labels before fine-tuning on true ones, and after it."""
+    """Draw the accuracy of runs of several seeds: of pseudo-labels alone, and after fine-tuning on true labels."""
     panels: dict[str, dict[str, list[float]]] = {}
-    for row in rows:
-        data, few = TASKS[row["task"]]
-        panel = panels.setdefault(f"{TITLES[data]}, {few} labels a class:\naccuracy, %", {})
-        if row["run"] == "supervised" and row["student"] == NARROW:
-            panel.setdefault("true labels alone", []).append(row["accuracy"])
-        for run, teacher, title in DRAWN:
-            if (row["run"], row["teacher"]) == (run, teacher):
-                panel.setdefault(f"{title}, before fine-tuning", []).append(row["pseudo_alone"])
-                panel.setdefault(title, []).append(row["accuracy"])
+    for (task, name, student, teacher, _, _, seen, _), of in groups_of(rows).items():
+        if len(of) == 1 or student != NARROW or name == "sweep":
+            continue
+        data, few = TASKS[task]
+        panel = panels.setdefault(f"{TITLES[data]}, {few} labels a class,\n{seen:,} images seen: accuracy, %", {})
+        if name == "supervised":
+            panel["true labels alone"] = [row["accuracy"] for row in of]
+        for run, of_teacher, title in DRAWN:
+            if (name, teacher) == (run, of_teacher):
+                panel[title] = [row["pseudo_alone"] for row in of]
+                panel[f"{title}, then true labels"] = [row["accuracy"] for row in of]
     draw_dots(panels, path)
 
 
