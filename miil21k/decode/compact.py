@@ -70,14 +70,17 @@ def _kept(row: NDArray[np.float32], classes: NDArray[np.intp], rest: float) -> C
 
 
 def _fewest(values: NDArray[np.float64], left: float) -> tuple[int, float]:
-    """Return how many of the first values must be kept, and the mean of the others.
+    """Return how many of the first values, which fall, must be kept, and the mean of the others.
 
     A set of the others is off by at most what those above their mean exceed it by, all together.
     """
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    falling = -values
 
     def excess(count: int) -> float:
-        others = values[count:]
-        return float(np.maximum(others - others.mean(), 0).sum()) if others.size else 0.0
+        mean = (sums[-1] - sums[count]) / (len(values) - count)
+        above = max(count, int(np.searchsorted(falling, -mean)))
+        return float(sums[above] - sums[count] - mean * (above - count))
 
     low, high = 0, len(values)  # the excess falls with the count
     while low < high:

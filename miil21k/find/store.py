@@ -48,6 +48,7 @@ _ESCAPED = re.compile(r"\\u(dc[89a-f][0-9a-f])")
 _OF_ROW = ("status", "error", "path", "stop", "topk")
 MOST_FRAGMENTS = 64  # a pass adds one per some hundred pictures; each is a file per column to open
 KEPT = timedelta(minutes=10)  # for who is reading an earlier state meanwhile
+PROBES = 8  # of some hundred partitions, of a few hundred embeddings each
 MIN_ROWS_OF_VECTOR_INDEX = 50_000  # below, comparing with every embedding takes a few hundredths of a second
 
 
@@ -155,7 +156,10 @@ class Index:
         """Add rows, keys as the columns. known: some replace rows of the same `input`."""
         import pyarrow as pa
 
-        table = pa.Table.from_pylist([_writable(row) for row in rows], self._table.schema)
+        schema = self._table.schema
+        # Arrow takes an array at once where its type is that of the column, else number by number.
+        types = {name: schema.field(name).type.value_type.to_pandas_dtype() for name in ("classes", "probabilities")}
+        table = pa.Table.from_pylist([_writable(row, types) for row in rows], schema)
         with _told(self.path):
             if known:
                 merge = self._table.merge_insert("input").when_matched_update_all().when_not_matched_insert_all()
@@ -176,9 +180,9 @@ class Index:
         indexed = bool(self._table.list_indices())
         with _told(self.path):
             if vectors and not indexed and len(self) >= MIN_ROWS_OF_VECTOR_INDEX:
-                from lancedb.index import IvfHnswSq
+                from lancedb.index import IvfSq
 
-                self._table.create_index("embedding", config=IvfHnswSq(distance_type="cosine"))
+                self._table.create_index("embedding", config=IvfSq(distance_type="cosine"))
                 indexed = True
             if self._table.stats()["fragment_stats"]["num_fragments"] > MOST_FRAGMENTS:
                 self._table.optimize(cleanup_older_than=KEPT)
@@ -282,15 +286,26 @@ class Index:
         """Return the row numbers of the `count` embeddings nearest to `vector` [D] by cosine, and these, best first."""
         with _told(self.path):
             query = self._table.search(vector, vector_column_name="embedding").distance_type("cosine").limit(count)
-            if self._table.list_indices():
-                query = query.ef(max(150, 4 * count)).nprobes(20).refine_factor(3)
-            found = query.select(["input", "_distance"]).to_arrow()
-        numbers = np.array([self._number_of[real_name(name)] for name in found["input"].to_pylist()], np.int64)
+            if self._has_vector_index:
+                # The index keeps rounded vectors, whose distances are twice those of rows it has not seen: what it
+                # finds is compared again by the embeddings themselves.
+                query = query.nprobes(PROBES + count // 100).refine_factor(2)
+            found = query.select(["_distance"]).with_row_id(True).to_arrow()
+        ids, order = self._row_ids
+        numbers = order[np.searchsorted(ids, found["_rowid"].to_numpy())]
         return numbers, (1 - found["_distance"].to_numpy()).astype(np.float32)
 
     @cached_property
-    def _number_of(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(self.names)}
+    def _has_vector_index(self) -> bool:
+        return bool(self._table.list_indices())
+
+    @cached_property
+    def _row_ids(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """LanceDB's own numbers of the rows, ascending, and the row number of each."""
+        with _told(self.path):
+            ids = self._table.search().select([]).with_row_id(True).to_arrow()["_rowid"].to_numpy()
+        order = np.argsort(ids)
+        return ids[order], order
 
 
 def _lance() -> ModuleType:
@@ -332,9 +347,10 @@ def _quoted(text: str) -> str:
     return utf8_text(text).replace("'", "''")
 
 
-def _writable(row: dict[str, Any]) -> dict[str, Any]:
-    """Return `row` with its texts as UTF-8: a byte of a name that is none is stored as its escape."""
-    return {name: utf8_text(value) if isinstance(value, str) else value for name, value in row.items()}
+def _writable(row: dict[str, Any], types: dict[str, Any]) -> dict[str, Any]:
+    """Return `row` with its texts as UTF-8 (a byte of a name that is none as its escape), and arrays of these types."""
+    texts = {name: utf8_text(value) if isinstance(value, str) else value for name, value in row.items()}
+    return {**texts, **{name: np.asarray(row[name], types[name]) for name in types.keys() & row.keys()}}
 
 
 def real_name(name: str) -> str:

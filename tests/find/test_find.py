@@ -13,11 +13,14 @@ pytest.importorskip("imagehash", reason="the extra 'find' is not installed")
 
 from pictures import index, photographs, predictor
 
+from miil21k.decode.compact import BOUND
 from miil21k.errors import UnknownClass, UsageError
+from miil21k.find import store
 from miil21k.find.find import FindOptions, count_by, find
 from miil21k.find.query import parse_query
-from miil21k.find.store import Index
+from miil21k.find.store import About, Index, is_index
 from miil21k.hierarchy.concepts import concepts_of
+from miil21k.hierarchy.load import load_label_space
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -154,3 +157,65 @@ def test_time_and_place_leave_out_what_has_none(tmp_path: Path) -> None:
     assert names(photos, None, since="2024", until="2024-05-31") == ["b.jpg"]
     assert names(photos, None, near=Near(48.0, 11.0, 12.0)) == ["a.jpg", "b.jpg"]
     assert names(photos, None, near=Near(48.0, 11.0, 11.0)) == ["a.jpg"]  # 0.1 degrees of latitude are 11.1 km
+
+
+def collection(path: Path, vectors: np.ndarray, first: int = 0) -> Index:
+    """Add rows of these embeddings [rows, D] to an index; even ones are tench, odd ones goldfish."""
+    if not is_index(str(path)):
+        space = load_label_space("in1k")
+        origin = {"model": "made-up", "label_space": space.name, "label_space_sha256": space.sha256}
+        Index.create(str(path), About("made-up", origin, {}, "leaf_softmax", BOUND), vectors.shape[1])
+    index = Index.open(str(path))
+    index.put(
+        [
+            {
+                "input": f"/{first + number}.jpg",
+                "status": "ok",
+                "classes": [(first + number) % 2],
+                "probabilities": [1.0],
+                "rest": 0.0,
+                "embedding": vector.astype(np.float16),
+            }
+            for number, vector in enumerate(vectors)
+        ],
+        known=False,
+    )
+    return index
+
+
+def exact(index: Index, vector: np.ndarray, among: np.ndarray | slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
+    """Return all rows `among`, most like `vector` first, and their cosines."""
+    stored = index.embeddings().astype(np.float64)
+    cosines = stored @ vector / np.linalg.norm(stored, axis=1) / np.linalg.norm(vector)
+    rows = np.arange(len(stored))[among]
+    order = rows[np.argsort(-cosines[rows], kind="stable")]
+    return order, cosines[order]
+
+
+def test_an_index_of_embeddings_finds_what_comparing_all_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "MIN_ROWS_OF_VECTOR_INDEX", 3000)
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(40, 64))
+    vectors = np.repeat(centres, 75, axis=0) + rng.normal(0, 0.3, (3000, 64))
+    path = tmp_path / "x.index"
+    index = collection(path, vectors)
+    assert index.tidy()
+    later = collection(path, centres[:20] + 0.1, first=3000)  # not seen by the index of embeddings
+    later.remove(["/0.jpg", "/1.jpg"])
+    index = Index.open(str(path))
+    assert len(index) == 3018
+    odd = np.flatnonzero(index.probability(parse_query("goldfish", index).classes) > 0.5)
+    hits = 0
+    for centre in centres:
+        numbers, cosines = index.nearest(centre.astype(np.float32), 10)
+        order, expected = exact(index, centre)
+        hits += len(set(numbers.tolist()) & set(order[:10].tolist()))
+        assert np.allclose(cosines, expected[np.argsort(order)][numbers], atol=1e-3)
+
+        found = find(index, "goldfish", FindOptions(like="x", limit=30), lambda _, v=centre: v.astype(np.float32))
+        order, expected = exact(index, centre, odd)
+        assert len(found.numbers) == 30
+        assert set(found.numbers.tolist()) <= set(odd.tolist())
+        assert found.similarity is not None
+        assert found.similarity[:5] == pytest.approx(expected[:5], abs=2e-3)
+    assert hits >= 0.95 * 400
