@@ -11,6 +11,7 @@ import glob
 import hashlib
 import logging
 import os
+import threading
 import time
 from collections import Counter, defaultdict, deque
 from contextlib import closing, nullcontext
@@ -27,7 +28,7 @@ from miil21k.data.pipes import is_pipe
 from miil21k.data.tar_inputs import Shard, has_braces, is_shard
 from miil21k.decode.compact import BOUND
 from miil21k.errors import Miil21kError, UsageError
-from miil21k.find.store import About, Index, is_index
+from miil21k.find.store import About, Index, import_store, is_index
 from miil21k.hierarchy.spaces import recorded_space
 from miil21k.suffixes import PassedOver
 from miil21k.writers.lock import locked
@@ -169,6 +170,9 @@ class _Pass:
             )
         )
         first = next(units, None)
+        if first is not None and self._index is None:
+            # The store takes a second to import: beside the network's loading, on a processor that waits for it.
+            threading.Thread(target=import_store).start()
         shown = nullcontext(None) if self._bar is None else self._bar(None, 0)
         with shown as bar:
             if first is not None:

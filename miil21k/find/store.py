@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from miil21k.decode.heads import HeadKind
     from miil21k.hierarchy.spaces import LabelSpace
 
-__all__ = ["SCHEMA", "About", "Index", "is_index", "real_name"]
+__all__ = ["SCHEMA", "About", "Index", "import_store", "is_index", "real_name"]
 
 SCHEMA = 1
 TABLE = "images"
@@ -306,6 +307,12 @@ class Index:
             ids = self._table.search().select([]).with_row_id(True).to_arrow()["_rowid"].to_numpy()
         order = np.argsort(ids)
         return ids[order], order
+
+
+def import_store() -> None:
+    """Import LanceDB, so that what follows need not wait; where it is missing, `Index.create` says so."""
+    with suppress(Miil21kError):
+        _lance()
 
 
 def _lance() -> ModuleType:
