@@ -104,7 +104,7 @@ def _table(found: list[LevelTerm]) -> Iterator[str]:
     for row in found:
         said = f"{row.name} | {row.share:.2f} | {row.weight:.2f} | {row.term:.3f}" if row.name else " | | | masked"
         yield f"| {row.depth} | {row.size} | {said} |"
-    yield f"| | | | | the loss | {sum(row.term for row in found):.3f} |"
+    yield f"| | | | | the loss | {sum(row.term for row in found):.2f} |"
 
 
 def draw(path: Path, found: list[LevelTerm]) -> None:
@@ -137,7 +137,7 @@ def draw(path: Path, found: list[LevelTerm]) -> None:
     axes.text(4.05, y + 0.2, f"softmax over {sizes} classes", color=GREY, va="center")
     axes.text(8.35, y + 0.2, "masked", color=GREY, va="center", style="italic")
     terms = " + ".join(f"{row.term:.3f}" for row in found if row.name)
-    axes.text(8.35, y + 0.62, f"{terms} = {sum(row.term for row in found):.3f}", weight="bold", color=ORANGE)
+    axes.text(8.35, y + 0.62, f"{terms} = {sum(row.term for row in found):.2f}", weight="bold", color=ORANGE)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 WRITTEN = {"_commands.md", "manifest.md"}  # while the site is built
 RUNS = ("bash", "console", "python")
-SHOWN = ("text", "json", "nginx", "toml", "csv", "{include}", "{toctree}")
+SHOWN = ("text", "json", "nginx", "toml", "csv", "{include}", "{literalinclude}", "{toctree}")
 LABELLED = {"cat": "n02123045", "coffee": "n07920052", "rocket": "n04008634"}
 _FENCE = re.compile(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,8 +35,13 @@ with LIST.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
     }
 SLOW = {"docs/tutorial_classes.md", "docs/tutorial_tree.md", "docs/tutorial_deploy.md"}  # they train and export
+COOKBOOK = "docs/howto"  # its commands are run, and its text compared, by tests/examples
 EVERY = [block for page in PAGES for block in blocks(page)]
-RUN = [block for block in EVERY if block.language in RUNS and block.name not in NOT_RUN]
+RUN = [
+    block
+    for block in EVERY
+    if block.language in RUNS and block.name not in NOT_RUN and not block.page.startswith(COOKBOOK)
+]
 by_page = [
     pytest.param(page, marks=pytest.mark.slow if page in SLOW else (), id=page)
     for page in dict.fromkeys(block.page for block in RUN)
@@ -53,6 +59,15 @@ def test_the_list_names_blocks_that_are_there_and_says_why() -> None:
     assert [name for name, why in NOT_RUN.items() if not why] == []
     others = [why.removeprefix("run by ") for why in NOT_RUN.values() if why.startswith("run by ")]
     assert [path for path in others if not (ROOT / path).exists()] == []
+
+
+def test_every_command_of_the_cookbook_is_in_its_tests() -> None:
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests" / "examples").glob("test_*.py"))
+    starts = tuple(re.findall(r'(?:prints_what_the_page_shows|shown)\(\s*PAGE,\s*f?"([^"]+)"', tests))
+    lines = [command.line for block in EVERY if block.page.startswith(COOKBOOK) for command in commands(block)]
+    scripts = set(re.findall(r"\w+\.(?:py|sh)", tests))
+    untested = (line for line in lines if not line.startswith(starts))
+    assert [line for line in untested if not scripts & set(re.findall(r"\w+\.(?:py|sh)", line))] == []
 
 
 @pytest.mark.parametrize("page", by_page)

@@ -25,7 +25,7 @@ FAMILIES = {
     "embedded": "The embedded default",
 }
 HEADS = {
-    "level_softmax": "one softmax per level of the tree ([semantic softmax](../semantic_softmax.md))",
+    "level_softmax": "one softmax per level of the tree ([semantic softmax](../softmax_per_level.md))",
     "leaf_softmax": "one softmax over all classes",
     "sigmoid": "one sigmoid per class",
 }
@@ -128,7 +128,7 @@ def _loading(weights: Weights) -> Iterator[str]:
 
 
 def _facts(weights: Weights) -> Iterator[str]:
-    yield "| of the network | |\n|---|---|"
+    yield "| property | value |\n|---|---|"
     facts = {
         "names": ", ".join(f"`{name}`" for name in weights.names),
         "architecture": f"`{weights.arch}`" + "".join(f", `{k}={v}`" for k, v in weights.arch_kwargs.items()),
