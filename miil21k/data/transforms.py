@@ -90,14 +90,15 @@ def resized_size(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, in
 
 
 def seen_box(size: tuple[int, int], preprocess: Preprocess) -> tuple[float, float, float, float]:
-    """Return (left, top, right, bottom), what the network sees of an image of `size`, (width, height), in parts of it.
+    """Return (left, top, right, bottom), what the network sees of an image of `size`, (width, height), in its pixels.
 
-    Below 0 and above 1 where the crop is larger than the resized image.
+    It reaches beyond the image where the crop is larger than the resized image.
     """
     _, height, width = preprocess.input_size
     full_width, full_height = resized_size(size, preprocess)
     left, top = _margin(full_width - width), _margin(full_height - height)
-    return left / full_width, top / full_height, (left + width) / full_width, (top + height) / full_height
+    across, down = size[0] / full_width, size[1] / full_height
+    return left * across, top * down, (left + width) * across, (top + height) * down
 
 
 def _margin(surplus: int) -> int:

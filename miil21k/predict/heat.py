@@ -8,15 +8,19 @@ from (class activation maps, Zhou 2016, for the logarithm of a sum of classes). 
 
 from __future__ import annotations
 
+import base64
+import io
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from miil21k.data.transforms import normalise, seen_box
 from miil21k.decode.concepts import class_masses
 from miil21k.decode.decoded import concept_graph
 from miil21k.errors import ImageError, UsageError
+from miil21k.predict.prediction import PixelBox
 from miil21k.runtime.torch_backend import TorchBackend
 
 if TYPE_CHECKING:
@@ -27,7 +31,11 @@ if TYPE_CHECKING:
     from miil21k.predict.predictor import Predictor
     from miil21k.runtime.torch_backend import FeatureMap
 
-__all__ = ["Heat", "HeatMaps", "evidence"]
+__all__ = ["AGAINST", "FOR", "Heat", "HeatMaps", "evidence", "painted", "require_maps"]
+
+FOR, AGAINST = "#e8371c", "#2456d6"  # colours of what speaks for the concept, and of what speaks against it
+_OPAQUE = 0.72  # the strongest evidence; the image shows through
+_FINE = 8  # pixels of a painted map for each value
 
 STEP = 0.125  # the farthest that a logit is moved where the derivative is taken numerically
 TINY = np.finfo(np.float64).tiny
@@ -36,57 +44,96 @@ TINY = np.finfo(np.float64).tiny
 class Heat(NamedTuple):
     """Where the evidence for one concept is.
 
-    values: float32 [h, w], over the crop that the network saw, in nats of log P. name: of the concept. probability: its
-    P. box: (left, top, right, bottom), the crop as fractions of the image's width and height.
+    values: float32 [h, w], over the crop that the network saw, in nats of log P. wnid, name: of the concept.
+    probability: its P. box: the crop in the upright image, larger than it where the network saw a border. size: (width,
+    height) of the image.
     """
 
     values: NDArray[np.float32]
+    wnid: str
     name: str
     probability: float
-    box: tuple[float, float, float, float]
+    box: PixelBox
+    size: tuple[int, int]
+
+    @property
+    def image(self) -> str:
+        """The painted map as the URL of a PNG, to be laid over the box."""
+        png = io.BytesIO()
+        Image.fromarray(painted(self.values)).save(png, "PNG")
+        return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
 
 
 class HeatMaps:
     """Shows for one image after another where the evidence for a concept is.
 
-    predictor: whose network answers. concept: a noun, a wnid or a synset name. note: which of several meanings of the
-    noun was taken, None where it has one. Raises UnknownClass for what names no concept, UsageError for a network that
-    has no such map: an export, or one whose head is not linear over average-pooled features.
+    predictor: whose network answers. concept: a noun, a wnid or a synset name. decoder: reads the logits, that of the
+    predictor where left out. note: which of several meanings of the noun was taken, None where it has one. Raises
+    UnknownClass for what names no concept, UsageError for an export; `require_maps` finds the others without a map.
     """
 
-    def __init__(self, predictor: Predictor, concept: str) -> None:
-        backend = predictor.backend
-        if not isinstance(backend, TorchBackend):
-            raise UsageError(
-                "An export keeps no feature map, so nothing can show where the evidence is: "
-                "name the model that it was made from, with --backend torch."
-            )
-        self._decoder = replace(predictor.decoder, asked=()).asking(concept)
+    def __init__(self, predictor: Predictor, concept: str, decoder: Decoder | None = None) -> None:
+        self._predictor, self._backend = predictor, _with_features(predictor)
+        self._decoder = replace(decoder or predictor.decoder, asked=()).asking(concept)
         question = self._decoder.asked[0]
         graph = concept_graph(self._decoder.space)
-        self._predictor, self._backend = predictor, backend
-        self._name, self.note = graph.name(question.concept), question.note(graph)
+        self._wnid, self._name = graph.wnids[question.concept], graph.name(question.concept)
+        self.note = question.note(graph)
         self._below = graph.classes(question.concept)
-        height, width = predictor.preprocess.input_size[1:]
-        self._features(np.zeros((height, width, 3), np.uint8))  # refused before any image is read
 
-    def _features(self, crop: NDArray[np.uint8]) -> FeatureMap:
-        return self._backend.feature_map(normalise(crop[None], self._predictor.preprocess))
+    def of(self, image: ImageInput) -> Heat:
+        """Return the map of an image; raises ImageError when it cannot be read."""
+        seen = self._predictor.look(image)
+        if isinstance(seen, str):
+            raise ImageError(seen)
+        return self.over(seen.crop, seen.size)
 
-    def of(self, image: ImageInput, size: tuple[int, int]) -> Heat:
-        """Return the map of an image of `size`, (width, height); raises ImageError when it cannot be read."""
-        values, probability = self.read(image)
-        return Heat(values, self._name, probability, seen_box(size, self._predictor.preprocess))
-
-    def read(self, image: ImageInput) -> tuple[NDArray[np.float32], float]:
-        """Return the map, float32 [h, w], and P(concept); raises ImageError when the image cannot be read."""
-        crop = self._predictor.crop(image)
-        if isinstance(crop, str):
-            raise ImageError(crop)
-        found = self._features(crop)
+    def over(self, crop: NDArray[np.uint8], size: tuple[int, int]) -> Heat:
+        """Return the map over a crop, uint8 [H, W, 3], of an image of `size`, (width, height)."""
+        preprocess = self._predictor.preprocess
+        found = self._backend.feature_map(normalise(crop[None], preprocess))
         values = evidence(self._decoder, found.logits, _contributions(found), self._below)
+        values = values.reshape(found.features.shape[1:]).astype(np.float32)
         probability = float(self._decoder.read(found.logits[None]).asked[0, 0])
-        return values.reshape(found.features.shape[1:]).astype(np.float32), probability
+        box = PixelBox(*map(round, seen_box(size, preprocess)))
+        return Heat(values, self._wnid, self._name, probability, box, size)
+
+
+def require_maps(predictor: Predictor) -> None:
+    """Raise UsageError, before any image is read, for a network that has no such map.
+
+    That is an export, or one whose head is not linear over average-pooled features.
+    """
+    grey = np.zeros((1, *predictor.preprocess.input_size), np.float32)
+    _with_features(predictor).feature_map(grey)
+
+
+def _with_features(predictor: Predictor) -> TorchBackend:
+    if not isinstance(predictor.backend, TorchBackend):
+        raise UsageError(
+            "An export keeps no feature map, so nothing can show where the evidence is: "
+            "name the model that it was made from, with --backend torch."
+        )
+    return predictor.backend
+
+
+def painted(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return a map [h, w] in colours to be laid over the image, RGBA, uint8 [8 h, 8 w, 4].
+
+    Red speaks for the concept, blue against it; the strongest value is the most opaque.
+    """
+    strength = values / max(float(np.abs(values).max()), float(np.finfo(np.float32).tiny))
+    rows, columns = strength.shape
+    across, down = (
+        np.clip((np.arange(_FINE * n) + 0.5) / _FINE - 0.5, 0, n - 1) for n in (columns, rows)
+    )
+    # Interpolated before it is coloured: between for and against lies nothing, not violet.
+    wide = np.stack([np.interp(across, np.arange(columns), row) for row in strength])
+    fine = np.stack([np.interp(down, np.arange(rows), column) for column in wide.T], axis=1)
+    speaks_for, speaks_against = (np.frombuffer(bytes.fromhex(colour[1:]), np.uint8) for colour in (FOR, AGAINST))
+    colours = np.where(fine[..., None] > 0, speaks_for, speaks_against)
+    opacity = np.round(255 * _OPAQUE * np.abs(fine[..., None])).astype(np.uint8)
+    return np.concatenate([colours, opacity], axis=2)
 
 
 def _contributions(found: FeatureMap) -> NDArray[np.float32]:

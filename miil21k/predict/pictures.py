@@ -20,13 +20,13 @@ from miil21k.files import atomic
 from miil21k.predict.prediction import Node
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from PIL import Image
 
     from miil21k.data.images import ImageInput
-    from miil21k.predict.heat import Heat, HeatMaps
+    from miil21k.predict.heat import Heat
     from miil21k.predict.prediction import Prediction
 
 __all__ = ["Gallery", "draw_prediction", "picture_name", "require_matplotlib"]
@@ -49,8 +49,6 @@ CHARACTER = 0.081  # mean width of a character of that size
 LEGEND = 0.55  # two lines below an image with a map of evidence
 
 STRONG, STEP, GREY, TRACK, INK, FAINT = "#0b6e4f", "#7fb8a4", "#b8bdc4", "#eef0f2", "#1c2127", "#6b7480"
-FOR, AGAINST = "#e8371c", "#2456d6"
-OPAQUE = 0.72  # the strongest evidence; the image shows through
 VEIL = 0.55  # of white over what the network did not see
 
 
@@ -138,22 +136,14 @@ def _place_image(figure: Any, image: Image.Image, size: tuple[float, float], bel
 
 def _lay_over(axes: Any, heat: Heat) -> None:
     """Colour the crop by its evidence, the strongest value the most opaque, and pale what the network did not see."""
-    import numpy as np
-    from matplotlib.colors import to_rgb
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
 
-    left, top, right, bottom = heat.box
-    strength = heat.values / max(float(np.abs(heat.values).max()), float(np.finfo(np.float32).tiny))
-    rows, columns = strength.shape
-    across, down = (np.clip((np.arange(8 * n) + 0.5) / 8 - 0.5, 0, n - 1) for n in (columns, rows))
-    # Interpolated before it is coloured: between for and against lies nothing, not violet.
-    wide = np.stack([np.interp(across, np.arange(columns), row) for row in strength])
-    fine = np.stack([np.interp(down, np.arange(rows), column) for column in wide.T], axis=1)
-    colours = np.where(fine[..., None] > 0, to_rgb(FOR), to_rgb(AGAINST))
-    painted = np.concatenate([colours, OPAQUE * np.abs(fine)[..., None]], axis=2)
+    from miil21k.predict.heat import painted
+
+    left, top, right, bottom = (at / side for at, side in zip(heat.box, 2 * heat.size, strict=True))
     aspect = axes.get_aspect()
-    axes.imshow(painted, extent=(left, right, bottom, top), aspect=aspect, interpolation="nearest")
+    axes.imshow(painted(heat.values), extent=(left, right, bottom, top), aspect=aspect, interpolation="nearest")
     left, top, right, bottom = max(left, 0), max(top, 0), min(right, 1), min(bottom, 1)
     around = [(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)]
     hole = [(left, top), (left, bottom), (right, bottom), (right, top), (left, top)]  # the other way round
@@ -163,6 +153,8 @@ def _lay_over(axes: Any, heat: Heat) -> None:
 
 
 def _explain(axes: Any, heat: Heat, below: float) -> None:
+    from miil21k.predict.heat import AGAINST, FOR
+
     name = textwrap.shorten(heat.name, 34, placeholder="…")
     text = f"where: {name}, P {heat.probability:.3f}"
     axes.text(MARGIN, below + 0.1, text, size=SIZE, weight="bold", color=INK, va="top")
@@ -298,13 +290,11 @@ class Gallery:
         self._max_pixels = max_pixels
         self._waiting: deque[ImageInput] = deque()
         self._number = 0
-        self._heat: HeatMaps | None = None
+        self._heat: Callable[[ImageInput], Heat] | None = None
 
-    def show(self, heat: HeatMaps) -> None:
-        """Lay its map over every image from now on."""
+    def show(self, heat: Callable[[ImageInput], Heat]) -> None:
+        """Lay the map that it gives over every image from now on."""
         self._heat = heat
-        if heat.note is not None:
-            log.info("%s", heat.note)
 
     def watching(self, inputs: Iterable[ImageInput], first: int = 0) -> Iterator[ImageInput]:
         """Yield the inputs and remember each until it is drawn; a download is kept and not repeated."""
@@ -325,7 +315,7 @@ class Gallery:
             picture = load_picture(
                 source, name=item.name, exif=self._exif, max_pixels=self._max_pixels, reduce_to=SHOWN_EDGE
             )
-            heat = None if self._heat is None else self._heat.of(item, picture.size)
+            heat = None if self._heat is None else self._heat(item)
         except ImageError as error:  # it was readable when it was predicted
             log.warning("no picture: %s", error)
             return

@@ -16,8 +16,21 @@ if TYPE_CHECKING:
     from miil21k.decode.compact import CompactMasses
     from miil21k.decode.decoded import Reading, StopReason
     from miil21k.decode.decoder import WithdrawnLabels
+    from miil21k.predict.heat import Heat
 
-__all__ = ["AskedConcept", "Bin", "BinAnswer", "Given", "LevelLabel", "Node", "Origin", "Prediction", "Sense", "Stop"]
+__all__ = [
+    "AskedConcept",
+    "Bin",
+    "BinAnswer",
+    "Given",
+    "LevelLabel",
+    "Node",
+    "Origin",
+    "PixelBox",
+    "Prediction",
+    "Sense",
+    "Stop",
+]
 
 
 class Node(NamedTuple):
@@ -165,6 +178,15 @@ class BinAnswer(NamedTuple):
         return found
 
 
+class PixelBox(NamedTuple):
+    """A part of an image, in pixels of the upright original: columns left to right - 1, rows top to bottom - 1."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
 class Origin(NamedTuple):
     """What every row of one predictor has in common.
 
@@ -194,6 +216,7 @@ class Prediction:
     asked: the concepts that were asked for, in their order, None without a question. concepts: every concept above the
     probability that `min_node` says, the most informative first, None unless asked for. bins: the answer with the
     user's own labels, None without any.
+    heat: where the evidence for a concept is, in the answers of `miil21k serve` alone.
     embedding: float32 [D], the network's pre-logits, None unless asked for. facts, masses: what the file says about
     itself, and P(exactly this class) in few bytes, None unless asked for by the option `facts`; no part of the row.
     Two are equal when all of that is, the numbers of the embedding included.
@@ -210,6 +233,7 @@ class Prediction:
     asked: tuple[AskedConcept, ...] | None = None
     concepts: tuple[Node, ...] | None = None
     bins: BinAnswer | None = None
+    heat: Heat | None = None
     embedding: NDArray[np.float32] | None = None
     facts: ImageFacts | None = None
     masses: CompactMasses | None = None
@@ -227,7 +251,7 @@ class Prediction:
 
     def _plain(self) -> tuple[object, ...]:
         """Return everything but the arrays."""
-        arrays = ("embedding", "masses")
+        arrays = ("embedding", "heat", "masses")
         return tuple(getattr(self, field.name) for field in fields(self) if field.name not in arrays)
 
     def __repr__(self) -> str:
@@ -285,7 +309,7 @@ class Prediction:
 
         Always present: schema, input, status, error, model, label_space, label_space_sha256, removed_labels,
         backend, device, dtype, path, stop, topk. Only when asked for and present: levels, given, asked, concepts,
-        bins, embedding.
+        bins, heat, embedding.
         """
         row: dict[str, Any] = encode(ROW, self)
         return row

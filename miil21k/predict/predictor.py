@@ -9,7 +9,7 @@ import os
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard, cast, overload
 
 import numpy as np
 from PIL import Image
@@ -49,7 +49,18 @@ if TYPE_CHECKING:
     from miil21k.runtime.base import Backend, Outputs
     from miil21k.runtime.loading import Loaded
 
-__all__ = ["Predictor"]
+__all__ = ["Predictor", "Seen"]
+
+
+class Seen(NamedTuple):
+    """What was seen of an image.
+
+    crop: uint8 [H, W, 3], for the network. size: (width, height), upright. facts: where they are wanted.
+    """
+
+    crop: NDArray[np.uint8]
+    size: tuple[int, int]
+    facts: ImageFacts | None
 
 
 class Predictor:
@@ -194,10 +205,11 @@ class Predictor:
         concept, see `miil21k.predict.heat`. concept: a noun, a wnid or a synset name. Raises UnknownClass, ImageError
         (unreadable), UsageError for an export and for a head that is not linear over average-pooled features.
         """
-        from miil21k.predict.heat import HeatMaps
+        from miil21k.predict.heat import HeatMaps, require_maps
 
         with self.backend.threads(self.options.threads or available_cpus()):
-            return HeatMaps(self, concept).read(_named(image, 0))[0]
+            require_maps(self)
+            return HeatMaps(self, concept).of(_named(image, 0)).values
 
     def stream(self, images: Iterable[ImageSource | ImageInput]) -> Iterator[Prediction]:
         """Yield one Prediction per image, in order; arguments and errors as for `predict`.
@@ -250,14 +262,13 @@ class Predictor:
         height, width = self.preprocess.input_size[1:]
         crops = np.zeros((len(batch), height, width, 3), np.uint8)  # an unreadable image keeps its place, black
         errors: dict[int, str] = {}
-        facts: list[ImageFacts | None] = []
+        facts: dict[int, ImageFacts | None] = {}
         for row, image in enumerate(batch):
-            crop, known = self._read(image)
-            facts.append(known)
-            if isinstance(crop, str):
-                errors[row] = crop
+            seen = self.look(image)
+            if isinstance(seen, str):
+                errors[row] = seen
             else:
-                crops[row] = crop
+                crops[row], facts[row] = seen.crop, seen.facts
         if len(errors) == len(batch):
             return [Prediction(image.name, self.origin, error=errors[row]) for row, image in enumerate(batch)]
         return self._answers(batch, crops, errors, facts)
@@ -268,10 +279,11 @@ class Predictor:
 
     def crop(self, image: ImageInput) -> NDArray[np.uint8] | str:
         """Return what the network sees of `image`, uint8 [H, W, 3], or why it cannot be read."""
-        return self._read(image)[0]
+        seen = self.look(image)
+        return seen if isinstance(seen, str) else seen.crop
 
-    def _read(self, image: ImageInput) -> tuple[NDArray[np.uint8] | str, ImageFacts | None]:
-        """Return what the network sees of `image`, or why it cannot be read, and its facts where they are wanted."""
+    def look(self, image: ImageInput) -> Seen | str:
+        """Return what is seen of `image`, or why it cannot be read."""
         options, source = self.options, image.source
         try:
             part = None
@@ -297,11 +309,11 @@ class Predictor:
 
                 content = source if isinstance(source, bytes) else None
                 facts = facts_of(content, picture, max_pixels=options.max_pixels)
-            return crop_picture(picture, self.preprocess, self.resizer), facts
+            return Seen(crop_picture(picture, self.preprocess, self.resizer), picture.size, facts)
         except (Miil21kError, OSError) as error:
-            return str(error), None
+            return str(error)
         except MemoryError:
-            return f"'{image.name}' needs more memory than there is.", None
+            return f"'{image.name}' needs more memory than there is."
 
     def outputs(self, crops: NDArray[np.uint8], *, embed: bool = False) -> Outputs:
         """Return the logits of crops, uint8 [B, H, W, 3], and their embedding if asked for."""
@@ -313,7 +325,7 @@ class Predictor:
         batch: list[ImageInput],
         crops: NDArray[np.uint8],
         errors: dict[int, str],
-        facts: list[ImageFacts | None],
+        facts: dict[int, ImageFacts | None],
     ) -> list[Prediction]:
         good = [row for row in range(len(batch)) if row not in errors]
         outputs = self.outputs(crops, embed=self.options.embeddings)

@@ -220,9 +220,14 @@ class _Run:
     def _answer(self, answers: Answering) -> Outcome:
         before, inputs = self._resumed(answers.batch_size)
         if self._pictures is not None and self._options.heat is not None:
-            from miil21k.predict.heat import HeatMaps
+            from miil21k.predict.heat import HeatMaps, require_maps
 
-            self._pictures.show(HeatMaps(cast("Predictor", answers), self._options.heat))  # no engine draws pictures
+            predictor = cast("Predictor", answers)  # no engine draws pictures
+            require_maps(predictor)
+            maps = HeatMaps(predictor, self._options.heat)
+            if maps.note is not None:
+                log.info("%s", maps.note)
+            self._pictures.show(maps.of)
         self._clock = time.perf_counter()
         self._sink.begin(answers.origin, answers.space)
         if self._embeddings is not None:

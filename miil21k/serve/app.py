@@ -161,13 +161,13 @@ class _Handlers:
 
     async def _predict(self, request: Request, body: Body, places: Places[Any, Found]) -> Response:
         asked = asked_of(self._usual, request.query_params.multi_items())
-        wanted = Wanted(asked.options, await self._service.decoder_of(asked.options))
+        wanted = await self._service.wanted_of(asked)
         found = await self._seen(request, body, places, wanted)
         return rows_reply([self._row(*pair, asked.label_type) for pair in found])
 
     async def _ask(self, request: Request, body: Body, places: Places[Any, Found]) -> Response:
         asked = asked_of(self._usual, request.query_params.multi_items(), ASKING)
-        wanted = Wanted(asked.options, await self._service.decoder_of(asked.options))
+        wanted = await self._service.wanted_of(asked)
         if not asked.options.ask:
             raise UsageError("Nothing is asked: say it as /v1/ask?ask=dog,vehicle.")
         found = await self._seen(request, body, places, wanted)
@@ -205,13 +205,14 @@ class _Handlers:
             known, most = tuple(service.tensors), self._limits.max_images
             sent = await loop.run_in_executor(service.readers, inference_of, content, header, known, most)
             asked = asked_of(self._usual, [*request.query_params.multi_items(), *sent.query])
-            decoder = await service.decoder_of(asked.options)
+            embed = service.no_embedding is None and ("embedding" in sent.outputs or not sent.outputs)
+            wanted = await service.wanted_of(asked, embedding=embed, tensors=True)
+            decoder = wanted.decoder
+            assert decoder is not None
             for output, parameter, there in (("asked", "ask", decoder.asked), ("bins", "bins", decoder.bins)):
                 if output in sent.outputs and not there:
                     raise Refused(400, f"There is no output '{output}' without the parameter '{parameter}'.")
             places.take(len(sent.images))
-        embed = "embedding" in sent.outputs or not sent.outputs
-        wanted = Wanted(asked.options, decoder, embedding=embed and service.no_embedding is None, tensors=True)
         found = await self._while_wanted(request, service.answers(sent.images, wanted, places))
         unread = next((one for one in found if isinstance(one, str)), None)
         if unread is not None:
@@ -229,7 +230,7 @@ class _Handlers:
         if isinstance(found, str):
             return Prediction(image.name, origin, error=found)
         answer = {} if found.answer is None else found.answer._asdict()
-        return Prediction(image.name, origin, **answer, embedding=found.embedding)
+        return Prediction(image.name, origin, **answer, heat=found.heat, embedding=found.embedding)
 
     def _row(self, image: ImageInput, found: Found | str, label_type: str | None) -> dict[str, Any]:
         row = self._prediction(image, found).to_dict()

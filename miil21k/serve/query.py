@@ -25,10 +25,14 @@ _LARGEST = 999_999_999
 
 
 class Asked(NamedTuple):
-    """How one request is to be answered. label_type: a label to add to every node, one of `LABEL_TYPES`."""
+    """How one request is to be answered.
+
+    label_type: a label to add to every node, one of `LABEL_TYPES`. heat: the concept whose evidence is to be shown.
+    """
 
     options: PredictOptions
     label_type: str | None
+    heat: str | None = None
 
 
 class Parameter(NamedTuple):
@@ -76,8 +80,8 @@ def asked_of(usual: Asked, query: Iterable[tuple[str, str]], known: Collection[s
         if other != name:
             raise UsageError(f"The parameters '{other}' and '{name}' exclude each other.")
         found[parameter.field] = value if parameter.stands_for is None else parameter.stands_for.value
-    label_type = found.pop("label_type", usual.label_type)
-    return Asked(replace(usual.options, **found), label_type)
+    label_type, heat = found.pop("label_type", usual.label_type), found.pop("heat", usual.heat)
+    return Asked(replace(usual.options, **found), label_type, heat)
 
 
 def _whole(name: str, text: str) -> int:
@@ -164,5 +168,6 @@ def _reading(field: Field[Any], option: Option) -> tuple[Callable[[str, str], An
 
 PARAMETERS: dict[str, Parameter] = {
     **dict(_parameters(AnswerOptions)),
-    **dict(_parameters(RunOptions, only=["label_type"])),
+    **dict(_parameters(RunOptions, only=["label_type", "heat"])),
 }
+PARAMETERS["heat"] = PARAMETERS["heat"]._replace(meaning="where in the image the evidence for this concept is, in torch")

@@ -20,6 +20,7 @@ from miil21k.errors import LogitsError, Miil21kError, UsageError
 from miil21k.hierarchy.concepts import concepts_of
 from miil21k.hierarchy.nouns import fold
 from miil21k.predict.decoding import answers_of
+from miil21k.predict.heat import HeatMaps, require_maps
 from miil21k.records import to_json
 from miil21k.serve.batching import Batcher
 from miil21k.serve.bodies import Buffer
@@ -33,9 +34,11 @@ if TYPE_CHECKING:
     from miil21k.decode.decoded import Decoded
     from miil21k.decode.decoder import Decoder
     from miil21k.predict.decoding import Answer
+    from miil21k.predict.heat import Heat
     from miil21k.predict.options import PredictOptions
-    from miil21k.predict.predictor import Predictor
+    from miil21k.predict.predictor import Predictor, Seen
     from miil21k.serve.batching import Places
+    from miil21k.serve.query import Asked
 
 __all__ = ["Found", "Service", "Wanted", "serving", "stacked"]
 
@@ -43,28 +46,33 @@ _BUFFER = 512 << 20  # bytes
 
 
 class Wanted(NamedTuple):
-    """What is wanted of an image. decoder: reads its logits under `options`; None where only the embedding is."""
+    """What is wanted of an image.
+
+    decoder: reads its logits under `options`; None where only the embedding is. heat: makes a map of evidence.
+    """
 
     options: PredictOptions
     decoder: Decoder | None
     embedding: bool = False
     tensors: bool = False
+    heat: HeatMaps | None = None
 
 
 class Found(NamedTuple):
     """What was found in an image: the parts that were wanted.
 
     answer: the parts of a row. embedding: float32 [D]. tensors: arrays by name, without the axis of the batch: those of
-    an export (docs/export.md) but that `path` may be longer than that of another image, padded with -1.
+    an export (docs/export.md) but that `path` may be longer than that of another image, padded with -1. heat: the map.
     """
 
     answer: Answer | None
     embedding: NDArray[np.float32] | None
     tensors: dict[str, NDArray[Any]] | None
+    heat: Heat | None = None
 
 
 class _Picture(NamedTuple):
-    crop: NDArray[np.uint8]
+    seen: Seen
     wanted: Wanted
 
 
@@ -73,16 +81,18 @@ class Service:
 
     workers: threads that read images. max_wait: in seconds; with queue, the images that may wait: see `Batcher`.
     buffer: the bytes of all bodies that may be here at a time. Batches have up to
-    `predictor.batch_size` images. ending: whether the end was asked for; clients are told then. no_embedding: why
-    there is none, None where there is one.
+    `predictor.batch_size` images. ending: whether the end was asked for; clients are told then. no_embedding, no_heat:
+    why there is no embedding, no map of evidence; None where there is one.
     """
 
     ending = False
     no_embedding: str | None = None
+    no_heat: str | None = None
 
     def __init__(self, predictor: Predictor, *, workers: int, max_wait: float, queue: int, buffer: Buffer) -> None:
         self.predictor, self.buffer = predictor, buffer
         self.decoder = lru_cache(64)(predictor.decoder_for)
+        self.heat = lru_cache(64)(self._heat)
         self.readers = ThreadPoolExecutor(workers, "miil21k-read")
         model = {**predictor.origin._asdict(), "version": __version__}
         self.metrics = Metrics(lambda: self.batcher.waiting, buffer, model)
@@ -99,24 +109,38 @@ class Service:
         self.ending = True
 
     def warm_up(self) -> None:
-        """Answer one grey picture, and find out about embeddings; raises what keeps the network from it."""
-        crop = self.predictor.crop(ImageInput("grey", np.full((64, 64, 3), 128, np.uint8)))
-        assert not isinstance(crop, str)
+        """Answer one grey picture, find out about embeddings and maps; raises what keeps the network from answering."""
+        seen = self.predictor.look(ImageInput("grey", np.full((64, 64, 3), 128, np.uint8)))
+        assert not isinstance(seen, str)
         options = self.predictor.options
         try:
-            self._answer(crop, Wanted(options, self.decoder(options), embedding=True))
+            self._answer(seen, Wanted(options, self.decoder(options), embedding=True))
         except UsageError as error:
             self.no_embedding = str(error)
-            self._answer(crop, Wanted(options, self.decoder(options)))
+            self._answer(seen, Wanted(options, self.decoder(options)))
+        try:
+            require_maps(self.predictor)
+        except UsageError as error:
+            self.no_heat = str(error)
 
-    def _answer(self, crop: NDArray[np.uint8], wanted: Wanted) -> None:
+    def _answer(self, seen: Seen, wanted: Wanted) -> None:
         with self.batcher.places() as places:
             places.take()
-            places.submit(_Picture(crop, wanted)).result()
+            places.submit(_Picture(seen, wanted)).result()
 
-    async def decoder_of(self, options: PredictOptions) -> Decoder:
-        """Return what decodes under these options; raises UsageError where they make no sense for this label space."""
-        return await asyncio.get_running_loop().run_in_executor(self.readers, self.decoder, options)
+    def _heat(self, concept: str, options: PredictOptions) -> HeatMaps:
+        return HeatMaps(self.predictor, concept, self.decoder(options))
+
+    async def wanted_of(self, asked: Asked, **more: bool) -> Wanted:
+        """Return what a request wants; raises UsageError where it makes no sense for this label space or network."""
+        loop = asyncio.get_running_loop()
+        decoder = await loop.run_in_executor(self.readers, self.decoder, asked.options)
+        if asked.heat is None:
+            return Wanted(asked.options, decoder, **more)
+        if self.no_heat is not None:
+            raise UsageError(self.no_heat)
+        heat = await loop.run_in_executor(self.readers, self.heat, asked.heat, asked.options)
+        return Wanted(asked.options, decoder, **more, heat=heat)
 
     async def answers(
         self, images: list[ImageInput], wanted: Wanted, places: Places[_Picture, Found]
@@ -136,19 +160,19 @@ class Service:
         return answers
 
     async def _one(self, image: ImageInput, wanted: Wanted, places: Places[_Picture, Found]) -> Found | str:
-        crop = await asyncio.get_running_loop().run_in_executor(self.readers, self._read, image)
-        if isinstance(crop, str):
+        seen = await asyncio.get_running_loop().run_in_executor(self.readers, self._read, image)
+        if isinstance(seen, str):
             places.give_back()
-            return crop
-        return await asyncio.wrap_future(places.submit(_Picture(crop, wanted)))
+            return seen
+        return await asyncio.wrap_future(places.submit(_Picture(seen, wanted)))
 
-    def _read(self, image: ImageInput) -> NDArray[np.uint8] | str:
+    def _read(self, image: ImageInput) -> Seen | str:
         with self.metrics.reading.time():
-            return self.predictor.crop(image)
+            return self.predictor.look(image)
 
     def _compute(self, batch: list[_Picture]) -> list[Found | Exception]:
         embed = any(picture.wanted.embedding for picture in batch)
-        logits, embedding = self.predictor.outputs(np.stack([picture.crop for picture in batch]), embed=embed)
+        logits, embedding = self.predictor.outputs(np.stack([picture.seen.crop for picture in batch]), embed=embed)
         alike: defaultdict[Wanted, list[int]] = defaultdict(list)
         for row, picture in enumerate(batch):
             alike[picture.wanted].append(row)
@@ -156,6 +180,10 @@ class Service:
         for wanted, rows in alike.items():
             vectors = embedding[rows] if wanted.embedding and embedding is not None else None
             answers.update(zip(rows, _answers(wanted, logits[rows], vectors), strict=True))
+        for row, (seen, wanted) in enumerate(batch):
+            answer = answers[row]
+            if wanted.heat is not None and isinstance(answer, Found):
+                answers[row] = answer._replace(heat=wanted.heat.over(seen.crop, seen.size))
         return [answers[row] for row in range(len(batch))]
 
     @property
@@ -208,6 +236,7 @@ class Service:
             "licence": predictor.licence,
             "defaults": {name: getattr(options, name) for name in defaults} | {"level": options.max_depth},
             "max_batch": predictor.batch_size,
+            "heat": self.no_heat is None,
             "version": __version__,
         }
 

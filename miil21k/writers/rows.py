@@ -13,6 +13,7 @@ __all__ = [
     "BIN",
     "BINS",
     "GIVEN",
+    "HEAT",
     "LEVEL",
     "NODE",
     "ROW",
@@ -51,7 +52,7 @@ class Shape(NamedTuple):
     found: bool = False
 
     def holds(self, part: str | None) -> bool:
-        """Return whether a field that comes with `part` is there; None is always there, an embedding never."""
+        """Return whether a field that comes with `part` is there; None is always there, an embedding and a map of evidence never."""
         if part is None:
             return True
         return {
@@ -63,6 +64,7 @@ class Shape(NamedTuple):
             "bins": bool(self.bins),
             "found": self.found,
             "embedding": False,
+            "heat": False,
         }[part]
 
 
@@ -88,6 +90,7 @@ WHOLE = Scalar("int32", "integer", _as_it_is)
 NUMBER = Scalar("float64", "number", _as_it_is)
 PROBABILITY = Scalar("float64", "number", _six_decimals)
 VECTOR = Scalar("list", "array", lambda values: values.tolist())
+GRID = Scalar("list", "array", lambda values: [[_six_decimals(value) for value in row] for row in values.tolist()])
 
 
 class Struct(NamedTuple):
@@ -193,6 +196,8 @@ ASKED = Struct(
         Field("other_senses", Many(SENSE), part="asked"),
     )
 )
+BOX = Struct(tuple(Field(side, WHOLE) for side in ("left", "top", "right", "bottom")))
+HEAT = Struct((*_PLAIN.fields, Field("box", BOX), Field("values", GRID), Field("image", TEXT)))
 BIN = Struct((Field("label", TEXT), Field("probability", PROBABILITY)))
 BINS = Struct((Field("path", Many(BIN)), Field("level", NUMBER), Field("labels", Many(BIN))))
 ROW = Struct(
@@ -271,6 +276,13 @@ ROW = Struct(
         Field("captured", TEXT, "of `miil21k find`: when it was taken, ISO 8601", part="found", flat=True),
         Field("latitude", NUMBER, "of `miil21k find`: degrees, north positive", part="found", flat=True),
         Field("longitude", NUMBER, "of `miil21k find`: degrees, east positive", part="found", flat=True),
+        Field(
+            "heat",
+            HEAT,
+            "of `miil21k serve` with `heat`: where the evidence for this node is: `values` over the `box`, in pixels of "
+            "the upright image, and as an `image` to lay over it, the URL of a PNG",
+            part="heat",
+        ),
         Field("embedding", VECTOR, "in Python alone, when asked for: the network's pre-logits", part="embedding"),
     )
 )
