@@ -32,8 +32,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="EXTRA,...",
-        help="write download.sh and install.sh beside it, which collect the packages of miil21k here and install them, "
-        "and the bundle, on a machine without a network",
+        help="write download.sh and install.sh beside it: the first makes one file to carry, of the bundle, the "
+        "packages of miil21k and the second, which installs all of it on a machine without a network",
     )
     place = dict.fromkeys(("cache_dir", "offline"))
     add_options(create, ModelOptions, only=place, defaults=place)

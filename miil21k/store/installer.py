@@ -1,4 +1,5 @@
-"""Two scripts beside a bundle: one collects packages where there is a network, one installs all where there is none."""
+"""Two scripts beside a bundle: one makes a single file of it and its packages where there is a network, the other
+installs all of that where there is none."""
 
 from __future__ import annotations
 
@@ -19,14 +20,17 @@ __all__ = ["write_installer"]
 _DOWNLOAD = """\
 #!/bin/sh
 # Run this where there is a network, on the same system, processor and Python as the other machine.
-# Then carry the folder.
+# It makes one file to carry, {carried}: the bundle, its packages, their digests and install.sh.
 set -eu
 cd "$(dirname "$0")"
 mkdir -p wheels
 # For PyTorch without CUDA, set PIP_EXTRA_INDEX_URL to PyTorch's own index of CPU wheels first.
 "${{PYTHON:-python3}}" -m pip download --only-binary :all: --dest wheels {requirement}
 (cd wheels && sha256sum -- *.whl) > SHA256SUMS
-echo "$(wc -l < SHA256SUMS) packages in $PWD/wheels. Carry $PWD to the other machine and run install.sh there."
+tar -cf {carried}.part {bundle} install.sh SHA256SUMS wheels
+mv {carried}.part {carried}
+echo "$(wc -l < SHA256SUMS) packages. From $PWD carry "{carried}" to the other machine, and there:"
+echo "  mkdir air && tar -xf "{carried}" -C air && sh air/install.sh"
 """
 
 _INSTALL = """\
@@ -57,6 +61,7 @@ def write_installer(bundle: Path, names: Sequence[str], extras: Sequence[str] = 
     words = {
         "requirement": shlex.quote(f"miil21k{listed}=={__version__}"),
         "bundle": shlex.quote(f"./{bundle.name}"),
+        "carried": shlex.quote(f"./{bundle.stem}-carry.tar"),
         "first": shlex.quote(names[0]),
     }
     written = []

@@ -1,12 +1,12 @@
-"""download.sh and install.sh beside a bundle; the latter in a network namespace that has no route."""
+"""download.sh and install.sh beside a bundle, the latter from the one file that is carried, where there is no route."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -35,21 +35,34 @@ def test_an_extra_is_a_name(tmp_path: Path) -> None:
         write_installer(tmp_path / "net.tar", ["embedded"], ["a; rm"])
 
 
-def _air(folder: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    """Make the folder that is carried; in place of `download.sh`, the one wheel comes from these sources."""
+def _air(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """Make the file that is carried, and unpack it elsewhere; the one wheel in it is made from these sources."""
+    folder, air = tmp_path / "here", tmp_path / "air"
     folder.mkdir()
     assert main(["bundle", "create", "embedded", "-o", str(folder / "net.tar"), "--installer", "embedded"]) == 0
     assert capsys.readouterr().out.splitlines()[1:] == [str(folder / "download.sh"), str(folder / "install.sh")]
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "wheels")]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = (folder / "wheels").iterdir()
-    (folder / "SHA256SUMS").write_text(f"{hashlib.sha256(wheel.read_bytes()).hexdigest()}  {wheel.name}\n")
-    return folder
+    pip = tmp_path / "python"
+    build = f"{sys.executable} -m hatchling build -t wheel -d {folder / 'wheels'}"
+    pip.write_text(f'#!/bin/sh\n[ "$1 $2 $3" = "-m pip download" ] && cd {ROOT} && {build}\n')
+    pip.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(pip)}
+    done = subprocess.run(["sh", folder / "download.sh"], env=environment, capture_output=True, text=True, check=True)
+    assert f"1 packages. From {folder} carry ./net-carry.tar" in done.stdout
+    with tarfile.open(folder / "net-carry.tar") as tar:
+        (wheel,) = (folder / "wheels").iterdir()
+        carried = {"./net.tar", "install.sh", "SHA256SUMS", "wheels", f"wheels/{wheel.name}"}
+        assert set(tar.getnames()) == carried
+        tar.extractall(air, filter="data")
+    shutil.rmtree(folder)
+    return air
 
 
-@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="sha256sum is not installed")
+needs_sums = pytest.mark.skipif(shutil.which("sha256sum") is None, reason="sha256sum is not installed")
+
+
+@needs_sums
 def test_a_package_that_changed_on_its_way_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    air = _air(tmp_path / "air", capsys)
+    air = _air(tmp_path, capsys)
     (wheel,) = (air / "wheels").iterdir()
     wheel.write_bytes(wheel.read_bytes() + b"x")
     done = subprocess.run(["sh", air / "install.sh"], capture_output=True, text=True, check=False)
@@ -59,12 +72,13 @@ def test_a_package_that_changed_on_its_way_is_refused(tmp_path: Path, capsys: py
 
 
 @pytest.mark.slow
+@needs_sums
 def test_it_installs_and_predicts_without_a_route(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What miil21k needs is there already (PIP_NO_DEPS): its wheels would be gigabytes."""
     alone = ["unshare", "-rn"]
     if shutil.which("unshare") is None or subprocess.run([*alone, "true"], check=False).returncode:
         pytest.skip("no network namespaces here")
-    air = _air(tmp_path / "air", capsys)
+    air = _air(tmp_path, capsys)
     packages = tmp_path / "packages"  # all that is installed but miil21k itself
     packages.mkdir()
     for entry in Path(np.__file__).parents[1].iterdir():
