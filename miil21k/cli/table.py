@@ -168,11 +168,12 @@ class Table:
         return line + self._further(prediction)
 
     def _further(self, prediction: Prediction) -> str:
-        """Return lines below the first with what was asked, and the concepts above a probability."""
+        """Return lines below the first: bins, what was asked, concepts above a probability, things in parts."""
         asked = [f"{printable(_asked_name(found))} {found.probability:.3f}" for found in prediction.asked or ()]
         concepts = [f"{printable(node.name)} {node.probability:.3f}" for node in prediction.concepts or ()]
         bins = [] if prediction.bins is None else [bins_sentence(prediction.bins)]
-        lines = [line for parts in (bins, asked, concepts) for line in self._wrapped(" · ".join(parts))]
+        parts = [f"{printable(part.name)} {part.probability:.3f}" for part in prediction.parts or ()]
+        lines = [line for found in (bins, asked, concepts, parts) for line in self._wrapped(" · ".join(found))]
         return "".join(f"  {self._style(line, DIM)}\n" for line in lines)
 
     def _unsure(self, prediction: Prediction) -> str:
@@ -198,10 +199,23 @@ class Table:
         if prediction.concepts is not None:
             heading = "concepts, the most informative first" if prediction.concepts else "no concept is as probable"
             lines += ["", f"  {style(heading, DIM)}", *self._bars(prediction.concepts)]
+        lines += self._part_lines(prediction)
         for level in prediction.levels or ():
             kept = style("kept", GREEN) if level.kept else style("dropped", DIM)
             lines.append(f"  level {level.depth:<2} {level.node.probability:.3f}  {printable(level.node.name)}  {kept}")
         return "\n".join([*lines, "", *self._footer(prediction)]) + "\n"
+
+    def _part_lines(self, prediction: Prediction) -> list[str]:
+        if prediction.parts is None:
+            return []
+        heading = "in parts of the image: left, top, right, bottom" if prediction.parts else "no part is sure enough"
+        names = [self._called(Node(*part[:3])) for part in prediction.parts]
+        width = min(max(map(cells, names), default=0), self._width - 44)
+        lines = [
+            f"  {part.wnid:<10} {shortened(name, width)}  {part.probability:.3f}  {', '.join(map(str, part.box))}"
+            for part, name in zip(prediction.parts, names, strict=True)
+        ]
+        return ["", f"  {self._style(heading, DIM)}", *lines]
 
     def _path_lines(self, prediction: Prediction) -> list[str]:
         label = prediction.label

@@ -11,7 +11,7 @@ from miil21k.predict.options import listed
 from miil21k.predict.prediction import AskedConcept, Bin, BinAnswer, Given, LevelLabel, Node, Sense, Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from miil21k.decode.decoded import Decoded
     from miil21k.decode.heads import HeadKind
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from miil21k.hierarchy.spaces import LabelSpace
     from miil21k.hierarchy.tree import Tree
     from miil21k.predict.options import PredictOptions
+    from miil21k.predict.prediction import ImagePart
 
-__all__ = ["Answer", "answers_of", "decoder_of"]
+__all__ = ["Answer", "answers_of", "decoder_of", "paths_of"]
 
 
 class Answer(NamedTuple):
@@ -35,6 +36,7 @@ class Answer(NamedTuple):
     asked: tuple[AskedConcept, ...] | None
     concepts: tuple[Node, ...] | None
     bins: BinAnswer | None
+    parts: tuple[ImagePart, ...] | None = None
 
 
 def decoder_of(own: LabelSpace, space: LabelSpace, head: HeadKind, options: PredictOptions) -> Decoder:
@@ -72,11 +74,9 @@ def answers_of(found: Decoded, options: PredictOptions) -> list[Answer]:
     _ = found.probabilities  # nodes and classes in one pass
     top = found.topk(options.topk)
     asked, concepts, bins = _asked(found), _concepts(found, options.min_node), _bins(found)
-    word = partial(_concept, concept_graph(fixed.space)) if fixed.reading == "concepts" else partial(_node, tree)
+    word = _word(fixed)
     answers = []
-    for row, (length, reason) in enumerate(zip(found.length.tolist(), found.reasons, strict=True)):
-        steps = zip(found.path.nodes[row, :length].tolist(), found.path.probs[row, :length].tolist(), strict=True)
-        path = tuple(node for step in steps if (node := word(*step)))
+    for row, (path, reason) in enumerate(zip(paths_of(found), found.reasons, strict=True)):
         likely = tuple(_listed(fixed, index, prob) for index, prob in _pairs(top, row) if index >= 0)
         best = tuple(node for node in likely if node.probability >= options.threshold)
         refused = runner_up = None
@@ -98,6 +98,23 @@ def answers_of(found: Decoded, options: PredictOptions) -> list[Answer]:
             )
         )
     return answers
+
+
+def paths_of(found: Decoded) -> list[tuple[Node, ...]]:
+    """Return the path of each row, root first; raises LogitsError for NaN or infinite logits."""
+    word = _word(found.decoder)
+    paths = []
+    for row, length in enumerate(found.length.tolist()):
+        steps = zip(found.path.nodes[row, :length].tolist(), found.path.probs[row, :length].tolist(), strict=True)
+        paths.append(tuple(node for step in steps if (node := word(*step))))
+    return paths
+
+
+def _word(decoder: Decoder) -> Callable[[int, float], Node | None]:
+    """Return what makes a node of an index of a path and its probability."""
+    if decoder.reading == "concepts":
+        return partial(_concept, concept_graph(decoder.space))
+    return partial(_node, decoder.space.tree)
 
 
 def _pairs(top: TopK, row: int) -> Iterable[tuple[int, float]]:

@@ -45,8 +45,7 @@ class Heat(NamedTuple):
     """Where the evidence for one concept is.
 
     values: float32 [h, w], over the crop that the network saw, in nats of log P. wnid, name: of the concept.
-    probability: its P. box: the crop in the upright image, larger than it where the network saw a border. size: (width,
-    height) of the image.
+    probability: its P. box: the crop in the upright image, larger than it where the network saw a border.
     """
 
     values: NDArray[np.float32]
@@ -54,7 +53,6 @@ class Heat(NamedTuple):
     name: str
     probability: float
     box: PixelBox
-    size: tuple[int, int]
 
     @property
     def image(self) -> str:
@@ -96,7 +94,7 @@ class HeatMaps:
         values = values.reshape(found.features.shape[1:]).astype(np.float32)
         probability = float(self._decoder.read(found.logits[None]).asked[0, 0])
         box = PixelBox(*map(round, seen_box(size, preprocess)))
-        return Heat(values, self._wnid, self._name, probability, box, size)
+        return Heat(values, self._wnid, self._name, probability, box)
 
 
 def require_maps(predictor: Predictor) -> None:
@@ -124,9 +122,7 @@ def painted(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     """
     strength = values / max(float(np.abs(values).max()), float(np.finfo(np.float32).tiny))
     rows, columns = strength.shape
-    across, down = (
-        np.clip((np.arange(_FINE * n) + 0.5) / _FINE - 0.5, 0, n - 1) for n in (columns, rows)
-    )
+    across, down = (np.clip((np.arange(_FINE * n) + 0.5) / _FINE - 0.5, 0, n - 1) for n in (columns, rows))
     # Interpolated before it is coloured: between for and against lies nothing, not violet.
     wide = np.stack([np.interp(across, np.arange(columns), row) for row in strength])
     fine = np.stack([np.interp(down, np.arange(rows), column) for column in wide.T], axis=1)

@@ -32,6 +32,7 @@ def html_of(found: Prediction) -> str:
     facts = (found.model, found.label_space, found.origin.backend, found.origin.device, found.origin.dtype)
     if found.bins is not None:
         rows += "".join(_row("", *one) for one in found.bins.leading())
+    rows += "".join(_row(*part[:3]) for part in found.parts or ())
     table = f'<table style="text-align:left">{rows}</table>' if rows else ""
     return f"<div>{head}<br>{path}{_stop(found)}{table}<small>{_text(' · '.join(facts))}</small></div>"
 
@@ -70,6 +71,7 @@ def to_pandas(predictions: Prediction | Iterable[Prediction]) -> DataFrame:
         given=any("given" in row for row in rows),
         asked=next((tuple(one["question"] for one in row["asked"]) for row in rows if "asked" in row), ()),
         concepts=any("concepts" in row for row in rows),
+        parts=any("parts" in row for row in rows),
         bins=next((tuple(one["label"] for one in row["bins"]["labels"]) for row in rows if "bins" in row), ()),
     )
     columns = {name: [value(row) for row in rows] for name, value in cells(shape)}

@@ -146,6 +146,9 @@ class AnswerOptions:
     )
     include_removed_labels: bool = option(False, "also the classes that ImageNet withdrew")
     levels: bool = option(False, "add one label per level, kept if p > 0.5 (published rule)")
+    multi: bool = option(
+        False, "also answer tiles of the image, some 50 forward passes, and list the different things in them"
+    )
 
     def __post_init__(self) -> None:
         if self.bins is not None:  # a file is read now: what is answered no longer depends on it

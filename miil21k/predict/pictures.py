@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from miil21k.data.images import ImageInput
     from miil21k.predict.heat import Heat
-    from miil21k.predict.prediction import Prediction
+    from miil21k.predict.prediction import ImagePart, Prediction
 
 __all__ = ["Gallery", "draw_prediction", "picture_name", "require_matplotlib"]
 
@@ -49,6 +49,7 @@ CHARACTER = 0.081  # mean width of a character of that size
 LEGEND = 0.55  # two lines below an image with a map of evidence
 
 STRONG, STEP, GREY, TRACK, INK, FAINT = "#0b6e4f", "#7fb8a4", "#b8bdc4", "#eef0f2", "#1c2127", "#6b7480"
+FRAME = "#0b6e4f"
 VEIL = 0.55  # of white over what the network did not see
 
 
@@ -73,12 +74,19 @@ class _Row:
         return LINE * len(self.lines) + ROW_GAP
 
 
-def draw_prediction(image: Image.Image, prediction: Prediction, target: Path, heat: Heat | None = None) -> None:
+def draw_prediction(
+    image: Image.Image,
+    prediction: Prediction,
+    target: Path,
+    heat: Heat | None = None,
+    size: tuple[int, int] | None = None,
+) -> None:
     """Write a PNG of `image` (RGB) beside the path, the step that was not taken, the topk, the bins and what was asked.
 
-    The last node of the path is emphasised, a dotted line marks the hedge, what lies below it is grey.
-    heat: where the evidence for a concept is, laid over the image. target: the file, replaced atomically.
-    Raises MissingExtra without matplotlib.
+    The last node of the path is emphasised, a dotted line marks the hedge, what lies below it is grey. The parts of the
+    image that were answered are framed, and listed under their numbers. heat: where the evidence for a concept is, laid
+    over the image. size: (width, height) of the original, where `image` is a smaller one. target: the file, replaced
+    atomically. Raises MissingExtra without matplotlib.
     """
     require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -88,8 +96,13 @@ def draw_prediction(image: Image.Image, prediction: Prediction, target: Path, he
     top = [_row(node, 0, GREY, INK) for node in prediction.topk]
     asked = [_row(Node(one.wnid, one.name, one.probability), 0, STEP, INK) for one in prediction.asked or ()]
     bins = _bin_rows(prediction)
+    parts = prediction.parts or ()
+    listed = [
+        _row(Node(one.wnid, f"{number}  {one.name}", one.probability), 0, STEP, INK)
+        for number, one in enumerate(parts, 1)
+    ]
     heading, *rest = _heading(prediction)
-    height = _height((path, top, bins, asked), 1 + len(rest))
+    height = _height((path, top, bins, asked, listed), 1 + len(rest))
     image_height = min(max(IMAGE_WIDTH * image.height / image.width, 0.4), 5.0)
     height = max(height, image_height + 2 * MARGIN + (0 if heat is None else LEGEND))
     width = 3 * MARGIN + IMAGE_WIDTH + NAMES + BARS + NUMBERS
@@ -98,8 +111,10 @@ def draw_prediction(image: Image.Image, prediction: Prediction, target: Path, he
     image_axes = _place_image(figure, image, (width, height), 0 if heat is None else LEGEND)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), frame_on=False, xticks=[], yticks=[])
     axes.set_zorder(-1)
+    size = size or image.size
+    _frame(image_axes, parts, size)
     if heat is not None:
-        _lay_over(image_axes, heat)
+        _lay_over(image_axes, heat, size)
         below = MARGIN + min(IMAGE_WIDTH * image.height / image.width, height - 2 * MARGIN - LEGEND)
         _explain(axes, heat, below)
     panel = _Panel(axes, 2 * MARGIN + IMAGE_WIDTH)
@@ -114,6 +129,9 @@ def draw_prediction(image: Image.Image, prediction: Prediction, target: Path, he
     if asked:
         panel.caption("asked")
         panel.rows(asked, hedge=None)
+    if listed:
+        panel.caption("in parts of the image")
+        panel.rows(listed, hedge=None)
     axes.text(width - MARGIN, height - 0.12, _footer(prediction), size=6.5, color=FAINT, ha="right", va="bottom")
     with atomic(target) as partial:
         figure.savefig(partial, format="png", dpi=DPI)
@@ -134,14 +152,25 @@ def _place_image(figure: Any, image: Image.Image, size: tuple[float, float], bel
     return axes
 
 
-def _lay_over(axes: Any, heat: Heat) -> None:
+def _frame(axes: Any, parts: Iterable[ImagePart], size: tuple[int, int]) -> None:
+    """Frame the parts of the image with their numbers."""
+    from matplotlib.patches import Rectangle
+
+    for number, part in enumerate(parts, 1):
+        left, top, right, bottom = (at / side for at, side in zip(part.box, 2 * size, strict=True))
+        axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color=FRAME, linewidth=1.5))
+        label = {"facecolor": FRAME, "edgecolor": "none", "pad": 1.5}
+        axes.text(left, top, str(number), size=8, color="white", va="top", bbox=label)
+
+
+def _lay_over(axes: Any, heat: Heat, size: tuple[int, int]) -> None:
     """Colour the crop by its evidence, the strongest value the most opaque, and pale what the network did not see."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
 
     from miil21k.predict.heat import painted
 
-    left, top, right, bottom = (at / side for at, side in zip(heat.box, 2 * heat.size, strict=True))
+    left, top, right, bottom = (at / side for at, side in zip(heat.box, 2 * size, strict=True))
     aspect = axes.get_aspect()
     axes.imshow(painted(heat.values), extent=(left, right, bottom, top), aspect=aspect, interpolation="nearest")
     left, top, right, bottom = max(left, 0), max(top, 0), min(right, 1), min(bottom, 1)
@@ -319,4 +348,5 @@ class Gallery:
         except ImageError as error:  # it was readable when it was predicted
             log.warning("no picture: %s", error)
             return
-        draw_prediction(picture.image, prediction, self._folder / picture_name(self._number, item.name), heat)
+        target = self._folder / picture_name(self._number, item.name)
+        draw_prediction(picture.image, prediction, target, heat, picture.size)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from miil21k.errors import UsageError
-from miil21k.writers.rows import ASKED, BIN, BINS, GIVEN, LEVEL, NODE, ROW, ROW_SCHEMA, SENSE, STOP, encode
+from miil21k.writers.rows import ASKED, BIN, BINS, GIVEN, LEVEL, NODE, PART, ROW, ROW_SCHEMA, SENSE, STOP, encode
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +23,7 @@ __all__ = [
     "Bin",
     "BinAnswer",
     "Given",
+    "ImagePart",
     "LevelLabel",
     "Node",
     "Origin",
@@ -187,6 +188,23 @@ class PixelBox(NamedTuple):
     bottom: int
 
 
+class ImagePart(NamedTuple):
+    """Something in a part of an image, with the probability that the network gives it there, in [0, 1].
+
+    box: the tile that was surest of it, which is no outline. See `miil21k.predict.parts`.
+    """
+
+    wnid: str
+    name: str
+    probability: float
+    box: PixelBox
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return `wnid`, `name`, `probability`, rounded to six decimals, and `box`."""
+        found: dict[str, Any] = encode(PART, self)
+        return found
+
+
 class Origin(NamedTuple):
     """What every row of one predictor has in common.
 
@@ -215,7 +233,7 @@ class Prediction:
     without one.
     asked: the concepts that were asked for, in their order, None without a question. concepts: every concept above the
     probability that `min_node` says, the most informative first, None unless asked for. bins: the answer with the
-    user's own labels, None without any.
+    user's own labels, None without any. parts: the different things in its parts, None unless asked for by `multi`.
     heat: where the evidence for a concept is, in the answers of `miil21k serve` alone.
     embedding: float32 [D], the network's pre-logits, None unless asked for. facts, masses: what the file says about
     itself, and P(exactly this class) in few bytes, None unless asked for by the option `facts`; no part of the row.
@@ -233,6 +251,7 @@ class Prediction:
     asked: tuple[AskedConcept, ...] | None = None
     concepts: tuple[Node, ...] | None = None
     bins: BinAnswer | None = None
+    parts: tuple[ImagePart, ...] | None = None
     heat: Heat | None = None
     embedding: NDArray[np.float32] | None = None
     facts: ImageFacts | None = None
@@ -309,7 +328,7 @@ class Prediction:
 
         Always present: schema, input, status, error, model, label_space, label_space_sha256, removed_labels,
         backend, device, dtype, path, stop, topk. Only when asked for and present: levels, given, asked, concepts,
-        bins, heat, embedding.
+        bins, parts, heat, embedding.
         """
         row: dict[str, Any] = encode(ROW, self)
         return row

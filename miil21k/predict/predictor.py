@@ -28,8 +28,9 @@ from miil21k.data.web import fetch_image, is_url
 from miil21k.environment import available_cpus, require
 from miil21k.errors import ImageError, Miil21kError, UsageError
 from miil21k.hierarchy.load import load_label_space
-from miil21k.predict.decoding import answers_of, decoder_of
+from miil21k.predict.decoding import answers_of, decoder_of, paths_of
 from miil21k.predict.options import PredictOptions, RunOptions, changed, listed
+from miil21k.predict.parts import TileAnswer, cut, edge_of_tiles, joined
 from miil21k.predict.prediction import Origin, Prediction
 from miil21k.runtime.options import threads_of, workers_of
 from miil21k.runtime.resolve import resolve
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from miil21k.data.inputs import AnyUnit
     from miil21k.decode.compact import CompactMasses
     from miil21k.decode.decoder import Decoder
+    from miil21k.predict.parts import Tile
+    from miil21k.predict.prediction import ImagePart
     from miil21k.predict.run import BarOf, Outcome
     from miil21k.runtime.base import Backend, Outputs
     from miil21k.runtime.loading import Loaded
@@ -55,12 +58,13 @@ __all__ = ["Predictor", "Seen"]
 class Seen(NamedTuple):
     """What was seen of an image.
 
-    crop: uint8 [H, W, 3], for the network. size: (width, height), upright. facts: where they are wanted.
+    crop: uint8 [H, W, 3], for the network. size: (width, height), upright. facts, tiles: where they are wanted.
     """
 
     crop: NDArray[np.uint8]
     size: tuple[int, int]
-    facts: ImageFacts | None
+    facts: ImageFacts | None = None
+    tiles: Sequence[Tile] = ()
 
 
 class Predictor:
@@ -263,15 +267,18 @@ class Predictor:
         crops = np.zeros((len(batch), height, width, 3), np.uint8)  # an unreadable image keeps its place, black
         errors: dict[int, str] = {}
         facts: dict[int, ImageFacts | None] = {}
+        parts: dict[int, tuple[ImagePart, ...]] = {}
         for row, image in enumerate(batch):
-            seen = self.look(image)
+            seen = self.look(image, tiles=self.options.multi)
             if isinstance(seen, str):
                 errors[row] = seen
-            else:
-                crops[row], facts[row] = seen.crop, seen.facts
+                continue
+            crops[row], facts[row] = seen.crop, seen.facts
+            if self.options.multi:  # now, so that the tiles of one image alone are in memory
+                parts[row] = self._parts(seen)
         if len(errors) == len(batch):
             return [Prediction(image.name, self.origin, error=errors[row]) for row, image in enumerate(batch)]
-        return self._answers(batch, crops, errors, facts)
+        return self._answers(batch, crops, errors, facts, parts)
 
     def decoder_for(self, options: PredictOptions) -> Decoder:
         """Return what reads the logits of this network under other `options` of the answer; raises as `Decoder`."""
@@ -282,9 +289,10 @@ class Predictor:
         seen = self.look(image)
         return seen if isinstance(seen, str) else seen.crop
 
-    def look(self, image: ImageInput) -> Seen | str:
-        """Return what is seen of `image`, or why it cannot be read."""
+    def look(self, image: ImageInput, *, tiles: bool = False) -> Seen | str:
+        """Return what is seen of `image`, and of tiles of it where they are wanted; or why it cannot be read."""
         options, source = self.options, image.source
+        edge = edge_of_tiles if tiles else decode_edge
         try:
             part = None
             if isinstance(source, str) and is_url(source):
@@ -300,7 +308,7 @@ class Predictor:
                 name=image.name,
                 exif=options.exif,
                 max_pixels=options.max_pixels,
-                reduce_to=decode_edge(self.preprocess) if options.decode == "reduced" else None,
+                reduce_to=None if options.decode != "reduced" else edge(self.preprocess),
                 part=part,
             )
             facts = None
@@ -309,11 +317,22 @@ class Predictor:
 
                 content = source if isinstance(source, bytes) else None
                 facts = facts_of(content, picture, max_pixels=options.max_pixels)
-            return Seen(crop_picture(picture, self.preprocess, self.resizer), picture.size, facts)
+            crop = crop_picture(picture, self.preprocess, self.resizer)
+            parts = cut(picture, self.preprocess, self.resizer) if tiles else ()
+            return Seen(crop, picture.size, facts, parts)
         except (Miil21kError, OSError) as error:
             return str(error)
         except MemoryError:
             return f"'{image.name}' needs more memory than there is."
+
+    def _parts(self, seen: Seen) -> tuple[ImagePart, ...]:
+        """Return the different things in the tiles of an image."""
+        answers = []
+        for start in range(0, len(seen.tiles), self.batch_size):
+            tiles = seen.tiles[start : start + self.batch_size]
+            paths = paths_of(self.decoder.read(self.outputs(np.stack([tile.crop for tile in tiles])).logits))
+            answers += [TileAnswer(tile.box, path) for tile, path in zip(tiles, paths, strict=True)]
+        return joined(answers)
 
     def outputs(self, crops: NDArray[np.uint8], *, embed: bool = False) -> Outputs:
         """Return the logits of crops, uint8 [B, H, W, 3], and their embedding if asked for."""
@@ -326,6 +345,7 @@ class Predictor:
         crops: NDArray[np.uint8],
         errors: dict[int, str],
         facts: dict[int, ImageFacts | None],
+        parts: dict[int, tuple[ImagePart, ...]],
     ) -> list[Prediction]:
         good = [row for row in range(len(batch)) if row not in errors]
         outputs = self.outputs(crops, embed=self.options.embeddings)
@@ -348,7 +368,7 @@ class Predictor:
                     image.name,
                     self.origin,
                     None,
-                    *answers[row],
+                    *answers[row]._replace(parts=parts.get(row)),
                     embedding=embedding,
                     facts=facts[row],
                     masses=masses.get(row),

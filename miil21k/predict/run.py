@@ -152,7 +152,8 @@ def shape_of(answer: PredictOptions, options: RunOptions) -> Shape:
     restricted = any(names is not None for names in (answer.under, answer.classes, answer.exclude))
     asked, concepts = listed(answer.ask), answer.min_node is not None
     bins = labels_of(answer.bin_lines) if answer.bins is not None else ()
-    return Shape(answer.topk, options.label_type is not None, answer.levels, restricted, asked, concepts, bins)
+    labels = options.label_type is not None
+    return Shape(answer.topk, labels, answer.levels, restricted, asked, concepts, bins, parts=answer.multi)
 
 
 def count_images(inputs: Sequence[str], most: int, *, recursive: bool) -> int:

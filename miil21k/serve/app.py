@@ -6,6 +6,7 @@ import asyncio
 import base64
 import logging
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -167,7 +168,7 @@ class _Handlers:
 
     async def _ask(self, request: Request, body: Body, places: Places[Any, Found]) -> Response:
         asked = asked_of(self._usual, request.query_params.multi_items(), ASKING)
-        wanted = await self._service.wanted_of(asked)
+        wanted = await self._service.wanted_of(asked._replace(options=replace(asked.options, multi=False)))
         if not asked.options.ask:
             raise UsageError("Nothing is asked: say it as /v1/ask?ask=dog,vehicle.")
         found = await self._seen(request, body, places, wanted)

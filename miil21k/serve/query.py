@@ -170,4 +170,6 @@ PARAMETERS: dict[str, Parameter] = {
     **dict(_parameters(AnswerOptions)),
     **dict(_parameters(RunOptions, only=["label_type", "heat"])),
 }
-PARAMETERS["heat"] = PARAMETERS["heat"]._replace(meaning="where in the image the evidence for this concept is, in torch")
+PARAMETERS["heat"] = PARAMETERS["heat"]._replace(
+    meaning="where in the image the evidence for this concept is, in torch"
+)

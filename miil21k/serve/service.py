@@ -7,7 +7,7 @@ import json
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -21,6 +21,8 @@ from miil21k.hierarchy.concepts import concepts_of
 from miil21k.hierarchy.nouns import fold
 from miil21k.predict.decoding import answers_of
 from miil21k.predict.heat import HeatMaps, require_maps
+from miil21k.predict.parts import TileAnswer, joined
+from miil21k.predict.predictor import Seen
 from miil21k.records import to_json
 from miil21k.serve.batching import Batcher
 from miil21k.serve.bodies import Buffer
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from miil21k.predict.decoding import Answer
     from miil21k.predict.heat import Heat
     from miil21k.predict.options import PredictOptions
-    from miil21k.predict.predictor import Predictor, Seen
+    from miil21k.predict.predictor import Predictor
     from miil21k.serve.batching import Places
     from miil21k.serve.query import Asked
 
@@ -149,15 +151,38 @@ class Service:
 
         Raises Miil21kError, or what the network's library raises, when an image could not be computed.
         """
+        if wanted.options.multi and wanted.decoder is not None:
+            # One by one: the tiles of all images at once would not find room.
+            return self._counted([await self._in_parts(image, wanted, places) for image in images])
         tasks = [self._one(image, wanted, places) for image in images]
         found = await asyncio.gather(*tasks, return_exceptions=True)
         for answer in found:
             if isinstance(answer, BaseException):
                 raise answer
-        answers = cast("list[Found | str]", found)
+        return self._counted(cast("list[Found | str]", found))
+
+    def _counted(self, answers: list[Found | str]) -> list[Found | str]:
         for answer in answers:
             self.metrics.images.labels("error" if isinstance(answer, str) else "ok").inc()
         return answers
+
+    async def _in_parts(self, image: ImageInput, wanted: Wanted, places: Places[_Picture, Found]) -> Found | str:
+        """Return what was found in an image and in its tiles, each of which takes a place."""
+        seen = await asyncio.get_running_loop().run_in_executor(self.readers, partial(self._read, tiles=True), image)
+        if isinstance(seen, str):
+            places.give_back()
+            return seen
+        if len(seen.tiles) >= self.batcher.capacity:
+            raise UsageError(f"'{image.name}' has {len(seen.tiles)} tiles, more than this server lets wait.")
+        places.take(len(seen.tiles))
+        plain = Wanted(wanted.options, wanted.decoder)
+        work = [places.submit(_Picture(seen._replace(tiles=()), wanted))]
+        work += [places.submit(_Picture(Seen(tile.crop, seen.size), plain)) for tile in seen.tiles]
+        whole, *tiles = await asyncio.gather(*map(asyncio.wrap_future, work))
+        assert whole.answer is not None
+        paths = (found.answer.path for found in tiles if found.answer is not None)
+        parts = joined([TileAnswer(tile.box, path) for tile, path in zip(seen.tiles, paths, strict=True)])
+        return whole._replace(answer=whole.answer._replace(parts=parts))
 
     async def _one(self, image: ImageInput, wanted: Wanted, places: Places[_Picture, Found]) -> Found | str:
         seen = await asyncio.get_running_loop().run_in_executor(self.readers, self._read, image)
@@ -166,9 +191,9 @@ class Service:
             return seen
         return await asyncio.wrap_future(places.submit(_Picture(seen, wanted)))
 
-    def _read(self, image: ImageInput) -> Seen | str:
+    def _read(self, image: ImageInput, *, tiles: bool = False) -> Seen | str:
         with self.metrics.reading.time():
-            return self.predictor.look(image)
+            return self.predictor.look(image, tiles=tiles)
 
     def _compute(self, batch: list[_Picture]) -> list[Found | Exception]:
         embed = any(picture.wanted.embedding for picture in batch)
@@ -223,7 +248,7 @@ class Service:
         predictor, options = self.predictor, self.predictor.options
         calibration = predictor.decoder.calibration
         defaults = (
-            *("topk", "threshold", "hedge", "reading", "min_bits", "levels"),
+            *("topk", "threshold", "hedge", "reading", "min_bits", "levels", "multi"),
             *("under", "classes", "exclude", "ask", "min_node", "bins"),
         )
         return {

@@ -52,7 +52,7 @@ def _label_of_concept(space: LabelSpace, wnid: str, label_type: str) -> str:
 
 
 def add_labels(row: Row, space: LabelSpace, label_type: str) -> Row:
-    """Return `row` with a `label` in every node of its path and topk."""
-    for key in ("path", "topk"):
+    """Return `row` with a `label` in every node of its path, topk and parts."""
+    for key in {"path", "topk", "parts"} & row.keys():
         row[key] = [{**node, "label": label_of(space, node["wnid"], label_type)} for node in row[key]]
     return row

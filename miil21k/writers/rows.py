@@ -16,6 +16,7 @@ __all__ = [
     "HEAT",
     "LEVEL",
     "NODE",
+    "PART",
     "ROW",
     "ROW_SCHEMA",
     "SENSE",
@@ -39,7 +40,7 @@ class Shape(NamedTuple):
 
     topk: how many classes. labels, levels: whether nodes and rows carry them. given: whether answers are restricted.
     asked: the questions. concepts: whether concepts above a probability are listed. bins: the user's own labels.
-    found: whether rows come from a search.
+    parts: whether things in parts of the image are. found: whether rows come from a search.
     """
 
     topk: int = 5
@@ -50,9 +51,10 @@ class Shape(NamedTuple):
     concepts: bool = False
     bins: tuple[str, ...] = ()
     found: bool = False
+    parts: bool = False
 
     def holds(self, part: str | None) -> bool:
-        """Return whether a field that comes with `part` is there; None is always there, an embedding and a map of evidence never."""
+        """Return whether a field that comes with `part` is there; None is always there, embeddings and maps never."""
         if part is None:
             return True
         return {
@@ -62,6 +64,7 @@ class Shape(NamedTuple):
             "asked": bool(self.asked),
             "concepts": self.concepts,
             "bins": bool(self.bins),
+            "parts": self.parts,
             "found": self.found,
             "embedding": False,
             "heat": False,
@@ -197,6 +200,7 @@ ASKED = Struct(
     )
 )
 BOX = Struct(tuple(Field(side, WHOLE) for side in ("left", "top", "right", "bottom")))
+PART = Struct((*NODE.fields, Field("box", BOX)))
 HEAT = Struct((*_PLAIN.fields, Field("box", BOX), Field("values", GRID), Field("image", TEXT)))
 BIN = Struct((Field("label", TEXT), Field("probability", PROBABILITY)))
 BINS = Struct((Field("path", Many(BIN)), Field("level", NUMBER), Field("labels", Many(BIN))))
@@ -277,10 +281,17 @@ ROW = Struct(
         Field("latitude", NUMBER, "of `miil21k find`: degrees, north positive", part="found", flat=True),
         Field("longitude", NUMBER, "of `miil21k find`: degrees, east positive", part="found", flat=True),
         Field(
+            "parts",
+            Many(PART),
+            "with `--multi`: the different things in parts of the image, the surest first; nodes, each with the `box` "
+            "of the tile that was surest of it, in pixels of the upright image",
+            part="parts",
+        ),
+        Field(
             "heat",
             HEAT,
-            "of `miil21k serve` with `heat`: where the evidence for this node is: `values` over the `box`, in pixels of "
-            "the upright image, and as an `image` to lay over it, the URL of a PNG",
+            "of `miil21k serve` with `heat`: where the evidence for this node is, `values` over the `box` in pixels of "
+            "the upright image, and an `image` to lay over it, the URL of a PNG",
             part="heat",
         ),
         Field("embedding", VECTOR, "in Python alone, when asked for: the network's pre-logits", part="embedding"),
@@ -312,8 +323,12 @@ def _given(key: str) -> Callable[[Row], Any]:
     return lambda row: (row.get("given") or {}).get(key)
 
 
-def _joined(key: str) -> Callable[[Row], str]:
-    return lambda row: "; ".join(str(node[key]) for node in row.get("concepts") or ())
+def _joined(field: str, key: str) -> Callable[[Row], str]:
+    return lambda row: "; ".join(str(node[key]) for node in row.get(field) or ())
+
+
+def _boxes(row: Row) -> str:
+    return "; ".join(",".join(map(str, part["box"].values())) for part in row.get("parts") or ())
 
 
 def _bin(key: str) -> Callable[[Row], Any]:
@@ -342,12 +357,16 @@ _CELLS = (
     _Cell("given_probability", _given("probability"), "given"),
     _Cell("levels", _chain("name", _kept), "levels"),
     _Cell("levels_wnids", _chain("wnid", _kept), "levels"),
-    _Cell("concepts", _joined("name"), "concepts"),
-    _Cell("concepts_wnids", _joined("wnid"), "concepts"),
-    _Cell("concepts_probabilities", _joined("probability"), "concepts"),
+    _Cell("concepts", _joined("concepts", "name"), "concepts"),
+    _Cell("concepts_wnids", _joined("concepts", "wnid"), "concepts"),
+    _Cell("concepts_probabilities", _joined("concepts", "probability"), "concepts"),
     _Cell("bin", _bin("label"), "bins"),
     _Cell("bin_path", _chain("label", _bin_path), "bins"),
     _Cell("bin_probability", _bin("probability"), "bins"),
+    _Cell("parts", _joined("parts", "name"), "parts"),
+    _Cell("parts_wnids", _joined("parts", "wnid"), "parts"),
+    _Cell("parts_probabilities", _joined("parts", "probability"), "parts"),
+    _Cell("parts_boxes", _boxes, "parts"),
 )
 
 

@@ -89,6 +89,24 @@ def test_what_is_asked_beside_it_stays_as_it_was(port: int) -> None:
     assert mapped == plain
 
 
+def test_parts_are_those_of_the_predictor_and_count_as_waiting_images(predictor: Predictor) -> None:
+    several = Predictor("embedded", backend="torch", device="cpu", threads=1, multi=True).predict(CAT)
+    assert several.parts
+    for queue, status in ((64, 200), (16, 400)):
+        with serving(predictor, workers=2, max_wait=0.0, queue=queue) as service:
+            service.warm_up()
+            with running(create_app(service, Asked(predictor.options, None), Limits(1 << 20, 4, 60))) as port:
+                answered, answer = asked(port, "/v1/predict?multi=true", CAT.read_bytes())
+            assert service.batcher.waiting == 0
+        assert answered == status
+        if status == 200:
+            parts = answer["predictions"][0]["parts"]
+            assert [part["box"] for part in parts] == [part.box._asdict() for part in several.parts]
+            assert [part["name"] for part in parts] == [part.name for part in several.parts]
+        else:
+            assert "tiles, more than this server lets wait" in answer["error"]
+
+
 def test_an_unreadable_image_has_no_map_and_costs_the_others_none(port: int) -> None:
     status, answer = asked(port, "/v1/predict?heat=cat", b"no image")
     assert status == 200
