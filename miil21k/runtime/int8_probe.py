@@ -23,8 +23,9 @@ def products_are_exact(backend: str) -> bool:
     """Return whether the runtime `backend` sums products of uint8 and int8 exactly on this processor.
 
     x86 processors without VNNI multiply two pairs and add them in 16 bits, which saturates where weights use all 8
-    bits: logits then differ from those of other processors. Asking the processor by computing holds on every system,
-    and for whatever kernel the library takes. Raises UsageError for a runtime that runs no exports.
+    bits: logits then differ from those of other processors. ONNX Runtime is told not to (`EXACT_PRODUCTS`). Asking the
+    processor by computing holds on every system, and for whatever kernel the library takes. Raises UsageError for a
+    runtime that runs no exports.
     """
     runtime = find_runtime(backend)
     if runtime.runs == "network":

@@ -15,6 +15,7 @@ from miil21k.export.onnx.images import CROP_INPUT
 from miil21k.export.onnx.model import IMAGES, image_model
 from miil21k.export.onnx.network import PIXELS
 from miil21k.export.onnx.samples import batches
+from miil21k.runtime.onnx_backend import EXACT_PRODUCTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -123,6 +124,7 @@ def open_session(model: Path | bytes) -> InferenceSession:
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry(*EXACT_PRODUCTS)
     try:
         content = model if isinstance(model, bytes) else str(model)
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
