@@ -31,6 +31,7 @@ def test_every_parameter_changes_its_option_and_nothing_else() -> None:
         ("min_bits", "2.5"),
         ("level", "2"),
         ("levels", "1"),
+        ("multi", "true"),
         ("under", "n2"),
         ("under", "domestic cat"),
         ("classes", "n3, tabby,"),
@@ -40,6 +41,7 @@ def test_every_parameter_changes_its_option_and_nothing_else() -> None:
         ("bins", "label,concept\npet,dog\npet,cat"),
         ("rule", "min"),
         ("label_type", "path"),
+        ("heat", "dog"),
     ]
     assert {name for name, _ in query} | {"hedge"} == set(PARAMETERS)
     options = PredictOptions(
@@ -50,6 +52,7 @@ def test_every_parameter_changes_its_option_and_nothing_else() -> None:
         min_bits=2.5,
         max_depth=2,
         levels=True,
+        multi=True,
         under=("n2", "domestic cat"),
         classes=("n3", "tabby"),
         exclude=("n4",),
@@ -58,7 +61,7 @@ def test_every_parameter_changes_its_option_and_nothing_else() -> None:
         bins=[BinLine("pet", "dog", line=2), BinLine("pet", "cat", line=3)],
         rule="min",
     )
-    assert asked_of(USUAL, query) == Asked(options, "path")
+    assert asked_of(USUAL, query) == Asked(options, "path", "dog")
     assert asked_of(USUAL, [("hedge", "0.5"), ("no_hedge", "false")]).options.hedge == 0.5
 
 
