@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 def main(photos: Path, target: Path, each: int = 12) -> None:
     for photo in sorted(photos.glob("*.jpg")):
-        draw = random.Random(photo.name)  # noqa: S311
+        draw = random.Random(f"{target.name}/{photo.name}")  # noqa: S311
         folder = target / photo.stem
         folder.mkdir(parents=True, exist_ok=True)
         with Image.open(photo) as file:
