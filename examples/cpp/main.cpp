@@ -63,12 +63,12 @@ int main(int count, char** words) try {
     const char* wanted[] = {"path", "path_prob", "hedge_node", "hedge_prob"};
     auto found = session.Run(Ort::RunOptions{}, given, inputs, 2, wanted, 4);
 
-    const int64_t* path = found[0].GetTensorData<int64_t>();
+    const int32_t* path = found[0].GetTensorData<int32_t>();
     const float* probability = found[1].GetTensorData<float>();
     const size_t depth = found[0].GetTensorTypeAndShapeInfo().GetElementCount();
     for (size_t step = 0; step < depth && path[step] >= 0; ++step)
         std::printf("%.2f  %s\n", probability[step], names.at(static_cast<size_t>(path[step])).c_str());
-    const int64_t node = found[2].GetTensorData<int64_t>()[0];
+    const int32_t node = found[2].GetTensorData<int32_t>()[0];
     std::printf("%.2f sure: %s\n", hedge, node < 0 ? "(nothing)" : names.at(static_cast<size_t>(node)).c_str());
     return 0;
 } catch (const std::exception& error) {

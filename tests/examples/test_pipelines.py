@@ -11,7 +11,7 @@ import sysconfig
 from typing import TYPE_CHECKING
 
 import pytest
-from shown import EXAMPLES, PHOTOS
+from shown import EXAMPLES, PHOTOS, ROOT, shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -170,13 +170,14 @@ def test_every_cell_of_the_notebook_runs(kitchen: Kitchen, monkeypatch: pytest.M
     pytest.importorskip("ipykernel", reason="ipykernel is not installed")
     pytest.importorskip("pandas", reason="the extra 'pandas' is not installed")
     monkeypatch.setenv("MIIL21K_CACHE", str(kitchen.cache))
-    notebook = nbformat.read(EXAMPLES / "notebook.ipynb", as_version=4)
+    path = shown(PAGE, "jupyter nbconvert")[0].split()[-1]
+    notebook = nbformat.read(ROOT / path, as_version=4)
     nbformat.validate(notebook)
     assert not any(cell.get("outputs") for cell in notebook.cells), "it is checked in without outputs"
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(EXAMPLES)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
-    shown, table = outputs[1]["data"], outputs[2]["data"]["text/plain"]
-    assert "domestic cat" in shown["text/html"]
+    answer, table = outputs[1]["data"], outputs[2]["data"]["text/plain"]
+    assert "domestic cat" in answer["text/html"]
     assert "images/rocket.jpg" in table
     (said,) = [output["text"] for output in notebook.cells[-1].outputs if output["output_type"] == "stream"]
     assert said.splitlines()[0] == "images/cat.jpg 0.94 0.00"

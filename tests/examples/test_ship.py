@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from shown import Kitchen
 
 PAGE = "ship"
+KEY = "salt-and-pepper-0123456789"
 
 
 @pytest.fixture
@@ -77,18 +78,19 @@ def test_a_program_in_cpp_names_a_picture(shipped: Kitchen) -> None:
 def test_a_client_gets_rows_and_questions(kitchen: Kitchen) -> None:
     pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
     log = kitchen.folder / "log"
-    serve = [f"{sysconfig.get_path('scripts')}/miil21k", "serve", "-m", "embedded", "--port", "0"]
-    environment = {**os.environ, "MIIL21K_CACHE": str(kitchen.cache), "MIIL21K_API_KEYS": "salt"}
+    words = shown(PAGE, "miil21k serve")[0].removesuffix(" &").split()
+    serve = [f"{sysconfig.get_path('scripts')}/{words[0]}", *words[1:], "--port", "0"]
+    environment = {**os.environ, "MIIL21K_CACHE": str(kitchen.cache), "MIIL21K_API_KEYS": KEY}
     with log.open("wb") as said, started(serve, stderr=said, env=environment) as process:
         wait_until(lambda: "ready: " in log.read_text(), process)
         (port,) = re.findall(r"ready: http://127\.0\.0\.1:(\d+) ", log.read_text())
         command, below = shown(PAGE, "python examples/client.py")
         command = command.replace("8021", port)
-        ran = kitchen.run(command, MIIL21K_API_KEY="salt")
+        ran = kitchen.run(command, MIIL21K_API_KEY=KEY)
         assert (ran.code, ran.stdout) == (0, below), ran.stderr
 
         (kitchen.folder / "broken.jpg").write_bytes(b"no picture")
-        broken = kitchen.run(f"python examples/client.py http://127.0.0.1:{port} broken.jpg", MIIL21K_API_KEY="salt")
+        broken = kitchen.run(f"python examples/client.py http://127.0.0.1:{port} broken.jpg", MIIL21K_API_KEY=KEY)
         assert (broken.code, broken.stdout.startswith("broken.jpg: Cannot")) == (1, True), broken.stdout
         nobody = kitchen.run(command)
         assert (nobody.code, nobody.stderr.startswith("401: ")) == (2, True)
@@ -233,3 +235,11 @@ def test_the_manifest_is_what_the_page_says() -> None:
     ):
         assert sentence in " ".join(text.split()), sentence
     assert parts["PodDisruptionBudget"]["spec"]["maxUnavailable"] == 1
+
+    build, push = shown(PAGE, "podman build")[0].split(), shown(PAGE, "podman push")[0].split()
+    assert (ROOT / build[build.index("-f") + 1]).exists()
+    assert build[build.index("-t") + 1] == push[-1]
+    assert shown(PAGE, "kubectl create secret")[0].endswith('--from-literal=keys="$(openssl rand -hex 24)"')
+    assert (ROOT / shown(PAGE, "kubectl apply")[0].split()[-1]).exists()
+    assert shown(PAGE, "kubectl rollout")[0].endswith(f"/{parts['Deployment']['metadata']['name']}")
+    assert shown(PAGE, "kubectl port-forward")[0].endswith(" 8021:80")
