@@ -197,12 +197,15 @@ class Votes(nn.Module):
         self.neighbours, self.temperature = classifier.neighbours, classifier.temperature
         self.sharpness, self.least = 1 / VOTE_TEMPERATURE, LEAST_SHARE
         self.register_buffer("mean", torch.from_numpy(classifier.mean))
+        self.register_buffer("axes", torch.from_numpy(classifier.axes) if len(classifier.axes) else None)
         self.register_buffer("bank", torch.from_numpy(classifier.bank))
         self.register_buffer("classes", torch.eye(classifier.classes)[torch.from_numpy(classifier.labels).long()])
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logarithms of the shares of the votes."""
-        cosines = nn.functional.normalize(features - self.mean, dim=1) @ self.bank.T  # type: ignore[operator]
+        centred = features - self.mean  # type: ignore[operator]
+        alike = centred if self.axes is None else centred - (centred @ self.axes.T) @ self.axes  # type: ignore[operator]
+        cosines = nn.functional.normalize(alike, dim=1) @ self.bank.T  # type: ignore[operator]
         least = cosines.topk(self.neighbours, dim=1).values[:, -1:]
         votes = torch.where(cosines >= least, ((cosines - 1) * self.sharpness).exp(), torch.zeros_like(cosines))
         shares = (votes @ self.classes) / votes.sum(1, keepdim=True)  # type: ignore[operator]
