@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 from miil21k.environment import need
@@ -19,13 +20,16 @@ if TYPE_CHECKING:
 
 __all__ = ["search"]
 
+_STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "interrupted"}
+
 
 def search(job: Job, name: str) -> tuple[Recipe, list[dict[str, Any]]]:
     """Return the best recipe of `options.trials` trials, and a row for each of them.
 
     The trials are trained on the images but for `job.share`, and judged on those after every epoch; one that is
     worse than the median of the others at the same epoch is given up. A trial that diverges is a row, not an end. The
-    study is kept in `runs/<name>/trials.log`: a search that was interrupted goes on. Raises UsageError when no trial
+    study is kept in `runs/<name>/trials.log`: a search that was interrupted goes on, and a trial that was under way
+    then is a row of its own (`interrupted`) and is begun anew. Raises UsageError when no trial
     came to an end, MissingExtra without Optuna.
     """
     optuna = need("optuna", "transfer", "A search")
@@ -78,7 +82,12 @@ def search(job: Job, name: str) -> tuple[Recipe, list[dict[str, Any]]]:
             raise optuna.TrialPruned from None
         return best[0]
 
-    done = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
+    states = optuna.trial.TrialState
+    for trial in study.get_trials(states=[states.RUNNING]):  # of a process that was killed: this one holds the folder
+        study.tell(trial.number, state=states.FAIL)
+        study.enqueue_trial(trial.params)
+        shutil.rmtree(folder / f"trial-{trial.number:03d}", ignore_errors=True)
+    done = study.get_trials(states=[states.COMPLETE, states.PRUNED])
     for number in range(len(done), options.trials):
         study.optimize(trial_of, n_trials=1)
         last = study.trials[-1]
@@ -87,7 +96,7 @@ def search(job: Job, name: str) -> tuple[Recipe, list[dict[str, Any]]]:
     rows = [
         {
             "trial": trial.number,
-            "state": "failed" if "error" in trial.user_attrs else trial.state.name.lower(),
+            "state": "failed" if "error" in trial.user_attrs else _STATES[trial.state.name],
             "accuracy": trial.value,
             "error": trial.user_attrs.get("error"),
             **trial.params,
