@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -153,7 +154,9 @@ def hyperrule_recipe(job: Job) -> Recipe:
     """Return BiT-HyperRule for the images of the job, its batches cut into passes of at most 32.
 
     BiT normalises by groups, which keeps no statistics: a network with batch norms keeps its own. An image size that
-    the user names takes the place of the rule's, and a smaller batch takes a learning rate in proportion to it.
+    the user names takes the place of the rule's. A smaller batch takes a learning rate that falls as its square root
+    (Hoffer et al. 2017, 'Train longer, generalize better'): the updates stay as many, so that one in proportion to the
+    batch would end long before the head has left its zeros.
     """
     options = job.options
     sizes = [job.images.load(row).size for row in range(0, len(job.images), max(1, len(job.images) // 16))]
@@ -161,7 +164,7 @@ def hyperrule_recipe(job: Job) -> Recipe:
     rule = bit_hyperrule(len(job.images), height, width, flip=options.flip, crop=options.cut)
     edge = options.img_size or rule.image_size
     passes = -(-options.rule_batch // BATCH)
-    share = options.rule_batch / rule.batch_size
+    share = math.sqrt(options.rule_batch / rule.batch_size)
     cuts = [f"batches of {options.rule_batch}, rate x {share:.3g}"] if share < 1 else []
     cuts += [f"images of {edge} for {rule.image_size} pixels"] if edge != rule.image_size else []
     return replace(

@@ -76,7 +76,7 @@ class TransferOptions(FeatureOptions):
     trials: int = option(10, "of search", metavar="N", least=1)
     rule_batch: int = option(
         512,
-        "images per update of hyperrule; with fewer the learning rate falls in proportion",
+        "images per update of hyperrule; with fewer the learning rate falls as their square root",
         metavar="N",
         least=1,
         most=512,

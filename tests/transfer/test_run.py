@@ -21,6 +21,7 @@ from miil21k.transfer.job import Job, finetune_recipe, hyperrule_recipe, rule_se
 from miil21k.transfer.methods import METHODS
 from miil21k.transfer.options import TransferOptions
 from miil21k.transfer.run import Voices, transfer
+from miil21k.transfer.search import search
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,9 +118,9 @@ def test_the_rule_is_whole_unless_it_is_asked_to_be_cut(photos: Path, tiny: Path
     assert (whole.resize, whole.image_size, whole.keep_norms) == (160, 128, True)
     job = _job(replace(_options(photos, tmp_path, tiny), rule_batch=48, img_size=64))
     cut = hyperrule_recipe(job)
-    assert (cut.steps, cut.batch_size, cut.accumulate, cut.lr) == (500, 24, 2, pytest.approx(0.003 * 48 / 512))
+    assert (cut.steps, cut.batch_size, cut.accumulate, cut.lr) == (500, 24, 2, pytest.approx(0.003 * (48 / 512) ** 0.5))
     assert (cut.resize, cut.image_size) == (80, 64)
-    assert cut.source.endswith("56 x 48, cut: batches of 48, rate x 0.0938; images of 64 for 128 pixels")
+    assert cut.source.endswith("56 x 48, cut: batches of 48, rate x 0.306; images of 64 for 128 pixels")
     assert rule_seconds(job, cut, 100.0) == pytest.approx(500 * 48 / 100)
 
 
@@ -141,6 +142,22 @@ def test_a_training_that_diverges_is_a_row_beside_the_probe(
     pytest.importorskip("optuna")
     with pytest.raises(UsageError, match=r"None of the 1 trials came to an end; the first failed so: .*loss"):
         METHODS["search"].run(job, "search")
+
+
+def test_a_trial_whose_process_was_killed_is_told_as_such_and_begun_anew(
+    photos: Path, tiny: Path, tmp_path: Path
+) -> None:
+    optuna = pytest.importorskip("optuna")
+    folder = tmp_path / "runs" / "search"
+    (folder / "trial-000").mkdir(parents=True)
+    log = optuna.storages.journal.JournalFileBackend(str(folder / "trials.log"))
+    study = optuna.create_study(study_name="search", direction="maximize", storage=optuna.storages.JournalStorage(log))
+    lr = study.ask().suggest_float("lr", 1e-5, 3e-3, log=True)  # the trial is never told how it ended
+    job = _job(replace(_options(photos, tmp_path, tiny), epochs=1, trials=1))
+    _, rows = search(job, "search")
+    assert [(row["state"], row["lr"]) for row in rows] == [("interrupted", lr), ("complete", lr)]
+    assert json.loads((folder / "trials.json").read_text()) == rows
+    assert [path.name for path in folder.glob("trial-*")] == ["trial-001"]
 
 
 def test_copies_of_training_images_among_those_to_judge_by_are_counted(
