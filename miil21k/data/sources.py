@@ -1,4 +1,4 @@
-"""Sources named by a prefix, as timm's dataset factory names them: `wds/shards`, `hfds/folder`.
+"""Sources named by a prefix, as timm's dataset factory names them: `wds/shards`, `hfds/folder`, `torch/cifar10/folder`.
 
 `SOURCES` is the table: prefix -> what opens the parts of the data set after it, by name ("" for one of a single piece).
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from miil21k.data.lists import few, split_name
 from miil21k.data.saved import open_saved
 from miil21k.data.shards import ShardSource, named_shards
+from miil21k.data.torchvision_sets import open_torchvision
 from miil21k.errors import UsageError
 from miil21k.records import StrictJsonError, parse
 
@@ -58,4 +59,5 @@ def _described(folder: Path) -> dict[str, list[Path]]:
 SOURCES: dict[str, Callable[[str, Path | None], dict[str, Callable[[], Any]]]] = {
     "wds": _web_dataset,
     "hfds": lambda name, _: open_saved(name),
+    "torch": lambda name, _: open_torchvision(name),
 }
