@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
 KILLS = int(os.environ.get("MIIL21K_KILLS", "50"))  # of one command, in the slow tests
 
@@ -48,20 +49,39 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[Any] | N
         time.sleep(0.005)
 
 
-def kill_at_random(command: Sequence[Any], finished: Callable[[], None], kills: int = KILLS, **options: Any) -> None:
+def kill_at_random(
+    command: Sequence[Any],
+    finished: Callable[[], None],
+    kills: int = KILLS,
+    *,
+    begun: Path | None = None,
+    **options: Any,
+) -> None:
     """Start `command` again and again, and kill it with its children `kills` times, each time at a random moment.
 
     The moments spread over the time that a whole run takes, which comes first. finished: called after each run that
-    came to its end, the last one after all kills included: it checks what was made, and removes it.
+    came to its end, the last one after all kills included: it checks what was made, and removes it. begun: a file that
+    the command makes when its work begins; from there the moments count, and no kill is spent on imports.
     """
     options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **options}
-    began = time.monotonic()
-    subprocess.run(command, check=True, **options)
-    whole = time.monotonic() - began
+
+    @contextmanager
+    def running() -> Iterator[subprocess.Popen[Any]]:
+        if begun is not None:
+            begun.unlink(missing_ok=True)
+        with started(command, **options) as process:
+            if begun is not None:
+                wait_until(begun.exists, process)
+            yield process
+
+    with running() as process:
+        began = time.monotonic()
+        assert process.wait() == 0
+        whole = time.monotonic() - began
     finished()
     moments, killed = random.Random(0), 0
     while killed < kills:
-        with started(command, **options) as process:
+        with running() as process:
             try:
                 code = process.wait(moments.uniform(0, whole))
             except subprocess.TimeoutExpired:

@@ -116,7 +116,7 @@ def _write(index: Index, found: FoundPictures, output: RunOptions) -> None:
     chosen = output.format or (TABLE if output.to_stdout and sys.stdout.isatty() else None)
     shape = Shape(index.about.options.get("topk", 5), found=True)
     if not output.to_stdout:
-        path = Path(output.output)
+        path = output.output
         file = open_output(chosen or format_of(path), path, shape, {}, output.existing)
         file.begin(index.about.origin)
         for row in _rows(index, found):

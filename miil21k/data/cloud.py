@@ -17,10 +17,21 @@ from miil21k.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from miil21k.suffixes import PassedOver
 
-__all__ = ["is_address", "is_remote", "local_path", "open_remote", "read_range", "remote_names", "told"]
+__all__ = [
+    "is_address",
+    "is_remote",
+    "local_path",
+    "open_remote",
+    "put_remote",
+    "read_range",
+    "remote_exists",
+    "remote_names",
+    "told",
+]
 
 MAX_WHOLE = 256 * 2**20  # bytes of a picture, which is read at once; what holds pages or frames is read in ranges
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(::[A-Za-z][A-Za-z0-9+.-]+)*://")
@@ -68,6 +79,27 @@ def read_range(name: str, start: int, size: int) -> bytes:
 
     content: bytes = told(name, read)
     return content
+
+
+def remote_exists(name: str) -> bool:
+    """Return whether something is at the address `name`; raises ImageError when the store cannot be asked."""
+
+    def asked() -> bool:
+        fs, path = _filesystem(name)
+        return bool(fs.exists(path))
+
+    found: bool = told(name, asked)
+    return found
+
+
+def put_remote(file: Path, name: str) -> None:
+    """Copy a file of this machine to the address `name`, over what is there; raises ImageError."""
+
+    def put() -> None:
+        fs, path = _filesystem(name)
+        fs.put_file(str(file), path)
+
+    told(name, put, what="written")
 
 
 def remote_names(name: str, recursive: bool, passed: PassedOver) -> list[str]:
@@ -120,7 +152,7 @@ def _filesystem(name: str) -> tuple[Any, str]:
     return fs, path
 
 
-def told(name: str, ask: Callable[[], Any]) -> Any:
+def told(name: str, ask: Callable[[], Any], *, what: str = "read") -> Any:
     """Return what `ask` does; what the libraries of a store raise becomes an ImageError that names `name`."""
     try:
         return ask()
@@ -129,9 +161,9 @@ def told(name: str, ask: Callable[[], Any]) -> Any:
     except FileNotFoundError:
         raise ImageError(f"There is no '{name}'.") from None
     except ImportError as error:  # of the library of one store, or of fsspec
-        raise ImageError(f"'{name}' cannot be read: {_words(error)}: pip install 'miil21k[cloud]'.") from None
+        raise ImageError(f"'{name}' cannot be {what}: {_words(error)}: pip install 'miil21k[cloud]'.") from None
     except Exception as error:  # every store has errors of its own
-        raise ImageError(f"'{name}' cannot be read: {_words(error)}.") from None
+        raise ImageError(f"'{name}' cannot be {what}: {_words(error)}.") from None
 
 
 def _words(error: Exception) -> str:

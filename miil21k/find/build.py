@@ -16,6 +16,7 @@ import time
 from collections import Counter, defaultdict, deque
 from contextlib import closing, nullcontext
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -50,6 +51,7 @@ __all__ = ["Indexed", "build_index", "model_of"]
 
 log = logging.getLogger("miil21k.find")
 ROWS, SECONDS = 512, 20.0  # of rows that wait to be handed over
+_TWIN = "twin"  # in a row that waits: whose answer it takes over
 MOST_GONE, MOST_GONE_OF = 20, 0.5  # more than both under one input: is a disk missing?
 # Answers do not depend on these.
 _FREE = {"workers", "threads", "offline", "cache_dir", "device", "make_export", "batch_size", "embeddings", "facts"}
@@ -139,9 +141,9 @@ class _Pass:
         self._bar = bar
         self._clock = time.perf_counter()
         self._index: Index | None = None
-        if is_index(options.output) and not options.overwrite and _exists(options.output):
+        if is_index(options.output) and not options.overwrite:
             self._index = Index.open(options.output)
-            _require_same(self._index, self._recorded)
+            self._index.require_made_with(self._recorded)
         self._known = {} if self._index is None else _known(self._index)
         self._sizes = {known.num_bytes for known in self._known.values()}
         self._by_digest = {known.sha256: name for name, known in self._known.items() if known.ok}
@@ -177,7 +179,7 @@ class _Pass:
         with shown as bar:
             if first is not None:
                 with answering() as answers:
-                    self._answer(answers, _chain(first, units), bar)
+                    self._answer(answers, chain([first], units), bar)
             self._hand_over()
         if self._index is None:
             raise Miil21kError("None of these pictures can be read, so there is nothing to index.")
@@ -267,15 +269,20 @@ class _Pass:
         twin = self._by_digest.get(digest)
         if twin is None:
             return False
-        assert self._index is not None
-        [row] = self._index.stored([twin])
-        self._replacing = self._replacing or image.name in self._known
         moved = twin != image.name and twin not in self._moved_from and not _there(twin)
         if moved:
             self._moved_from.append(twin)
         self._count(image.name, moved=moved)
-        self._waiting.append({**row, "input": image.name, **_state(state)})
+        self._wait({_TWIN: twin, "input": image.name, "container": None, **_state(state)})
         return True
+
+    def _wait(self, row: dict[str, Any]) -> None:
+        """Let a row wait to be handed over; what it replaces is no longer a twin of what comes."""
+        self._waiting.append(row)
+        known = self._known.get(row["input"])
+        self._replacing = self._replacing or known is not None
+        if known is not None and self._by_digest.get(known.sha256) == row["input"] != row.get(_TWIN):
+            del self._by_digest[known.sha256]
 
     # -- answers become rows ----------------------------------------------------------------------------------------
 
@@ -290,8 +297,7 @@ class _Pass:
                 enough = len(self._waiting) >= ROWS or time.perf_counter() - self._handed > SECONDS
                 if enough and (container is None or container != self._waiting[-1]["container"]):
                     self._hand_over()
-                self._waiting.append(self._row(prediction, container))
-                self._replacing = self._replacing or prediction.input in self._known
+                self._wait(self._row(prediction, container))
                 self._count(prediction.input, moved=False)
                 self._seen.add(prediction.input)
                 if bar is not None:
@@ -344,10 +350,21 @@ class _Pass:
 
     def _hand_over(self) -> None:
         if self._waiting and self._index is not None:
-            self._index.put(self._waiting, known=self._replacing)
-            self._counts["failed"] += sum(row["status"] != "ok" for row in self._waiting)
+            copies = [row for row in self._waiting if _TWIN in row]
+            answered = [row for row in self._waiting if _TWIN not in row]
+            for first in range(0, len(copies), ROWS):
+                part = copies[first : first + ROWS]
+                twins = {row["input"]: row for row in self._index.stored(sorted({row[_TWIN] for row in part}))}
+                self._put([{**twins[row.pop(_TWIN)], **row} for row in part])
+            self._put(answered)
             self._waiting, self._replacing = [], False
         self._handed = time.perf_counter()
+
+    def _put(self, rows: list[dict[str, Any]]) -> None:
+        assert self._index is not None
+        if rows:
+            self._index.put(rows, known=self._replacing)
+            self._counts["failed"] += sum(row["status"] != "ok" for row in rows)
 
     # -- what is gone -----------------------------------------------------------------------------------------------
 
@@ -389,17 +406,6 @@ def _recorded(answer: PredictOptions) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in chosen.items()}
 
 
-def _require_same(index: Index, recorded: dict[str, Any]) -> None:
-    import json
-
-    now = json.loads(json.dumps(recorded))
-    for name, value in index.about.options.items():
-        if now.get(name) != value:
-            raise UsageError(
-                f"'{index.path}' was made with {name}={value}, not {now.get(name)}: give the same, or --overwrite it."
-            )
-
-
 def _known(index: Index) -> dict[str, _Known]:
     table = index.columns("num_bytes", "modified_ns", "sha256", "status")
     columns = [table[name].to_pylist() for name in ("num_bytes", "modified_ns", "sha256", "status")]
@@ -431,18 +437,9 @@ def _holds_something(path: Path) -> bool:
     return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
-def _exists(path: str) -> bool:
-    return "://" in path or Path(path).exists()
-
-
 def _absolute(name: str) -> str:
     if name in ("-", "@-") or is_pipe(name) or is_address(name):
         return name
     if name.startswith("@") and not os.path.isfile(name):
         return f"@{os.path.abspath(name[1:])}"
     return os.path.abspath(name)
-
-
-def _chain(first: Unit, rest: Iterator[Unit]) -> Iterator[Unit]:
-    yield first
-    yield from rest

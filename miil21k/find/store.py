@@ -151,6 +151,16 @@ class Index:
         """Numbers of an embedding."""
         return int(self._table.schema.field("embedding").type.list_size)
 
+    def require_made_with(self, options: dict[str, Any]) -> None:
+        """Raise UsageError where these rows were answered with other `options`, JSON values by name."""
+        now = json.loads(json.dumps(options))
+        for name, value in self.about.options.items():
+            if now.get(name) != value:
+                raise UsageError(
+                    f"'{self.path}' was made with {name}={value}, not {now.get(name)}: give the same, or --overwrite "
+                    "it."
+                )
+
     # -- what changes it: each call is whole, or nothing of it -------------------------------------------------------
 
     def put(self, rows: Sequence[dict[str, Any]], *, known: bool) -> None:

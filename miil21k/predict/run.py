@@ -385,6 +385,9 @@ class _Run:
     def _say_what_is_kept(self, ended: str) -> None:
         if isinstance(self._sink, FileSink):
             path = self._sink.file.path
+            if not self._sink.file.lasting:
+                log.error("%s: nothing was put at '%s': start again.", ended, path)
+                return
             log.error("%s: '%s' has %s, all whole; the same command with --resume goes on.", ended, path, self._count())
         elif ended == "interrupted" and self._options.to_stdout:
             log.error("interrupted after %s", self._count())
@@ -405,7 +408,7 @@ class _Run:
 
 
 def _file_sink(options: RunOptions, recorded: dict[str, Any], shape: Shape) -> FileSink:
-    path = Path(options.output)
+    path = options.output
     if options.to_stdout:
         raise UsageError("A run writes to a file: name its output.")
     name = options.format or format_of(path)

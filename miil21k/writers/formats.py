@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from miil21k.data.cloud import is_remote
 from miil21k.errors import UsageError
 from miil21k.writers.layouts import JsonArray, JsonLines, Separated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from miil21k.writers.layouts import Layout
     from miil21k.writers.output import Existing, Output
@@ -47,11 +48,11 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def format_of(path: Path) -> str:
+def format_of(path: str | Path) -> str:
     """Return the format that the extension of `path` stands for; raises UsageError for one that stands for none."""
     suffixes = {suffix: name for name, found in FORMATS.items() for suffix in found.suffixes}
     try:
-        return suffixes[path.suffix.lower()]
+        return suffixes[Path(path).suffix.lower()]
     except KeyError:
         raise UsageError(
             f"The extension of '{path}' names no format: use one of {', '.join(suffixes)}, or say --format."
@@ -66,13 +67,19 @@ def require_format(name: str) -> Format:
         raise UsageError(f"No format '{name}': the formats are {', '.join(FORMATS)}.") from None
 
 
-def open_output(name: str, path: Path, shape: Shape, options: dict[str, Any], existing: Existing) -> Output:
+def open_output(name: str, path: str | Path, shape: Shape, options: dict[str, Any], existing: Existing) -> Output:
     """Return the file at `path` in the format `name`; nothing is written yet.
 
-    options: what the rows depend on, as JSON values. existing: what to do when `path` exists. Raises UsageError, and
-    MissingExtra for a format whose package is not installed.
+    path: of this machine, or an address that fsspec writes (`s3://bucket/rows.jsonl`, extra `cloud`). options: what the
+    rows depend on, as JSON values. existing: what to do when `path` exists. Raises UsageError, and MissingExtra for a
+    format whose package is not installed.
     """
     found = require_format(name)
+    if is_remote(str(path)):
+        from miil21k.writers.remote import RemoteFile
+
+        return RemoteFile(str(path), lambda here: open_output(name, here, shape, options, "overwrite"), existing)
+    path = Path(path)
     options = {**options, "format": name}
     if found.open_file is not None:
         return found.open_file(path, shape, options, existing)

@@ -83,11 +83,16 @@ def naming(path: Path) -> Iterator[None]:
 class Output(Protocol):
     """A file of rows that can be gone on with after a kill.
 
-    path: the output. complete: an earlier run has finished it.
+    complete: an earlier run has finished it. lasting: what was written is there after a kill, and can be gone on with.
     """
 
-    path: Path
     complete: bool
+    lasting: bool
+
+    @property
+    def path(self) -> str | Path:
+        """The output."""
+        ...
 
     def begun_with(self) -> dict[str, Any] | None:
         """Return what computed the rows that an interrupted run left, as `begin` was told; None without any."""
@@ -131,6 +136,8 @@ class RowFile:
     Raises UsageError when `path` exists and `existing` is `refuse`, when there is nothing that could be resumed, or
     when the options differ; `MissingExtra` and the like belong to the layout.
     """
+
+    lasting = True
 
     def __init__(self, path: Path, layout: Layout, options: dict[str, Any], existing: Existing) -> None:
         self.path = path
@@ -293,7 +300,7 @@ class RowsDone(NamedTuple):
 
 
 def already_done(
-    rows: Iterable[DoneRow], inputs: Iterator[ImageInput], *, skips: bool, chunk: int, path: Path
+    rows: Iterable[DoneRow], inputs: Iterator[ImageInput], *, skips: bool, chunk: int, path: str | Path
 ) -> tuple[RowsDone, RowsDone]:
     """Return how far an output reaches, and the last beginning of a batch before that, where a run can go on.
 

@@ -35,6 +35,8 @@ class ParquetFile:
     Raises MissingExtra without pyarrow, UsageError as `RowFile` does.
     """
 
+    lasting = True
+
     def __init__(self, path: Path, shape: Shape, options: dict[str, Any], existing: Existing) -> None:
         require("pyarrow", "parquet", "Writing Parquet")
         self.path = path

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -17,6 +19,7 @@ pytest.importorskip("imagehash", reason="the extra 'find' is not installed")
 from pictures import ANSWER, IMAGES, answering, index, photographs, predictor
 
 from miil21k.errors import Miil21kError, UsageError
+from miil21k.find import build
 from miil21k.find.build import build_index, model_of
 from miil21k.find.options import IndexOptions
 from miil21k.find.store import Index
@@ -244,3 +247,28 @@ def test_pages_belong_to_their_file_and_follow_its_changes(base: Path) -> None:
     assert (done.new, done.removed, done.total) == (1, 2, COUNT + 1)
     [row] = Index.open(str(base / "photos.index")).stored([str(scan)])
     assert row["container"] is None
+
+
+def test_swapped_names_and_copies_have_the_rows_of_their_bytes(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "ROWS", 1)  # each row is handed over at once
+    first, second, *_ = sorted((base / "photos").rglob("*.jpg"))
+    before = {row["sha256"]: row for row in _facts(base)}
+    contents = first.read_bytes(), second.read_bytes()
+    first.write_bytes(contents[1])
+    second.write_bytes(contents[0])
+    for number in range(5):
+        (base / "photos" / f"copy-{number}.jpg").write_bytes(contents[number % 2])
+
+    index(base / "photos.index", base / "photos")
+
+    rows = _facts(base)
+    assert len(rows) == COUNT + 5
+    for row in rows:
+        assert hashlib.sha256(Path(row["input"]).read_bytes()).hexdigest() == row["sha256"]
+        assert row["num_bytes"] == Path(row["input"]).stat().st_size
+        assert row["phash"] == before[row["sha256"]]["phash"]
+
+
+def _facts(base: Path) -> list[dict[str, Any]]:
+    found = Index.open(str(base / "photos.index"))
+    return found.take(range(len(found)), "input", "sha256", "num_bytes", "phash")

@@ -21,15 +21,30 @@ from PIL import Image
 from miil21k.find.store import Index
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")]
 MIIL21K = [sys.executable, "-m", "miil21k"]
 ANSWER = ["-m", "embedded", "--backend", "torch", "-j", "0", "-q"]
-# A few rows are handed over at a time, so that kills fall between, before and into them.
-OFTEN = (
-    "import sys; from miil21k.find import build; from miil21k.cli.main import main; build.ROWS = 5; sys.exit(main())"
-)
+# A few rows are handed over at a time, and a step on a file takes a while, so that kills fall between and into them.
+# All is imported before the file of the first argument says that the work begins.
+SLOWLY = """
+import sys, time
+from pathlib import Path
+import lancedb, scipy.sparse.csgraph, timm, torch
+from miil21k.cli import duplicates, index, main, organize
+from miil21k.find import build, moves
+build.ROWS = 5
+def slowly(do):
+    def act(step):
+        time.sleep(0.02)
+        do(step)
+    return act
+moves.KINDS.update({name: kind._replace(do=slowly(kind.do)) for name, kind in moves.KINDS.items()})
+Path(sys.argv[1]).touch()
+sys.exit(main.main(sys.argv[2:]))
+"""
 
 
 def made(folder: Path) -> Path:
@@ -64,6 +79,10 @@ def indexed(photos: Path) -> Path:
     return output
 
 
+def killed_at_random(begun: Path, finished: Callable[[], None], *words: str) -> None:
+    kill_at_random([sys.executable, "-c", SLOWLY, str(begun), *words], finished, begun=begun)
+
+
 def test_fifty_kills_of_an_index(tmp_path: Path) -> None:
     photos, output = made(tmp_path / "photos"), tmp_path / "photos.index"
     whole: list[list[dict[str, object]]] = []
@@ -78,8 +97,8 @@ def test_fifty_kills_of_an_index(tmp_path: Path) -> None:
             assert [node["wnid"] for node in row["path"]] == [node["wnid"] for node in first["path"]]
         shutil.rmtree(output)
 
-    kill_at_random([sys.executable, "-c", OFTEN, "index", str(photos), "-o", str(output), *ANSWER], finished)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "photos.index.lock"]
+    killed_at_random(tmp_path / "begun", finished, "index", str(photos), "-o", str(output), *ANSWER)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["begun", "photos", "photos.index.lock"]
 
 
 @pytest.mark.parametrize("mode", ["move", "copy"])
@@ -102,7 +121,7 @@ def test_fifty_kills_of_organize(mode: str, tmp_path: Path) -> None:
         assert not target.exists() or not seen(target)
         shutil.rmtree(target, ignore_errors=True)
 
-    kill_at_random([*MIIL21K, "organize", str(index), str(target), "--mode", mode, "-q"], finished)
+    killed_at_random(tmp_path / "begun", finished, "organize", str(index), str(target), "--mode", mode, "-q")
 
 
 def test_fifty_kills_of_duplicates(tmp_path: Path) -> None:
@@ -129,4 +148,4 @@ def test_fifty_kills_of_duplicates(tmp_path: Path) -> None:
         shutil.rmtree(trash, ignore_errors=True)
 
     words = ["duplicates", str(index), "--kind", "exact", "--apply", "--trash", str(trash), "-f", "jsonl", "-q"]
-    kill_at_random([*MIIL21K, *words], finished)
+    killed_at_random(tmp_path / "begun", finished, *words)

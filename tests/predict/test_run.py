@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from child_processes import kill_at_random
 
-from miil21k.errors import UsageError
+from miil21k.errors import ImageError, UsageError
 from miil21k.hierarchy.load import load_label_space
 from miil21k.predict.options import PredictOptions, RunOptions
 from miil21k.predict.prediction import Node, Origin, Prediction, Stop
@@ -215,3 +215,40 @@ def test_a_finished_run_says_in_one_line_what_it_did(
     with caplog.at_level(logging.INFO, "miil21k"):
         answer(inputs, output=tmp_path / "rows.csv")
     assert f"'{tmp_path / 'rows.csv'}': 7 rows, 1 of the inputs failed in 0." in caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "parquet"])
+def test_rows_of_an_object_store_are_put_there_whole(
+    suffix: str, inputs: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fsspec = pytest.importorskip("fsspec", reason="the extra 'cloud' is not installed")
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    store = fsspec.filesystem("memory")
+    address = f"memory://{tmp_path.name}/rows.{suffix}"
+    with pytest.raises(RuntimeError, match="fell over"):
+        answer(inputs, Table(stop_after=5), output=address)
+    assert f"failed: nothing was put at '{address}': start again." in caplog.text
+    assert not store.exists(address)
+
+    assert answer(inputs, output=address)[:3] == ("complete", 7, 1)
+    answer(inputs, output=tmp_path / f"here.{suffix}")
+    assert store.cat_file(address) == (tmp_path / f"here.{suffix}").read_bytes()
+
+    with pytest.raises(UsageError, match=f"'{address}' exists: --overwrite replaces it"):
+        answer(inputs, output=address)
+    with pytest.raises(UsageError, match="put there whole, at the end: --resume needs a file of this machine"):
+        answer(inputs, output=address, resume=True)
+    assert answer(inputs[:2], output=address, overwrite=True)[:3] == ("complete", 2, 0)
+    assert store.cat_file(address) != (tmp_path / f"here.{suffix}").read_bytes()
+
+
+def test_a_store_that_cannot_be_written_is_named(inputs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec = pytest.importorskip("fsspec", reason="the extra 'cloud' is not installed")
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Access Denied")
+
+    monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "put_file", refused)
+    with pytest.raises(ImageError, match=r"'memory://a/rows.jsonl' cannot be written: Access Denied"):
+        answer(inputs, output="memory://a/rows.jsonl")

@@ -1,0 +1,77 @@
+"""Rows to an object store: written here first, and put there whole at the end, for a store takes whole objects."""
+
+from __future__ import annotations
+
+import weakref
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from miil21k.data.cloud import put_remote, remote_exists
+from miil21k.errors import UsageError
+from miil21k.files import temporary_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from miil21k.writers.layouts import DoneRow
+    from miil21k.writers.output import Existing, Output
+    from miil21k.writers.rows import Row
+
+__all__ = ["RemoteFile"]
+
+
+class RemoteFile:
+    """An `Output` at an address that fsspec writes; nothing is there before `settle` has ended well.
+
+    path: the address. open_here: opens the same output at a path of this machine. existing: what to do when something
+    is there. Raises UsageError when that is `refuse` and something is there, and for `resume` and `append`, and
+    ImageError when the store cannot be asked or written.
+    """
+
+    complete = lasting = False
+
+    def __init__(self, path: str, open_here: Callable[[Path], Output], existing: Existing) -> None:
+        if existing in ("resume", "append"):
+            raise UsageError(f"'{path}' is put there whole, at the end: --{existing} needs a file of this machine.")
+        if existing == "refuse" and remote_exists(path):
+            raise UsageError(f"'{path}' exists: --overwrite replaces it.")
+        self.path = path
+        held = ExitStack()
+        self._here = held.enter_context(temporary_folder("miil21k-rows")) / path.rpartition("/")[2]
+        self._remove = weakref.finalize(self, held.close)  # at the latest when the process ends
+        self._output = open_here(self._here)
+
+    def begun_with(self) -> dict[str, Any] | None:
+        """Return None: nothing is gone on with."""
+        return None
+
+    def rows(self) -> Iterator[DoneRow]:
+        """Yield nothing."""
+        return iter(())
+
+    def keep(self, end: int) -> None:
+        """Go on behind the row that ends at `end`: before the first."""
+        assert end == 0
+
+    def begin(self, origin: dict[str, Any]) -> None:
+        """Open the file here."""
+        self._output.begin(origin)
+
+    def write(self, row: Row) -> None:
+        """Write one row, here."""
+        self._output.write(row)
+
+    def finish(self) -> None:
+        """Write what follows the last row, here."""
+        self._output.finish()
+
+    def settle(self) -> None:
+        """Put the file where it belongs."""
+        self._output.settle()
+        put_remote(self._here, self.path)
+        self._remove()
+
+    def abandon(self) -> None:
+        """Close an interrupted output, of which nothing is kept; does nothing to a finished one."""
+        self._output.abandon()
