@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -31,3 +32,26 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     assert 'id="miil21k.Predictor.stream"' in api
     assert re.search(r'href="#miil21k\.Prediction"[^>]*><span class="pre">Prediction</span></a>', api)
     assert len(list((tmp_path / "site" / "cards").glob("*.html"))) == len(load_manifest().models) + 1
+    assert broken_links(tmp_path / "site") == []
+
+
+def broken_links(site: Path) -> list[str]:
+    """Return the links inside the site that lead to no file, or to no place in it."""
+    pages = {path: path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
+    places = {path.resolve(): set(re.findall(r'\bid="([^"]+)"', text)) for path, text in pages.items()}
+    found = []
+    for page, text in pages.items():
+        for link in re.findall(r'\b(?:href|src)="([^"]+)"', text):
+            path, _, place = (unquote(part) for part in link.partition("#"))
+            target = (page.parent / path.partition("?")[0] if path else page).resolve()
+            inside = not re.match(r"[a-z]+:|//", link)
+            if inside and (not target.exists() or (place and place not in places.get(target, {place}))):
+                found.append(f"{page.relative_to(site)}: {link}")
+    return found
+
+
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text(
+        '<p id="here"><a href="#here"><a href="#there"><a href="b.html"><a href="https://x">'
+    )
+    assert broken_links(tmp_path) == ["a.html: #there", "a.html: b.html"]
