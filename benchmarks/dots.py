@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 def draw_dots(panels: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
     """Write a PNG with a panel for each title side by side: the values of each named line, in per cent.
 
-    Every panel has the lines of all, in the order of their first; an empty one stays empty.
+    Every panel has room for the lines of all, in the order of their first.
     """
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    names = [name for name in names if any(lines.get(name) for lines in panels.values())]
     figure = Figure(figsize=(1.8 + 3.6 * len(panels), 1 + 0.36 * len(names)), layout="constrained")
     row = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, lines) in zip(row, panels.items(), strict=True):

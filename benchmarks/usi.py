@@ -2,7 +2,7 @@
 
     python benchmarks/usi.py caltech/train caltech/test --work work
     python benchmarks/usi.py cifar10/train cifar10/test --work cifar --name CIFAR-10 --most 500
-    python benchmarks/usi.py --report --picture docs/benchmarks_usi.png
+    python benchmarks/usi.py --report --picture usi.png
 
 Data: class folders, shrunk once to `--shrink` pixels, `--classes` of them. The teacher is `embedded`, fine-tuned on the
 same images first; it sees the student's pictures in its own size. Every run has the same images, epochs, batch and
