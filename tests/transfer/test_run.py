@@ -6,13 +6,16 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from miil21k.calibrate.guarantee import calibrate
+from miil21k.decode.decoder import Decoder
 from miil21k.errors import LabelSpaceMismatch, Miil21kError, UsageError
+from miil21k.hierarchy.custom import from_labels
 from miil21k.predict.predictor import Predictor
 from miil21k.transfer.choice import choose
 from miil21k.transfer.dataset import open_data
@@ -20,11 +23,8 @@ from miil21k.transfer.features import Extractor
 from miil21k.transfer.job import Job, finetune_recipe, hyperrule_recipe, rule_seconds
 from miil21k.transfer.methods import METHODS
 from miil21k.transfer.options import TransferOptions
-from miil21k.transfer.run import Voices, transfer
+from miil21k.transfer.run import Voices, _refuses_nothing, transfer
 from miil21k.transfer.search import search
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 for package in ("sklearn", "cleanlab", "onnxscript"):
     pytest.importorskip(package)
@@ -158,6 +158,21 @@ def test_a_trial_whose_process_was_killed_is_told_as_such_and_begun_anew(
     assert [(row["state"], row["lr"]) for row in rows] == [("interrupted", lr), ("complete", lr)]
     assert json.loads((folder / "trials.json").read_text()) == rows
     assert [path.name for path in folder.glob("trial-*")] == ["trial-001"]
+
+
+def test_a_hedge_level_that_refuses_nothing_is_told() -> None:
+    """Twenty images that are all right fit a level near 0; of twenty, half of them wrong, one that refuses some."""
+    space = from_labels(Path("classes"), dict.fromkeys("abcd", "a label"))
+    labels = np.arange(20) % 4
+    sure = 6 * np.eye(4, dtype=np.float32)[labels]
+    all_right = calibrate(Decoder(space, "leaf_softmax"), sure, labels)
+    told = _refuses_nothing(all_right, 4)
+    assert told is not None
+    assert "on the 10 images" in told
+    assert "right often enough for 90%" in told
+    half = calibrate(Decoder(space, "leaf_softmax"), sure, np.where(np.arange(20) % 2, (labels + 2) % 4, labels))
+    assert half.thresholds
+    assert _refuses_nothing(half, 4) is None
 
 
 def test_copies_of_training_images_among_those_to_judge_by_are_counted(
