@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from miil21k.cli.options import add_loudness, add_options, names_of, value_of
 from miil21k.cli.start import log_to_stderr
+from miil21k.data.cloud import is_remote
 from miil21k.data.options import ReadingOptions
 from miil21k.errors import UsageError
 from miil21k.find.find import COUNTS, FindOptions
@@ -149,6 +150,8 @@ def _print_counts(index: Index, found: FoundPictures, kind: str, output: RunOpti
     from miil21k.files import replace_file
     from miil21k.find.find import count_by
 
+    if is_remote(str(output.output)):
+        raise UsageError(f"Counts go to standard output or a file of this machine, not to '{output.output}'.")
     lines = count_by(index, kind, found.numbers)
     if output.format in (None, TABLE):
         text = "".join(f"{line.pictures:7,}  {'  ' * line.depth}{printable(line.name)}\n" for line in lines)
