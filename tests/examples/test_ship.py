@@ -91,7 +91,9 @@ def test_a_client_gets_rows_and_questions(kitchen: Kitchen) -> None:
 
         (kitchen.folder / "broken.jpg").write_bytes(b"no picture")
         broken = kitchen.run(f"python examples/client.py http://127.0.0.1:{port} broken.jpg", MIIL21K_API_KEY=KEY)
-        assert (broken.code, broken.stdout.startswith("broken.jpg: Cannot")) == (1, True), broken.stdout
+        assert (broken.code, broken.stdout.startswith("broken.jpg: 'image' is not an image")) == (1, True), (
+            broken.stdout
+        )
         nobody = kitchen.run(command)
         assert (nobody.code, nobody.stderr.startswith("401: ")) == (2, True)
     gone = kitchen.run(command)
