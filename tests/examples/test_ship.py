@@ -182,7 +182,7 @@ def test_gradio_builds_the_page_and_its_endpoint_answers(kitchen: Kitchen) -> No
     ).replace("SPACE", str(EXAMPLES / "space"))
     (kitchen.folder / "ask.py").write_text(code)
     ran = kitchen.run("python ask.py", GRADIO_ANALYTICS_ENABLED="False")
-    assert (ran.code, ran.stdout.splitlines()[-1]) == (0, "**domestic cat** mammal"), ran.stderr
+    assert (ran.code, "**domestic cat** mammal" in ran.stdout.splitlines()) == (0, True), ran.stderr
 
 
 @pytest.mark.slow
