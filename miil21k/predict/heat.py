@@ -90,8 +90,8 @@ class HeatMaps:
         """Return the map over a crop, uint8 [H, W, 3], of an image of `size`, (width, height)."""
         preprocess = self._predictor.preprocess
         found = self._backend.feature_map(normalise(crop[None], preprocess))
-        values = evidence(self._decoder, found.logits, _contributions(found), self._below)
-        values = values.reshape(found.features.shape[1:]).astype(np.float32)
+        flat = evidence(self._decoder, found.logits, _contributions(found), self._below)
+        values: NDArray[np.float32] = flat.reshape(found.features.shape[1:]).astype(np.float32)
         probability = float(self._decoder.read(found.logits[None]).asked[0, 0])
         box = PixelBox(*map(round, seen_box(size, preprocess)))
         return Heat(values, self._wnid, self._name, probability, box)

@@ -55,8 +55,8 @@ def cut(picture: Picture, preprocess: Preprocess, resizer: ResizerName) -> list[
     across, down = (right - left) / picture.size[0], (bottom - top) / picture.size[1]
     found = []
     for box in tiles_of(picture.size):
-        edges = (box.left * across, box.top * down, box.right * across, box.bottom * down)
-        found.append(Tile(box, crop_image(picture.image.crop(tuple(map(round, edges))), preprocess, resizer)))
+        edges = PixelBox(*map(round, (box.left * across, box.top * down, box.right * across, box.bottom * down)))
+        found.append(Tile(box, crop_image(picture.image.crop(edges), preprocess, resizer)))
     return found
 
 

@@ -133,16 +133,16 @@ class Service:
     def _heat(self, concept: str, options: PredictOptions) -> HeatMaps:
         return HeatMaps(self.predictor, concept, self.decoder(options))
 
-    async def wanted_of(self, asked: Asked, **more: bool) -> Wanted:
+    async def wanted_of(self, asked: Asked, *, embedding: bool = False, tensors: bool = False) -> Wanted:
         """Return what a request wants; raises UsageError where it makes no sense for this label space or network."""
         loop = asyncio.get_running_loop()
         decoder = await loop.run_in_executor(self.readers, self.decoder, asked.options)
-        if asked.heat is None:
-            return Wanted(asked.options, decoder, **more)
-        if self.no_heat is not None:
-            raise UsageError(self.no_heat)
-        heat = await loop.run_in_executor(self.readers, self.heat, asked.heat, asked.options)
-        return Wanted(asked.options, decoder, **more, heat=heat)
+        heat = None
+        if asked.heat is not None:
+            if self.no_heat is not None:
+                raise UsageError(self.no_heat)
+            heat = await loop.run_in_executor(self.readers, self.heat, asked.heat, asked.options)
+        return Wanted(asked.options, decoder, embedding, tensors, heat)
 
     async def answers(
         self, images: list[ImageInput], wanted: Wanted, places: Places[_Picture, Found]

@@ -158,12 +158,13 @@ def _axes_within(values: NDArray[np.float32], labels: NDArray[np.integer]) -> ND
     axes = (within.T @ found / np.sqrt(lengths) if of_rows else found).T
     least = SHRINKAGE * lengths.mean() if lengths.size else 0.0
     taken = 1 - np.sqrt(least / (lengths + least))
-    return (axes * np.sqrt(taken)[:, None]).astype(np.float32)
+    shortened: NDArray[np.float32] = (axes * np.sqrt(taken)[:, None]).astype(np.float32)
+    return shortened
 
 
 def _alike(centred: NDArray[np.float32], axes: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return vectors without most of what tells images of one class apart."""
-    found: NDArray[np.float32] = centred - (centred @ axes.T) @ axes
+    found: NDArray[np.float32] = np.subtract(centred, (centred @ axes.T) @ axes, dtype=np.float32)
     return found
 
 
