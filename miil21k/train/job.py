@@ -91,8 +91,10 @@ def create_network(request: TrainRequest, space: LabelSpace) -> tuple[nn.Module,
     if earlier is not None:
         if request.model_kwargs:
             raise UsageError(f"'{request.model}' says itself what network it is: leave --model-kwargs out.")
-        model, card = _from_earlier(path, earlier, extra)
-        loaded: LoadedFrom | None = LoadedFrom(request.model, str(path), sha256_of(path))
+        model, card = _from_earlier(path, earlier, extra, pretrained=recipe.pretrained)
+        loaded: LoadedFrom | None = None
+        if recipe.pretrained:
+            loaded = LoadedFrom(request.model, str(path), sha256_of(path))
         kept = earlier.space.sha256 == space.sha256
     else:
         model, card = _from_zoo(request, space, extra)
@@ -116,13 +118,16 @@ def _file_of(request: TrainRequest) -> Path:
     return own_checkpoint(request.model, revision=request.revision, **place) or Path(request.model)
 
 
-def _from_earlier(path: Path, card: TrainedCard, extra: dict[str, Any]) -> tuple[nn.Module, TrainedCard]:
-    if not extra:
+def _from_earlier(
+    path: Path, card: TrainedCard, extra: dict[str, Any], *, pretrained: bool
+) -> tuple[nn.Module, TrainedCard]:
+    """Return the network of a checkpoint, with its weights or, without `pretrained`, with fresh ones."""
+    if not extra and pretrained:
         return load_trained(path)
-    model, _ = load_trained(path)
-    dropping = replace(card, arch_kwargs={**card.arch_kwargs, **extra}).build()
-    dropping.load_state_dict(model.state_dict())
-    return dropping, card
+    model = replace(card, arch_kwargs={**card.arch_kwargs, **extra}).build()
+    if pretrained:
+        model.load_state_dict(load_trained(path)[0].state_dict())
+    return model, card
 
 
 def _from_zoo(request: TrainRequest, space: LabelSpace, extra: dict[str, Any]) -> tuple[nn.Module, TrainedCard]:

@@ -121,6 +121,19 @@ def test_a_file_to_start_from_is_named_with_its_digest(shapes: Path, tmp_path: P
     assert f"from the weights {file} (sha256 {sha256_of(file)[:16]})," in opening, "its name once"
 
 
+def test_a_checkpoint_from_scratch_gives_its_network_and_none_of_its_weights(shapes: Path, tmp_path: Path) -> None:
+    first = _request(shapes, tmp_path / "run", "test_resnet", recipe=replace(TRAINED, pretrained=False))
+    _opening(first)
+    own = tmp_path / "run" / "last.safetensors"
+    before = load_file(own)["conv1.0.weight"]
+    again = replace(first, model=str(own), folder=tmp_path / "again", recipe=replace(first.recipe, seed=7))
+    assert "from random weights" in _opening(again)
+    assert (load_file(tmp_path / "again" / "last.safetensors")["conv1.0.weight"] - before).abs().max() > 0.05
+    taken = replace(again, folder=tmp_path / "taken", recipe=replace(TRAINED, seed=7))
+    assert f"from the weights {own} (sha256" in _opening(taken)
+    assert (load_file(tmp_path / "taken" / "last.safetensors")["conv1.0.weight"] - before).abs().max() < 1e-6
+
+
 @pytest.mark.parametrize(("teacher", "error"), [("tresnet_m", UnknownModel), ("resnet50.a1_in1k", Miil21kError)])
 def test_a_teacher_is_trained_and_its_classes_are_known(teacher: str, error: type[Miil21kError], shapes: Path) -> None:
     recipe = replace(runs.TINY, objective="semantic_kd", teacher=teacher)
