@@ -35,7 +35,7 @@ def imports(path: Path) -> set[str]:
 def test_every_script_says_what_it_takes(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in imports(path) & {"playwright.sync_api", "psutil"}:
+    for name in imports(path) & {"duckdb", "playwright.sync_api", "psutil", "usearch.index"}:
         pytest.importorskip(name, reason="the extra 'bench' is not installed")
     siblings = [other.stem for other in FOLDER.glob("*.py")]
     for name in siblings:

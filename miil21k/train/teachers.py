@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from miil21k.errors import LabelSpaceMismatch, UsageError
+from miil21k.errors import ExportError, LabelSpaceMismatch, UsageError
 from miil21k.hierarchy.load import load_label_space
 from miil21k.hierarchy.spaces import projection, require_same
 from miil21k.runtime.loading import load_model
@@ -247,6 +247,7 @@ def _fastest(path: Path, options: LoadOptions) -> Loaded:
         raise UsageError(f"There is no teacher '{path}': name a checkpoint, an export or a model.")
     stored = read_export_card(path).precision
     found: dict[str, Loaded] = {}
+    refused: ExportError | None = None
     named = options.backend != "auto"
     for runtime in (options.backend,) if named else export_runtimes():
         able = RUNTIMES[runtime]
@@ -254,7 +255,12 @@ def _fastest(path: Path, options: LoadOptions) -> Loaded:
         if able.library() is not None:
             dtype = options.dtype if stored == "fp32" and options.dtype in able.dtypes else "fp32"
             device = "auto" if kind != "cpu" and kind in able.devices else "cpu"
-            found[runtime] = resolve(str(path), replace(options, backend=runtime, device=device, dtype=dtype))
+            try:
+                found[runtime] = resolve(str(path), replace(options, backend=runtime, device=device, dtype=dtype))
+            except ExportError as error:  # an INT8 file that one library would answer otherwise on this processor
+                refused = error
+    if not found and refused is not None:
+        raise refused
     if not found:
         return resolve(str(path), options)  # raises what says what to install
     backends = {runtime: loaded.start() for runtime, loaded in found.items()}

@@ -16,10 +16,11 @@ from safetensors.torch import save_file
 from shapes import draw_shape, shape_space, write_folders
 from torch import nn
 
-from miil21k.errors import CheckpointError, LabelSpaceMismatch, Miil21kError, UnknownModel, UsageError
+from miil21k.errors import CheckpointError, ExportError, LabelSpaceMismatch, Miil21kError, UnknownModel, UsageError
 from miil21k.hierarchy.load import load_label_space
 from miil21k.runtime.loading import Loaded, load_model
 from miil21k.runtime.options import LoadOptions
+from miil21k.runtime.resolve import resolve
 from miil21k.train.teachers import OpenedTeacher, open_teacher
 from miil21k.zoo.checkpoint_card import read_card
 from miil21k.zoo.schema import Preprocess
@@ -97,6 +98,23 @@ def test_the_opening_says_which_teacher_answers_how_and_what_it_sees(colours: Pa
     assert opened is not None
     said = opened.sentence(replace(USI, teacher=str(colours)), 32)
     assert re.search(rf"answers through (ONNX Runtime|OpenVINO) in fp32 and sees {EDGE} pixels$", said)
+
+
+def test_a_runtime_that_refuses_an_export_is_passed_over(colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    able = {"onnx"}
+
+    def some(name: str, options: LoadOptions) -> Loaded:
+        if options.backend not in able:
+            raise ExportError(f"its answers would be others in {options.backend}")
+        return resolve(name, options)
+
+    monkeypatch.setattr("miil21k.train.teachers.resolve", some)
+    opened = open_teacher(replace(USI, teacher=str(colours)))
+    assert opened is not None
+    assert opened.loaded.runtime == "onnx"
+    able.clear()
+    with pytest.raises(ExportError, match="would be others in"):
+        open_teacher(replace(USI, teacher=str(colours)))
 
 
 def test_an_export_teaches_pixels_that_are_resized_and_normalised_for_it(colours: Path) -> None:
