@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 WRITTEN = {"_commands.md", "manifest.md"}  # while the site is built
 RUNS = ("bash", "console", "python")
+INSTALLED = {"node_modules"}  # what others wrote: CI installs a package of the browser example
 SHOWN = ("text", "json", "nginx", "toml", "csv", "{include}", "{literalinclude}", "{toctree}")
 LABELLED = {"cat": "n02123045", "coffee": "n07920052", "rocket": "n04008634"}
 _FENCE = re.compile(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
@@ -56,7 +57,9 @@ class Command(NamedTuple):
 def pages() -> list[Path]:
     """Return every page with blocks of code that people read."""
     found = [*(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md"), *ROOT.glob("*.md")]
-    return sorted(path for path in found if path.name not in WRITTEN)
+    return sorted(
+        path for path in found if path.name not in WRITTEN and not INSTALLED & set(path.relative_to(ROOT).parts)
+    )
 
 
 def blocks(page: Path) -> list[Block]:

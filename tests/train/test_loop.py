@@ -216,7 +216,7 @@ def test_other_recipes_train_too(shapes: Path, tmp_path: Path, recipe: object) -
 def test_a_frozen_backbone_keeps_its_weights_and_its_statistics(shapes: Path, tmp_path: Path) -> None:
     runs.run(shapes / "train", tmp_path / "a", replace(runs.TINY, epochs=1))
     first = str(tmp_path / "a" / "last.safetensors")
-    frozen = replace(runs.TINY, epochs=1, freeze="backbone")
+    frozen = replace(runs.TINY, epochs=1, freeze="backbone", pretrained=True)
     request = replace(runs.request(shapes / "train", tmp_path / "b", frozen), model=first)
     runs.train_model(request, lambda _r: None, lambda _l: None)
     before, after = (load_trained(tmp_path / name / "last.safetensors")[0].state_dict() for name in "ab")
@@ -227,7 +227,9 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_statistics(shapes: Path, tm
 def test_kept_norms_keep_their_statistics_alone(shapes: Path, tmp_path: Path) -> None:
     runs.run(shapes / "train", tmp_path / "a", replace(runs.TINY, epochs=1))
     first = str(tmp_path / "a" / "last.safetensors")
-    request = runs.request(shapes / "train", tmp_path / "b", replace(runs.TINY, epochs=1, keep_norms=True))
+    request = runs.request(
+        shapes / "train", tmp_path / "b", replace(runs.TINY, epochs=1, keep_norms=True, pretrained=True)
+    )
     runs.train_model(replace(request, model=first), lambda _r: None, lambda _l: None)
     before, after = (load_trained(tmp_path / name / "last.safetensors")[0].state_dict() for name in "ab")
     kept = {name for name in before if torch.equal(before[name], after[name])}
@@ -252,7 +254,8 @@ def test_a_new_label_space_gets_a_fresh_head_and_the_same_one_keeps_it(shapes: P
     runs.run(shapes / "train", tmp_path / "a", replace(runs.TINY, epochs=1))
     first = tmp_path / "a" / "last.safetensors"
     trained = load_trained(first)[0].state_dict()["fc.weight"]
-    request = replace(runs.request(shapes / "train", tmp_path / "b"), model=str(first))
+    started = replace(runs.TINY, pretrained=True)
+    request = replace(runs.request(shapes / "train", tmp_path / "b", started), model=str(first))
     same, _, loaded = create_network(request, shape_space())
     assert loaded == (str(first), str(first), sha256_of(first))
     assert torch.equal(same.state_dict()["fc.weight"], trained)
