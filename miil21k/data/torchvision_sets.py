@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from miil21k.data.opening import read_file
+from miil21k.data.folders import FolderSource
 from miil21k.errors import UsageError
 from miil21k.suffixes import PassedOver
 from miil21k.text import did_you_mean
@@ -29,12 +29,12 @@ _SETS = {
     "kmnist": "KMNIST",
     "fashion_mnist": "FashionMNIST",
 }
-_FOLDERS = ("image_folder", "folder")  # timm's two names of torchvision's ImageFolder
-# Part -> the names that timm looks for below an ImageFolder.
+_FOLDERS = ("image_folder", "folder")  # timm's two names of a folder for each class
+# Part -> the names that timm looks for below it.
 _PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "eval", "evaluation")}
 
 
-def open_torchvision(rest: str) -> dict[str, Callable[[], TorchvisionSource]]:
+def open_torchvision(rest: str) -> dict[str, Callable[[], TorchvisionSource | FolderSource]]:
     """Return what opens each part of the data set `NAME/FOLDER`: its files lie in the folder, nothing is downloaded.
 
     Raises UsageError for another name, and where the folder or the files are missing.
@@ -57,34 +57,31 @@ def open_torchvision(rest: str) -> dict[str, Callable[[], TorchvisionSource]]:
         for part, words in _PARTS.items()
     }
     parts = {part: place for part, place in found.items() if place is not None} or {"": folder}
-    return {part: partial(_opened, name, place, part) for part, place in parts.items()}
+    return {part: partial(FolderSource, place) for part, place in parts.items()}
 
 
 def _opened(name: str, folder: Path, part: str) -> TorchvisionSource:
     import torchvision
 
-    try:
-        if name in _SETS:
-            return TorchvisionSource(getattr(torchvision.datasets, _SETS[name])(folder, train=part == "train"), part)
-        return TorchvisionSource(torchvision.datasets.ImageFolder(folder), part, folder)
+    try:  # what it unpickles of CIFAR has the published MD5, or it refuses
+        return TorchvisionSource(getattr(torchvision.datasets, _SETS[name])(folder, train=part == "train"), part)
     except (RuntimeError, OSError, ValueError) as error:
         why = str(error).splitlines()[0].partition(" You can use download")[0].rstrip(".")
         raise UsageError(f"'torch/{name}/{folder}' cannot be read: {why}. Nothing is downloaded.") from None
 
 
 class TorchvisionSource:
-    """The images of one part, in its order.
+    """The images of one part, in its order, as PNG files.
 
     keys: the names of the classes that occur, in the order of the data set. key_of: int32 [N], the place of each
-    image's label in `keys`. dataset: of torchvision. folder: where the files of an ImageFolder lie, whose bytes are
-    handed on as they are; the images of others, which are arrays, become PNG files.
+    image's label in `keys`. dataset: of torchvision, whose images are arrays.
     """
 
-    def __init__(self, dataset: Any, part: str, folder: Path | None = None) -> None:
+    def __init__(self, dataset: Any, part: str) -> None:
         self.called = "labels"
         self.label_sets, self.weights = None, None
         self.passed = PassedOver()
-        self._dataset, self._part, self._folder = dataset, part, folder
+        self._dataset, self._part = dataset, part
         labels = np.asarray(dataset.targets)
         present, key_of = np.unique(labels, return_inverse=True)
         # A key is a path of names, and *T-shirt/top* is none.
@@ -95,15 +92,11 @@ class TorchvisionSource:
         return int(self.key_of.size)
 
     def name(self, index: int) -> str:
-        """Return the path of image `index` below the folder, or `PART/NUMBER` where it is no file."""
-        if self._folder is None:
-            return f"{self._part}/{index}"
-        return Path(self._dataset.samples[index][0]).relative_to(self._folder).as_posix()
+        """Return `PART/NUMBER`: image `index` has no name of its own."""
+        return f"{self._part}/{index}"
 
     def read(self, index: int) -> bytes:
-        """Return the bytes of image `index`; raises ImageError when its file cannot be read."""
-        if self._folder is not None:
-            return read_file(self._dataset.samples[index][0], self.name(index))
+        """Return image `index` as a PNG."""
         written = io.BytesIO()
         self._dataset[index][0].save(written, "PNG")
         return written.getvalue()

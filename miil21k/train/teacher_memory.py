@@ -40,7 +40,7 @@ def runtime_of_cache(folder: Path) -> str:
     """Return the runtime whose answers lie in a teacher cache; empty when there is none that can be read."""
     try:
         return str(read_json(folder / KEY).get("runtime", ""))
-    except (OSError, StrictJsonError, AttributeError):
+    except (OSError, StrictJsonError):
         return ""  # what is wrong with it, `TeacherMemory` says
 
 

@@ -102,6 +102,7 @@ def search(job: Job, name: str) -> tuple[Recipe, list[dict[str, Any]]]:
             **trial.params,
         }
         for trial in study.trials
+        if trial.state.is_finished()  # one that waits to be begun anew is beyond the trials asked for
     ]
     replace_file(folder / "trials.json", json.dumps(rows, indent=2) + "\n")
     finished = [row for row in rows if row["state"] == "complete"]

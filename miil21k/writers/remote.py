@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import weakref
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from miil21k.data.cloud import put_remote, remote_exists
-from miil21k.errors import UsageError
+from miil21k.errors import ImageError, UsageError
 from miil21k.files import temporary_folder
 
 if TYPE_CHECKING:
@@ -67,10 +69,15 @@ class RemoteFile:
         self._output.finish()
 
     def settle(self) -> None:
-        """Put the file where it belongs."""
+        """Put the file where it belongs; what the store refuses stays on this machine, and the error says where."""
         self._output.settle()
-        put_remote(self._here, self.path)
-        self._remove()
+        try:
+            put_remote(self._here, self.path)
+        except ImageError as error:
+            kept = shutil.move(self._here, tempfile.mkdtemp(prefix="miil21k-kept-"))
+            raise ImageError(f"{error} The rows are complete, and kept in '{kept}'.") from None
+        finally:
+            self._remove()
 
     def abandon(self) -> None:
         """Close an interrupted output, of which nothing is kept; does nothing to a finished one."""

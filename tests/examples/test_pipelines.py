@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import os
 import shutil
@@ -11,25 +10,15 @@ import sysconfig
 from typing import TYPE_CHECKING
 
 import pytest
-from shown import EXAMPLES, PHOTOS, ROOT, shown
+from shown import EXAMPLES, PHOTOS, ROOT, script, shown
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import ModuleType
 
     from shown import Kitchen
 
 PAGE = "pipelines"
 PREDICT = f"{sysconfig.get_path('scripts')}/miil21k-predict"
-
-
-def _script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_a_batch_ends_with_the_code_that_says_what_to_do(kitchen: Kitchen) -> None:
@@ -114,7 +103,7 @@ def test_rows_and_pictures_may_lie_in_memory(
     for photo in PHOTOS:
         store.pipe(f"/recipes/photos/{photo.name}", photo.read_bytes())
     store.pipe("/recipes/photos/sub/broken.jpg", b"no picture")
-    code = _script("s3_in_and_out").main(["memory://recipes/photos/", "memory://recipes/answers.jsonl"])
+    code = script("s3_in_and_out.py").main(["memory://recipes/photos/", "memory://recipes/answers.jsonl"])
     assert (code, capsys.readouterr().out) == (
         1,
         "memory://recipes/answers.jsonl: 4 rows, 1 of pictures that could not be read\n",
@@ -155,10 +144,10 @@ def test_rows_and_pictures_may_lie_in_a_bucket(kitchen: Kitchen) -> None:
     ]
 
 
-def test_an_export_is_a_model_of_mlflow(kitchen: Kitchen, export: Path) -> None:
+def test_an_export_is_a_model_of_mlflow(kitchen: Kitchen, embedded_export: Path) -> None:
     pytest.importorskip("mlflow", reason="mlflow-skinny is not installed")
     pytest.importorskip("pandas", reason="the extra 'pandas' is not installed")
-    shutil.copy(export, kitchen.folder / "embedded.onnx")
+    shutil.copy(embedded_export, kitchen.folder / "embedded.onnx")
     kitchen.prints_what_the_page_shows(PAGE, "python examples/mlflow_pyfunc.py")
     ran = kitchen.run("python examples/mlflow_pyfunc.py embedded.onnx photos/absent.jpg")
     assert (ran.code, "error" in ran.stdout) == (1, True)

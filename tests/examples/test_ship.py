@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
@@ -19,11 +18,10 @@ import pytest
 import yaml
 from child_processes import started, wait_until
 from PIL import Image
-from shown import EXAMPLES, ROOT, shown
+from shown import EXAMPLES, ROOT, script, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import ModuleType
 
     from shown import Kitchen
 
@@ -32,8 +30,8 @@ KEY = "salt-and-pepper-0123456789"
 
 
 @pytest.fixture
-def shipped(kitchen: Kitchen, export: Path) -> Kitchen:
-    shutil.copy(export, kitchen.folder / "embedded.onnx")
+def shipped(kitchen: Kitchen, embedded_export: Path) -> Kitchen:
+    shutil.copy(embedded_export, kitchen.folder / "embedded.onnx")
     return kitchen
 
 
@@ -138,18 +136,9 @@ def test_a_client_asks_a_server_that_is_full_again(kitchen: Kitchen) -> None:
     assert asked == ["/v1/predict?hedge=0.8"] * 3
 
 
-def _app() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("space_app", EXAMPLES / "space" / "app.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_function_behind_the_space_answers(kitchen: Kitchen, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIIL21K_CACHE", str(kitchen.cache))
-    app = _app()
+    app = script("space/app.py")
     cat = Image.open(kitchen.folder / "photos" / "cat.jpg")
     text, classes = app.answer(cat, 0.9, "")
     assert text.startswith("**domestic cat**\n\nanimal (95%) > domestic animal (92%) > domestic cat (91%)")

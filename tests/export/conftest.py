@@ -1,4 +1,4 @@
-"""A small network and exports of it and of the embedded one, made once per session."""
+"""A small network and exports of it, made once per session."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from small_networks import small_network
 from miil21k.export.onnx.file import export_onnx
 from miil21k.export.options import ExportOptions, TritonOptions
 from miil21k.export.triton.repository import export_triton
-from miil21k.predict.options import PredictOptions
-from miil21k.runtime.loading import load_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,13 +43,6 @@ def concepts_export(small: Loaded, tmp_path_factory: pytest.TempPathFactory) -> 
         reading="concepts", min_bits=0.5, hedge=0.3, ask=("bird", "crane.n.04", "musical instrument")
     )
     export_onnx(small, path, options)
-    return path
-
-
-@pytest.fixture(scope="session")
-def embedded_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("embedded") / "embedded.onnx"
-    export_onnx(load_model("embedded", PredictOptions()), path, licence="Apache-2.0")
     return path
 
 

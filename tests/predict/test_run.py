@@ -6,10 +6,12 @@ import json
 import logging
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +28,6 @@ from miil21k.writers.output import note_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from miil21k.data.images import ImageInput
 
@@ -250,5 +251,8 @@ def test_a_store_that_cannot_be_written_is_named(inputs: list[str], monkeypatch:
         raise PermissionError(13, "Access Denied")
 
     monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "put_file", refused)
-    with pytest.raises(ImageError, match=r"'memory://a/rows.jsonl' cannot be written: Access Denied"):
+    with pytest.raises(ImageError, match=r"'memory://a/rows.jsonl' cannot be written: Access Denied") as failed:
         answer(inputs, output="memory://a/rows.jsonl")
+    kept = Path(str(failed.value).split("kept in '")[1].removesuffix("'."))
+    assert len(kept.read_text().splitlines()) == len(inputs)
+    shutil.rmtree(kept.parent)
