@@ -158,6 +158,9 @@ def test_a_trial_whose_process_was_killed_is_told_as_such_and_begun_anew(
     assert [(row["state"], row["lr"]) for row in rows] == [("interrupted", lr), ("complete", lr)]
     assert json.loads((folder / "trials.json").read_text()) == rows
     assert [path.name for path in folder.glob("trial-*")] == ["trial-001"]
+    study.ask()
+    _, rows = search(job, "search")  # as many trials as asked for are complete: the one under way stays to be begun
+    assert [row["state"] for row in rows] == ["interrupted", "complete", "interrupted"]
 
 
 def test_a_hedge_level_that_refuses_nothing_is_told() -> None:
