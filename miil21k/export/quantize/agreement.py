@@ -34,6 +34,7 @@ class Agreement:
     images: how many. top1, path, hedged: share of images whose best class, whole path, hedged node is the same, as the
     export reads them: on concepts the path is the way down to the hedged one.
     expected: the share of equal best classes that the sizes of all changes let expect, see `Agreeing`.
+    expected_error: its standard error, as far as these images are a sample of others like them.
     logits: largest difference of a logit. logits_relative: the same, relative to the range of the exact logits.
     noise: root mean square difference, relative to the standard deviation of the exact logits.
     asked: largest difference of a probability that the export is asked for, or of a label of its bins; None without.
@@ -44,6 +45,7 @@ class Agreement:
     path: float
     hedged: float
     expected: float
+    expected_error: float
     logits: float
     logits_relative: float
     noise: float
@@ -64,7 +66,7 @@ class Agreeing:
     A few dozen images say little about how often the best class changes, since few do; how near all of them come to it
     says more. Where the leads of the best class over the next four, in logs of probabilities, move by normal noise
     whose root mean square is that of all images, the best class of each image stays with a known probability.
-    `expected` is the mean of these.
+    `expected` is the mean of these, `expected_error` the standard error of that mean.
     """
 
     def __init__(self, decoder: Decoder) -> None:
@@ -107,11 +109,12 @@ class Agreeing:
         self._leads.append(before)
         self._moves += float(np.square(after - before).sum())
 
-    def _expected(self) -> float:
+    def _expected(self) -> tuple[float, float]:
         leads = np.concatenate(self._leads)
         noise = max(sqrt(self._moves / max(leads.size, 1)), 1e-12)
         stays = np.vectorize(lambda lead: (1 + erf(lead / noise / sqrt(2))) / 2, otypes=[np.float64])(leads)
-        return float(stays.prod(axis=1).mean())
+        each = stays.prod(axis=1)
+        return float(each.mean()), float(each.std() / sqrt(len(each)))
 
     def result(self) -> Agreement:
         """Return what was counted; at least one batch must have been."""
@@ -121,7 +124,7 @@ class Agreeing:
         span = max(self._high - self._low, 1e-30)
         apart = (self._largest, self._largest / span, noise)
         asked = self._asked if self._decoder.asked or self._decoder.bins is not None else None
-        return Agreement(self._count, top1, path, hedged, self._expected(), *apart, asked)
+        return Agreement(self._count, top1, path, hedged, *self._expected(), *apart, asked)
 
 
 def _answers(found: Decoded) -> tuple[NDArray[Any], ...]:

@@ -19,7 +19,7 @@ from miil21k.export.options import QuantizeOptions
 from miil21k.export.quantize.agreement import FASTER, Agreeing, crops_to_logits, speed_ratios
 from miil21k.export.quantize.calibration_set import Roles, divide, read_crops, spread
 from miil21k.export.quantize.network_part import put_network, take_network
-from miil21k.export.quantize.search import choose_setting, no_progress, share_needed
+from miil21k.export.quantize.search import Aim, choose_setting, no_progress, share_needed
 from miil21k.files import atomic, replace_file, sweep
 from miil21k.metrics.shares import ONE_SIDED, wilson_interval
 from miil21k.runtime.int8_probe import products_are_exact
@@ -86,7 +86,8 @@ def quantize_onnx(
             for part in (roles.setting_up, roles.choosing)
         )
     decoder = card.decoder()
-    chosen = choose_setting(network, setting_up, choosing, card.preprocess, decoder, options, needed, progress=progress)
+    aim = Aim(needed, len(roles.judging))
+    chosen = choose_setting(network, setting_up, choosing, card.preprocess, decoder, options, aim, progress=progress)
     say(f"{chosen}: {chosen.agreement} that chose it, which lets expect {chosen.agreement.expected:.1%} for top-1")
     sweep(output.parent)
     with atomic(output) as part:

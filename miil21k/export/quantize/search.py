@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     ShowProgress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 __all__ = [
+    "Aim",
     "Setting",
     "choose_mode",
     "choose_setting",
@@ -112,6 +114,26 @@ def share_needed(images: int, min_agreement: float) -> float:
     return float(shares[enough[0]]) if enough.size else np.inf
 
 
+@dataclass(frozen=True)
+class Aim:
+    """What a setting must let expect, so that chance alone seldom makes the judging pictures refuse it.
+
+    needed: the share of the judging pictures that must keep their best class, see `share_needed`. judging: how many
+    judge. A setting whose expected share is just `needed` passes half the time: what is expected was estimated on some
+    pictures, and what is counted comes from others. One standard error of the difference is added, so that five of six
+    pass.
+    """
+
+    needed: float
+    judging: int
+
+    def reached_by(self, agreement: Agreement) -> bool:
+        """Return whether what `agreement` lets expect lies a standard error above what is needed, or is 1."""
+        share = agreement.expected
+        counted = max(share * (1 - share), 0.0) / self.judging
+        return share - sqrt(agreement.expected_error**2 + counted) >= self.needed
+
+
 def network_logits(network: ModelProto, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return float32 [N, C], the logits of a network alone for `pixels`, float32 [N, 3, H, W]."""
     session = open_session(network.SerializeToString())
@@ -129,14 +151,14 @@ def choose_setting(
     preprocess: Preprocess,
     decoder: Decoder,
     options: QuantizeOptions,
-    needed: float,
+    aim: Aim,
     *,
     progress: ShowProgress = no_progress,
 ) -> Setting:
     """Return the setting with the fewest layers in float that agrees well enough on `choosing`, else the best one.
 
-    setting_up, choosing: crops, uint8 [N, H, W, 3]; the first set ranges, and nothing else. needed: the share of best
-    classes that is expected to stay. options: those of a run, `weight_bits` decided. The first layers stay float, 1, 2,
+    setting_up, choosing: crops, uint8 [N, H, W, 3]; the first set ranges, and nothing else. aim: what is
+    enough. options: those of a run, `weight_bits` decided. The first layers stay float, 1, 2,
     4 and so on up to `most_left_out`, then bisection: they read the largest pictures and carry the fewest weights, so
     that float costs little there, and what they lose every later layer reads. Raises UsageError when there is nothing
     to quantise, ExportError when ONNX Runtime refuses.
@@ -145,7 +167,7 @@ def choose_setting(
     if options.mode == "auto":
         mode = "static" if options.symmetric else choose_mode(network)
     ours, theirs = normalise(setting_up, preprocess), normalise(choosing, preprocess)
-    return _Search(network, options, needed, ours, theirs, decoder, progress).run(mode)
+    return _Search(network, options, aim, ours, theirs, decoder, progress).run(mode)
 
 
 @dataclass(eq=False)
@@ -154,7 +176,7 @@ class _Search:
 
     network: ModelProto
     options: QuantizeOptions
-    needed: float
+    aim: Aim
     setting_up: NDArray[np.float32]
     choosing: NDArray[np.float32]
     decoder: Decoder
@@ -176,17 +198,17 @@ class _Search:
             """Measure the setting with the first `count` layers in float, once."""
             if count not in found:
                 found[count] = self.setting(self.quantised(mode, ranges, layers[:count]), mode, layers, count)
-            return found[count].agreement.expected >= self.needed
+            return self.aim.reached_by(found[count].agreement)
 
         high = int(self.options.most_left_out * len(layers))
         low, count = 0, 0
         while not enough(count) and count < high:
             low, count = count, min(max(1, 2 * count), high)
-        while found[count].agreement.expected >= self.needed and count - low > 1:
+        while enough(count) and count - low > 1:
             middle = (low + count) // 2
             low, count = (low, middle) if enough(middle) else (middle, count)
         best = max(found, key=lambda tried: found[tried].agreement.expected)
-        chosen = found[count] if found[count].agreement.expected >= self.needed else found[best]
+        chosen = found[count] if enough(count) else found[best]
         return replace(chosen, tried=len(found))
 
     def quantised(self, mode: QuantizeMode, ranges: Any, floats: Sequence[str]) -> ModelProto:

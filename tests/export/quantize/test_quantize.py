@@ -31,6 +31,7 @@ from miil21k.export.quantize.network_part import put_network, take_network
 from miil21k.export.quantize.precision import dynamic_int8, fp16, measure_ranges, quantizable, static_int8, staying
 from miil21k.export.quantize.quantize import quantize_onnx
 from miil21k.export.quantize.search import (
+    Aim,
     Setting,
     choose_mode,
     choose_setting,
@@ -355,17 +356,43 @@ def test_the_first_layers_stay_float_and_no_more_of_them_than_needed(
         def setting(_: Any, count: Any, *rest: Any, enough: int = enough, tried: list[int] = tried) -> Any:
             tried.append(count)
             expected = 1.0 if count >= enough else 0.9 + count / 1000
-            result = Agreement(10, expected, expected, expected, expected, 0, 0, 0)
+            result = Agreement(10, expected, expected, expected, expected, 0, 0, 0, 0)
             return Setting(network, "static", "minmax", len(layers), tuple(layers[:count]), result)
 
         monkeypatch.setattr(search._Search, "setting", setting)
         options = QuantizeOptions(mode="static", most_left_out=0.999)
-        chosen = choose_setting(network, grey, grey, card.preprocess, card.decoder(), options, 0.97)
+        chosen = choose_setting(network, grey, grey, card.preprocess, card.decoder(), options, Aim(0.97, 10))
         assert chosen.left_out == tuple(layers[:enough])
         assert chosen.tried == len(tried) == len(set(tried)) <= 9
     few = QuantizeOptions(mode="static", most_left_out=0.25)
-    best = choose_setting(network, grey, grey, card.preprocess, card.decoder(), few, 0.97)
+    best = choose_setting(network, grey, grey, card.preprocess, card.decoder(), few, Aim(0.97, 10))
     assert len(best.left_out) == int(0.25 * len(layers)), "not enough, but the best of those that were allowed"
+
+
+def test_what_the_search_stops_at_is_kept_five_times_of_six() -> None:
+    """700 pictures judge, 256 choose; without the margin half of what is chosen would be refused."""
+    rng = np.random.default_rng(0)
+    needed = share_needed(700, 0.97)
+    kept = {"with the margin": 0, "without": 0}
+    for _ in range(400):
+        changes = rng.beta(0.2, 2, 256 + 700)  # P that the best class changes in 8 bits: most pictures are far from it
+        for way in kept:
+            for part in np.linspace(1, 0, 101):  # ever more layers in float: ever fewer changes
+                stays = 1 - part * changes
+                choosing = stays[:256]
+                share, error = float(choosing.mean()), float(choosing.std() / 16)
+                agreement = Agreement(256, share, share, share, share, error, 0, 0, 0)
+                if Aim(needed, 700).reached_by(agreement) if way == "with the margin" else share >= needed:
+                    break
+            kept[way] += int((rng.random(700) < stays[256:]).mean() >= needed)
+    assert kept["without"] / 400 < 0.6
+    assert 0.78 < kept["with the margin"] / 400 < 0.92  # Phi(1) = 0.84
+
+
+def test_nothing_is_added_to_a_share_that_is_certain() -> None:
+    certain = Agreement(88, 1, 1, 1, 1, 0, 0, 0, 0)
+    assert Aim(1, 88).reached_by(certain)
+    assert not Aim(1, 88).reached_by(Agreement(88, 1, 1, 1, 1 - 1e-9, 0, 0, 0, 0))
 
 
 def test_weights_of_seven_bits_use_half_the_range(small_full: Path) -> None:
@@ -410,7 +437,7 @@ def test_layers_are_chosen_on_pictures_that_did_not_set_it_up(small_full: Path, 
     grey[:, ::2] += np.arange(4, dtype=np.uint8)[:, None, None, None]  # ranges that fit these, and nothing else
     shown = np.concatenate(list(read_crops(pictures[::2], card.preprocess, 8)))
     options = QuantizeOptions(most_left_out=0.9, weight_bits=8)
-    chosen = choose_setting(network, grey, shown, card.preprocess, decoder, options, 0.99)
+    chosen = choose_setting(network, grey, shown, card.preprocess, decoder, options, Aim(0.99, 10**6))
     assert chosen.agreement.images == len(shown)
     assert chosen.tried > 1
     assert chosen.left_out
@@ -418,7 +445,7 @@ def test_layers_are_chosen_on_pictures_that_did_not_set_it_up(small_full: Path, 
     counting = Agreeing(decoder)
     counting.add(network_logits(network, pixels), network_logits(chosen.network, pixels))
     assert counting.result() == chosen.agreement
-    easy = choose_setting(network, grey, grey, card.preprocess, decoder, options, 0.5)
+    easy = choose_setting(network, grey, grey, card.preprocess, decoder, options, Aim(0.5, 100))
     assert (easy.tried, easy.left_out) == (1, ())
 
 
@@ -434,6 +461,20 @@ def test_what_is_expected_to_agree_agrees(embedded_export: Path) -> None:
     assert found[0].expected == found[0].top1 == 1
     assert [result.expected for result in found] == pytest.approx([result.top1 for result in found], abs=0.05)
     assert found[2].expected < found[1].expected - 0.05 < 0.93
+    assert found[0].expected_error == 0
+
+
+def test_the_error_of_what_is_expected_is_that_of_a_sample(embedded_export: Path) -> None:
+    rng = np.random.default_rng(0)
+    decoder = read_export_card(embedded_export).decoder()
+    found = []
+    for _ in range(40):
+        counting = Agreeing(decoder)
+        exact = rng.standard_normal((50, 1000)).astype(np.float32)
+        counting.add(exact, exact + 0.05 * rng.standard_normal(exact.shape).astype(np.float32))
+        found.append(counting.result())
+    spread_of_means = np.std([result.expected for result in found])
+    assert np.mean([result.expected_error for result in found]) == pytest.approx(spread_of_means, rel=0.35)
 
 
 def test_agreement_counts_what_differs(embedded_export: Path) -> None:
