@@ -25,7 +25,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     create.add_argument("names", nargs="+", metavar="NAME", help="names or aliases")
     create.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.tar")
     create.add_argument(
-        "--calibration", action="append", default=[], metavar="NAME=FILE.json", help="add it for NAME; repeatable"
+        "--calibration",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="add one for NAME: a file of miil21k calibrate, or hf-hub:OWNER/REPOSITORY; repeatable",
     )
     create.add_argument(
         "--installer",
@@ -49,16 +53,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _create(args: argparse.Namespace) -> int:
     from miil21k.store.bundle import create_bundle
+    from miil21k.zoo.names import named_calibration
 
     rows = list({row.name: row for row in map(find_weights, args.names)}.values())
     calibrations = {}
     for text in args.calibration:
         name, mark, file = text.partition("=")
         if not mark or (row := find_weights(name)) not in rows:
-            raise UsageError(f"--calibration {text}: write NAME=FILE.json with a NAME of this bundle.")
-        if not Path(file).is_file():
-            raise UsageError(f"--calibration {text}: there is no file '{file}'.")
-        calibrations[row.name] = Path(file)
+            raise UsageError(f"--calibration {text}: write NAME=FILE with a NAME of this bundle.")
+        calibrations[row.name] = named_calibration(file, cache_dir=args.cache_dir, offline=args.offline)
     if args.installer is not None:
         args.output.absolute().parent.mkdir(parents=True, exist_ok=True)
     try:

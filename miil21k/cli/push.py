@@ -25,7 +25,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--licence", "--license", default="", metavar="ID", help="such as apache-2.0, mit, cc-by-nc-4.0"
     )
     parser.add_argument("--intended-use", default="", metavar="TEXT", help="what it is meant for, for the model card")
-    parser.add_argument("--calibration", type=Path, metavar="FILE", help="default: calibration.json of the folder")
+    parser.add_argument(
+        "--calibration",
+        metavar="FILE",
+        help="of miil21k calibrate, or hf-hub:OWNER/REPOSITORY (default: calibration.json of the folder)",
+    )
     parser.add_argument("--private", action="store_true", help="make a new repository a private one")
     parser.add_argument(
         "--token", metavar="TOKEN", help="default: that of 'hf auth login' or HF_TOKEN, which ps does not show"
@@ -55,10 +59,12 @@ def run(args: argparse.Namespace) -> int:
 def _push(args: argparse.Namespace, repo: str, checkpoint: Path, folder: Path) -> int:
     from miil21k.store.hub_push import push_folder
     from miil21k.zoo.hub_folder import Facts, write_folder
+    from miil21k.zoo.names import named_calibration
 
     if folder.resolve() == checkpoint.parent.resolve():
         raise UsageError(f"'{folder}' holds the run itself, whose files would be replaced: choose another -o.")
-    names = write_folder(checkpoint, folder, repo, Facts(args.licence, args.intended_use, args.calibration))
+    calibration = named_calibration(args.calibration) if args.calibration else None
+    names = write_folder(checkpoint, folder, repo, Facts(args.licence, args.intended_use, calibration))
     if args.dry_run:
         for name in names:
             print(printable(f"{folder / name}  {(folder / name).stat().st_size:,} bytes"))

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Mapping, Sequence
 
+    from miil21k.calibrate.record import Calibration
     from miil21k.store.cache import CachedFile
     from miil21k.zoo.schema import Source, Weights
 
@@ -49,20 +50,24 @@ def create_bundle(
     rows: Sequence[Weights],
     output: Path,
     *,
-    calibrations: Mapping[str, Path] | None = None,
+    calibrations: Mapping[str, Calibration] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     offline: bool | None = None,
 ) -> BundleIndex:
     """Write the files of these weights to one tar and return its index; what is not cached is downloaded first.
 
-    calibrations: JSON files by canonical name. The tar is uncompressed, since weights do not compress, and equal
-    input gives equal bytes. Raises UsageError for a calibration that is no JSON object, OSError when `output`
-    cannot be written, and what `fetch_weights` raises.
+    calibrations: by canonical name. The tar is uncompressed, since weights do not compress, and equal input gives equal
+    bytes. Raises UsageError for a calibration of another label space or head than its weights have, OSError when
+    `output` cannot be written, and what `fetch_weights` raises.
     """
+    calibrations = calibrations or {}
+    for row in rows:
+        if row.name in calibrations:
+            _require_of(row, calibrations[row.name])
     files = {row.name: obtain(row, cache_dir=cache_dir, offline=offline) for row in rows}
     texts = {ROWS: _rows_text(rows), **_space_texts(rows)}
-    for name, path in (calibrations or {}).items():
-        texts[f"calibration/{name}.json"] = _calibration(path.read_text(encoding="utf-8"), str(path), UsageError)
+    for name, calibration in calibrations.items():
+        texts[f"calibration/{name}.json"] = calibration.to_json()
     blobs = {f"weights/{file.sha256}": file for file in files.values()}
     index = BundleIndex(
         FORMAT,
@@ -81,6 +86,16 @@ def create_bundle(
     return index
 
 
+def _require_of(row: Weights, calibration: Calibration) -> None:
+    """Raise UsageError unless the calibration was made for a head like that of `row`."""
+    space = load_label_space(row.label_space) if row.label_space else None
+    if calibration.head != row.head or (space is not None and calibration.sha256 != space.sha256):
+        raise UsageError(
+            f"The calibration is of a {calibration.head} head of '{calibration.label_space}', '{row.name}' has a "
+            f"{row.head} head of '{row.label_space}': name the calibration of these weights."
+        )
+
+
 def _rows_text(rows: Sequence[Weights]) -> str:
     content = {"schema_version": SCHEMA_VERSION, "models": to_json(tuple(rows)), "unreleased": [], "resources": []}
     return json.dumps(content, indent=1, ensure_ascii=False)
@@ -92,15 +107,14 @@ def _space_texts(rows: Sequence[Weights]) -> dict[str, str]:
     return {f"label_spaces/{name}.tsv": load_label_space(name).to_text() for name in sorted(names)}
 
 
-def _calibration(text: str, origin: str, error: type[UsageError | BundleError]) -> str:
-    """Return the text of a calibration file after checking that it is a JSON object."""
+def _require_object(text: str, origin: str) -> None:
+    """Raise BundleError unless the text of a calibration is a JSON object."""
     try:
         whole = isinstance(parse(text), dict)
     except StrictJsonError:
         whole = False
     if not whole:
-        raise error(f"{origin} is no calibration: expected a JSON object.")
-    return text
+        raise BundleError(f"{origin} is no calibration: expected a JSON object.")
 
 
 @contextmanager
@@ -213,7 +227,7 @@ def _check_texts(tar: tarfile.TarFile, index: BundleIndex, path: Path) -> None:
         if folder == "calibration":
             if name.removesuffix(".json") not in {entry.name for entry in index.entries}:
                 raise BundleError(f"{path}: '{member.name}' belongs to no weights of this bundle.")
-            _calibration(text, f"{path}: '{member.name}'", BundleError)
+            _require_object(text, f"{path}: '{member.name}'")
 
 
 def _require_digest(found: str, member: BundleMember, path: Path) -> None:

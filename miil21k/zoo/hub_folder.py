@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from miil21k.calibrate.record import Calibration
     from miil21k.zoo.checkpoint_card import TrainedCard
 
 __all__ = ["Facts", "find_checkpoint", "write_folder"]
@@ -39,12 +40,12 @@ _CHECKPOINTS = (WEIGHTS, "best.safetensors", "last_ema.safetensors", "last.safet
 class Facts:
     """What only the author knows: licence (an identifier of the Hub, such as `mit`) and intended use; empty: not said.
 
-    calibration: its file where it does not lie beside the checkpoint.
+    calibration: None takes the one that lies beside the checkpoint, where there is one.
     """
 
     licence: str = ""
     intended_use: str = ""
-    calibration: Path | None = None
+    calibration: Calibration | None = None
 
 
 def find_checkpoint(run: Path) -> Path:
@@ -80,19 +81,19 @@ def write_folder(checkpoint: Path, folder: Path, repo: str, facts: Facts) -> tup
 
     model, card = load_trained(checkpoint)
     report = _report(checkpoint.parent)
-    calibration = facts.calibration or checkpoint.parent / CALIBRATION
-    calibrated = facts.calibration is not None or calibration.is_file()
+    beside = checkpoint.parent / CALIBRATION
+    calibration = facts.calibration or (load_calibration(beside) if beside.is_file() else None)
     texts = {CONFIG: json.dumps(_config(card, model, facts), indent=2, ensure_ascii=False) + "\n"}
     texts[SPACE] = card.space.to_text()
-    if calibrated:
-        record = load_calibration(calibration)
-        if (record.sha256, record.head) != (card.space.sha256, card.head):
+    if calibration is not None:
+        if (calibration.sha256, calibration.head) != (card.space.sha256, card.head):
             raise UsageError(
-                f"'{calibration}' is of a {record.head} head of '{record.label_space}', the checkpoint has a "
+                f"The calibration is of a {calibration.head} head of '{calibration.label_space}', the checkpoint has a "
                 f"{card.head} head of '{card.space.name}': name the calibration of this checkpoint."
             )
-        texts[CALIBRATION] = record.to_json()
+        texts[CALIBRATION] = calibration.to_json()
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    calibrated = calibration is not None
     texts[README] = readme(repo, card, report, parameters, facts.licence, facts.intended_use, calibrated=calibrated)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CALIBRATION).unlink(missing_ok=True)  # of an earlier run

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from miil21k.calibrate.record import Calibration
 from miil21k.cli.main import main
+from miil21k.hierarchy.load import load_label_space
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
 
 def test_a_bundle_goes_from_one_machine_to_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tar, fitted = tmp_path / "net.tar", tmp_path / "fitted.json"
-    fitted.write_text('{"temperature": 2}')
+    space = load_label_space("in1k")
+    Calibration(space.name, space.sha256, "", "", "leaf_softmax", "", "", (2.0,), (), (9, 9)).save(fitted)
     words = ["bundle", "create", "embedded", "embedded", "-o", str(tar), "--calibration", f"embedded={fitted}"]
     assert main([*words, "--cache-dir", str(tmp_path / "here"), "--offline"]) == 0
     assert capsys.readouterr().out == f"{tar}: embedded, {19.0} MB\n"
@@ -26,12 +29,19 @@ def test_a_bundle_goes_from_one_machine_to_another(tmp_path: Path, capsys: pytes
     assert capsys.readouterr().out.strip() == lines[0].removeprefix("embedded: ")
 
 
-@pytest.mark.parametrize("text", ["fitted.json", "embedded=absent.json", "tresnet_m_21k=fitted.json"])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("fitted.json", "--calibration fitted.json: write NAME=FILE with a NAME of this bundle."),
+        ("tresnet_m_21k=fitted.json", "--calibration tresnet_m_21k=fitted.json: write NAME=FILE"),
+        ("embedded=absent.json", "The calibration absent.json cannot be read: No such file"),
+    ],
+)
 def test_a_calibration_needs_a_name_of_the_bundle_and_a_file(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
 ) -> None:
     assert main(["bundle", "create", "embedded", "-o", str(tmp_path / "x.tar"), "--calibration", text]) == 2
-    assert text in capsys.readouterr().err
+    assert said in capsys.readouterr().err
     assert not (tmp_path / "x.tar").exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -184,6 +185,26 @@ def test_every_verb_takes_the_calibration_of_what_was_pushed(
     assert main(["export", "onnx", *own, "-o", str(tmp_path / "birds.onnx")]) == 0
     decoding = json.loads((tmp_path / "birds.onnx.json").read_text())["decoding"]
     assert json.loads(decoding["calibration"])["thresholds"] == [[0.9, 0.5]]
+
+
+def test_push_and_bundle_take_a_calibration_of_the_hub(
+    hub: HubServer, pushed: torch.nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _run(tmp_path, calibrated=False)
+    words = [str(tmp_path), "anna/finches", "--calibration", "hf-hub:anna/birds", "--revision", "v2"]
+    assert main(["push", *words, "--token", "hers"]) == 0
+    files = hub.branches["anna/finches", "v2"]
+    assert files["calibration.json"] == hub.repos["anna/birds"]["calibration.json"]
+    in1k = load_label_space("in1k")
+    fitted = Calibration(in1k.name, in1k.sha256, "embedded", "", "leaf_softmax", "", "", (1.5,), (), (9, 9))
+    hub.publish("anna/fitted", "calibration.json", fitted.to_json().encode())
+    words = ["bundle", "create", "embedded", "-o", str(tmp_path / "b.tar"), "--calibration"]
+    assert main([*words, "embedded=hf-hub:anna/fitted"]) == 0
+    with tarfile.open(tmp_path / "b.tar") as tar:
+        assert tar.extractfile("calibration/embedded.json").read() == fitted.to_json().encode()  # type: ignore[union-attr]
+    capsys.readouterr()
+    assert main([*words, "embedded=hf-hub:anna/birds"]) == 2
+    assert "'embedded' has a leaf_softmax head of 'in1k'" in capsys.readouterr().err
 
 
 def test_a_calibration_is_of_the_revision_that_is_named(hub: HubServer, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import tarfile
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ import pytest
 from safetensors.numpy import save
 
 from miil21k import __version__
+from miil21k.calibrate.record import Calibration, load_calibration
 from miil21k.errors import BundleError, ChecksumMismatch, ManifestError, Miil21kError, UnknownModel, UsageError
 from miil21k.files import replace_file
 from miil21k.hierarchy.load import load_label_space
@@ -118,17 +120,14 @@ def test_a_bundle_holds_rows_and_label_space_and_is_the_same_every_time(bundle: 
 
 
 def test_a_calibration_travels_along(row: Weights, bundle: Path, tmp_path: Path) -> None:
-    (tmp_path / "fitted.json").write_text('{"temperature": 1.5}')
-    create_bundle(
-        [row], tmp_path / "c.tar", calibrations={row.name: tmp_path / "fitted.json"}, cache_dir=tmp_path / "here"
-    )
+    space, here = load_label_space("fall11"), tmp_path / "here"
+    fitted = Calibration(space.name, space.sha256, "", "", "level_softmax", "coherent", "", (1.5,), (), (9, 9))
+    create_bundle([row], tmp_path / "c.tar", calibrations={row.name: fitted}, cache_dir=here)
     install_bundle(tmp_path / "c.tar", cache_dir=tmp_path / "there")
-    assert calibration_path(Cache.at(tmp_path / "there"), row.name).read_text() == '{"temperature": 1.5}'
-    (tmp_path / "fitted.json").write_text("[1.5]")
-    with pytest.raises(UsageError, match=r"fitted\.json is no calibration: expected a JSON object\.$"):
-        create_bundle(
-            [row], tmp_path / "d.tar", calibrations={row.name: tmp_path / "fitted.json"}, cache_dir=tmp_path / "here"
-        )
+    assert load_calibration(calibration_path(Cache.at(tmp_path / "there"), row.name)) == fitted
+    for other in (replace(fitted, head="leaf_softmax"), replace(fitted, sha256="0" * 64)):
+        with pytest.raises(UsageError, match=rf"is of a {other.head} head of 'fall11', '{row.name}' has a level_softm"):
+            create_bundle([row], tmp_path / "d.tar", calibrations={row.name: other}, cache_dir=here)
     assert not (tmp_path / "d.tar").exists()
 
 
