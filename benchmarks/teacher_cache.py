@@ -113,7 +113,7 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
             part = losses.top_kl(logits, shorten(answers, top_k))
             (found,) = torch.autograd.grad(part, logits)
             cosine = torch.cosine_similarity(exact.flatten(), found.flatten(), dim=0)
-            print(f"| {name} | {top_k} | {bytes_of_image(top_k)} | {whole:.3f} | {part:.3f} | {cosine:.4f} |")
+            print(f"| {name} | {top_k} | {bytes_of_image([top_k])} | {whole:.3f} | {part:.3f} | {cosine:.4f} |")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["changes_of", "finetuning", "pretraining"]
 
 PUBLISHED_BATCH = 64 * 24  # images an update of ssl_pretrain and ssl_finetune
+PUBLISHED_UPDATES = 30 * 1_281_167 / PUBLISHED_BATCH  # of ssl_finetune: 30 epochs of ImageNet-1K
 
 
 def changes_of(words: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -61,15 +62,21 @@ def pretraining(name: str, changes: Mapping[str, Any], *, rows: int, passes: flo
 
 
 def finetuning(name: str, changes: Mapping[str, Any], *, images: int, batch: int) -> Recipe:
-    """Return the recipe of training on `images` true labels; the rate of `ssl_finetune` follows the batch.
+    """Return the recipe of training on `images` true labels; `ssl_finetune` is fitted to the batch and the length.
 
-    Its three drops follow the number of epochs. Raises UsageError as `override` does.
+    Its three drops follow the length. Its rate follows the batch (0.00025 per 256 images) where the smaller batch
+    makes more updates of it, as on ImageNet. A run that has fewer updates than the published one keeps its rate, or it
+    would not move: the factor is the published number of updates over that of this run, at most 1, and at least the
+    batch over the published one. Raises UsageError as `override` does.
     """
     recipe = get_recipe(name)
     fitted: dict[str, Any] = {"batch_size": min(batch, images), **changes}
-    if recipe == RECIPES["ssl_finetune"] and "steps" not in changes:
-        fitted = {**_drops(int(changes.get("epochs", recipe.epochs)), 3), **fitted}
-        fitted = {"lr": recipe.lr * int(fitted["batch_size"]) / PUBLISHED_BATCH, **fitted}
+    if recipe == RECIPES["ssl_finetune"]:
+        size, steps = int(fitted["batch_size"]), int(changes.get("steps", 0))
+        epochs = int(changes.get("epochs", recipe.epochs))
+        updates = steps or epochs * max(1, images // size)
+        factor = max(size / PUBLISHED_BATCH, min(1.0, PUBLISHED_UPDATES / updates))
+        fitted = {"lr": recipe.lr * factor, **_drops(steps or epochs, 3), **fitted}
     return override(recipe, fitted)
 
 

@@ -66,7 +66,7 @@ class SemanticKD(Objective):
         semantic = losses.semantic_softmax(logits, labels, self.levels, self.smoothing)
         kd = losses.semantic_kd(
             logits,
-            self.teacher(images),
+            self.teacher.of_levels(images, self.levels),
             labels,
             self.levels,
             confidence=self.confidence,
@@ -119,7 +119,8 @@ class USI(Objective):
         """
         logits = model(images)
         if self.teacher.memory is not None:
-            kl = losses.top_kl(logits, self.teacher.remembered(images, self.teacher.memory))
+            (top,) = self.teacher.remembered(images, self.teacher.memory)
+            kl = losses.top_kl(logits, top)
         else:
             taught = self.teacher(images)
             if logits.shape != taught.shape:
@@ -185,11 +186,11 @@ class SemanticUnlabelled(Objective):
         """Return `loss`, `output` and `semantic` (before its weight)."""
         logits = model(images)
         if self.columns is None:
-            taught = self.teacher(images)
+            taught = self.teacher.of_levels(images, self.levels)
         elif self.teacher.memory is None:
             taught = torch.softmax(self.teacher(images).float(), dim=1)
         else:  # the rest belongs to no class, so that it counts at no level
-            top = self.teacher.remembered(images, self.teacher.memory)
+            (top,) = self.teacher.remembered(images, self.teacher.memory)
             taught = top.shares.new_zeros(len(images), len(self.columns)).scatter(1, top.classes, top.shares)
         semantic = losses.semantic_expectation(logits, taught, self.levels, self.columns)
         return {"loss": self.weight * semantic, "output": logits, "semantic": semantic.detach()}

@@ -19,11 +19,11 @@ from miil21k.train.adjustments import adjust_average, adjust_precision
 from miil21k.train.evaluation import Evaluation, levels_of
 from miil21k.train.job import augmentation_of, choose_space, create_network, digest_of, own_folder, run_id_of
 from miil21k.train.journal import read_config
-from miil21k.train.level_order import head_order, to_level_order
+from miil21k.train.level_order import head_order, level_table, to_level_order
 from miil21k.train.loop import Run, TrainJob, create_sampler
 from miil21k.train.objectives import OBJECTIVES, create_objective, find_objective
 from miil21k.train.processes import join_processes, leave_processes, pick_device
-from miil21k.train.teacher_memory import DECIDING, TeacherMemory, bytes_of_image, runtime_of_cache
+from miil21k.train.teacher_memory import DECIDING, Softmaxes, TeacherMemory, runtime_of_cache
 from miil21k.train.teachers import open_teacher
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from miil21k.data.datasets import ClassImages, LabelledImages, Parts
     from miil21k.decode.levels import Deepest
     from miil21k.train.loop import Report
-    from miil21k.train.objective import Teacher
     from miil21k.train.options import TrainRequest
     from miil21k.train.processes import Processes
     from miil21k.train.recipe import Recipe
@@ -141,7 +140,12 @@ def _assemble(
             f"augmentation.{name}": value for name, value in asdict(augmentation).items() if name != "mean" or not plain
         }
         facts["teacher_top_k"] = known["top_k"] = min(request.teacher_cache_top_k, answers.num_classes)
-        memory = _remember(request, teacher, known, len(images), processes)
+        softmaxes = Softmaxes.of_classes(answers.num_classes, known["top_k"])
+        if teacher.kind == "level_softmax":
+            levels = level_table(answers.tree, deepest=recipe.deepest)
+            known["levels"] = [list(bounds) for bounds in levels.bounds]
+            softmaxes = Softmaxes(tuple(levels.order[start:stop] for start, stop in levels.bounds), known["top_k"])
+        memory = _remember(request, softmaxes, known, len(images), processes)
         teacher = replace(teacher, memory=memory)
         say(memory.sentence())
     objective = create_objective(recipe, space.tree, teacher, head_order(model.get_classifier()))  # type: ignore[operator]
@@ -242,15 +246,10 @@ def _metric(evaluate: Evaluation | None, card: TrainedCard, recipe: Recipe) -> s
 
 
 def _remember(
-    request: TrainRequest, teacher: Teacher, known: dict[str, Any], images: int, processes: Processes
+    request: TrainRequest, softmaxes: Softmaxes, known: dict[str, Any], images: int, processes: Processes
 ) -> TeacherMemory:
     """Return what keeps the teacher's answers; known: the facts about its batches that the recipe does not hold."""
     recipe, folder = request.recipe, Path(str(request.teacher_cache))
-    if teacher.kind != "leaf_softmax":
-        raise UsageError(
-            f"A teacher cache holds shares of one softmax, and the teacher '{recipe.teacher}' has one for each level: "
-            "leave --teacher-cache out."
-        )
     if recipe.random_erase:
         raise UsageError(
             "Random erasing draws its noise on the device, so batches do not come again: leave --teacher-cache out, or "
@@ -263,7 +262,8 @@ def _remember(
         lambda: TeacherMemory(
             folder,
             facts,
-            passes * recipe.batch_size * bytes_of_image(known["top_k"]),
+            softmaxes,
+            passes * recipe.batch_size,
             request.teacher_cache_size * 1e9 / processes.world,
             processes.rank,
         )

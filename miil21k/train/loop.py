@@ -53,9 +53,8 @@ class TrainJob:
     model: on its device, with the head of the label space. images: the training set. evaluate: returns fractions by
     name (`semantic_top1`, `top1`, ...) for a model in eval mode, or None without a validation set; metric: the one
     that decides about `best`. metadata: what the checkpoints say about themselves. run_id: names the configuration
-    in the state file. checkpoint_every: updates between state files within an epoch, 0 for none (an epoch's end
-    always writes one). log_every: updates between rows of kind `step`. memory: of the objective's teacher, which is
-    told which batch comes.
+    in the state file. checkpoint_every: updates between state files, 0 for none (a validation always writes one).
+    log_every: updates between rows of kind `step`. memory: of the objective's teacher, which is told which batch comes.
     """
 
     recipe: Recipe
@@ -120,6 +119,7 @@ class Run:
         self.updates_per_epoch = self.sampler.num_batches // recipe.accumulate
         self.updates = recipe.updates(self.updates_per_epoch)
         self.epochs = math.ceil(self.updates / self.updates_per_epoch)
+        self.stride = _epochs_between_validations(recipe, self.updates_per_epoch)
         frozen = freeze(job.model, recipe.freeze) if recipe.freeze else ()
         if recipe.keep_norms:
             frozen += batch_norms(job.model)
@@ -150,7 +150,10 @@ class Run:
         try:
             for epoch in range(self.progress.epoch, self.epochs):
                 self._train_epoch(epoch)
-                self._end_epoch(epoch)
+                if self._validates(epoch):
+                    self._end_epoch(epoch)
+                else:
+                    self._pass_epoch(epoch)
         finally:
             if self.job.memory is not None:
                 self.job.memory.flush()
@@ -159,6 +162,21 @@ class Run:
                     self.journal.write_unreadable(self.unreadable)
                 self.journal.close()
         return self.progress
+
+    def _validates(self, epoch: int) -> bool:
+        """Return whether the end of this epoch validates and saves, as the last one does in any case."""
+        return (epoch + 1) % self.stride == 0 or epoch + 1 == self.epochs
+
+    def _pass_epoch(self, epoch: int) -> None:
+        self.progress = replace(self.progress, epoch=epoch + 1, batch=0)
+        every = self.job.checkpoint_every
+        if every and self.progress.updates % every == 0:
+            self._save_state()
+
+    def _save_state(self) -> None:
+        if self.job.processes.is_main:
+            save_state(self.state_path, self.trained, self.progress, self.job.run_id)
+        self.job.processes.wait()
 
     def _train_epoch(self, epoch: int) -> None:
         self.step.train_mode()
@@ -198,9 +216,7 @@ class Run:
         loss = self._collect_loss()
         self._tell(epoch, loss, lr)
         if save and self.progress.batch < self.updates_per_epoch * self.job.recipe.accumulate:
-            if self.job.processes.is_main:
-                save_state(self.state_path, self.trained, self.progress, self.job.run_id)
-            self.job.processes.wait()
+            self._save_state()
 
     def _collect_loss(self) -> float:
         loss, images = self.step.tally.collect(self.job.processes)
@@ -238,7 +254,6 @@ class Run:
         self.report(Report(epoch + 1, self.epochs, progress.updates, total, loss, lr, rate, eta, waiting, metrics))
 
     def _end_epoch(self, epoch: int) -> None:
-        job = self.job
         self._collect_loss()
         found = self._evaluate()
         self._write_epoch(epoch, found)
@@ -253,9 +268,7 @@ class Run:
             data_seconds=0.0,
             step_seconds=0.0,
         )
-        if job.processes.is_main:
-            save_state(self.state_path, self.trained, self.progress, job.run_id)
-        job.processes.wait()
+        self._save_state()
 
     def _evaluate(self) -> _Evaluated:
         model, ema = self.trained.model, self.trained.ema
@@ -304,6 +317,14 @@ class Run:
         if is_best:
             stamp = {**stamp, job.metric: str(found.value)}
             save_weights(job.folder / BEST, to_class_order(found.model.state_dict()), stamp)
+
+
+def _epochs_between_validations(recipe: Recipe, per_epoch: int) -> int:
+    """Return 1; more where `steps` count and an epoch is shorter than 100 updates and than a tenth of them.
+
+    Few images make an epoch of one update, and to validate after each would take longer than the training.
+    """
+    return max(1, math.ceil(min(100, recipe.steps / 10) / per_epoch))
 
 
 class _Evaluated(NamedTuple):

@@ -129,10 +129,16 @@ class Teacher:
         logits: torch.Tensor = self.model(seen)
         return logits
 
-    def remembered(self, images: torch.Tensor, memory: TeacherMemory) -> losses.TopShares:
-        """Return what `memory` keeps of the teacher's softmax for these images; the teacher is asked where it must."""
+    def remembered(self, images: torch.Tensor, memory: TeacherMemory) -> tuple[losses.TopShares, ...]:
+        """Return what `memory` keeps of each of the teacher's softmaxes; the teacher is asked where it must."""
         found = memory.recall(images.device)
         return memory.keep(self(images)) if found is None else found
+
+    def of_levels(self, images: torch.Tensor, levels: LevelTable) -> torch.Tensor:
+        """Return logits [B, C] whose softmaxes per level are the teacher's, as far as its memory keeps them."""
+        if self.memory is None:
+            return self(images)
+        return self.memory.softmaxes.logits(self.remembered(images, self.memory), levels.num_classes)
 
     def to(self, device: torch.device | str) -> Teacher:
         """Return the teacher on `device`."""

@@ -1,5 +1,7 @@
 """What a teacher said, kept on disk: its largest shares and the rest's mass, for every batch of a run.
 
+A teacher has one softmax over its classes, or one for each level of a hierarchy; each is kept in the same way.
+
 A batch is a function of seed, epoch and update, mixing included, so another student, another learning rate or a run
 that is started anew meets the same images, and the teacher need not be asked again. A folder belongs to one teacher and
 one way to make batches, which `teacher_cache.json` in it says in full; its shards are safetensors files, one or more
@@ -20,12 +22,12 @@ from miil21k.records import StrictJsonError, read_json
 from miil21k.train.losses import TopShares
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-__all__ = ["DECIDING", "TeacherMemory", "bytes_of_image", "runtime_of_cache", "shorten"]
+__all__ = ["DECIDING", "Softmaxes", "TeacherMemory", "bytes_of_image", "runtime_of_cache", "shorten"]
 
 KEY = "teacher_cache.json"
 # What of a recipe decides which images make a batch, and what the teacher says to it.
@@ -44,27 +46,74 @@ def runtime_of_cache(folder: Path) -> str:
         return ""  # what is wrong with it, `TeacherMemory` says
 
 
-def bytes_of_image(top_k: int) -> int:
-    """Return what an image takes in a shard: class and share for each of `top_k`, the rest, and which image it is."""
-    return 4 * top_k + 2 + 4
+class Softmaxes(NamedTuple):
+    """The softmaxes of a head and how much of each is kept.
+
+    members: the columns of each in the logits, int64 [N]. top_k: as many of its classes are kept, or all of fewer.
+    """
+
+    members: tuple[torch.Tensor, ...]
+    top_k: int
+
+    @classmethod
+    def of_classes(cls, classes: int, top_k: int) -> Softmaxes:
+        """Return the one softmax over all classes."""
+        return cls((torch.arange(classes),), top_k)
+
+    @property
+    def kept(self) -> list[int]:
+        """The number of classes kept of each."""
+        return [min(self.top_k, len(columns)) for columns in self.members]
+
+    def shorten(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the columns kept of `logits` [B, C], int64 [B, K], and as float16 their shares and the rests [B, S].
+
+        K runs over the classes kept of all S softmaxes, one softmax after the other.
+        """
+        parts = []
+        for columns, kept in zip(self.members, self.kept, strict=True):
+            there = columns.to(logits.device)
+            shares, places = torch.softmax(logits[:, there].float(), dim=1).topk(kept, dim=1)
+            rest = (1 - shares.sum(dim=1, keepdim=True)).clamp(min=0)
+            parts.append((there[places], shares.half(), rest.half()))
+        classes, shares, rests = (torch.cat(several, dim=1) for several in zip(*parts, strict=True))
+        return classes, shares, rests
+
+    def whole(self, classes: torch.Tensor, shares: torch.Tensor, rests: torch.Tensor) -> tuple[TopShares, ...]:
+        """Return each softmax, its shares adding up to 1 again after they were rounded to float16."""
+        found = []
+        of_each = (torch.split(part, self.kept, dim=1) for part in (classes.long(), shares.float()))
+        for its_classes, its_shares, rest in zip(*of_each, rests.float().unbind(1), strict=True):
+            total = its_shares.sum(dim=1) + rest
+            found.append(TopShares(its_classes, its_shares / total[:, None], rest / total))
+        return tuple(found)
+
+    def logits(self, taught: Sequence[TopShares], width: int) -> torch.Tensor:
+        """Return logits [B, `width`] with these softmaxes; the rest of each lies evenly on its other classes.
+
+        Columns of no softmax are 0, those of a share that was rounded to 0 are -inf.
+        """
+        found = taught[0].shares.new_zeros(len(taught[0].shares), width)
+        for columns, top in zip(self.members, taught, strict=True):
+            others = max(1, len(columns) - top.classes.shape[1])
+            found[:, columns.to(found.device)] = (top.rest / others).log()[:, None]
+            found.scatter_(1, top.classes, top.shares.log())
+        return found
+
+
+def bytes_of_image(kept: Sequence[int]) -> int:
+    """Return what an image takes in a shard: class and share for each one kept, a rest for each softmax, which image.
+
+    kept: the number of classes kept of each softmax.
+    """
+    return 4 * sum(kept) + 2 * len(kept) + 4
 
 
 def shorten(logits: torch.Tensor, top_k: int) -> TopShares:
     """Return the `top_k` largest shares of the softmax of `logits` [B, C], rounded as they are stored."""
-    return _whole(*_halves(logits, top_k))
-
-
-def _halves(logits: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return classes, int64 [B, K], and as float16 their shares and the rest's."""
-    shares, classes = torch.softmax(logits.float(), dim=1).topk(min(top_k, logits.shape[1]), dim=1)
-    return classes, shares.half(), (1 - shares.sum(dim=1)).clamp(min=0).half()
-
-
-def _whole(classes: torch.Tensor, shares: torch.Tensor, rest: torch.Tensor) -> TopShares:
-    """Return shares that add up to 1 again after they were rounded to float16."""
-    shares, rest = shares.float(), rest.float()
-    total = shares.sum(dim=1) + rest
-    return TopShares(classes.long(), shares / total[:, None], rest / total)
+    softmax = Softmaxes.of_classes(logits.shape[1], top_k)
+    (found,) = softmax.whole(*softmax.shorten(logits))
+    return found
 
 
 class _Place(NamedTuple):
@@ -75,7 +124,7 @@ class _Place(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """The rows of a batch: which images (int32 [B]), classes (uint16 [B, K]), shares (float16 [B, K]), rest [B]."""
+    """The rows of a batch: which images, int32 [B]; uint16 and float16 [B, K]; the rests, float16 [B, S]."""
 
     images: NDArray[np.int32]
     classes: NDArray[np.uint16]
@@ -86,14 +135,24 @@ class _Piece(NamedTuple):
 class TeacherMemory:
     """Keeps and finds what a teacher said to the batches of one process.
 
-    folder: is made if missing. facts: all that decides what the teacher says to a batch, with `top_k`, the classes kept
-    of each answer; a folder of other facts is refused with a UsageError. expected: bytes that the run would fill.
-    most: this process holds no more bytes there; what does not fit is computed every time. rank: of the process.
+    folder: is made if missing. facts: all that decides what the teacher says to a batch and how much of it is kept; a
+    folder of other facts is refused with a UsageError. softmaxes: of the teacher's head. answers: batches times images
+    of the run. most: this process holds no more bytes there; what does not fit is computed every time. rank: of the
+    process.
     """
 
-    def __init__(self, folder: Path, facts: Mapping[str, Any], expected: int, most: float, rank: int = 0) -> None:
-        self.folder, self.expected, self.most, self.rank = folder, expected, most, rank
-        self.top_k: int = facts["top_k"]
+    def __init__(
+        self,
+        folder: Path,
+        facts: Mapping[str, Any],
+        softmaxes: Softmaxes,
+        answers: int,
+        most: float,
+        rank: int = 0,
+    ) -> None:
+        self.folder, self.softmaxes, self.most, self.rank = folder, softmaxes, most, rank
+        self.bytes_each = bytes_of_image(softmaxes.kept)
+        self.expected = answers * self.bytes_each
         self.reused = self.asked = 0
         self._own(facts)
         self.bytes = sum(path.stat().st_size for path in self._shards("*"))
@@ -106,10 +165,12 @@ class TeacherMemory:
     def sentence(self) -> str:
         """Return what is kept and how much room it takes, for the opening of a run."""
         part = f", of which {self.most / self.expected:.0%} fit" if self.expected > self.most else ""
+        levels = len(self.softmaxes.members)
+        each = f" of each of {levels} levels" if levels > 1 else ""
         return (
-            f"The teacher's {self.top_k} largest shares and the rest's mass are kept in '{self.folder}': "
-            f"{bytes_of_image(self.top_k)} bytes an image, {self.expected / 1e6:,.2f} MB for this process of the run"
-            f"{part}; {self.bytes / 1e6:,.2f} MB are there"
+            f"The teacher's {max(self.softmaxes.kept)} largest shares{each} and the rest's mass are kept in "
+            f"'{self.folder}': {self.bytes_each} bytes an image, {self.expected / 1e6:,.2f} MB for this process of the "
+            f"run{part}; {self.bytes / 1e6:,.2f} MB are there"
         )
 
     def outcome(self) -> str:
@@ -153,15 +214,19 @@ class TeacherMemory:
             self._known = {place: found for path in self._shards(epoch) for place, found in _contents(path)}
         self._place, self._images = _Place(update, part), images.numpy().astype(np.int32)
 
-    def recall(self, device: torch.device) -> TopShares | None:
-        """Return what the teacher said to this batch; None when it was never asked, or an image of it is missing."""
+    def recall(self, device: torch.device) -> tuple[TopShares, ...] | None:
+        """Return what the teacher said to this batch, a value for each softmax of its head.
+
+        None when it was never asked, or an image of it is missing.
+        """
         found = self._find()
         if found is None or not np.array_equal(found.images, self._images):
             self.asked += 1
             return None
         self.reused += 1
-        parts = (found.classes.astype(np.int64), found.shares, found.rest)
-        return _whole(*(torch.from_numpy(part).to(device) for part in parts))
+        rests = found.rest.reshape(len(found.rest), -1)  # earlier shards of one softmax have them as [B]
+        parts = (found.classes.astype(np.int64), found.shares, rests)
+        return self.softmaxes.whole(*(torch.from_numpy(part).to(device) for part in parts))
 
     def _find(self) -> _Piece | None:
         if self._place in self._new:
@@ -177,21 +242,21 @@ class TeacherMemory:
         held_by = self._open[1]
         return _Piece(held_by.images[rows], held_by.classes[rows], held_by.shares[rows], held_by.rest[rows])
 
-    def keep(self, logits: torch.Tensor) -> TopShares:
+    def keep(self, logits: torch.Tensor) -> tuple[TopShares, ...]:
         """Return the teacher's shortened answer to this batch, and remember it where there is room."""
-        classes, shares, rest = _halves(logits, self.top_k)
+        classes, shares, rest = self.softmaxes.shorten(logits)
         if self._room(len(logits)):
             parts = (classes.cpu().numpy().astype(np.uint16), shares.cpu().numpy(), rest.cpu().numpy())
             self._new[self._place] = _Piece(self._images, *parts)
             if self._pending() >= _SHARD_BYTES:
                 self.flush()
-        return _whole(classes, shares, rest)
+        return self.softmaxes.whole(classes, shares, rest)
 
     def _pending(self) -> int:
-        return sum(len(piece.images) for piece in self._new.values()) * bytes_of_image(self.top_k)
+        return sum(len(piece.images) for piece in self._new.values()) * self.bytes_each
 
     def _room(self, images: int) -> bool:
-        return self.bytes + self._pending() + images * bytes_of_image(self.top_k) <= self.most
+        return self.bytes + self._pending() + images * self.bytes_each <= self.most
 
     def flush(self) -> None:
         """Write what is remembered and in no shard yet."""

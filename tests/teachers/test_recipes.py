@@ -62,6 +62,29 @@ def test_what_is_set_wins_and_lengths_that_are_set_take_the_drops_along() -> Non
     assert (other.lr, other.epochs, other.batch_size) == (2e-4, 50, 64)
 
 
+@pytest.mark.parametrize(
+    ("images", "batch", "changes", "rate"),
+    [
+        (1_281_167, 1536, {}, 1.5e-3),  # as published
+        (1_281_167, 256, {}, 2.5e-4),  # the published rule, 0.00025 per 256 images: six times the updates
+        (1_281_167, 3072, {}, 3e-3),  # half the updates
+        (500, 32, {}, 1.5e-3),  # 450 updates: as many of the published run, which has 25,023, are made at its rate
+        (150, 256, {}, 1.5e-3),
+        (500, 32, {"steps": "50046"}, 7.5e-4),  # twice the published updates
+        (500, 32, {"epochs": "20000"}, 1.5e-3 * 25_023 / 300_000),
+        (500, 32, {"lr": "0.01"}, 0.01),
+    ],
+)
+def test_fine_tuning_slows_down_no_more_than_its_updates_are_more(
+    images: int, batch: int, changes: dict[str, str], rate: float
+) -> None:
+    recipe = finetuning("ssl_finetune", changes, images=images, batch=batch)
+    assert recipe.lr == pytest.approx(rate, rel=1e-3)
+    updates = recipe.steps or 30
+    assert recipe.milestones == equal_drops(recipe.steps or recipe.epochs, 3)
+    assert rates(recipe, updates, 1)[0] == pytest.approx(recipe.lr)
+
+
 def test_changes_are_of_all_steps_or_of_one_which_wins() -> None:
     found = changes_of(["pretrain.lr=1", "lr=2", "image-size=64"])
     assert found == {

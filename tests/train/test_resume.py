@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import math
 import os
 import shutil
@@ -100,6 +101,24 @@ def test_a_run_of_steps_on_a_few_images_is_resumed_too(shapes: Path, tmp_path: P
     ends = [(tmp_path / name / "last.safetensors").read_bytes() for name in ("whole", "run")]
     assert load(ends[0]).keys() == load(ends[1]).keys()
     assert all(torch.equal(tensor, load(ends[1])[name]) for name, tensor in load(ends[0]).items())
+
+
+def test_a_run_whose_epochs_are_one_update_validates_ten_times_at_most_and_is_resumed(
+    shapes: Path, tmp_path: Path
+) -> None:
+    recipe = replace(runs.TINY, steps=12, batch_size=40, image_size=16, policy="")  # 56 images, so one batch an epoch
+    options = {"val": str(shapes / "val"), "checkpoint_every": 3}
+    runs.run(shapes / "train", tmp_path / "whole", recipe, **options)
+    with (tmp_path / "whole" / "metrics.csv").open() as file:
+        assert [int(row["update"]) for row in csv.DictReader(file)] == [2, 4, 6, 8, 10, 12]
+    with pytest.raises(Killed):
+        runs.train_model(runs.request(shapes / "train", tmp_path / "run", recipe, **options), _stop_at(4))
+    _, reports = runs.run(shapes / "train", tmp_path / "run", recipe, resume=True, **options)
+    assert reports[0].update == 4, "the state file was written after update 3, between two validations"
+    ends = [load_file(tmp_path / name / "last.safetensors") for name in ("whole", "run")]
+    assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        assert [int(row["images"]) for row in csv.DictReader(file)] == [80] * 6
 
 
 def test_the_journal_of_a_resumed_run_has_every_update_once_with_the_same_losses(
