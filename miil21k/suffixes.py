@@ -73,12 +73,12 @@ FORMATS = {
     "TGA": ImageFormat("Tga", (".tga", ".icb", ".vda", ".vst")),
 }
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")  # with the extra `heic`
+RAW_SUFFIXES = (  # with the extra `raw`
+    *(".cr2", ".cr3", ".nef", ".nrw", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw"),
+)
 # Files that may hold several pictures; all but the first are no images of data sets, and are read by what takes inputs.
 TIFF_SUFFIXES = FORMATS["TIFF"].suffixes
 PDF_SUFFIXES = (".pdf",)  # with the extra `pdf`
-RAW_SUFFIXES = (  # with the extra `raw`; one picture each
-    *(".cr2", ".cr3", ".nef", ".nrw", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw"),
-)
 VIDEO_SUFFIXES = (  # with the extra `video`
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".wmv", ".flv", ".ogv"),
     *(".3gp", ".3g2"),
@@ -95,6 +95,11 @@ _ADVICE = {
     **dict.fromkeys(RAW_SUFFIXES, "install miil21k[raw]"),
     **dict.fromkeys((".zip", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"), "unpack them"),
 }
+# Where each file is one picture, as in class folders: what helps instead.
+_ADVICE_FOR_ONE = {
+    **dict.fromkeys(PDF_SUFFIXES, "give their pages as images"),
+    **dict.fromkeys(VIDEO_SUFFIXES, "give their frames as images"),
+}
 _KINDS_SHOWN = 6
 
 
@@ -102,7 +107,8 @@ _KINDS_SHOWN = 6
 def image_suffixes() -> frozenset[str]:
     """Return the suffixes of the pictures that can be read here, in lower case, with their dot."""
     known = {suffix for each in FORMATS.values() for suffix in each.suffixes}
-    return frozenset(known | set(HEIF_SUFFIXES if reads_heif() else ()))
+    further = (reads_heif(), HEIF_SUFFIXES), (reads_raw(), RAW_SUFFIXES)
+    return frozenset(known.union(*(suffixes for can, suffixes in further if can)))
 
 
 def reads_heif() -> bool:
@@ -113,7 +119,7 @@ def reads_heif() -> bool:
 @cache
 def document_suffixes() -> frozenset[str]:
     """Return the suffixes of files that are no images of data sets, and hold pictures that can be read here."""
-    readable = (reads_pdf(), PDF_SUFFIXES), (reads_video(), VIDEO_SUFFIXES), (reads_raw(), RAW_SUFFIXES)
+    readable = (reads_pdf(), PDF_SUFFIXES), (reads_video(), VIDEO_SUFFIXES)
     return frozenset(suffix for can, suffixes in readable if can for suffix in suffixes)
 
 
@@ -143,10 +149,14 @@ def is_image_name(name: str) -> bool:
 
 
 class PassedOver:
-    """What was met in folders and is no picture, counted by kind."""
+    """What was met in folders and is no picture, counted by kind.
 
-    def __init__(self) -> None:
+    single: each file is one picture here, so that files of pages and frames are none with any extra.
+    """
+
+    def __init__(self, *, single: bool = False) -> None:
         self.kinds: Counter[str] = Counter()
+        self._advice = {**_ADVICE, **_ADVICE_FOR_ONE} if single else _ADVICE
 
     def __repr__(self) -> str:
         return f"PassedOver({dict(self.kinds)})"
@@ -165,7 +175,7 @@ class PassedOver:
             return ""
         ranked = sorted(self.kinds.items(), key=lambda item: (-item[1], item[0]))
         parts = [
-            f"{count:,} {printable(kind)}" + (f" ({_ADVICE[kind]})" if kind in _ADVICE else "")
+            f"{count:,} {printable(kind)}" + (f" ({self._advice[kind]})" if kind in self._advice else "")
             for kind, count in ranked[:_KINDS_SHOWN]
         ]
         rest = sum(count for _, count in ranked[_KINDS_SHOWN:])

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 from miil21k.data.web import is_url
 from miil21k.environment import need
 from miil21k.errors import ImageError
-from miil21k.suffixes import JUNK_FOLDERS, RAW_SUFFIXES, document_suffixes, image_suffixes, suffix_of
+from miil21k.suffixes import JUNK_FOLDERS, document_suffixes, image_suffixes, suffix_of
 from miil21k.text import printable
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def open_remote(name: str) -> IO[bytes]:
 
     def opened() -> IO[bytes]:
         fs, path = _filesystem(name)
-        if suffix_of(path) in {*document_suffixes(), ".tar"}.difference(RAW_SUFFIXES):
+        if suffix_of(path) in {*document_suffixes(), ".tar"}:
             return fs.open(path, "rb")  # type: ignore[no-any-return]
         size = fs.info(path).get("size")
         if size is not None and size > MAX_WHOLE:

@@ -14,7 +14,7 @@ from miil21k.data.opening import open_file, open_image
 from miil21k.data.options import FRAMES
 from miil21k.data.parts import MAX_PARTS, Part
 from miil21k.errors import Miil21kError
-from miil21k.suffixes import RAW_SUFFIXES, TIFF_SUFFIXES, VIDEO_SUFFIXES, document_suffixes, suffix_of
+from miil21k.suffixes import TIFF_SUFFIXES, VIDEO_SUFFIXES, document_suffixes, suffix_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ _SUBFILE_TYPE = 254
 def is_document(name: str) -> bool:
     """Return whether a name ends as files do that may hold several pictures, and that can be read here."""
     suffix = suffix_of(name)
-    return suffix in TIFF_SUFFIXES or suffix in document_suffixes().difference(RAW_SUFFIXES)
+    return suffix in TIFF_SUFFIXES or suffix in document_suffixes()
 
 
 class Document(NamedTuple):

@@ -95,7 +95,7 @@ class FolderSource:
         self.root = root
         self.called = "class folders"
         self.label_sets, self.weights = None, None
-        self.passed = PassedOver()
+        self.passed = PassedOver(single=True)
         folders = sorted(_class_folders(str(root), ".", self.passed, ()), key=lambda found: os.fsencode(found[0]))
         if not folders:
             seen = self.passed.sentence()

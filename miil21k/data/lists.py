@@ -6,12 +6,14 @@
 
 The header decides (`ROLES`): one column names the image, `label` its class or `labels` its classes, `weight` how much
 it counts, `split` which part of the data set it is of. Other columns are ignored, two of one role are refused. An image
-may be a member of a shard, `SHARD.tar/MEMBER`. A column `rank` says that rows are the best of each class, as `miil21k
-select` writes them: an image may then stand under several.
+may be a member of a shard, `SHARD.tar/MEMBER`, or a page or frame of a file, as rows of `predict` name it. A column
+`rank` says that rows are the best of each class, as `miil21k select` writes them: an image may then stand under
+several.
 """
 
 from __future__ import annotations
 
+import io
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -20,8 +22,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from miil21k.data.images import load_image
 from miil21k.data.names import Names, label_order
 from miil21k.data.opening import read_file
+from miil21k.data.parts import file_of, split_part
 from miil21k.data.shard_members import ShardMembers
 from miil21k.data.tables import LIST_SUFFIXES, nth_row, read_table
 from miil21k.errors import UsageError
@@ -281,11 +285,19 @@ class ListSource:
         return self._names[index]
 
     def read(self, index: int) -> bytes:
-        """Return the bytes of image `index`; raises ImageError when it is no regular file, or cannot be read."""
+        """Return the bytes of image `index`, of a page or a frame (`clip.mp4#t=12.5`) those of a PNG of it.
+
+        Raises ImageError when it is no regular file, or cannot be read.
+        """
         if index in self._members:
             return self._members.read(index)
         name = self.name(index)
-        return read_file(self.root / name, name)
+        path, part = split_part(str(self.root / name))
+        if part is None:
+            return read_file(path, name)
+        written = io.BytesIO()
+        load_image(part.of(path), name=name).save(written, "PNG")
+        return written.getvalue()
 
     def _check(self, listing: Listing) -> None:
         there = (row in self._members or self._is_there(name) for row, name in enumerate(listing.paths))
@@ -317,6 +329,6 @@ class ListSource:
 
     def _is_there(self, name: str) -> bool:
         try:
-            return (self.root / name).exists()
+            return Path(file_of(str(self.root / name))).exists()
         except (OSError, ValueError):  # too long, a NUL
             return False

@@ -39,4 +39,6 @@ def develop(file: IO[bytes], name: str, max_pixels: int) -> Image.Image:
         reason = words.decode("latin-1") if isinstance(words, bytes) else str(words)
         fault = f"is damaged, or of a camera that LibRaw does not know: {reason}"
         raise ImageError(f"'{name}' {fault}.", "damaged") from None
-    return Image.fromarray(pixels)
+    picture = Image.fromarray(pixels)
+    picture.format = "RAW"
+    return picture

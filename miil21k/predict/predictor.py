@@ -34,7 +34,7 @@ from miil21k.predict.parts import TileAnswer, cut, edge_of_tiles, joined
 from miil21k.predict.prediction import Origin, Prediction
 from miil21k.runtime.options import threads_of, workers_of
 from miil21k.runtime.resolve import resolve
-from miil21k.suffixes import RAW_SUFFIXES, TIFF_SUFFIXES, image_suffixes, suffix_of
+from miil21k.suffixes import TIFF_SUFFIXES, image_suffixes, suffix_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -397,7 +397,7 @@ def _is_several(name: str | Path) -> bool:
     if is_url(text) or text == "-":
         return False
     if is_remote(text):
-        return suffix_of(text) not in image_suffixes().union(RAW_SUFFIXES)
+        return suffix_of(text) not in image_suffixes()
     if os.path.lexists(text):
         paged = is_document(text) and suffix_of(text) not in TIFF_SUFFIXES
         return paged or is_shard(text) or os.path.isdir(text) or text.lower().endswith(".json")

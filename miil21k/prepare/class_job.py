@@ -200,7 +200,8 @@ def _prepare(job: ClassJob, space: Workspace, staging: Path) -> dict[str, Any]:
 def _member(found: Assigned, wnid: str, data: bytes | None, converter: Converter, output: _Output) -> ManifestRow:
     if data is None:
         return _row(found, wnid, found.reason or "replaced")
-    converted = converter.convert(data) if len(data) == found.member.size else Converted("archive_cut")
+    whole = len(data) == found.member.size
+    converted = converter.convert(data, found.member.basename) if whole else Converted("archive_cut")
     if converted.data is not None and converted.suffix not in image_suffixes():
         converted = Converted("unsupported_format", converted.width, converted.height)
     if converted.data is None:

@@ -11,6 +11,7 @@ from miil21k.data.images import load_picture, upright_size
 from miil21k.data.opening import open_image
 from miil21k.errors import ImageError
 from miil21k.prepare.geometry import LONGEST_SIDE, target_dimensions
+from miil21k.suffixes import suffix_of
 
 if TYPE_CHECKING:
     from miil21k.data.images import Picture
@@ -38,28 +39,33 @@ class PillowConverter:
     def __init__(self, options: PrepareOptions) -> None:
         self._options = options
 
-    def convert(self, data: bytes) -> Converted:
-        """Return the prepared image, or why there is none; what is copied is decoded too, so that none is broken."""
+    def convert(self, data: bytes, name: str = "") -> Converted:
+        """Return the prepared image, or why there is none; what is copied is decoded too, so that none is broken.
+
+        name: of its file, by which a raw one of a camera is told.
+        """
         if not data:
             return Converted("empty")
         try:
             limit = self._options.max_pixels
-            with open_image(data, max_pixels=limit) as opened:
+            with open_image(data, name=name, max_pixels=limit) as opened:
                 width, height = upright_size(opened)
                 kind = opened.format or "img"
+                source = opened if kind == "RAW" else data  # which is not developed twice
             # Copies are only checked: at 1/8 every byte of a JPEG is parsed all the same.
             target = target_dimensions(width, height, self._options)
             if target is not None and max(target) > LONGEST_SIDE:  # a line of one pixel, say, whose short side grows
                 return Converted("too_large", width, height)
             reduced = self._options.resize == "antialiased" or target is None
             reduce_to = min(target or (1, 1)) if reduced else None
-            picture = load_picture(data, max_pixels=limit, reduce_to=reduce_to)
+            picture = load_picture(source, name=name, max_pixels=limit, reduce_to=reduce_to)
         except ImageError as error:
             return Converted(error.reason)
         except MemoryError:
             return Converted("too_large")
         if target is None:
-            return Converted("copied", width, height, _SUFFIXES.get(kind, f".{kind.lower()}"), data)
+            suffix = suffix_of(name) if kind == "RAW" else _SUFFIXES.get(kind, f".{kind.lower()}")
+            return Converted("copied", width, height, suffix, data)
         out = io.BytesIO()
         resized = self._resize(picture, target)
         resized.save(out, "JPEG", quality=self._options.quality, subsampling="4:2:0")

@@ -124,20 +124,20 @@ class SimplejpegConverter:
         self._antialiased = options.resize == "antialiased"
         self._resizer: _Resizer = AntialiasedResizer() if self._antialiased else PublishedResizer()
 
-    def convert(self, data: bytes) -> Converted:
-        """Return the prepared image, or why there is none."""
+    def convert(self, data: bytes, name: str = "") -> Converted:
+        """Return the prepared image, or why there is none; name as for `PillowConverter`."""
         try:
             height, width, space, _ = simplejpeg.decode_jpeg_header(data)
         except ValueError:
-            return self._pillow.convert(data)
+            return self._pillow.convert(data, name)
         target = target_dimensions(width, height, self._options)
         plain = space in ("YCbCr", "Gray") and not _may_be_turned(data)
         if target is None or not plain or max(target) > LONGEST_SIDE or width * height > self._options.max_pixels:
-            return self._pillow.convert(data)
+            return self._pillow.convert(data, name)
         try:
             resized = self.resized(data, (width, height), target)
         except (ValueError, MemoryError):  # libjpeg complains: Pillow says whether it can be read all the same
-            return self._pillow.convert(data)
+            return self._pillow.convert(data, name)
         encoded = simplejpeg.encode_jpeg(resized, self._options.quality, self._resizer.colours, "420")
         return Converted("resized", width, height, ".jpg", encoded)
 

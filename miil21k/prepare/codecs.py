@@ -22,8 +22,11 @@ __all__ = ["CODECS", "Converter", "fingerprint", "open_converter", "with_codec"]
 class Converter(Protocol):
     """Turns an encoded image into a prepared one."""
 
-    def convert(self, data: bytes) -> Converted:
-        """Return the prepared image, or why there is none."""
+    def convert(self, data: bytes, name: str = "") -> Converted:
+        """Return the prepared image, or why there is none.
+
+        name: of its file, by which a raw one of a camera is told.
+        """
 
 
 def _simplejpeg(options: PrepareOptions) -> Converter:

@@ -87,7 +87,8 @@ def dry_run(
                 kept.append(unit.wnid)
             if len(sizes) < _SAMPLES:
                 sizes += [
-                    len(converter.convert(data).data or b"") for data in _sampled(unit, assigned, options.max_bytes)
+                    len(converter.convert(data, name).data or b"")
+                    for name, data in _sampled(unit, assigned, options.max_bytes)
                 ]
             if unit.spooled:
                 unit.path.unlink()
@@ -112,9 +113,9 @@ def dry_run(
     }
 
 
-def _sampled(unit: ClassUnit, assigned: list[Assigned], max_bytes: int) -> list[bytes]:
-    """Return the bytes of a few images of the class, evenly spread over its names."""
+def _sampled(unit: ClassUnit, assigned: list[Assigned], max_bytes: int) -> list[tuple[str, bytes]]:
+    """Return names and bytes of a few images of the class, evenly spread over its names."""
     images = [found.member for found in assigned if found.place in FOLDERS and found.member.size <= max_bytes]
     step = max(1, len(images) // _SAMPLES_PER_CLASS)
     with MemberReader(unit) as reader:
-        return [reader.read(member) for member in images[::step][:_SAMPLES_PER_CLASS]]
+        return [(member.basename, reader.read(member)) for member in images[::step][:_SAMPLES_PER_CLASS]]

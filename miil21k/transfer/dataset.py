@@ -50,7 +50,7 @@ def open_data(options: TransferOptions) -> TransferData:
     _refuse_spellings(source.keys)
     space = _space_of(options, source)
     images = label_images(source, space, partial=True, numbered=options.label_space is not None)
-    notes = list(images.notes)
+    notes = [*images.notes, *_passed_over(source)]
     if images.absent.size:
         notes.append(
             f"{images.absent.size:,} of the {space.num_classes:,} classes of '{space.name}' have no images here and "
@@ -136,13 +136,18 @@ def _test_images(options: TransferOptions, parts: Parts, space: LabelSpace) -> t
     if len(strangers) == len(source.keys):
         raise UsageError(f"None of the classes of the images to judge by is learnt from: {few(strangers)}.")
     found = label_images(source, space, partial=True, skip=[key.rpartition("/")[2] for key in strangers])
-    notes = []
+    notes = _passed_over(source)
     if strangers:
         notes.append(
             f"{len(strangers):,} classes of the images to judge by have none to learn from and are left out: "
             f"{few(strangers)}."
         )
     return found, notes
+
+
+def _passed_over(source: ClassImages) -> list[str]:
+    sentence = source.passed.sentence()
+    return [f"{sentence}."] if sentence else []
 
 
 def taken(images: LabelledImages, rows: NDArray[np.integer] | NDArray[np.bool_]) -> LabelledImages:

@@ -280,13 +280,13 @@ def test_loops_of_links_and_what_systems_leave_behind_are_no_classes(tmp_path: P
     for junk in ("__MACOSX/red", "red/@eaDir", "lost+found"):
         (tmp_path / junk).mkdir(parents=True)
         Image.new("RGB", (4, 4)).save(tmp_path / junk / "x.jpg")
-    for name in ("red/1.cr2", "red/labels.txt"):
+    for name in ("red/1.mp4", "red/labels.txt"):
         (tmp_path / name).touch()
     source = open_source(str(tmp_path))
     assert source.keys == ("blue", "red")
     assert len(source) == 4
     assert source.passed.kinds["folder __MACOSX"] == source.passed.kinds["folder @eaDir"] == 1
-    assert source.passed.kinds[".cr2"] == source.passed.kinds[".txt"] == 1
+    assert source.passed.kinds[".mp4"] == source.passed.kinds[".txt"] == 1
 
 
 def test_every_suffix_that_predict_reads_is_an_image_here(tmp_path: Path) -> None:

@@ -230,7 +230,11 @@ def test_what_cannot_be_learnt_is_refused(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has a single image, so that none can be held out: name images"):
         open_data(_options(lonely, tmp_path))
     _paint(photos / "yellow" / "1.png", (200, 200, 0), 1)
-    assert any("1 classes have a single image" in note for note in open_data(_options(photos, tmp_path)).notes)
+    clip = next(folder for folder in sorted(photos.iterdir()) if folder.is_dir()) / "clip.mp4"
+    clip.touch()
+    notes = open_data(_options(photos, tmp_path)).notes
+    assert any("1 classes have a single image" in note for note in notes)
+    assert "1 passed over: 1 .mp4 (give their frames as images)." in notes
 
 
 def test_a_hierarchy_gives_the_classes_their_parents_and_leaves_out_those_without_images(
