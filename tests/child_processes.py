@@ -39,8 +39,8 @@ def started(command: Sequence[Any], **options: Any) -> Iterator[subprocess.Popen
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[Any] | None = None) -> None:
-    """Return when `condition` holds; fails after two minutes, and as soon as `process` has ended without it."""
-    deadline = time.monotonic() + 120
+    """Return when `condition` holds; fails after ten minutes, and as soon as `process` has ended without it."""
+    deadline = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < deadline
         if process is not None and process.poll() is not None:

@@ -111,6 +111,7 @@ def test_blur_puts_the_wanted_share_of_labels_on_proper_ancestors(sets):
     np.testing.assert_array_equal(blurred, sets.blur(tree, labels, 0.3, seed=1))
 
 
+@pytest.mark.slow
 def test_the_comparison_runs_once_reports_and_goes_on_where_it_stopped(
     sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):

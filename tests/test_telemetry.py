@@ -153,11 +153,11 @@ def test_serve_reports_nothing(colours: str, tmp_path: Path) -> None:
         line = next(line for line in server.stderr if line.startswith("ready: "))
         request = urllib.request.Request(line.split()[1] + "/v1/predict", Path(PHOTO).read_bytes())
         request.add_header("Content-Type", "image/jpeg")
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=600) as answer:
             assert answer.status == 200
         children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
         os.kill(int(children[0]), signal.SIGTERM)
-        server.communicate(timeout=60)
+        server.communicate(timeout=600)
     assert reports(tmp_path) == []
 
 

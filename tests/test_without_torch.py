@@ -57,7 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     def start(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-S", "-m", "miil21k", *words]  # -S: no site-packages
         return subprocess.run(
-            command, check=False, cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+            command, check=False, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
         )
 
     return start

@@ -24,7 +24,7 @@ script()
 
 def run(*words: str, before: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", END.format(before=before), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
 
 
 def test_a_short_run_ends_at_once_and_loses_no_word_of_its_output() -> None:

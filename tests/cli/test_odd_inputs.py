@@ -40,7 +40,7 @@ def test_every_bad_input_is_one_row_and_costs_no_other(tmp_path: Path) -> None:
         ".",
     ]
     done = subprocess.run(
-        [*command, "http://[::1", "http://a b/"], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120
+        [*command, "http://[::1", "http://a b/"], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=600
     )
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 1

@@ -158,8 +158,8 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 OPTIONS = ("-b", 4, "-j", 1, *EMBEDDED)
 INTERRUPTIONS = [
     pytest.param("jsonl", signal.SIGINT, id="jsonl-ctrl-c"),
-    pytest.param("csv", signal.SIGTERM if os.name == "nt" else signal.SIGKILL, id="csv-kill"),
-    pytest.param("json", signal.SIGTERM if os.name == "nt" else signal.SIGKILL, id="json-kill"),
+    pytest.param("csv", signal.SIGTERM if os.name == "nt" else signal.SIGKILL, id="csv-kill", marks=pytest.mark.slow),
+    pytest.param("json", signal.SIGTERM if os.name == "nt" else signal.SIGKILL, id="json-kill", marks=pytest.mark.slow),
 ]
 
 
@@ -172,7 +172,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
     with started(words, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
         wait_until(lambda: cut.exists() and cut.read_bytes().count(b"\n") >= 6, process)
         process.send_signal(how)
-        stderr = process.communicate(timeout=120)[1]
+        stderr = process.communicate(timeout=600)[1]
     reached = cut.read_bytes().count(b"\n")
     assert reached < 161
     if how == signal.SIGINT:
@@ -342,7 +342,7 @@ def test_help_and_a_listing_cost_no_torch() -> None:
         "try: predict_main(['--help'])\n"
         "finally: sys.exit(bool({'torch', 'timm', 'onnxruntime', 'PIL'} & set(sys.modules)))"
     )
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=600)
     assert found.returncode == 0, found.stderr
     assert "tresnet_m.miil_in21k\n" in found.stdout
     for word in ("examples:", "--save-plots DIR", "--on-error", "exit code"):

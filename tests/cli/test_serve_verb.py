@@ -75,7 +75,7 @@ class Server:
     def ask(
         self, path: str, body: bytes | Iterable[bytes] | None = None, kind: str = "image/jpeg", **headers: str
     ) -> Reply:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
         try:
             if body is None:
                 connection.request("GET", path, headers=headers)
@@ -155,7 +155,7 @@ def test_concurrent_requests_get_the_rows_of_the_command_whatever_they_ask_for(
         for path, row in zip(PICTURES, json.loads(out.read_text()), strict=True):
             expected[query, path] = row | {"input": "image"}
     keys = [*expected] * 4
-    at_once = threading.Barrier(len(keys), timeout=120)
+    at_once = threading.Barrier(len(keys), timeout=600)
 
     def ask(key: tuple[str, Path]) -> Any:
         at_once.wait()
@@ -330,7 +330,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_writes_no_markup(server: Serv
 def half_sent(server: Server, already: int = 0) -> Iterator[socket.socket]:
     """A request of which the server has begun to read the body, after `already` others."""
     head = f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(RED)}\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=600) as connection:
         connection.sendall(head.encode() + RED[:20])
         wait_until(lambda: server.counted("miil21k_received_bytes") == 20 * (already + 1), server.process)
         yield connection
@@ -380,7 +380,7 @@ def test_after_sigterm_clients_are_told_and_none_is_cut(tmp_path: Path) -> None:
     path = tmp_path / "colours.onnx"
     write_colour_export(path)
     with serving(tmp_path, "--drain", 3600, model=("-m", path)) as server:
-        kept = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
+        kept = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
         kept.request("POST", "/v1/predict/", RED, {"Content-Type": "image/png"})
         first = kept.getresponse()
         assert (first.status, first.headers["Connection"], len(first.read()) > 0) == (200, None, True)
@@ -430,7 +430,7 @@ def test_a_second_ctrl_c_waits_for_nobody(tmp_path: Path) -> None:
 
 def accepts(port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=120).close()
+        socket.create_connection(("127.0.0.1", port), timeout=600).close()
     except OSError:
         return False
     return True

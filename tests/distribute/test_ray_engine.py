@@ -111,7 +111,7 @@ def started_head(folder: Path, **environment: str) -> Iterator[tuple[str, dict[s
         address = f"127.0.0.1:{free.getsockname()[1]}"
     words = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--port", address.rpartition(":")[2]]
     words += ["--num-cpus", "2", "--include-dashboard", "false", "--temp-dir", str(folder / "ray")]
-    subprocess.run(words, env=home, check=True, capture_output=True, timeout=120)
+    subprocess.run(words, env=home, check=True, capture_output=True, timeout=600)
     try:
         yield address, home
     finally:
@@ -142,7 +142,7 @@ def test_a_cluster_whose_head_is_killed_ends_with_a_sentence_and_its_own_exit_co
             process.send_signal(signal.SIGSTOP)
             kill_all(session)
             process.send_signal(signal.SIGCONT)
-            errors = process.communicate(timeout=90)[1]
+            errors = process.communicate(timeout=600)[1]
     assert process.returncode == 3, errors
     assert f"joined the Ray cluster at '{address}'" in errors
     assert "so the cluster is lost; what is finished is kept: run the same command again" in errors
@@ -160,7 +160,7 @@ def test_a_token_is_taken_from_where_it_lies_and_a_wrong_one_is_named(tmp_path: 
         for right in (True, False):
             environment = home if right else {**home, "RAY_AUTH_TOKEN": "b2" * 32}
             words = prepare_command(outer, tmp_path / f"out {right}", "--engine", "ray", "--address", address)
-            found = subprocess.run(words, env=environment, check=False, capture_output=True, text=True, timeout=120)
+            found = subprocess.run(words, env=environment, check=False, capture_output=True, text=True, timeout=600)
             assert found.returncode == (0 if right else 3), found.stderr
         assert found.stderr == (
             f"miil21k prepare: The Ray cluster at '{address}' asks for a token that is missing or wrong here: set "

@@ -30,6 +30,11 @@ def test_embeddings_serve_estimators_of_scikit_learn(crops: Kitchen) -> None:
     lines = crops.prints_what_the_page_shows(PAGE, "python examples/features_in_sklearn.py")
     assert len(lines) == 3
 
+
+@pytest.mark.slow
+def test_estimators_learn_from_the_pictures_that_can_be_read(crops: Kitchen) -> None:
+    pytest.importorskip("sklearn")
+    lines = crops.run("python examples/features_in_sklearn.py crops").stdout.splitlines()
     (crops.folder / "crops" / "cat" / "broken.jpg").write_bytes(b"no picture")
     ran = crops.run("python examples/features_in_sklearn.py crops")
     assert (ran.code, ran.stdout.splitlines()) == (1, lines)

@@ -29,6 +29,7 @@ def test_a_folder_is_sorted_and_put_back(kitchen: Kitchen) -> None:
     assert {path.name: path.read_bytes() for path in (kitchen.folder / "photos").iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_sorted_folder_tells_of_what_could_not_be_read(kitchen: Kitchen) -> None:
     pytest.importorskip("lancedb", reason="the extra 'find' is not installed")
     (kitchen.folder / "photos" / "broken.jpg").write_bytes(b"no picture")

@@ -144,6 +144,7 @@ def test_rows_and_pictures_may_lie_in_a_bucket(kitchen: Kitchen) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_an_export_is_a_model_of_mlflow(kitchen: Kitchen, embedded_export: Path) -> None:
     pytest.importorskip("mlflow", reason="mlflow-skinny is not installed")
     pytest.importorskip("pandas", reason="the extra 'pandas' is not installed")

@@ -67,5 +67,5 @@ def seen_by_browser(url: str, profile: Path) -> Any:
     """Return what the acting script saw on the page at `url`."""
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,800", "--virtual-time-budget=20000"]
     command = [str(BROWSER), *flags, f"--user-data-dir={profile}", "--dump-dom", url]
-    dump = subprocess.run(command, capture_output=True, timeout=120, check=True).stdout.decode()
+    dump = subprocess.run(command, capture_output=True, timeout=600, check=True).stdout.decode()
     return json.loads(unescape(dump.partition('<pre id="seen">')[2].partition("</pre>")[0]))

@@ -109,7 +109,7 @@ def test_drawing_leaves_the_global_state_of_matplotlib_alone(tmp_path: Path) -> 
         f"draw_prediction(Image.new('RGB', (8, 8)), p, Path({str(tmp_path / 'x.png')!r}))\n"
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=120).returncode == 0
+    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=600).returncode == 0
 
 
 def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

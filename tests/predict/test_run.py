@@ -112,7 +112,7 @@ def test_a_kill_between_the_end_of_the_rows_and_of_the_embeddings_loses_none(
         pytest.importorskip("pyarrow")
     output, vectors = tmp_path / f"rows.{suffix}", tmp_path / "e.npy"
     script = SCRIPT.format(path=sys.path, inputs=inputs, output=str(output), vectors=str(vectors))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False, timeout=600)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert np.load(vectors).shape == (0, 3)
     assert answer(inputs, output=output, embeddings=vectors, resume=True)[:3] == ("complete", 7, 1)

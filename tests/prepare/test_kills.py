@@ -45,7 +45,7 @@ def outer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("options", [("--workers", "2"), ("--workers", "1", *SHARDS)])
 def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(outer: Path, tmp_path: Path, options: tuple[str]) -> None:
-    subprocess.run(command(outer, tmp_path / "whole", *options), check=True, capture_output=True, timeout=120)
+    subprocess.run(command(outer, tmp_path / "whole", *options), check=True, capture_output=True, timeout=600)
     target = tmp_path / "killed"
     kept = 0
     for classes in (1, 3, 5):  # of 12: killed as soon as so many are finished
@@ -58,7 +58,7 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(outer: Path, tmp_pa
         assert before.items() <= after.items()
         kept += len(before)
     assert kept >= 1 + 3
-    done = subprocess.run(command(outer, target, *options), check=True, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command(outer, target, *options), check=True, capture_output=True, text=True, timeout=600)
     assert "classes were finished before" in done.stderr
     assert tree(target) == tree(tmp_path / "whole")
 
@@ -107,7 +107,7 @@ def test_ctrl_c_is_one_line_and_leaves_no_process(outer: Path, tmp_path: Path, m
             wait_until(lambda: len(finished(target)) > 0, process)
         children = _children(process)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to all of them
-        errors = process.communicate(timeout=60)[1]
+        errors = process.communicate(timeout=600)[1]
     assert (process.returncode, errors) == (130, "miil21k prepare: interrupted\n")
     wait_until(lambda: not any(_alive(pid) for pid in children))
 
@@ -161,7 +161,7 @@ def test_two_runs_do_not_work_on_one_target(outer: Path, tmp_path: Path) -> None
         wait_until(lambda: len(finished(tmp_path / "out")) > 0, first)
         first.send_signal(signal.SIGSTOP)
         second = subprocess.run(
-            command(outer, tmp_path / "out"), capture_output=True, text=True, check=False, timeout=120
+            command(outer, tmp_path / "out"), capture_output=True, text=True, check=False, timeout=600
         )
         assert second.returncode == 2
         assert "Another run is preparing" in second.stderr
@@ -177,24 +177,24 @@ def test_a_kill_while_a_mended_class_is_done_again_costs_nothing(tmp_path: Path,
     mended = source / "n00000001.tar"
     good = mended.read_bytes()
     mended.write_bytes(good[: len(good) // 2])
-    assert subprocess.run(words, capture_output=True, check=False, timeout=120).returncode == 1
+    assert subprocess.run(words, capture_output=True, check=False, timeout=600).returncode == 1
     mended.write_bytes(good)
     record = target / ".prepare/units/n00000001.json"
     with started(words, **SILENT) as process:
         wait_until(lambda: not record.exists(), process)
         process.kill()
         process.wait()
-    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=600)
     assert "3 classes were finished before" in done.stderr
     whole = command(source, tmp_path / "whole", "--workers", "1", *options)
-    subprocess.run(whole, check=True, capture_output=True, timeout=120)
+    subprocess.run(whole, check=True, capture_output=True, timeout=600)
     assert tree(target) == tree(tmp_path / "whole")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [("--workers", "2"), ("--workers", "2", *SHARDS)], ids=["folders", "webdataset"])
 def test_fifty_kills_at_random_moments(outer: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
-    subprocess.run(command(outer, tmp_path / "whole", *options), check=True, capture_output=True, timeout=120)
+    subprocess.run(command(outer, tmp_path / "whole", *options), check=True, capture_output=True, timeout=600)
     expected, target = tree(tmp_path / "whole"), tmp_path / "out"
 
     def finished() -> None:

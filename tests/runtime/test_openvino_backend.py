@@ -202,4 +202,4 @@ def test_an_export_is_opened_by_the_backend_that_was_named(full: Path) -> None:
 
 def test_first_calls_at_once_do_not_wait_for_each_other_for_ever(tensor: Path) -> None:
     for _ in range(2):  # without the call in `__init__`, most of these processes hang
-        subprocess.run([sys.executable, "-c", FIRST_CALLS, str(tensor)], check=True, timeout=120)
+        subprocess.run([sys.executable, "-c", FIRST_CALLS, str(tensor)], check=True, timeout=600)

@@ -30,7 +30,7 @@ class Gate:
     def __call__(self, items: list[int]) -> list[int]:
         self.batches.append(items)
         self.reached.release()
-        assert self.through.acquire(timeout=120)
+        assert self.through.acquire(timeout=600)
         return [2 * item for item in items]
 
 
@@ -105,7 +105,7 @@ def test_every_item_gets_its_own_answer(clients: list[list[str]], max_batch: int
 def test_a_full_queue_refuses_and_computing_makes_room() -> None:
     with gated(max_batch=2, capacity=3) as (batcher, gate):
         put(batcher, 1)
-        assert gate.reached.acquire(timeout=120)  # being computed: it waits no more
+        assert gate.reached.acquire(timeout=600)  # being computed: it waits no more
         with batcher.places() as places:
             places.take(3)
             assert (batcher.waiting, batcher.open) == (3, False)
@@ -118,7 +118,7 @@ def test_a_full_queue_refuses_and_computing_makes_room() -> None:
             put(batcher, 5, 6)  # both or none
         assert batcher.waiting == 2
         gate.through.release()
-        assert gate.reached.acquire(timeout=120)
+        assert gate.reached.acquire(timeout=600)
         assert gate.batches == [[1], [3, 4]]
         assert batcher.waiting == 0
 
@@ -126,7 +126,7 @@ def test_a_full_queue_refuses_and_computing_makes_room() -> None:
 def test_what_comes_while_a_batch_is_computed_is_the_next_batch() -> None:
     with gated(max_batch=3) as (batcher, gate):
         first = put(batcher, 0)
-        assert gate.reached.acquire(timeout=120)
+        assert gate.reached.acquire(timeout=600)
         later = [answer for item in range(1, 6) for answer in put(batcher, item)]
         for _ in range(3):
             gate.through.release()
@@ -177,7 +177,7 @@ def test_closing_answers_what_was_submitted_and_takes_no_more() -> None:
 def test_an_answer_that_nobody_wants_any_more_is_not_computed() -> None:
     with gated(max_batch=4) as (batcher, gate):
         put(batcher, 0)
-        assert gate.reached.acquire(timeout=120)
+        assert gate.reached.acquire(timeout=600)
         left, kept = put(batcher, 1, 2)
         assert left.cancel()
         gate.through.release()

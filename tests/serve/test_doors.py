@@ -65,7 +65,7 @@ def port(predictor: Predictor) -> Iterator[int]:
 
 
 def ask(port: int, path: str, body: bytes | None = None, kind: str = "image/png", **headers: str) -> Reply:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     try:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request("GET" if body is None else "POST", path, body, {"Content-Type": kind, **named})

@@ -47,7 +47,7 @@ def asked(port: int, path: str, image: bytes | None = None) -> tuple[int, dict[s
     headers = {"Content-Type": "image/jpeg"}
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", image, headers)
     try:
-        with urllib.request.urlopen(request, timeout=60) as reply:
+        with urllib.request.urlopen(request, timeout=600) as reply:
             return reply.status, json.load(reply)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)

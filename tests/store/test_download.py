@@ -307,7 +307,7 @@ def test_a_kill_at_any_step_of_force_leaves_a_file_that_loads(hub: HubServer, tm
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -548,7 +548,7 @@ def test_two_processes_download_a_file_once(hub: HubServer, tmp_path: Path) -> N
     hub.sticky = True
     hub.faults["/m/"] = [Fault(pause=0.2, block=1 << 16)]
     with _process(url, tmp_path) as one, _process(url, tmp_path) as two:
-        answers = [p.communicate(timeout=120) for p in (one, two)]
+        answers = [p.communicate(timeout=600) for p in (one, two)]
     assert [err for _, err in answers] == ["", ""]
     assert answers[0][0] == answers[1][0]
     assert Path(answers[0][0].strip()).read_bytes() == CONTENT
@@ -592,7 +592,7 @@ def test_offline_finds_cached_files_and_attempts_no_connection(hub: HubServer, t
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

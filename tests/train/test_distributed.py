@@ -120,6 +120,7 @@ def test_processes_share_buffers_sums_and_values_and_leave_no_thread(tmp_path: P
     assert json.loads(done.stdout) == [[[7.0, 7.0], [7.0, 7.0]], [1.0, 5.0], [0], []]
 
 
+@pytest.mark.slow
 def test_synchronised_batch_norm_is_refused_on_a_cpu(data: Path) -> None:
     failed = _train(data, data / "sync", 2, "--batch-size", "4", "--set", "sync_bn=true")
     assert failed.returncode != 0

@@ -169,7 +169,7 @@ def test_two_processes_give_the_average_precision_of_one(tmp_path: Path) -> None
     exec(SHARE, here)
     with started([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as other:
         first = here["fraction"](str(tmp_path / "store"), 0)
-        assert float(other.communicate(timeout=120)[0]) == first
+        assert float(other.communicate(timeout=600)[0]) == first
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(9, 3)).astype(np.float32), rng.random((9, 3)) < 0.4
     whole = AveragePrecision(2)

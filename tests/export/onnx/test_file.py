@@ -149,7 +149,12 @@ def test_what_torch_cannot_export_is_an_error_that_names_the_network(small: Load
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+QUICK = ("vit", "bit", "tresnet")  # attention, standardised weights, operators of its own
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES]
+)
 def test_a_small_network_of_every_family_passes_in_full(family: str, tmp_path: Path) -> None:
     loaded = small_network(family)
     worst = export_onnx(loaded, tmp_path / "model.onnx")["proof"]["worst"]
