@@ -1,4 +1,5 @@
-"""Sources named by a prefix, as timm's dataset factory names them: `wds/shards`, `hfds/folder`, `torch/cifar10/folder`.
+"""Sources named by a prefix, as timm's dataset factory names them: `wds/shards`, `hfds/folder`, `torch/cifar10/folder`,
+`tfds/name`.
 
 `SOURCES` is the table: prefix -> what opens the parts of the data set after it, by name ("" for one of a single piece).
 """
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from miil21k.data.lists import few, split_name
 from miil21k.data.saved import open_saved
 from miil21k.data.shards import ShardSource, named_shards
+from miil21k.data.tensorflow_sets import open_tensorflow
 from miil21k.data.torchvision_sets import open_torchvision
 from miil21k.errors import UsageError
 from miil21k.records import StrictJsonError, parse
@@ -60,4 +62,5 @@ SOURCES: dict[str, Callable[[str, Path | None], dict[str, Callable[[], Any]]]] =
     "wds": _web_dataset,
     "hfds": lambda name, _: open_saved(name),
     "torch": lambda name, _: open_torchvision(name),
+    "tfds": lambda name, _: open_tensorflow(name),
 }

@@ -55,8 +55,8 @@ def test_the_description_of_a_wds_folder_gives_its_splits(tmp_path: Path) -> Non
 
 
 def test_an_unknown_prefix_is_answered_with_those_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match=r"'tfds/mnist' is neither .* begins with none of wds/, hfds/"):
-        open_source("tfds/mnist")
+    with pytest.raises(UsageError, match=r"'files/mnist' is neither .* begins with none of wds/, hfds/"):
+        open_source("files/mnist")
     with pytest.raises(UsageError, match=r"'hfds/owner/name' names no folder"):
         open_source("hfds/owner/name")
     monkeypatch.chdir(tmp_path)
