@@ -31,6 +31,7 @@ __all__ = [
     "remote_exists",
     "remote_names",
     "told",
+    "write_remote",
 ]
 
 MAX_WHOLE = 256 * 2**20  # bytes of a picture, which is read at once; what holds pages or frames is read in ranges
@@ -100,6 +101,16 @@ def put_remote(file: Path, name: str) -> None:
         fs.put_file(str(file), path)
 
     told(name, put, what="written")
+
+
+def write_remote(name: str, content: bytes) -> None:
+    """Write a file to the address `name`, over what is there; raises ImageError."""
+
+    def written() -> None:
+        fs, path = _filesystem(name)
+        fs.pipe_file(path, content)
+
+    told(name, written, what="written")
 
 
 def remote_names(name: str, recursive: bool, passed: PassedOver) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from miil21k.data.cloud import is_remote
 from miil21k.data.options import FRAMES, ReadingOptions, frames_of
 from miil21k.errors import UsageError
 from miil21k.hierarchy.bin_lines import BinLine, bin_lines
@@ -227,6 +228,8 @@ class RunOptions:
             raise UsageError("--address is of a Ray cluster: add --engine ray.")
         if self.engine is not None and self.save_plots is not None:
             raise UsageError("--save-plots reads every image again, one by one: leave --engine out, or the pictures.")
+        if self.save_plots is not None and is_remote(str(self.save_plots)):
+            raise UsageError(f"--save-plots writes a folder of this machine, not '{self.save_plots}'.")
         if self.heat is not None and self.save_plots is None:
             raise UsageError("--heat is drawn into pictures: add --save-plots DIR.")
         if self.append and self.embeddings is not None:

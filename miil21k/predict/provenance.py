@@ -8,12 +8,11 @@ import sys
 import time
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from miil21k.data.cloud import is_remote, write_remote
 from miil21k.files import replace_file
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["Provenance"]
 
@@ -23,10 +22,11 @@ _PACKAGES = ("miil21k", "torch", "timm", "onnxruntime", "numpy", "pillow")
 class Provenance:
     """The record of one run, begun when it is constructed.
 
-    path: where `write` puts it. run: what every row has in common. options: every option that the rows depend on.
+    path: where `write` puts it, of this machine or an address that fsspec writes. run: what every row has in common.
+    options: every option that the rows depend on.
     """
 
-    def __init__(self, path: Path, run: dict[str, Any], options: dict[str, Any]) -> None:
+    def __init__(self, path: str | Path, run: dict[str, Any], options: dict[str, Any]) -> None:
         self._path = path
         self._clock = time.perf_counter()
         self._record = {
@@ -44,7 +44,11 @@ class Provenance:
         """Write the record. outcome: complete, interrupted or failed. counts: by name."""
         seconds = round(time.perf_counter() - self._clock, 3)
         record = {**self._record, "finished": _now(), "seconds": seconds, "outcome": outcome, **counts}
-        replace_file(self._path, json.dumps(record, indent=2, ensure_ascii=True) + "\n")
+        text = json.dumps(record, indent=2, ensure_ascii=True) + "\n"
+        if is_remote(str(self._path)):
+            write_remote(str(self._path), text.encode())
+        else:
+            replace_file(Path(self._path), text)
 
 
 def _now() -> str:

@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
+from miil21k.data.cloud import is_remote, remote_exists
 from miil21k.data.inputs import Unfolded, expand, require_images
 from miil21k.data.pipes import is_pipe
 from miil21k.errors import UsageError
@@ -22,10 +23,10 @@ from miil21k.hierarchy.bin_lines import labels_of
 from miil21k.predict.options import listed
 from miil21k.predict.sinks import FileSink
 from miil21k.suffixes import PassedOver
-from miil21k.writers.embeddings import EmbeddingFile
 from miil21k.writers.formats import FORMATS, TABLE, format_of, open_output
 from miil21k.writers.lock import locked
 from miil21k.writers.output import RowsDone, already_done
+from miil21k.writers.remote import open_embeddings
 from miil21k.writers.rows import Shape
 
 if TYPE_CHECKING:
@@ -188,12 +189,12 @@ class _Run:
         self._inputs, self._options, self._bar, self._behind = list(inputs), options, bar, behind
         self._offline = bool(answer.offline)
         self._recorded = _recorded(model, answer, options)
-        if options.log is not None and not Path(options.log).resolve().parent.is_dir():
-            raise UsageError(f"There is no folder for the log '{options.log}'.")
+        if options.log is not None:
+            _require_place(str(options.log))
         self._sink = _file_sink(options, self._recorded, shape_of(answer, options)) if sink is None else sink
         self._embeddings = None
         if options.embeddings is not None:
-            self._embeddings = EmbeddingFile(Path(options.embeddings), options.existing)
+            self._embeddings = open_embeddings(options.embeddings, options.existing)
         self._pictures = None
         if options.save_plots is not None:
             from miil21k.predict.pictures import Gallery
@@ -249,7 +250,7 @@ class _Run:
             return
         from miil21k.predict.provenance import Provenance
 
-        record = Provenance(Path(self._options.log), answers.origin._asdict(), self._recorded)
+        record = Provenance(self._options.log, answers.origin._asdict(), self._recorded)
         try:
             yield
         except KeyboardInterrupt:
@@ -405,6 +406,14 @@ class _Run:
             log.info("%s%s", self._count(), failures)
         if passed := self._passed.sentence():
             log.info("%s", passed)
+
+
+def _require_place(log_file: str) -> None:
+    """Raise UsageError where no log could be written, ImageError for a store that cannot be asked."""
+    if is_remote(log_file):
+        remote_exists(log_file)
+    elif not Path(log_file).resolve().parent.is_dir():
+        raise UsageError(f"There is no folder for the log '{log_file}'.")
 
 
 def _file_sink(options: RunOptions, recorded: dict[str, Any], shape: Shape) -> FileSink:

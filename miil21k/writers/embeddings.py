@@ -18,10 +18,16 @@ if TYPE_CHECKING:
 
     from miil21k.writers.output import Existing
 
-__all__ = ["EmbeddingFile"]
+__all__ = ["EmbeddingFile", "require_npy"]
 
 HEADER = 128  # bytes, padded so that the final shape always fits
 _MAGIC = b"\x93NUMPY\x01\x00"
+
+
+def require_npy(path: str | Path) -> None:
+    """Raise UsageError for a name, or an address, that does not end as a NumPy file does."""
+    if not str(path).endswith(".npy"):
+        raise UsageError(f"--embeddings writes a NumPy file: '{path}' must end in .npy.")
 
 
 class EmbeddingFile:
@@ -32,8 +38,7 @@ class EmbeddingFile:
     """
 
     def __init__(self, path: Path, existing: Existing) -> None:
-        if path.suffix != ".npy":
-            raise UsageError(f"--embeddings writes a NumPy file: '{path}' must end in .npy.")
+        require_npy(path)
         if path.is_dir() or not path.parent.is_dir():
             raise UsageError(f"'{path}' is a folder." if path.is_dir() else f"There is no folder '{path.parent}'.")
         if path.exists() and existing not in ("resume", "overwrite"):

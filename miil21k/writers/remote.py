@@ -1,4 +1,4 @@
-"""Rows to an object store: written here first, and put there whole at the end, for a store takes whole objects."""
+"""Files for an object store: written here first, and put there whole at the end, for a store takes whole objects."""
 
 from __future__ import annotations
 
@@ -6,21 +6,75 @@ import shutil
 import tempfile
 import weakref
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miil21k.data.cloud import put_remote, remote_exists
+from miil21k.data.cloud import is_remote, put_remote, remote_exists
 from miil21k.errors import ImageError, UsageError
 from miil21k.files import temporary_folder
+from miil21k.writers.embeddings import EmbeddingFile, require_npy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from miil21k.writers.layouts import DoneRow
     from miil21k.writers.output import Existing, Output
     from miil21k.writers.rows import Row
 
-__all__ = ["RemoteFile"]
+__all__ = ["RemoteEmbeddings", "RemoteFile", "open_embeddings"]
+
+
+class _Upload:
+    """A file that is written at `here`, and put at an address that fsspec writes once it is whole.
+
+    existing: what to do when something is at the address. Raises UsageError when that is `refuse` and something is
+    there, and for `resume` and `append`, and ImageError when the store cannot be asked.
+    """
+
+    def __init__(self, address: str, existing: Existing) -> None:
+        if existing in ("resume", "append"):
+            raise UsageError(f"'{address}' is put there whole, at the end: --{existing} needs a file of this machine.")
+        if existing == "refuse" and remote_exists(address):
+            raise UsageError(f"'{address}' exists: --overwrite replaces it.")
+        self._address = address
+        held = ExitStack()
+        self.here: Path = held.enter_context(temporary_folder("miil21k-rows")) / address.rpartition("/")[2]
+        self._remove = weakref.finalize(self, held.close)  # at the latest when the process ends
+
+    def put(self, what: str) -> None:
+        """Put the file where it belongs; what the store refuses stays on this machine, and the error says where."""
+        try:
+            put_remote(self.here, self._address)
+        except ImageError as error:
+            kept = shutil.move(self.here, tempfile.mkdtemp(prefix="miil21k-kept-"))
+            raise ImageError(f"{error} The {what} are complete, and kept in '{kept}'.") from None
+        finally:
+            self._remove()
+
+
+def open_embeddings(path: str | Path, existing: Existing) -> EmbeddingFile:
+    """Return the file of embeddings at a path of this machine, or at an address that fsspec writes.
+
+    Raises what `EmbeddingFile` and `RemoteEmbeddings` raise.
+    """
+    return RemoteEmbeddings(str(path), existing) if is_remote(str(path)) else EmbeddingFile(Path(path), existing)
+
+
+class RemoteEmbeddings(EmbeddingFile):
+    """Embeddings at an address; nothing is there before `finish` has ended well.
+
+    Arguments and errors are those of `RemoteFile`; UsageError for an address that does not end in .npy.
+    """
+
+    def __init__(self, path: str, existing: Existing) -> None:
+        require_npy(path)
+        self._upload = _Upload(path, existing)
+        super().__init__(self._upload.here, "overwrite")
+
+    def finish(self) -> None:
+        """Write the final shape, close, and put the file where it belongs."""
+        super().finish()
+        self._upload.put("embeddings")
 
 
 class RemoteFile:
@@ -34,15 +88,9 @@ class RemoteFile:
     complete = lasting = False
 
     def __init__(self, path: str, open_here: Callable[[Path], Output], existing: Existing) -> None:
-        if existing in ("resume", "append"):
-            raise UsageError(f"'{path}' is put there whole, at the end: --{existing} needs a file of this machine.")
-        if existing == "refuse" and remote_exists(path):
-            raise UsageError(f"'{path}' exists: --overwrite replaces it.")
         self.path = path
-        held = ExitStack()
-        self._here = held.enter_context(temporary_folder("miil21k-rows")) / path.rpartition("/")[2]
-        self._remove = weakref.finalize(self, held.close)  # at the latest when the process ends
-        self._output = open_here(self._here)
+        self._upload = _Upload(path, existing)
+        self._output = open_here(self._upload.here)
 
     def begun_with(self) -> dict[str, Any] | None:
         """Return None: nothing is gone on with."""
@@ -71,13 +119,7 @@ class RemoteFile:
     def settle(self) -> None:
         """Put the file where it belongs; what the store refuses stays on this machine, and the error says where."""
         self._output.settle()
-        try:
-            put_remote(self._here, self.path)
-        except ImageError as error:
-            kept = shutil.move(self._here, tempfile.mkdtemp(prefix="miil21k-kept-"))
-            raise ImageError(f"{error} The rows are complete, and kept in '{kept}'.") from None
-        finally:
-            self._remove()
+        self._upload.put("rows")
 
     def abandon(self) -> None:
         """Close an interrupted output, of which nothing is kept; does nothing to a finished one."""

@@ -244,6 +244,31 @@ def test_rows_of_an_object_store_are_put_there_whole(
     assert store.cat_file(address) != (tmp_path / f"here.{suffix}").read_bytes()
 
 
+def test_embeddings_and_the_log_go_to_an_object_store_too(inputs: list[str], tmp_path: Path) -> None:
+    fsspec = pytest.importorskip("fsspec", reason="the extra 'cloud' is not installed")
+    store, folder = fsspec.filesystem("memory"), f"memory://{tmp_path.name}"
+    there: dict[str, Any] = {"embeddings": f"{folder}/e.npy", "log": f"{folder}/log.json"}
+    with pytest.raises(RuntimeError, match="fell over"):
+        answer(inputs, Table(stop_after=5), output=f"{folder}/rows.csv", **there)
+    assert not store.exists(there["embeddings"])
+    assert json.loads(store.cat_file(there["log"]))["outcome"] == "failed"
+
+    for output in (f"{folder}/rows.csv", tmp_path / "rows.csv"):
+        assert answer(inputs, output=output, overwrite=True, **there)[:3] == ("complete", 7, 1)
+        answer(inputs, output=tmp_path / "here.csv", embeddings=tmp_path / "e.npy", overwrite=True)
+        assert store.cat_file(there["embeddings"]) == (tmp_path / "e.npy").read_bytes()
+        assert json.loads(store.cat_file(there["log"]))["rows"] == 7
+
+    with pytest.raises(UsageError, match=r"e\.npy' exists: --overwrite replaces it"):
+        answer(inputs, output=tmp_path / "more.csv", **there)
+    with pytest.raises(UsageError, match=r"'memory://a/e\.npz' must end in \.npy"):
+        answer(inputs, output=tmp_path / "more.csv", embeddings="memory://a/e.npz")
+    with pytest.raises(UsageError, match=r"e\.npy' is put there whole, at the end: --resume needs a file of this"):
+        answer(inputs, output=tmp_path / "rows.csv", resume=True, **there)
+    with pytest.raises(UsageError, match="--save-plots writes a folder of this machine, not 'memory://a/plots'"):
+        RunOptions(output=tmp_path / "more.csv", save_plots="memory://a/plots")
+
+
 def test_a_store_that_cannot_be_written_is_named(inputs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     fsspec = pytest.importorskip("fsspec", reason="the extra 'cloud' is not installed")
 
