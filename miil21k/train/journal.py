@@ -7,6 +7,7 @@ import io
 import json
 import math
 import shutil
+import time
 from importlib import util
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ TABLE = "metrics.csv"
 CURVES = "curves.png"
 UNREADABLE = "unreadable.csv"
 BOARD = "tensorboard"
+DRAW_EVERY = 20.0  # seconds: a picture takes half of one, and an epoch of a few images little more
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
@@ -69,9 +71,9 @@ def read_unreadable(folder: Path) -> dict[str, str]:
 class Journal:
     """Appends the rows of a run; only the main process has one.
 
-    Every row goes to `metrics.jsonl` at once. Rows of kind `epoch` also make up `metrics.csv` and `curves.png`,
-    which are rewritten whole at the end of an epoch. Opening it drops the rows after update `resume_at`: they are
-    of work that a killed run did after its last state file, and that is done again.
+    Every row goes to `metrics.jsonl` at once. Rows of kind `epoch` also make up `metrics.csv`, which is rewritten whole
+    at the end of an epoch, and `curves.png`, which is drawn every 20 seconds and at the end. Opening it drops the rows
+    after update `resume_at`: they are of work that a killed run did after its last state file, and that is done again.
     """
 
     def __init__(self, folder: Path, resume_at: int) -> None:
@@ -80,6 +82,7 @@ class Journal:
         rows = [row for row in self._read() if row["update"] <= resume_at]
         self.epochs = [row for row in rows if row["kind"] == "epoch"]
         replace_file(self._path, "".join(json.dumps(row) + "\n" for row in rows))
+        self._drawn, self._drawn_at = 0, time.monotonic()  # a kill may have come before the last picture
         self._board = self._open_board(resume_at)
 
     def _read(self) -> list[dict[str, Any]]:
@@ -113,6 +116,8 @@ class Journal:
         if kind == "epoch":
             self.epochs.append(entry)
             self._rewrite_tables()
+            if time.monotonic() - self._drawn_at >= DRAW_EVERY:
+                self._draw_curves()
 
     def _rewrite_tables(self) -> None:
         columns = list(dict.fromkeys(name for row in self.epochs for name in row if name != "kind"))
@@ -130,17 +135,19 @@ class Journal:
         writer.writerows(sorted(found.items()))
         replace_file(self.folder / UNREADABLE, text.getvalue())
 
-    def draw_curves(self) -> bool:
-        """Draw `curves.png` from the epochs so far; returns False when matplotlib is not installed."""
+    def _draw_curves(self) -> None:
+        """Draw `curves.png` from the epochs so far, where matplotlib is installed."""
         if util.find_spec("matplotlib") is None:
-            return False
+            return
         from miil21k.train.curves import draw_curves
 
         draw_curves(self.epochs, self.folder / CURVES)
-        return True
+        self._drawn, self._drawn_at = len(self.epochs), time.monotonic()
 
     def close(self) -> None:
-        """Flush TensorBoard."""
+        """Draw what is not drawn yet; flush TensorBoard."""
+        if len(self.epochs) > self._drawn:
+            self._draw_curves()
         if self._board is not None:
             self._board.close()
 

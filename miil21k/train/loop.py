@@ -300,7 +300,6 @@ class Run:
         row |= {"images": progress.images, "unreadable": progress.unreadable, "seconds": spent}
         row |= {"waiting_for_data": progress.data_seconds / spent if spent else 0.0}
         self.journal.write("epoch", row)
-        self.journal.draw_curves()
 
     def _save_weights(self, epoch: int, found: _Evaluated) -> None:
         job, progress = self.job, self.progress

@@ -100,6 +100,18 @@ def test_the_folder_of_a_run_tells_its_story(learned: tuple[Path, Path]) -> None
     assert all(0 <= float(row["waiting_for_data"]) < 1 for row in _epochs(folder))
 
 
+@pytest.mark.parametrize(("every", "drawn"), [(3600.0, [3]), (0.0, [1, 2, 3])])
+def test_short_epochs_are_drawn_together(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: float, drawn: list[int]
+) -> None:
+    """A picture takes half a second, which a search by epochs of a few images would pay hundreds of times."""
+    seen: list[int] = []
+    monkeypatch.setattr("miil21k.train.journal.DRAW_EVERY", every)
+    monkeypatch.setattr("miil21k.train.curves.draw_curves", lambda epochs, _: seen.append(len(epochs)))
+    runs.run(shapes / "train", tmp_path / "run", replace(runs.TINY, epochs=3))
+    assert seen == drawn
+
+
 def test_reports_carry_rate_remaining_time_and_waiting_share(shapes: Path, tmp_path: Path) -> None:
     _, reports = runs.run(shapes / "train", tmp_path / "run", replace(runs.TINY, epochs=1))
     assert [r.update for r in reports] == [1, 2, 3, 4, 5, 6, 7, 7]
