@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from small_sets import shrink
 
 from miil21k.environment import available_cpus, installed_versions
+from miil21k.train.hyperrule import bit_hyperrule
 from miil21k.transfer.job import hyperrule_recipe
 
 if TYPE_CHECKING:
@@ -33,13 +34,18 @@ def subset(data: Path, target: Path, side: int, classes: int, train: int = 0, te
 
 
 def cut_rule(job: Job, updates: int, **changes: Any) -> Recipe:
-    """Return BiT-HyperRule for the job with so many updates, its milestones at the same parts of the run."""
+    """Return BiT-HyperRule for the job with so many updates, its milestones at the same parts of the run.
+
+    The rate is that of whole batches, whatever the batch of the job: with one that falls beside fewer updates the head
+    would not leave its zeros.
+    """
     rule = hyperrule_recipe(job)
     share = updates / rule.steps
     return replace(
         rule,
         source=f"{rule.source}; {updates} of {rule.steps} updates",
         steps=updates,
+        lr=bit_hyperrule(len(job.images), 96, 96).lr,
         warmup_steps=round(rule.warmup_steps * share),
         milestones=tuple(round((step - 1) * share) + 1 for step in rule.milestones),
         **changes,

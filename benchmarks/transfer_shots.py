@@ -123,7 +123,7 @@ def trained(
         start = bench.settings.model
         if method == RULE:
             recipe = cut_rule(job, args.updates)
-            recipe = replace(recipe, lr=args.lr_scale * recipe.lr * 512 / args.batch)
+            recipe = replace(recipe, lr=args.lr_scale * recipe.lr)
         else:
             recipe = finetune_recipe(job, max(1, round(args.updates * args.batch / len(job.images))))
             start = start_of(job, "start")
