@@ -60,7 +60,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--classes", type=int, default=30)
     parser.add_argument("--test", type=int, default=20, help="images of each class to judge by")
     parser.add_argument("--size", type=int, default=64, help="pixels")
-    parser.add_argument("--updates", type=int, default=60)
+    parser.add_argument("--updates", type=int, default=30)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr-scale", type=float, default=1.0, help="over the rule's rate for 512 images")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "transfer_shots")
