@@ -68,6 +68,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cifar", type=Path, help="the same")
     parser.add_argument("-m", "--model", default="embedded")
     parser.add_argument("--updates", type=int, nargs="+", default=[60], help="of the rule, a row each")
+    parser.add_argument("--no-search", action="store_true", help="the rule and the probe alone")
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=6, help="of a trial")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "transfer_search")
@@ -97,7 +98,8 @@ def run(args: argparse.Namespace, lines: Lines, name: str, source: Path) -> None
     ways: dict[str, Any] = {PROBE: lambda job: Learnt(fitted_probe(job, "logistic").classifier)}
     for updates in args.updates:
         ways[f"{RULE}, {updates} updates"] = lambda job, updates=updates: by_rule(job, updates)
-    ways[f"{SEARCH}, {args.trials} trials"] = by_search
+    if not args.no_search:
+        ways[f"{SEARCH}, {args.trials} trials"] = by_search
     for way, learn in ways.items():
         if lines.has(data=name, way=way):
             continue
