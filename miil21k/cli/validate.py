@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DATA = (
     "class folders (DATA/<wnid>/<image>), tar shards (folder or glob), a list (CSV, TSV, Parquet), or timm's "
-    "wds/SHARDS and hfds/FOLDER"
+    "wds/SHARDS, hfds/FOLDER, torch/SET/FOLDER and tfds/NAME"
 )
 HELP = "Measure a model on labelled images: flat, semantic, hierarchical and calibration metrics, with provenance."
 
