@@ -50,25 +50,37 @@ def test_logistic_regression_gives_the_probabilities_of_scikit_learn(classes: in
 
 def test_a_neighbour_votes_with_its_cosine() -> None:
     values = np.array([[3, 0], [0, 3], [-3, -3]], np.float32)  # their mean is 0
-    found = PROBES["knn"].fit(values, np.array([0, 1, 2]), 4, 2).logits(np.array([[1, 0]], np.float32))
-    near = np.exp([0, -1 / 0.07])  # cosines 1 and 0
-    assert np.exp(found[0]) == pytest.approx([*(near / near.sum()), 0, 0], abs=2e-6)
+    found = PROBES["knn"].fit(values, np.array([0, 1, 2]), 4).logits(np.array([[1, 0]], np.float32))
+    near = np.exp([0, -1 / 0.05, (-(0.5**0.5) - 1) / 0.05])  # cosines 1, 0 and that of 135 degrees
+    assert np.exp(found[0]) == pytest.approx([*(near / near.sum()), 0], abs=2e-6)
 
 
+def test_ten_neighbours_vote() -> None:
+    """All others get the least share."""
+    angles = np.linspace(0, 1, 21)
+    values = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
+    found = PROBES["knn"].fit(values - values.mean(0), np.arange(21), 21).logits((values - values.mean(0))[:1])
+    assert (found[0] > found[0].min()).sum() == 10
+
+
+@pytest.mark.parametrize("strength", [0.1, 3.0])
 @pytest.mark.parametrize("per_class", [2, 20])
-def test_neighbours_are_near_where_the_classes_are_white(per_class: int) -> None:
+def test_neighbours_are_near_where_the_classes_are_white(
+    per_class: int, strength: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fewer vectors than coordinates, and more; whitened by the inverse square root of the whole matrix."""
     values, labels = _clouds(per_class)
     values[:, 0] *= 5
     within = values - np.stack([values[labels == label].mean(0) for label in range(4)])[labels]
     spread = within.T @ within / len(values)
     own = np.linalg.eigvalsh(spread)
-    shrunk = spread + 0.1 * own[own > 1e-5].mean() * np.eye(12)
+    shrunk = spread + strength * own[own > 1e-5].mean() * np.eye(12)
     lengths, axes = np.linalg.eigh(shrunk)
     white = (values - values.mean(0)) @ (axes / np.sqrt(lengths)) @ axes.T
     white /= np.linalg.norm(white, axis=1, keepdims=True)
-    votes = np.exp((white @ white.T - 1) / 0.07) @ np.eye(4)[labels]
-    found = PROBES["knn"].fit(values, labels, 4, len(values)).logits(values)
+    votes = np.exp((white @ white.T - 1) / 0.05) @ np.eye(4)[labels]
+    monkeypatch.setattr("miil21k.transfer.probes.NEIGHBOURS", len(values))
+    found = PROBES["knn"].fit(values, labels, 4, strength).logits(values)
     assert np.exp(found) == pytest.approx(votes / votes.sum(1, keepdims=True), abs=2e-4)
 
 
