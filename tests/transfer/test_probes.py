@@ -84,6 +84,16 @@ def test_neighbours_are_near_where_the_classes_are_white(
     assert np.exp(found) == pytest.approx(votes / votes.sum(1, keepdims=True), abs=2e-4)
 
 
+def test_how_far_neighbours_are_whitened_is_chosen_out_of_fold() -> None:
+    """Where images of a class differ along one direction most, whitening it away is worth a lot."""
+    values, labels = _clouds(20, noise=0.6)
+    values[:, 0] += 40 * np.random.default_rng(5).standard_normal(len(values)).astype(np.float32)
+    fitted = fit_probe(PROBES["knn"], values, labels, 4)
+    found = dict(fitted.scores)
+    assert fitted.strength == min(PROBES["knn"].strengths)
+    assert found[fitted.strength] > found[max(PROBES["knn"].strengths)]
+
+
 def test_a_class_without_images_is_never_the_answer_and_costs_no_precision() -> None:
     values, labels = _clouds(5)
     for name in ("ridge", "logistic"):
