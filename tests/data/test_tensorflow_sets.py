@@ -15,6 +15,9 @@ from miil21k.data.sources import SOURCES
 from miil21k.errors import UsageError
 from miil21k.hierarchy.custom import from_labels
 from miil21k.text import printable
+from miil21k.train.job import choose_space
+from miil21k.train.options import TrainRequest
+from miil21k.train.recipes import get_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,6 +76,8 @@ def test_a_prepared_data_set_is_read_by_name_and_by_folder(tmp_path: Path, monke
     source = open_source(f"tfds/{tmp_path}/small/1.0.0", split="train")
     assert (source.keys, len(source), source.name(2)) == (("red", "blue or navy"), 5, "train/2")
     space = from_labels(tmp_path, {"red": "1", "blue or navy": "2"})
+    request = TrainRequest("tfds/small", "test_resnet", "finetune", get_recipe("finetune"), tmp_path)
+    assert (choose_space(request, source).name, choose_space(request, source).wnids) == ("small", source.keys)
     images = label_images(pickle.loads(pickle.dumps(source)), space)
     found = [(images.load(place).image, space.wnids[images.labels[place]]) for place in range(5)]
     assert sorted(image.width for image, _ in found) == [20, 21, 22, 23, 24], "every picture once, in tfds's order"
