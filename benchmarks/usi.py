@@ -8,11 +8,15 @@ Data: class folders, shrunk once to `--shrink` pixels, `--classes` of them. The 
 same images first; it sees the student's pictures in its own size. Every run has the same images, epochs, batch and
 picture size; what differs is the recipe:
 
-    usual   what timm and the papers of the family train it with (`FAMILIES`), the learning rate scaled to the batch
+    usual   what timm and the papers of the family train it with (`FAMILIES`)
     usi     the recipe of that name, the same numbers for all: only epochs, batch and picture size are the command
             line's, and `repeats` is 1. The first family of a mean asks the teacher, the others reuse what it said
     kd      the same, without labels
     asked   `usi` once more, without reuse
+
+With `--rates published` no learning rate is scaled to the batch. With `root` all are, USI's too: those of SGD in
+proportion, those of AdamW and LAMB by the square root. With `linear` the usual ones are, in proportion, which leaves
+AdamW and LAMB almost nothing in a short run of small batches.
 
 Each finished run is a line of `--rows` at once, and is not run again. Hours are CPU hours of one thread. Top-1 is that
 of the last epoch; the run keeps the average of the weights where it has one, and both are given.
@@ -49,8 +53,10 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 RECIPE_NAMES = ("usual", "usi", "kd", "asked")
+RATES = ("published", "root", "linear")
+USI_BATCH = 1024  # 8 processes of 128
 TITLES = {"usual": "its usual recipe", "usi": "USI", "kd": "USI without labels"}
-SETTING = ("data", "cut", "precision", "epochs", "batch", "size")
+SETTING = ("data", "cut", "precision", "epochs", "batch", "size", "rates")
 DEIT = Recipe(
     "cross_entropy",
     label_smoothing=0.1,
@@ -130,6 +136,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rates", choices=RATES, default="published", help="(default: %(default)s)")
     parser.add_argument("--size", type=int, default=64, help="side of the student's pictures (default: %(default)s)")
     parser.add_argument("--teacher-size", type=int, default=128, help="and of the teacher's (default: %(default)s)")
     parser.add_argument("--teacher-epochs", type=int, default=5)
@@ -142,7 +149,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--hours", type=float, default=8.0, help="stop before a run when so many are spent")
     parser.add_argument("--rows", type=Path, default=HERE / "results" / "usi.jsonl")
     parser.add_argument("--report", action="store_true", help="train nothing; print what --rows holds")
-    parser.add_argument("--picture", type=Path, help="PNG to draw from all rows")
+    parser.add_argument("--picture", type=Path, help="PNG to draw from rows of several seeds")
     args = parser.parse_args()
     if not args.report and args.test is None:
         parser.error("TRAIN and TEST are needed to train")
@@ -158,7 +165,7 @@ def run(args: argparse.Namespace) -> None:
         for part, source, most in (("train", args.train, args.most), ("test", args.test, args.test_most or args.most))
     )
     setting = {"data": args.name, "cut": cut, "precision": args.precision}
-    setting |= {"epochs": args.epochs, "batch": args.batch, "size": args.size}
+    setting |= {"epochs": args.epochs, "batch": args.batch, "size": args.size, "rates": args.rates}
     rows = read_rows(args.rows)
     teacher = args.work / "teacher" / "last.safetensors"
     if not teacher.exists():
@@ -196,9 +203,10 @@ def request_of(args: argparse.Namespace, key: dict[str, Any], train: str, teache
     shared = {"epochs": args.epochs, "batch_size": args.batch, "image_size": args.size, "seed": key["seed"]}
     shared |= {"precision": args.precision, "pretrained": False, "warmup_epochs": 1, "cooldown_epochs": 0}
     if key["recipe"] == "usual":
-        recipe = replace(usual, lr=usual.lr * args.batch / its_batch, **shared)
+        recipe = replace(scaled(usual, args, its_batch), **shared)
     else:
-        recipe = replace(RECIPES["usi"], teacher=teacher, teacher_image_size=args.teacher_size, repeats=1, **shared)
+        usi = RECIPES["usi"] if args.rates == "linear" else scaled(RECIPES["usi"], args, USI_BATCH)
+        recipe = replace(usi, teacher=teacher, teacher_image_size=args.teacher_size, repeats=1, **shared)
         if key["recipe"] == "kd":
             recipe = replace(recipe, label_weight=0.0)
     mean = "-".join(
@@ -220,6 +228,13 @@ def request_of(args: argparse.Namespace, key: dict[str, Any], train: str, teache
         teacher_cache_top_k=1000,
         label_space=train,
     )
+
+
+def scaled(recipe: Recipe, args: argparse.Namespace, its_batch: int) -> Recipe:
+    """Return the recipe with its learning rate for `--batch`, by the rule of `--rates`."""
+    share = args.batch / its_batch
+    by_root = args.rates == "root" and recipe.optimizer != "sgd"
+    return recipe if args.rates == "published" else replace(recipe, lr=recipe.lr * (share**0.5 if by_root else share))
 
 
 def finish(path: Path, rows: list[dict[str, Any]], key: dict[str, Any], request: TrainRequest, test: str) -> None:
@@ -260,9 +275,9 @@ def report(rows: list[dict[str, Any]]) -> str:
     for setting in settings:
         here = [row for row in rows if tuple(row[name] for name in SETTING) == setting]
         teacher = next((row["top1"] for row in here if row["family"] == "teacher"), None)
-        data, cut, precision, epochs, batch, size = setting
+        data, cut, precision, epochs, batch, size, rates = setting
         hours = sum(row["hours"] for row in here)
-        run_as = f"{epochs} epochs, batch {batch}, {size} pixels, {precision}"
+        run_as = f"{epochs} epochs, batch {batch}, {size} pixels, {precision}, {rates} rates"
         lines += [
             f"{data} ({cut}), {run_as}; teacher {teacher}; {hours:.3f} hours",
             "",
@@ -282,10 +297,15 @@ def report(rows: list[dict[str, Any]]) -> str:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw the top-1 of every run, a panel for each setting."""
+    """Draw the top-1 of every run, a panel for each setting of several seeds."""
     panels: dict[str, dict[str, list[float]]] = {}
-    for row in rows:
-        panel = panels.setdefault(f"{row['data']}, {row['epochs']} epochs, {row['size']} pixels:\ntop-1, %", {})
+    students = [row for row in rows if row["family"] != "teacher"]
+    repeated = {tuple(row[name] for name in SETTING) for row in students if row["seed"] != students[0]["seed"]}
+    for row in students:
+        if tuple(row[name] for name in SETTING) not in repeated:
+            continue
+        title = f"{row['data']}, {row['epochs']} epochs, {row['size']} pixels,\n{row['rates']} rates: top-1, %"
+        panel = panels.setdefault(title, {})
         for family in FAMILIES:
             for recipe, title in TITLES.items():
                 values = panel.setdefault(f"{family}, {title}", [])
