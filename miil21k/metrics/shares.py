@@ -9,10 +9,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["ONE_SIDED", "TWO_SIDED", "wilson_interval"]
+__all__ = ["TWO_SIDED", "wilson_interval"]
 
 TWO_SIDED = 1.959964  # both ends hold together with 95 %
-ONE_SIDED = 1.644854  # each end holds alone with 95 %
 
 
 def wilson_interval(

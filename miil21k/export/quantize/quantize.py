@@ -19,9 +19,9 @@ from miil21k.export.options import QuantizeOptions
 from miil21k.export.quantize.agreement import FASTER, Agreeing, crops_to_logits, speed_ratios
 from miil21k.export.quantize.calibration_set import Roles, divide, read_crops, spread
 from miil21k.export.quantize.network_part import put_network, take_network
-from miil21k.export.quantize.search import Aim, choose_setting, no_progress, share_needed
+from miil21k.export.quantize.search import LOOKS, Aim, Search, no_progress, share_needed
 from miil21k.files import atomic, replace_file, sweep
-from miil21k.metrics.shares import ONE_SIDED, wilson_interval
+from miil21k.metrics.shares import wilson_interval
 from miil21k.runtime.int8_probe import products_are_exact
 from miil21k.runtime.loading import open_export
 from miil21k.runtime.machine import processor
@@ -74,9 +74,9 @@ def quantize_onnx(
     if needed > 1:
         raise UsageError(_too_few(len(roles.judging), options.min_agreement))
     if options.weight_bits is None and options.mode != "fp16":
-        exact = products_are_exact(options.backend)
-        options = dataclasses.replace(options, weight_bits=8 if exact else 7)
-        if not exact:
+        sums_are_exact = products_are_exact(options.backend)
+        options = dataclasses.replace(options, weight_bits=8 if sums_are_exact else 7)
+        if not sums_are_exact:
             say(f"weights get 7 bits: in {options.backend} this processor's sums of 8-bit products overflow")
     model = onnx.load(source)
     network = take_network(model, card.preprocess.input_size)
@@ -85,24 +85,21 @@ def quantize_onnx(
             np.concatenate(list(read_crops(part, card.preprocess, BATCH, done)))
             for part in (roles.setting_up, roles.choosing)
         )
-    decoder = card.decoder()
-    aim = Aim(needed, len(roles.judging))
-    chosen = choose_setting(network, setting_up, choosing, card.preprocess, decoder, options, aim, progress=progress)
-    say(f"{chosen}: {chosen.agreement} that chose it, which lets expect {chosen.agreement.expected:.1%} for top-1")
+    search = Search(network, setting_up, choosing, card.preprocess, card.decoder(), options, progress=progress)
+    exact = open_export(source, card, backend=options.backend, device="cpu", dtype="fp32")
     sweep(output.parent)
     with atomic(output) as part:
-        whole = put_network(model, chosen.network)
-        new_card = _described(whole, card, chosen, options)
-        part.write_bytes(whole.SerializeToString())
-        backends = [
-            open_export(path, of, backend=options.backend, device="cpu", dtype="fp32")
-            for path, of in ((source, card), (part, new_card))
-        ]
-        agreement = _judged(backends, roles.judging, card, progress)
-        if agreement.top1 < needed:
-            raise ExportError(_refusal(card, chosen, agreement, options, needed))
-        ratios = speed_ratios(backends[0], backends[1], card.preprocess)
-        report = _report(new_card, chosen, agreement, ratios, options)
+
+        def write(chosen: Setting) -> Backend:
+            whole = put_network(model, chosen.network)
+            new_card = _described(whole, card, chosen, options)
+            part.write_bytes(whole.SerializeToString())
+            return open_export(part, new_card, backend=options.backend, device="cpu", dtype="fp32")
+
+        judge = _Judge(exact, roles.judging, card, options, progress)
+        chosen, quantised, agreement, shown = judge.first_kept(search, write, say)
+        ratios = speed_ratios(exact, quantised, card.preprocess)
+        report = _report(read_export_card(part), chosen, agreement, shown, ratios, options)
         faster = min(ratios.values()) >= FASTER
         elsewhere = chosen.mode == "fp16" or chosen.symmetric  # where it will run is not this machine
         required = not elsewhere if options.require_faster is None else options.require_faster
@@ -112,6 +109,7 @@ def quantize_onnx(
                 f"here ({_speeds(ratios)}), so it was not kept: try another --backend, or keep it with "
                 "--no-require-faster."
             )
+        whole = onnx.load(part)
         _record(whole, report["quantization"])
         part.write_bytes(whole.SerializeToString())
         report |= {"bytes": part.stat().st_size, "bytes_fp32": source.stat().st_size}
@@ -146,18 +144,54 @@ def _roles(pictures: Sequence[Path], judges: Sequence[Path], options: QuantizeOp
     return Roles(spread(roles.setting_up, most), spread(roles.choosing, most), roles.judging)
 
 
-def _judged(
-    backends: Sequence[Backend], judging: Sequence[Path], card: ExportCard, progress: ShowProgress
-) -> Agreement:
-    counting = Agreeing(card.decoder())
-    with progress("judging", len(judging)) as done:
-        for crops in read_crops(judging, card.preprocess, BATCH, done):
-            counting.add(*(crops_to_logits(backend, crops, card.preprocess) for backend in backends))
-    return counting.result()
+@dataclasses.dataclass(frozen=True)
+class _Judge:
+    """Compares what was written with the export in fp32, `exact`, on pictures that did nothing else."""
+
+    exact: Backend
+    pictures: Sequence[Path]
+    card: ExportCard
+    options: QuantizeOptions
+    progress: ShowProgress
+
+    def first_kept(
+        self, search: Search, write: Callable[[Setting], Backend], say: Callable[[str], None]
+    ) -> tuple[Setting, Backend, Agreement, float]:
+        """Return the first of at most two settings that the pictures show to be good enough; else raise ExportError.
+
+        With it come the file that `write` made, how it agrees, and the share that this shows.
+        """
+        tried: list[tuple[str, ...]] = []
+        refusal = ""
+        for look in LOOKS:
+            needed = share_needed(len(self.pictures), self.options.min_agreement, look.z)
+            chosen = search.best(Aim(needed, len(self.pictures), look.margin))
+            if needed > 1 or chosen.left_out in tried:
+                break
+            tried.append(chosen.left_out)
+            of_chosen = f"{chosen.agreement} that chose it, which lets expect {chosen.agreement.expected:.1%} for top-1"
+            say(f"{chosen}: {of_chosen}")
+            quantised = write(chosen)
+            agreement = self.agreement(quantised)
+            if agreement.top1 >= needed:
+                shown, _ = wilson_interval(agreement.top1, agreement.images, look.z)
+                return chosen, quantised, agreement, float(shown)
+            del quantised  # the next one takes its file
+            refusal = _refusal(self.card, chosen, agreement, self.options, needed)
+            say(f"not enough: {agreement} that judge, where {needed:.1%} of best classes must stay")
+        raise ExportError(refusal)
+
+    def agreement(self, quantised: Backend) -> Agreement:
+        counting = Agreeing(self.card.decoder())
+        with self.progress("judging", len(self.pictures)) as done:
+            for crops in read_crops(self.pictures, self.card.preprocess, BATCH, done):
+                both = (crops_to_logits(backend, crops, self.card.preprocess) for backend in (self.exact, quantised))
+                counting.add(*both)
+        return counting.result()
 
 
 def _too_few(count: int, min_agreement: float) -> str:
-    enough = math.ceil(ONE_SIDED**2 * min_agreement / (1 - min_agreement))  # the interval of all of n begins there
+    enough = math.ceil(LOOKS[0].z ** 2 * min_agreement / (1 - min_agreement))  # the interval of all of n begins there
     return (
         f"{count} pictures that judge cannot show that {min_agreement:.1%} of all keep their best class, even if each "
         f"does: give {enough} or more with --eval, or twice that with --images alone, or a lower --min-agreement."
@@ -208,7 +242,12 @@ def _record(whole: onnx.ModelProto, quantization: dict[str, Any]) -> None:
 
 
 def _report(
-    card: ExportCard, chosen: Setting, agreement: Agreement, ratios: dict[int, float], options: QuantizeOptions
+    card: ExportCard,
+    chosen: Setting,
+    agreement: Agreement,
+    shown: float,
+    ratios: dict[int, float],
+    options: QuantizeOptions,
 ) -> dict[str, Any]:
     import onnxruntime
 
@@ -220,7 +259,7 @@ def _report(
             "quantizer": f"onnxruntime {onnxruntime.__version__}",
             "processor": processor(),
             "min_agreement": options.min_agreement,
-            "shown_agreement": float(f"{wilson_interval(agreement.top1, agreement.images, ONE_SIDED)[0]:.4f}"),
+            "shown_agreement": float(f"{shown:.4f}"),
             "agreement": agreement.to_json(),
             "times_faster": {f"batch {batch}": round(ratio, 3) for batch, ratio in ratios.items()},
         },

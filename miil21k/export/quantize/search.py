@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import sqrt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from miil21k.export.quantize.precision import (
     static_int8,
     staying,
 )
-from miil21k.metrics.shares import ONE_SIDED, wilson_interval
+from miil21k.metrics.shares import wilson_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -39,10 +40,12 @@ if TYPE_CHECKING:
     ShowProgress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 __all__ = [
+    "LOOKS",
     "Aim",
+    "Look",
+    "Search",
     "Setting",
     "choose_mode",
-    "choose_setting",
     "network_logits",
     "no_progress",
     "share_needed",
@@ -103,35 +106,51 @@ def choose_mode(network: ModelProto) -> QuantizeMode:
     return "static" if len(quantizable(network, "static")) > 2 * products else "dynamic"
 
 
-def share_needed(images: int, min_agreement: float) -> float:
-    """Return the least share of `images` that must agree to show `min_agreement` with 95 % confidence; above 1: none.
+class Look(NamedTuple):
+    """One time that the judging pictures are looked at.
 
-    It is the least count whose one-sided Wilson interval begins at `min_agreement` or above it.
+    z: of the one-sided interval that a file must pass. margin: standard errors that are aimed above what it needs.
+    """
+
+    z: float
+    margin: float
+
+
+# A setting that is expected to reach just what is needed is refused half the time, by chance; one that aims higher
+# leaves more layers in float than half of the networks need. So the first is tried, and the second where it is refused.
+# Wrongly kept are at most 4 % of the first kind and 1 % of the second: the two together hold with 95 %.
+LOOKS = (Look(1.750686, 0.0), Look(2.326348, 1.0))
+
+
+def share_needed(images: int, min_agreement: float, z: float = LOOKS[0].z) -> float:
+    """Return the least share of `images` that must agree to show `min_agreement`; infinity where none does.
+
+    It is the least count whose one-sided Wilson interval, `z` standard errors wide, begins at `min_agreement` or above.
     """
     shares = np.arange(images + 1) / images
-    low, _ = wilson_interval(shares, np.full(images + 1, images), ONE_SIDED)
+    low, _ = wilson_interval(shares, np.full(images + 1, images), z)
     enough = np.flatnonzero(low >= min_agreement)
     return float(shares[enough[0]]) if enough.size else np.inf
 
 
 @dataclass(frozen=True)
 class Aim:
-    """What a setting must let expect, so that chance alone seldom makes the judging pictures refuse it.
+    """What a setting must let expect of the judging pictures.
 
-    needed: the share of the judging pictures that must keep their best class, see `share_needed`. judging: how many
-    judge. A setting whose expected share is just `needed` passes half the time: what is expected was estimated on some
-    pictures, and what is counted comes from others. One standard error of the difference is added, so that five of six
-    pass.
+    needed: the share of them that must keep their best class, see `share_needed`. judging: how many judge. margin:
+    standard errors above it, of the difference between what is expected, which some pictures estimated, and what is
+    counted, which comes from others. With 1, five of six are kept.
     """
 
     needed: float
     judging: int
+    margin: float = 0.0
 
     def reached_by(self, agreement: Agreement) -> bool:
-        """Return whether what `agreement` lets expect lies a standard error above what is needed, or is 1."""
+        """Return whether what `agreement` lets expect lies the margin above what is needed."""
         share = agreement.expected
         counted = max(share * (1 - share), 0.0) / self.judging
-        return share - sqrt(agreement.expected_error**2 + counted) >= self.needed
+        return share - self.margin * sqrt(agreement.expected_error**2 + counted) >= self.needed
 
 
 def network_logits(network: ModelProto, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -144,99 +163,89 @@ def network_logits(network: ModelProto, pixels: NDArray[np.float32]) -> NDArray[
     return np.concatenate(parts)
 
 
-def choose_setting(
-    network: ModelProto,
-    setting_up: NDArray[np.uint8],
-    choosing: NDArray[np.uint8],
-    preprocess: Preprocess,
-    decoder: Decoder,
-    options: QuantizeOptions,
-    aim: Aim,
-    *,
-    progress: ShowProgress = no_progress,
-) -> Setting:
-    """Return the setting with the fewest layers in float that agrees well enough on `choosing`, else the best one.
+class Search:
+    """The search for the setting of one network.
 
-    setting_up, choosing: crops, uint8 [N, H, W, 3]; the first set ranges, and nothing else. aim: what is
-    enough. options: those of a run, `weight_bits` decided. The first layers stay float, 1, 2,
-    4 and so on up to `most_left_out`, then bisection: they read the largest pictures and carry the fewest weights, so
-    that float costs little there, and what they lose every later layer reads. Raises UsageError when there is nothing
-    to quantise, ExportError when ONNX Runtime refuses.
+    setting_up, choosing: crops, uint8 [N, H, W, 3]; the first set ranges, and nothing else. options: those of a run,
+    `weight_bits` decided. What was measured for one aim is not measured again for the next. Raises UsageError when
+    there is nothing to quantise, ExportError when ONNX Runtime refuses.
     """
-    mode: QuantizeMode = options.mode  # type: ignore[assignment]
-    if options.mode == "auto":
-        mode = "static" if options.symmetric else choose_mode(network)
-    ours, theirs = normalise(setting_up, preprocess), normalise(choosing, preprocess)
-    return _Search(network, options, aim, ours, theirs, decoder, progress).run(mode)
 
+    def __init__(
+        self,
+        network: ModelProto,
+        setting_up: NDArray[np.uint8],
+        choosing: NDArray[np.uint8],
+        preprocess: Preprocess,
+        decoder: Decoder,
+        options: QuantizeOptions,
+        *,
+        progress: ShowProgress = no_progress,
+    ) -> None:
+        self.network, self.options, self.decoder, self.progress = network, options, decoder, progress
+        self.mode: QuantizeMode = options.mode  # type: ignore[assignment]
+        if options.mode == "auto":
+            self.mode = "static" if options.symmetric else choose_mode(network)
+        self.setting_up, self.choosing = normalise(setting_up, preprocess), normalise(choosing, preprocess)
+        self.exact = network_logits(network, self.choosing)
+        self.layers = () if self.mode == "fp16" else tuple(quantizable(network, self.mode))
+        if self.mode != "fp16" and not self.layers:
+            raise UsageError(f"This network has no layers that {self.mode} quantises: choose another --mode.")
+        self._found: dict[int, Setting] = {}  # by how many layers stay float
 
-@dataclass(eq=False)
-class _Search:
-    """The search for one network. setting_up, choosing: normalised, float32 [N, 3, H, W]."""
+    def best(self, aim: Aim) -> Setting:
+        """Return the setting with the fewest layers in float that reaches `aim`, else the one that agrees best.
 
-    network: ModelProto
-    options: QuantizeOptions
-    aim: Aim
-    setting_up: NDArray[np.float32]
-    choosing: NDArray[np.float32]
-    decoder: Decoder
-    progress: ShowProgress
-
-    def __post_init__(self) -> None:
-        self.exact = network_logits(self.network, self.choosing)
-
-    def run(self, mode: QuantizeMode) -> Setting:
-        if mode == "fp16":
-            return self.setting(fp16(self.network), mode)
-        layers = quantizable(self.network, mode)
-        if not layers:
-            raise UsageError(f"This network has no layers that {mode} quantises: choose another --mode.")
-        ranges = self.ranges() if mode == "static" else None
-        found: dict[int, Setting] = {}
+        The first layers stay float, 1, 2, 4 and so on up to `most_left_out`, then bisection: they read the largest
+        pictures and carry the fewest weights, so that float costs little there, and what they lose every later layer
+        reads.
+        """
 
         def enough(count: int) -> bool:
             """Measure the setting with the first `count` layers in float, once."""
-            if count not in found:
-                found[count] = self.setting(self.quantised(mode, ranges, layers[:count]), mode, layers, count)
-            return self.aim.reached_by(found[count].agreement)
+            if count not in self._found:
+                self._found[count] = self._setting(self._quantised(self.layers[:count]), self.layers, count)
+            return aim.reached_by(self._found[count].agreement)
 
-        high = int(self.options.most_left_out * len(layers))
+        high = int(self.options.most_left_out * len(self.layers))
         low, count = 0, 0
         while not enough(count) and count < high:
             low, count = count, min(max(1, 2 * count), high)
         while enough(count) and count - low > 1:
             middle = (low + count) // 2
             low, count = (low, middle) if enough(middle) else (middle, count)
-        best = max(found, key=lambda tried: found[tried].agreement.expected)
-        chosen = found[count] if enough(count) else found[best]
-        return replace(chosen, tried=len(found))
+        most = max(self._found, key=lambda tried: self._found[tried].agreement.expected)
+        return replace(self._found[count if enough(count) else most], tried=len(self._found))
 
-    def quantised(self, mode: QuantizeMode, ranges: Any, floats: Sequence[str]) -> ModelProto:
+    def _quantised(self, floats: Sequence[str]) -> ModelProto:
+        if self.mode == "fp16":
+            return fp16(self.network)
         stay, bits = staying(self.network, floats), self.options.weight_bits or 8
-        if mode == "dynamic":
+        if self.mode == "dynamic":
             return dynamic_int8(self.network, leave_out=stay, weight_bits=bits)
         symmetric = self.options.symmetric
-        return static_int8(self.network, ranges, leave_out=stay, symmetric=symmetric, weight_bits=bits)
+        return static_int8(self.network, self._ranges, leave_out=stay, symmetric=symmetric, weight_bits=bits)
 
-    def setting(self, network: ModelProto, mode: QuantizeMode, layers: Sequence[str] = (), floats: int = 0) -> Setting:
+    def _setting(self, network: ModelProto, layers: Sequence[str], floats: int) -> Setting:
         counting = Agreeing(self.decoder)
         counting.add(self.exact, network_logits(network, self.choosing))
         return Setting(
             network,
-            mode,
-            self.options.method if mode == "static" else None,
+            self.mode,
+            self.options.method if self.mode == "static" else None,
             len(layers),
             tuple(layers[:floats]),
             counting.result(),
-            self.options.symmetric and mode == "static",
+            self.options.symmetric and self.mode == "static",
             self.options.weight_bits or 8,
         )
 
-    def ranges(self) -> Any:
+    @cached_property
+    def _ranges(self) -> Any:
         with self.progress("measuring ranges", len(self.setting_up)) as done:
-            return measure_ranges(self.network, self.batches(done), self.options.method)
+            return measure_ranges(self.network, self._batches(done), self.options.method)
 
-    def batches(self, done: Callable[[int], None]) -> Iterator[NDArray[np.float32]]:
+    def _batches(self, done: Callable[[int], None]) -> Iterator[NDArray[np.float32]]:
         for start in range(0, len(self.setting_up), CALIBRATION_BATCH):
             yield self.setting_up[start : start + CALIBRATION_BATCH]
             done(min(CALIBRATION_BATCH, len(self.setting_up) - start))
