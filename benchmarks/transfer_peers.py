@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import timm
 import torch
-from sklearn.linear_model import LogisticRegressionCV
 from timm.loss import LabelSmoothingCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
@@ -169,6 +168,8 @@ def loader_of(
 
 def with_sklearn(args: argparse.Namespace) -> dict[str, Any]:
     """Return the accuracy of scikit-learn's classifier on features that torch computes."""
+    from sklearn.linear_model import LogisticRegressionCV  # of the extra `transfer`
+
     network, config = network_of(args, 0)
     network.eval()
     found = {}
