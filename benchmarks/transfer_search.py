@@ -67,7 +67,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--caltech", type=Path, help="folder of train/<class>/ and test/<class>/")
     parser.add_argument("--cifar", type=Path, help="the same")
     parser.add_argument("-m", "--model", default="embedded")
-    parser.add_argument("--updates", type=int, nargs="+", default=[60], help="of the rule, a row each")
+    parser.add_argument("--updates", type=int, nargs="+", default=[60, 500], help="of the rule, a row each")
     parser.add_argument("--no-search", action="store_true", help="the rule and the probe alone")
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=6, help="of a trial")

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 OUT = HERE / "results" / "transfer_training.jsonl"
 FIELDS = ("weights", "method", "shots", "seed")
-PROBE, RULE, FROM_PROBE = "probe", "BiT-HyperRule, cut", "fine-tuning from the probe"
+PROBE, RULE, FROM_PROBE = "probe", "BiT-HyperRule", "fine-tuning from the probe"
 
 
 def main() -> None:
@@ -57,6 +57,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--probe-seeds", type=int, default=5, help="subsets that the probe learns from")
     parser.add_argument("--seeds", type=int, default=1, help="of them, how many the networks are trained on")
     parser.add_argument("--weights", nargs="+", default=["pretrained", "random"], choices=["pretrained", "random"])
+    parser.add_argument("--methods", nargs="+", default=[RULE, FROM_PROBE], choices=[RULE, FROM_PROBE])
     parser.add_argument("--classes", type=int, default=30)
     parser.add_argument("--test", type=int, default=20, help="images of each class to judge by")
     parser.add_argument("--size", type=int, default=64, help="pixels")
@@ -98,11 +99,12 @@ def run(args: argparse.Namespace) -> None:
                 right = fitted.classifier.logits(bench.judged.values).argmax(1) == bench.judged.labels
                 add(lines, right, weights, PROBE, shots, seed)
     for seed, (weights, bench), shots in product(range(args.seeds), benches.items(), args.shots):
-        for method in (RULE, FROM_PROBE) if weights == "pretrained" else (RULE,):
-            if not lines.has(weights=weights, method=method, shots=shots, seed=seed):
+        for method in args.methods if weights == "pretrained" else (RULE,):
+            named = f"{method}, {args.updates} updates"
+            if not lines.has(weights=weights, method=named, shots=shots, seed=seed):
                 lines.start()
                 right = trained(args, bench, weights, method, shots, seed)
-                add(lines, right, weights, method, shots, seed)
+                add(lines, right, weights, named, shots, seed)
 
 
 def drawn(path: Path) -> Path:

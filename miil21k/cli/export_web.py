@@ -10,7 +10,7 @@ from miil21k.cli.export_onnx import licence_of, load_source
 from miil21k.cli.options import add_options, given, opened_calibration, value_of
 from miil21k.environment import require
 from miil21k.errors import UsageError
-from miil21k.export.options import ExportOptions, QuantizeOptions
+from miil21k.export.options import ExportOptions, PageQuantizeOptions
 from miil21k.runtime.options import ModelOptions
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["HELP", "configure", "run"]
 
 HELP = "Write a static web page that answers in the browser: model, words and runtime in one folder, offline too."
-_MODES = {"int8": "auto", "fp16": "fp16"}  # precision -> mode of QuantizeOptions
+_MODES = {"int8": "auto", "fp16": "fp16"}  # precision -> mode of PageQuantizeOptions
 _FORM = ("form", "padding")
 _BITS = ("method", "min_agreement", "most_left_out", "calibration_images")
 
@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     meanings = {"label_space": "what the classes of a checkpoint of your own are, a name or a file"}
     add_options(parser.add_argument_group("model"), ModelOptions, meanings=meanings)
     add_options(parser.add_argument_group("answers, of a name or a checkpoint"), ExportOptions, without=_FORM)
-    add_options(parser.add_argument_group("fewer bits"), QuantizeOptions, only=_BITS)
+    add_options(parser.add_argument_group("fewer bits"), PageQuantizeOptions, only=_BITS)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -107,7 +107,7 @@ def _in_precision(args: argparse.Namespace, model: Path, scratch: Path) -> Path:
     output = scratch / f"model.{wanted}.onnx"
     pictures = photographs_in(args.images, below=True)
     # How fast it is on this machine says little about browsers on others: what counts here is agreement and size.
-    options = value_of(args, QuantizeOptions, mode=_MODES[wanted], require_faster=False)
+    options = value_of(args, PageQuantizeOptions, mode=_MODES[wanted], require_faster=False)
     report = quantize_onnx(model, output, pictures, options, say=_say)
     agreement = report["quantization"]["agreement"]
     _say(f"{wanted} keeps the best class of {agreement['top1']:.1%} of {agreement['images']} pictures")

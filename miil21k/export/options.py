@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from miil21k.decode.decoded import Reading
     from miil21k.hierarchy.bin_lines import GivenBins
 
-__all__ = ["EngineOptions", "ExportOptions", "Form", "Method", "QuantizeMode", "QuantizeOptions", "TritonOptions"]
+__all__ = [
+    "EngineOptions",
+    "ExportOptions",
+    "Form",
+    "Method",
+    "PageQuantizeOptions",
+    "QuantizeMode",
+    "QuantizeOptions",
+    "TritonOptions",
+]
 
 Form = Literal["full", "tensor"]
 QuantizeMode = Literal["static", "dynamic", "fp16"]
@@ -116,6 +125,14 @@ class QuantizeOptions:
         check(self)
         if self.symmetric and self.mode not in ("auto", "static"):
             raise UsageError(f"symmetric is of mode static: {self.mode} has no fixed zero points.")
+
+
+@described
+@dataclass(frozen=True)
+class PageQuantizeOptions(QuantizeOptions):
+    """How the export of a web page is quantised: it comes over a line, so a smaller file may agree a little less."""
+
+    min_agreement: float = option_again(QuantizeOptions, "min_agreement", 0.95)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -26,7 +26,6 @@ from miil21k.suffixes import PassedOver
 from miil21k.writers.formats import FORMATS, TABLE, format_of, open_output
 from miil21k.writers.lock import locked
 from miil21k.writers.output import RowsDone, already_done
-from miil21k.writers.remote import open_embeddings
 from miil21k.writers.rows import Shape
 
 if TYPE_CHECKING:
@@ -194,6 +193,10 @@ class _Run:
         self._sink = _file_sink(options, self._recorded, shape_of(answer, options)) if sink is None else sink
         self._embeddings = None
         if options.embeddings is not None:
+            from miil21k.writers.remote import (
+                open_embeddings,
+            )  # its imports cost a run without them a share of its start
+
             self._embeddings = open_embeddings(options.embeddings, options.existing)
         self._pictures = None
         if options.save_plots is not None:

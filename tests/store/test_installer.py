@@ -52,7 +52,7 @@ def _air(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
         (wheel,) = (folder / "wheels").iterdir()
         carried = {"./net.tar", "install.sh", "SHA256SUMS", "wheels", f"wheels/{wheel.name}"}
         assert set(tar.getnames()) == carried
-        tar.extractall(air, filter="data")
+        tar.extractall(air, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     shutil.rmtree(folder)
     return air
 

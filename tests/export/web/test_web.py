@@ -162,6 +162,9 @@ def test_the_verb(concepts_export: Path, stand_in: Path, tmp_path: Path, capsys:
     assert "exists: give --overwrite" in capsys.readouterr().err
     assert main([*words, "--overwrite", "--precision", "int8"]) == 2
     assert "int8 is set up and judged on pictures: give --images DIR, or --precision fp32" in capsys.readouterr().err
+    few = ["--precision", "int8", "--images", str(NODE.parent / "images")]
+    assert main([*words, "--overwrite", *few]) == 2
+    assert "pictures that judge cannot show that 95.0% of all keep" in capsys.readouterr().err
     assert main([*words, "--overwrite", "--topk", "3"]) == 2
     assert "is an export, whose topk was fixed when it was made" in capsys.readouterr().err
     assert main(["export", "web", "embedded", *words[3:], "--overwrite"]) == 2
