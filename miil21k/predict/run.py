@@ -193,9 +193,8 @@ class _Run:
         self._sink = _file_sink(options, self._recorded, shape_of(answer, options)) if sink is None else sink
         self._embeddings = None
         if options.embeddings is not None:
-            from miil21k.writers.remote import (
-                open_embeddings,
-            )  # its imports cost a run without them a share of its start
+            # What it imports would cost every run without embeddings a share of its start.
+            from miil21k.writers.remote import open_embeddings
 
             self._embeddings = open_embeddings(options.embeddings, options.existing)
         self._pictures = None

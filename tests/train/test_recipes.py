@@ -208,7 +208,7 @@ def test_every_recipe_trains(shapes: Path, tmp_path: Path, teachers: dict[str, s
     recipe = replace(RECIPES[name], image_size=32, batch_size=56, pretrained=False, precision="fp32")
     recipe = replace(recipe, teacher=teachers.get(recipe.objective, ""))
     if recipe.steps:  # of which a tenth passes between validations, where an epoch is a single update
-        recipe = replace(recipe, steps=10, milestones=(), warmup_steps=1)
+        recipe = replace(recipe, steps=10, milestones=(5,) if recipe.milestones else (), warmup_steps=1)
     request = runs.request(shapes / "train", tmp_path, recipe)
     with pytest.raises(Enough):
         runs.train_model(request, _stop, lambda _line: None)
