@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from miil21k.data.lists import few, split_name
+from miil21k.data.names import listed_classes
 from miil21k.environment import need
 from miil21k.errors import UsageError
 from miil21k.suffixes import PassedOver
@@ -103,10 +104,7 @@ class TensorflowSource:
             raise UsageError(f"'{self._origin}' holds no images in {self._split}.")
         if lacking := int((labels < 0).sum()):
             raise UsageError(f"{lacking:,} of the {labels.size:,} images of '{self._origin}' have no label.")
-        present, key_of = np.unique(labels, return_inverse=True)
-        # A key is a path of names, and *T-shirt/top* is none.
-        self.keys: tuple[str, ...] = tuple(names[label].replace("/", " or ") for label in present)
-        self.key_of: NDArray[np.int32] = key_of.astype(np.int32)
+        self.keys, self.key_of = listed_classes(labels, names)
 
     def __len__(self) -> int:
         return int(self.key_of.size)

@@ -7,9 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from miil21k.data.folders import FolderSource
+from miil21k.data.names import listed_classes
 from miil21k.errors import UsageError
 from miil21k.suffixes import PassedOver
 from miil21k.text import did_you_mean
@@ -17,7 +16,6 @@ from miil21k.text import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
 
 __all__ = ["TorchvisionSource", "open_torchvision"]
 
@@ -82,11 +80,7 @@ class TorchvisionSource:
         self.label_sets, self.weights = None, None
         self.passed = PassedOver()
         self._dataset, self._part = dataset, part
-        labels = np.asarray(dataset.targets)
-        present, key_of = np.unique(labels, return_inverse=True)
-        # A key is a path of names, and *T-shirt/top* is none.
-        self.keys: tuple[str, ...] = tuple(dataset.classes[label].replace("/", " or ") for label in present)
-        self.key_of: NDArray[np.int32] = key_of.astype(np.int32)
+        self.keys, self.key_of = listed_classes(dataset.targets, dataset.classes)
 
     def __len__(self) -> int:
         return int(self.key_of.size)

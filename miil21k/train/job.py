@@ -14,10 +14,8 @@ import torch
 
 from miil21k.data.augment import Augmentation
 from miil21k.data.datasets import matching_space
-from miil21k.data.lists import ListSource
-from miil21k.data.saved import SavedSource
-from miil21k.data.tensorflow_sets import TensorflowSource
-from miil21k.data.torchvision_sets import TorchvisionSource
+from miil21k.data.folders import FolderSource
+from miil21k.data.shards import ShardSource
 from miil21k.environment import installed_versions
 from miil21k.errors import ImageError, UsageError
 from miil21k.files import Lock
@@ -70,7 +68,7 @@ def choose_space(request: TrainRequest, source: ClassImages, teacher: LabelSpace
     shipped = matching_space(key.rpartition("/")[2] for key in source.keys)
     if shipped is not None:
         return load_label_space(shipped)
-    if isinstance(source, (ListSource, SavedSource, TensorflowSource, TorchvisionSource)):
+    if not isinstance(source, (FolderSource, ShardSource)):  # whose keys are folders, which may be a hierarchy
         return from_labels(Path(request.data), {key: f"label '{key}'" for key in source.keys}, all_nodes=all_nodes)
     if not Path(request.data).is_dir() or next(Path(request.data).glob("*.tar"), None):
         raise UsageError(f"The classes in '{request.data}' are of no shipped label space: name one with --label-space.")
