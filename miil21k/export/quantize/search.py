@@ -186,11 +186,11 @@ class Search:
         self.mode: QuantizeMode = options.mode  # type: ignore[assignment]
         if options.mode == "auto":
             self.mode = "static" if options.symmetric else choose_mode(network)
-        self.setting_up, self.choosing = normalise(setting_up, preprocess), normalise(choosing, preprocess)
-        self.exact = network_logits(network, self.choosing)
         self.layers = () if self.mode == "fp16" else tuple(quantizable(network, self.mode))
         if self.mode != "fp16" and not self.layers:
             raise UsageError(f"This network has no layers that {self.mode} quantises: choose another --mode.")
+        self.setting_up, self.choosing = normalise(setting_up, preprocess), normalise(choosing, preprocess)
+        self.exact = network_logits(network, self.choosing)
         self._found: dict[int, Setting] = {}  # by how many layers stay float
 
     def best(self, aim: Aim) -> Setting:
@@ -204,7 +204,7 @@ class Search:
         def enough(count: int) -> bool:
             """Measure the setting with the first `count` layers in float, once."""
             if count not in self._found:
-                self._found[count] = self._setting(self._quantised(self.layers[:count]), self.layers, count)
+                self._found[count] = self._setting(count)
             return aim.reached_by(self._found[count].agreement)
 
         high = int(self.options.most_left_out * len(self.layers))
@@ -226,15 +226,16 @@ class Search:
         symmetric = self.options.symmetric
         return static_int8(self.network, self._ranges, leave_out=stay, symmetric=symmetric, weight_bits=bits)
 
-    def _setting(self, network: ModelProto, layers: Sequence[str], floats: int) -> Setting:
+    def _setting(self, floats: int) -> Setting:
+        network = self._quantised(self.layers[:floats])
         counting = Agreeing(self.decoder)
         counting.add(self.exact, network_logits(network, self.choosing))
         return Setting(
             network,
             self.mode,
             self.options.method if self.mode == "static" else None,
-            len(layers),
-            tuple(layers[:floats]),
+            len(self.layers),
+            self.layers[:floats],
             counting.result(),
             self.options.symmetric and self.mode == "static",
             self.options.weight_bits or 8,

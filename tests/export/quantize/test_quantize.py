@@ -354,11 +354,10 @@ def test_the_first_layers_stay_float_and_no_more_of_them_than_needed(
     layers = quantizable(network, "static")
     assert len(layers) > 8
     grey = np.full((4, *card.preprocess.input_size[1:], 3), 120, np.uint8)
-    monkeypatch.setattr(search.Search, "_quantised", lambda _self, floats: len(floats))
     for enough in (0, 1, 2, 3, 5, 8, len(layers) - 1):
         tried: list[int] = []
 
-        def setting(_: Any, count: Any, *rest: Any, enough: int = enough, tried: list[int] = tried) -> Any:
+        def setting(_: Any, count: int, enough: int = enough, tried: list[int] = tried) -> Setting:
             tried.append(count)
             expected = 1.0 if count >= enough else 0.9 + count / 1000
             result = Agreement(10, expected, expected, expected, expected, 0, 0, 0, 0)
