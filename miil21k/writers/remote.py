@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import weakref
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteEmbeddings", "RemoteFile", "open_embeddings"]
 
+log = logging.getLogger("miil21k.predict")
+
 
 class _Upload:
     """A file that is written at `here`, and put at an address that fsspec writes once it is whole.
@@ -42,12 +45,16 @@ class _Upload:
         self._remove = weakref.finalize(self, held.close)  # at the latest when the process ends
 
     def put(self, what: str) -> None:
-        """Put the file where it belongs; what the store refuses stays on this machine, and the error says where."""
+        """Put the file where it belongs; what does not arrive stays on this machine, and a message says where."""
         try:
             put_remote(self.here, self._address)
-        except ImageError as error:
+        except (ImageError, KeyboardInterrupt) as error:
             kept = shutil.move(self.here, tempfile.mkdtemp(prefix="miil21k-kept-"))
-            raise ImageError(f"{error} The {what} are complete, and kept in '{kept}'.") from None
+            told = f"The {what} are complete, and kept in '{kept}'."
+            if isinstance(error, KeyboardInterrupt):
+                log.warning("%s", told)
+                raise
+            raise ImageError(f"{error} {told}") from None
         finally:
             self._remove()
 

@@ -281,3 +281,20 @@ def test_a_store_that_cannot_be_written_is_named(inputs: list[str], monkeypatch:
     kept = Path(str(failed.value).split("kept in '")[1].removesuffix("'."))
     assert len(kept.read_text().splitlines()) == len(inputs)
     shutil.rmtree(kept.parent)
+
+
+def test_rows_whose_upload_is_interrupted_are_kept(
+    inputs: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fsspec = pytest.importorskip("fsspec", reason="the extra 'cloud' is not installed")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "put_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        answer(inputs, output="memory://a/rows.jsonl")
+    (line,) = [record.getMessage() for record in caplog.records if "kept in" in record.getMessage()]
+    kept = Path(line.split("kept in '")[1].removesuffix("'."))
+    assert len(kept.read_text().splitlines()) == len(inputs)
+    shutil.rmtree(kept.parent)
